@@ -1,0 +1,89 @@
+# Every target sets up what it needs: a bare clone, Python 3.11 or 3.12 and a network to fetch packages suffice.
+#   make round                                   one whole round of self-improvement, into ./store
+#   make round ARGS="--set finetune.objective=sft --store /data/store"
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup round test test-all check format lock weights clean distclean
+
+VENV ?= .venv
+UV_VERSION ?= 0.13.9
+ARGS ?=
+DEVICE ?= cuda
+# The first Python on the path that fits; a pyenv shim without its version answers with an error and is passed over.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && { echo $$p; break; }; done)
+
+BIN := $(VENV)/bin
+# Threads are set here and nowhere guessed. Results are reproduced byte for byte at the same thread count.
+ROUND_THREADS := $(or $(OMP_NUM_THREADS),2)
+TEST_THREADS := $(or $(OMP_NUM_THREADS),1)
+# Some images forbid Python to keep compiled modules; then every start compiles PyTorch and Prefect again.
+unexport PYTHONDONTWRITEBYTECODE
+QUIET_ENV := DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
+TEST_ENV := $(QUIET_ENV) OMP_NUM_THREADS=$(TEST_THREADS) HF_HUB_OFFLINE=1
+COVERAGE := --cov --cov-report=term
+
+help:  ## this text
+	@echo "vidloop: a text-to-video model that rehearses. Start with: make round"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo "  ARGS=\"...\" is passed on: make round ARGS=\"--dry-run\", make test ARGS=\"-k store\"."
+	@echo "  OMP_NUM_THREADS=N sets the threads (default: 2 for a round, 1 for tests)."
+
+setup: $(VENV)/.vidloop  ## install into .venv what vidloop needs (the other targets do it too)
+
+# Two stamps: the libraries again when the lock changes, vidloop itself when pyproject does.
+$(VENV)/.requirements: requirements.txt
+	@test -n "$(PYTHON)" || { echo "vidloop needs Python 3.11 or 3.12; none is on the path. Install one, or say make PYTHON=/path/to/python3.12 ..." >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) lacks venv. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	@echo "== First run: installing the libraries of requirements.txt into $(VENV)"
+	@echo "   About 5.6 GB on disk, most of it PyTorch with its CUDA libraries (it runs on the CPU too). Once only;"
+	@echo "   one to a few minutes, as the network allows. No model weights are downloaded: the miniature's are in the repository."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "uv==$(UV_VERSION)"
+	@UV_HTTP_TIMEOUT=$${UV_HTTP_TIMEOUT:-300} $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
+	@touch $@
+
+# Editable, without dependencies (they are in) and without a build environment of its own (setuptools is in).
+$(VENV)/.vidloop: $(VENV)/.requirements pyproject.toml
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+	@echo "== vidloop is installed in $(VENV) ($$(du -sh $(VENV) | cut -f1)), command: $(BIN)/vidloop"
+
+round: setup  ## one round of the miniature: generate, score, curate, finetune, evaluate; its store is ./store
+	@$(QUIET_ENV) OMP_NUM_THREADS=$(ROUND_THREADS) $(BIN)/vidloop round $(ARGS)
+
+test: setup  ## the quick tests, with coverage of the five packages (some minutes)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not gpu" $(COVERAGE) $(ARGS)
+
+test-all: setup  ## all tests: whole rounds, killed stages, a real Prefect server, a browser
+	$(TEST_ENV) $(BIN)/python -m pytest $(COVERAGE) $(ARGS)
+
+check: setup  ## linters, types, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: setup  ## put the code into its one shape
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lock: setup  ## resolve pyproject's ranges into requirements.txt again (ARGS="--upgrade" for the newest)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --group dev pyproject.toml $(ARGS) -o requirements.txt
+
+weights: setup  ## train the miniature, its CLIP and its RAFT again (minutes on a GPU; DEVICE=cuda)
+	$(BIN)/python -m models.mini.pretrain --device $(DEVICE) --out models/mini/weights/wan
+	$(BIN)/python -m rewards.mini.train_clip --device $(DEVICE) --out rewards/mini/weights/clip
+	$(BIN)/python -m rewards.mini.train_raft --device $(DEVICE) --out rewards/mini/weights/raft
+
+clean:  ## remove caches and build leftovers; the store and .venv stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## remove .venv too; the store stays
+	rm -rf $(VENV)
