@@ -1,0 +1,104 @@
+"""The champion: the best policy so far. A pointer, moved in one step, with the way back kept.
+
+`champion.json` holds the history, newest last; its last entry is the champion. Writers hold a lock, so that
+of two promotions none is lost; readers need none.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from data.errors import BadInput, StoreError
+from data.store import Store
+
+_FILE = "champion.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """A policy and the round that promoted it (or "set by hand")."""
+
+    policy_id: str
+    round_id: str
+
+
+def history(store: Store) -> list[Champion]:
+    """Every champion that has not been rolled back, newest last.
+
+    Raises:
+        StoreError: `champion.json` is damaged.
+    """
+    path = store.path(_FILE)
+    try:
+        return [Champion(**entry) for entry in json.loads(path.read_bytes())["history"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise StoreError(
+            f"cannot read {path} ({error}): move it away, then `vidloop champion set`"
+        ) from error
+
+
+def read(store: Store) -> Champion | None:
+    """The champion, or None if nothing has been promoted yet (the base is then the policy to beat)."""
+    entries = history(store)
+    return entries[-1] if entries else None
+
+
+def promote(store: Store, policy_id: str, round_id: str) -> Champion:
+    """Make a policy the champion. Promoting the present champion again changes nothing.
+
+    Returns:
+        The champion now, with the round that made it so.
+
+    Raises:
+        StoreError: the store cannot be written.
+    """
+    with store.lock("champion"):
+        entries = history(store)
+        if entries and entries[-1].policy_id == policy_id:
+            return entries[-1]
+        entries.append(Champion(policy_id, round_id))
+        _write(store, entries)
+        return entries[-1]
+
+
+def set_champion(store: Store, policy_id: str) -> Champion:
+    """Make a policy the champion by hand.
+
+    Raises:
+        BadInput: the store holds no such policy.
+        StoreError: the store cannot be written.
+    """
+    keys = [manifest.key for manifest in store.manifests() if manifest.part("policies")]
+    known = store.arrow(keys, "policies").column("policy_id").to_pylist()
+    if policy_id not in known:
+        raise BadInput(
+            f"{store.root} holds no policy {policy_id!r}; it holds {', '.join(sorted(set(known))) or 'none'}"
+        )
+    return promote(store, policy_id, "set by hand")
+
+
+def rollback(store: Store) -> Champion | None:
+    """Go back to the champion before this one.
+
+    Returns:
+        The champion now, or None if that is the recipe's base.
+
+    Raises:
+        BadInput: there is no champion to take back.
+        StoreError: the store cannot be written.
+    """
+    with store.lock("champion"):
+        entries = history(store)
+        if not entries:
+            raise BadInput(f"{store.root} has no champion, so there is nothing to roll back")
+        entries.pop()
+        _write(store, entries)
+        return entries[-1] if entries else None
+
+
+def _write(store: Store, entries: list[Champion]) -> None:
+    text = json.dumps({"history": [asdict(entry) for entry in entries]}, indent=1) + "\n"
+    store.write_file(_FILE, text.encode())

@@ -1,0 +1,93 @@
+"""Keys: the same question has the same key, in every process and on every machine.
+
+A key is the SHA-256 of canonical JSON, so only values that JSON can say exactly are allowed. Sets (their
+order depends on the process), bytes, numpy scalars and NaN are refused instead of being converted silently.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+_SCALARS: Final = (str, int, float, bool, type(None))
+
+
+def canonical_json(value: object) -> str:
+    """The one spelling of `value`: sorted keys, no spaces, ASCII only.
+
+    Raises:
+        TypeError: something in `value` is not a dict, list, tuple, str, int, float, bool or None of exactly
+            that type (`numpy.float64` and string enums are subclasses: convert them at the border).
+        ValueError: a float is NaN or infinite.
+    """
+    _check(value, "value")
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest(value: object) -> str:
+    """SHA-256 of `canonical_json(value)`, 64 hex digits. 1, 1.0 and True are three different values."""
+    return bytes_digest(canonical_json(value).encode("ascii"))
+
+
+def bytes_digest(data: bytes) -> str:
+    """SHA-256 of bytes, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's content, 64 hex digits. Raises OSError if it cannot be read."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tree_digest(folder: str | Path, patterns: Iterable[str] | None = None) -> str:
+    """Digest of the files below `folder`: their relative names (with `/`) and contents, not their times.
+
+    Args:
+        folder: an existing directory.
+        patterns: glob patterns such as `"*.safetensors"`, matched at any depth; None takes every file.
+
+    Raises:
+        NotADirectoryError: `folder` is not a directory.
+        FileNotFoundError: no file matches, which would otherwise give a digest of nothing.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is not a directory")
+    found = {path for pattern in patterns or ("*",) for path in root.rglob(pattern) if path.is_file()}
+    if not found:
+        raise FileNotFoundError(f"{root} holds no file to digest")
+    return digest(sorted([path.relative_to(root).as_posix(), file_digest(path)] for path in found))
+
+
+def clip_seed(recipe_seed: int, prompt_id: str, index: int, purpose: str) -> int:
+    """Seed of one clip, in [0, 2**63). It depends on its arguments alone: adding prompts moves no seed.
+
+    Args:
+        recipe_seed: the recipe's `seed`.
+        prompt_id: id of the prompt.
+        index: which clip of that prompt, from 0.
+        purpose: what the clip is for, for example "train" or "evaluate", so that the two never share a seed.
+    """
+    return int(digest(["clip_seed", recipe_seed, prompt_id, index, purpose])[:16], 16) >> 1
+
+
+def _check(value: object, where: str) -> None:
+    kind = type(value)
+    if kind in _SCALARS:
+        return
+    if kind is dict:
+        assert isinstance(value, dict)
+        for key, item in value.items():
+            if type(key) is not str:
+                raise TypeError(f"{where}: key {key!r} is not a str, only str keys have a stable digest")
+            _check(item, f"{where}[{key!r}]")
+    elif kind is list or kind is tuple:
+        assert isinstance(value, (list, tuple))
+        for position, item in enumerate(value):
+            _check(item, f"{where}[{position}]")
+    else:
+        raise TypeError(f"{where} is a {kind.__module__}.{kind.__qualname__}, which has no stable JSON form")

@@ -1,0 +1,145 @@
+"""Manifest: the immutable JSON file that says a unit of work is done, and what it holds.
+
+Its bytes are a function of the question and the answer alone: no time, host, process or run id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from data.errors import StoreError
+from data.keys import bytes_digest, canonical_json, digest
+from data.records import SCHEMA_VERSION
+
+REMEDY = "Run the command that made it again: what does not verify is computed anew"
+
+
+class DamagedManifest(StoreError):
+    """A manifest's bytes are not what was committed; its unit counts as not done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A file kept under the name of its content: path relative to the store root, SHA-256, size in bytes."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A Parquet file of one table: path relative to the store root, rows, SHA-256, size in bytes."""
+
+    table: str
+    path: str
+    rows: int
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A committed unit of work.
+
+    Attributes:
+        key: digest of `question`.
+        stage: the stage that asked, for example "generate".
+        question: everything that decides the answer: stage, its version, settings that matter, input digests.
+        parts: one Parquet file a table.
+        media: every file that the rows name.
+        parents: keys of the manifests that were read.
+        counts: what the stage wants said about its work, for example {"failed": 0}.
+        schema_version: version of the row schemas.
+        digest: SHA-256 of the committed bytes; what the questions of later stages name.
+    """
+
+    key: str
+    stage: str
+    question: dict[str, Any]
+    parts: tuple[Part, ...]
+    media: tuple[Media, ...]
+    parents: tuple[str, ...]
+    counts: dict[str, Any]
+    schema_version: int = SCHEMA_VERSION
+
+    @property
+    def digest(self) -> str:
+        return bytes_digest(self.to_bytes())
+
+    @property
+    def files(self) -> tuple[Part | Media, ...]:
+        """Every file this manifest reaches."""
+        return (*self.parts, *self.media)
+
+    def part(self, table: str) -> Part | None:
+        """The part of `table`, or None if the unit has no such table."""
+        return next((part for part in self.parts if part.table == table), None)
+
+    def to_bytes(self) -> bytes:
+        """The committed form: readable JSON, closed by a digest of all the rest."""
+        body = self._body()
+        return (json.dumps(body | {"check": digest(body)}, sort_keys=True, indent=1) + "\n").encode("ascii")
+
+    def _body(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @staticmethod
+    def from_bytes(data: bytes, where: str) -> Manifest:
+        """Read a manifest back.
+
+        Raises:
+            DamagedManifest: the bytes are not a manifest, or were changed.
+            StoreError: they come from a newer version.
+        """
+        try:
+            body = json.loads(data)
+            check = body.pop("check")
+            version = body["schema_version"]
+            if version > SCHEMA_VERSION:
+                raise StoreError(
+                    f"{where} has schema version {version}, this program reads up to {SCHEMA_VERSION}: "
+                    "use the newer vidloop that wrote it"
+                )
+            if check != digest(body) or body["key"] != digest(body["question"]):
+                raise DamagedManifest(f"{where} was changed after it was written. {REMEDY}")
+            return Manifest(
+                **body
+                | {
+                    "parts": tuple(Part(**part) for part in body["parts"]),
+                    "media": tuple(Media(**media) for media in body["media"]),
+                    "parents": tuple(body["parents"]),
+                }
+            )
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise DamagedManifest(f"{where} is not a readable manifest ({error}). {REMEDY}") from error
+
+
+def build(
+    stage: str,
+    question: Mapping[str, Any],
+    parts: tuple[Part, ...],
+    media: tuple[Media, ...],
+    parents: tuple[str, ...],
+    counts: Mapping[str, Any],
+) -> Manifest:
+    """A manifest whose lists are in one order, whatever order the caller found them in.
+
+    Raises:
+        TypeError, ValueError: `question` or `counts` is not exact JSON (see `data.keys.digest`).
+    """
+    # Through JSON and back: the manifest in memory equals the one read from the file (tuples become lists).
+    plain: dict[str, Any] = json.loads(canonical_json({"question": dict(question), "counts": dict(counts)}))
+    return Manifest(
+        key=digest(plain["question"]),
+        stage=stage,
+        question=plain["question"],
+        parts=tuple(sorted(parts, key=lambda part: part.table)),
+        media=tuple(sorted(set(media), key=lambda item: item.path)),
+        parents=tuple(sorted(set(parents))),
+        counts=plain["counts"],
+    )

@@ -1,0 +1,175 @@
+"""Prompts: a named set of the physics world, or a file of your own.
+
+Files: `.txt` (one prompt a line), `.jsonl`, `.csv` and `.parquet` (a column `text` or `prompt`; `id`,
+`category`, `template` and `split` if you like). Every fault is reported with its file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from data.errors import BadInput
+from data.records import Prompt, prompt_id
+
+SPLITS: Final = ("train", "dev", "heldout", "unseen")
+MAX_CHARS: Final = 2000
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
+
+
+def load_prompts(name_or_path: str | Path) -> list[Prompt]:
+    """Prompts of a set ("train", "dev", "heldout", "unseen") or of a file, in their order.
+
+    A prompt's id is a digest of its text; an id of your own is kept in `source` ("walks.jsonl#walk-7").
+
+    Raises:
+        BadInput: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than 2,000
+            characters, with NUL or other control characters, a duplicate, an id that looks like a path.
+    """
+    if str(name_or_path) in SPLITS:
+        from data.world.prompts import prompt_set
+
+        return prompt_set(str(name_or_path))
+    path = Path(name_or_path)
+    readers = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+    if not path.is_file():
+        raise BadInput(
+            f"no prompts at {str(name_or_path)!r}: give a set ({', '.join(SPLITS)}) or an existing file "
+            f"({', '.join(readers)})"
+        )
+    if path.suffix.lower() not in readers:
+        raise BadInput(f"{path}: cannot read prompts from {path.suffix or 'a file without ending'!r}: "
+                       f"use {', '.join(readers)}")  # fmt: skip
+    prompts: list[Prompt] = []
+    texts: dict[str, int] = {}
+    ids: dict[str, int] = {}
+    try:
+        for line, record in readers[path.suffix.lower()](path):
+            prompt, own_id = _prompt(record, f"{path}:{line}", path.name)
+            for seen, value, what in ((texts, prompt.text, "text"), (ids, own_id, "id")):
+                if value and seen.setdefault(value, line) != line:
+                    raise BadInput(
+                        f"{path}:{line}: the same {what} as line {seen[value]}: remove one of them"
+                    )
+            prompts.append(prompt)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not prompts:
+        raise BadInput(f"{path}: holds no prompts")
+    return prompts
+
+
+def check_text(text: object, where: str) -> str:
+    """A prompt's text without the blanks around it.
+
+    Raises:
+        BadInput: it is not a text, is empty, too long, or holds characters that no prompt needs.
+    """
+    if not isinstance(text, str):
+        raise BadInput(f"{where}: the prompt is {_kind(text)}, not a text")
+    stripped = text.strip(" \t\r\n")  # str.strip() alone would also take some control characters
+    if not stripped.strip():
+        raise BadInput(f"{where}: the prompt is empty: write a text or remove it")
+    if len(stripped) > MAX_CHARS:
+        raise BadInput(f"{where}: the prompt has {len(stripped)} characters, at most {MAX_CHARS} are allowed")
+    for position, character in enumerate(stripped):
+        # Cc: control characters; Cs: halves of surrogate pairs, which UTF-8 cannot write.
+        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
+            raise BadInput(
+                f"{where}: the prompt holds the control character U+{ord(character):04X} (at {position}): "
+                "remove it"
+            )
+    return stripped
+
+
+def _prompt(record: Mapping[str, Any], where: str, source: str) -> tuple[Prompt, str]:
+    column = next((name for name in ("text", "prompt") if name in record), None)
+    if column is None:
+        raise BadInput(
+            f"{where}: no field 'text' (or 'prompt'): found {', '.join(map(str, record)) or 'nothing'}"
+        )
+    text = check_text(record[column], where)
+    own_id = record.get("id", record.get("prompt_id"))
+    if own_id is None:
+        own_id = ""
+    elif not _ID.fullmatch(str(own_id)) or ".." in str(own_id):
+        raise BadInput(
+            f"{where}: the id {str(own_id)[:80]!r} is not a plain name: use letters, digits and . _ : -"
+        )
+    prompt = Prompt(
+        prompt_id=prompt_id(text),
+        text=text,
+        category=_label(record, "category", where),
+        template=_label(record, "template", where),
+        split=_label(record, "split", where) or "custom",
+        source=f"{source}#{own_id}" if own_id != "" else source,
+    )
+    return prompt, str(own_id)
+
+
+def _label(record: Mapping[str, Any], name: str, where: str) -> str:
+    value = record.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str) or not _LABEL.fullmatch(value) or not value.isprintable():
+        raise BadInput(f"{where}: {name} must be a short text without control characters")
+    return value
+
+
+def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    # Split at "\n" only: str.splitlines would also split at control characters and hide them.
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        yield number, {"text": line.removesuffix("\r")}
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, record in _txt(path):
+        try:
+            value = json.loads(record["text"])
+        except (ValueError, RecursionError) as error:
+            raise BadInput(f"{path}:{number}: not JSON: {error}") from error
+        if not isinstance(value, dict):
+            raise BadInput(f'{path}:{number}: {_kind(value)}, not an object such as {{"text": "..."}}')
+        yield number, value
+
+
+def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file, strict=True)
+        try:
+            for record in reader:
+                if None in record or None in record.values():
+                    raise BadInput(f"{path}:{reader.line_num}: not as many fields as the header has")
+                yield reader.line_num, {key: value for key, value in record.items() if value or key in _TEXTS}
+        except csv.Error as error:
+            raise BadInput(f"{path}:{reader.line_num}: not CSV: {error}") from error
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        records = pq.read_table(path).to_pylist()
+    except pa.ArrowException as error:
+        raise BadInput(f"{path}: not a Parquet file: {error}") from error
+    yield from enumerate(records, 1)
+
+
+_TEXTS: Final = ("text", "prompt")
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number", list: "a list"}
+    return names.get(type(value), "an object" if isinstance(value, dict) else "a value")

@@ -1,0 +1,242 @@
+"""Queries: the store as named views, for DuckDB in this process or in any shell.
+
+The views list the files that manifests name (never a folder's content), so they show committed work only. A
+row that several units hold (a clip that two rounds used) appears once.
+
+    prompts clips scores examples pairs policies evaluations   the tables of `data.records` scores_wide   a
+    clip a row, a column for each reward: its newest version under the reward's name, older ones
+                  as "<reward>@<version>"
+    rounds        the summaries of rounds
+    lineage       edges (child_kind, child, relation, parent_kind, parent)
+    timings       run facts: what took how long, what was cached
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from data.errors import BadInput, StoreError
+from data.manifest import REMEDY, Manifest
+from data.records import TABLES
+from data.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+_TYPES: Final = {
+    "string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN",
+    "list<item: string>": "VARCHAR[]", "list<element: string>": "VARCHAR[]",
+}  # fmt: skip
+
+# Column of `rounds` -> (path in summary.json, type).
+_ROUND: Final = {
+    "round": ("$.round", "VARCHAR"),
+    "recipe_name": ("$.recipe_name", "VARCHAR"),
+    "feedback": ("$.feedback", "VARCHAR"),
+    "objective": ("$.objective", "VARCHAR"),
+    "policy_before": ("$.policy_before", "VARCHAR"),
+    "policy_after": ("$.policy_after", "VARCHAR"),
+    "metric": ("$.primary.metric", "VARCHAR"),
+    "before": ("$.primary.before", "DOUBLE"),
+    "after": ("$.primary.after", "DOUBLE"),
+    "delta": ("$.primary.delta", "DOUBLE"),
+    "ci_low": ("$.primary.ci_low", "DOUBLE"),
+    "ci_high": ("$.primary.ci_high", "DOUBLE"),
+    "n": ("$.primary.n", "BIGINT"),
+    "verdict": ("$.verdict", "VARCHAR"),
+    "promoted": ("$.promoted", "BOOLEAN"),
+    "summary": ("$", "VARCHAR"),
+}
+
+_TIMING: Final = {
+    "time": ("$.time", "VARCHAR"),
+    "host": ("$.host", "VARCHAR"),
+    "stage": ("$.stage", "VARCHAR"),
+    "key": ("$.key", "VARCHAR"),
+    "seconds": ("$.seconds", "DOUBLE"),
+    "cached": ("$.cached", "BOOLEAN"),
+    "fact": ("$", "VARCHAR"),
+}
+
+LINEAGE: Final = """
+SELECT 'clip' AS child_kind, clip_id AS child, 'shows' AS relation, 'prompt' AS parent_kind,
+       prompt_id AS parent FROM clips
+UNION ALL SELECT 'clip', clip_id, 'sampled by', 'policy', policy_id FROM clips
+UNION ALL SELECT 'curation', curation_id, CASE WHEN accepted THEN 'accepted' ELSE 'rejected' END,
+       'clip', clip_id FROM examples
+UNION ALL SELECT 'policy', policy_id, 'trained on', 'curation', curation_id FROM policies
+       WHERE curation_id <> ''
+UNION ALL SELECT 'policy', policy_id, 'adapts', 'base', base_id FROM policies
+UNION ALL SELECT 'policy', policy_id, 'continues', 'policy', unnest(parents) FROM policies
+UNION ALL SELECT 'round', round, 'started from', 'policy', policy_before FROM rounds
+       WHERE policy_before IS NOT NULL
+UNION ALL SELECT 'policy', policy_after, 'made in', 'round', round FROM rounds
+       WHERE policy_after IS NOT NULL AND policy_after IS DISTINCT FROM policy_before
+"""
+
+
+def connect(store: Store) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views, which can read this store's files and nothing else.
+
+    Every part is checked against its digest first, so an answer never rests on a changed file.
+
+    Raises:
+        StoreError: a manifest or a part is missing or was changed.
+    """
+    import duckdb
+
+    manifests = store.manifests()
+    for manifest in manifests:
+        for part in manifest.parts:
+            fault = store.fault(part)
+            if fault is not None:
+                raise StoreError(f"{store.root}: {fault}. {REMEDY}")
+    con = duckdb.connect(config={"python_enable_replacements": False})
+    folders = [str(store.root / name) for name in ("parts", "rounds", "runs")]
+    con.execute(f"SET allowed_directories = {_list(folders)}")
+    con.execute("SET enable_external_access = false")
+    for statement in _views(store, manifests, con):
+        con.execute(statement)
+    con.execute("SET lock_configuration = true")
+    return con
+
+
+def run_query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Answer one SELECT (or FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE) over the views.
+
+    Returns:
+        (column names, rows).
+
+    Raises:
+        BadInput: the SQL is wrong, is several statements, or would change something; with DuckDB's message.
+        StoreError: as `connect`.
+    """
+    import duckdb
+
+    with connect(store) as con:
+        try:
+            statements = con.extract_statements(sql)
+            if len(statements) != 1:
+                raise BadInput(f"the query has {len(statements)} statements: give one")
+            if statements[0].type != duckdb.StatementType.SELECT:
+                raise BadInput(
+                    f"the query is a {statements[0].type.name} statement: only SELECT, FROM, WITH, DESCRIBE, "
+                    "SHOW and SUMMARIZE are answered, the store is read-only here"
+                )
+            result = con.execute(statements[0])
+            return [column[0] for column in result.description or []], result.fetchall()
+        except duckdb.Error as error:
+            raise BadInput(f"the query cannot be answered: {error}") from error
+
+
+def catalog_sql(store: Store) -> str:
+    """The views as a script for any DuckDB shell (`duckdb -init catalog.sql`), as the store is now.
+
+    Raises:
+        StoreError: a manifest cannot be read.
+    """
+    import duckdb
+
+    with duckdb.connect() as con:
+        statements = list(_views(store, store.manifests(), con))
+    return f"-- Views over {store.root} as it was; write this again to see newer work.\n" + "".join(
+        statement.strip() + ";\n" for statement in statements
+    )
+
+
+def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConnection) -> list[str]:
+    files = {
+        name: [str(store.path(part.path)) for manifest in manifests if (part := manifest.part(name))]
+        for name in TABLES
+    }
+    bodies = {name: _table(name, paths) for name, paths in files.items()}
+    bodies["scores_wide"] = _wide(_versions(con, files["scores"], store, manifests))
+    bodies["rounds"] = _json_rows(_found(store, "rounds/*/summary.json"), _ROUND, lines=False)
+    bodies["lineage"] = LINEAGE
+    bodies["timings"] = _json_rows(_found(store, "runs/*.jsonl"), _TIMING, lines=True)
+    return [f"CREATE OR REPLACE VIEW {name} AS {body}" for name, body in bodies.items()]
+
+
+def _table(name: str, paths: Sequence[str]) -> str:
+    spec = TABLES[name]
+    if not paths:
+        return _nothing({field.name: _TYPES[str(field.type)] for field in spec.schema})
+    columns = ", ".join(map(_name, spec.schema.names))
+    key = ", ".join(map(_name, spec.key))
+    source = f"read_parquet({_list(paths)}, union_by_name = true)"
+    # Ordered by every column, so that which of several rows of a key is shown does not depend on chance.
+    return _select([f"DISTINCT ON ({key}) {columns}"], f"FROM {source} ORDER BY {columns}")
+
+
+def _versions(
+    con: duckdb.DuckDBPyConnection, files: Sequence[str], store: Store, manifests: Sequence[Manifest]
+) -> list[tuple[str, str]]:
+    """(reward, version) of every score, by reward, the version committed last first."""
+    if not files:
+        return []
+    committed: dict[str, int] = {}
+    for manifest in manifests:
+        part = manifest.part("scores")
+        if part is not None:
+            path = store.path(f"manifests/{manifest.stage}/{manifest.key}.json")
+            committed[str(store.path(part.path))] = path.stat().st_mtime_ns
+    newest: dict[tuple[str, str], int] = {}
+    scan = "SELECT DISTINCT reward, reward_version, filename FROM read_parquet($files, filename = true)"
+    for reward, version, file in con.execute(scan, {"files": list(files)}).fetchall():
+        newest[reward, version] = max(newest.get((reward, version), 0), committed[file])
+    return sorted(newest, key=lambda pair: (pair[0], -newest[pair], pair[1]))
+
+
+def _wide(versions: Sequence[tuple[str, str]]) -> str:
+    columns = ["clip_id", "c.prompt_id", "c.prompt", "c.category", "c.split", "c.policy_id", "c.seed"]
+    named: set[str] = set()
+    for reward, version in versions:
+        chosen = f"s.reward = {_literal(reward)} AND s.reward_version = {_literal(version)}"
+        title = f"{reward}@{version}" if reward in named else reward
+        columns.append(f"max(s.value) FILTER ({chosen}) AS {_name(title)}")
+        named.add(reward)
+    return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")
+
+
+def _json_rows(files: Sequence[str], columns: Mapping[str, tuple[str, str]], *, lines: bool) -> str:
+    """A view of JSON documents, one a line or one a file; a line that a crash tore is left out."""
+    types = {"run_id": "VARCHAR"} if lines else {}
+    types |= {name: kind for name, (_, kind) in columns.items()}
+    if not files:
+        return _nothing(types)
+    found = ["parse_filename(filename, true) AS run_id"] if lines else []
+    found += [
+        f"TRY_CAST(json_extract_string(document, {_literal(path)}) AS {kind}) AS {_name(name)}"
+        for name, (path, kind) in columns.items()
+    ]
+    document = "unnest(string_split(content, chr(10)))" if lines else "content"
+    source = _select(["filename", f"{document} AS document"], f"FROM read_text({_list(files)})")
+    return _select(found, f"FROM ({source}) WHERE json_valid(document)")
+
+
+def _found(store: Store, pattern: str) -> list[str]:
+    return sorted(map(str, store.root.glob(pattern)))
+
+
+def _nothing(types: Mapping[str, str]) -> str:
+    return _select([f"NULL::{kind} AS {_name(name)}" for name, kind in types.items()], "WHERE false")
+
+
+# DuckDB takes no parameters in a view, so texts and names that come from rows or paths are quoted here.
+
+
+def _select(columns: Sequence[str], rest: str) -> str:
+    return f"SELECT {', '.join(columns)} {rest}"
+
+
+def _list(values: Sequence[str]) -> str:
+    return "[" + ", ".join(map(_literal, values)) + "]"
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _name(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'

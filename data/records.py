@@ -1,0 +1,286 @@
+"""Records: what a row is. Nothing else in the program defines a column.
+
+Each row class is a frozen dataclass; its Arrow schema is read off its fields. A measurement that failed is a
+null with a status and a reason, never a number; a float that is not finite is refused when a table is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import operator
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import pyarrow as pa
+
+from data.keys import digest
+
+SCHEMA_VERSION: Final = 1
+
+Status = Literal["ok", "failed"]
+
+
+class Row(Protocol):
+    """Any row of this module: a dataclass whose fields are the columns."""
+
+    __dataclass_fields__: typing.ClassVar[dict[str, Any]]
+
+
+AnyRow = TypeVar("AnyRow", bound=Row)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A text to generate from. `template` is the world's template name, or "" for a text of your own."""
+
+    prompt_id: str
+    text: str
+    category: str
+    template: str
+    split: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A generated clip: how it was made, and where its pixels and its latent are.
+
+    Paths are relative to the store root. The latent file is safetensors: `latents` [B, C, T, H, W] float32 as
+    the sampler left them (normalised, what the trainer wants) and `prompt_embeds` [P, L, D] float32, one row
+    for each different prompt of the shard.
+    """
+
+    clip_id: str
+    prompt_id: str
+    prompt: str
+    category: str
+    split: str
+    policy_id: str
+    seed: int
+    width: int
+    height: int
+    frames: int
+    fps: float
+    sampler: str
+    steps: int
+    guidance: float
+    batch_size: int
+    row_in_batch: int
+    video_path: str
+    video_sha256: str
+    codec: str
+    latent_path: str
+    latent_row: int
+    embed_row: int
+    device_kind: str
+    code_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One reward's judgement of one clip. `detail` is a JSON object with whatever the reward saw."""
+
+    clip_id: str
+    reward: str
+    reward_version: str
+    value: float | None
+    status: Status
+    error: str | None
+    detail: str
+
+    def __post_init__(self) -> None:
+        _value_or_reason(self.value, self.status, self.error, f"score of {self.clip_id} by {self.reward}")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A scored clip as the curation sees it: shaped reward r' in [0, 1], training weight, why (not) kept."""
+
+    curation_id: str
+    clip_id: str
+    prompt_id: str
+    category: str
+    reward: float
+    weight: float
+    accepted: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two clips of one prompt; `margin` = r'(chosen) - r'(rejected) > 0."""
+
+    curation_id: str
+    prompt_id: str
+    category: str
+    chosen: str
+    rejected: str
+    margin: float
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A trained adapter over a base model. `settings` and `curve` are JSON; paths start at the store root."""
+
+    policy_id: str
+    base_id: str
+    parents: list[str]
+    objective: str
+    curation_id: str
+    adapter_path: str
+    adapter_sha256: str
+    rank: int
+    alpha: float
+    targets: list[str]
+    steps: int
+    settings: str
+    curve: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One metric of one policy's clip, keyed so that two policies compare prompt by prompt, seed by seed."""
+
+    policy_id: str
+    prompt_id: str
+    category: str
+    split: str
+    seed: int
+    metric: str
+    value: float | None
+    status: Status
+    error: str | None
+    clip_id: str
+
+    def __post_init__(self) -> None:
+        _value_or_reason(self.value, self.status, self.error, f"{self.metric} of clip {self.clip_id}")
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table: its columns, the columns that name a row, and those that hold paths of media in the store."""
+
+    schema: pa.Schema
+    key: tuple[str, ...]
+    row: type[Any]
+    media: tuple[str, ...] = ()
+
+
+_ARROW: Final[Mapping[Any, pa.DataType]] = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    bool: pa.bool_(),
+    list[str]: pa.list_(pa.string()),
+    Status: pa.string(),
+}
+
+
+def _spec(row: type[Any], *key: str, media: tuple[str, ...] = ()) -> TableSpec:
+    hints = typing.get_type_hints(row)
+    fields = []
+    for field in dataclasses.fields(row):
+        hint = hints[field.name]
+        nullable = isinstance(hint, types.UnionType)
+        if nullable:
+            hint = next(option for option in typing.get_args(hint) if option is not types.NoneType)
+        fields.append(pa.field(field.name, _ARROW[hint], nullable=nullable))
+    return TableSpec(pa.schema(fields, metadata={"schema_version": str(SCHEMA_VERSION)}), key, row, media)
+
+
+TABLES: Final[Mapping[str, TableSpec]] = {
+    "prompts": _spec(Prompt, "prompt_id"),
+    "clips": _spec(Clip, "clip_id", media=("video_path", "latent_path")),
+    "scores": _spec(Score, "clip_id", "reward", "reward_version"),
+    "examples": _spec(Example, "curation_id", "clip_id"),
+    "pairs": _spec(Pair, "curation_id", "prompt_id", "chosen", "rejected"),
+    "policies": _spec(Policy, "policy_id", media=("adapter_path",)),
+    "evaluations": _spec(Evaluation, "policy_id", "prompt_id", "seed", "metric", "clip_id"),
+}
+
+
+def to_table(name: str, rows: Iterable[Row]) -> pa.Table:
+    """Rows as an Arrow table, sorted by the table's key, so that equal sets of rows give equal bytes.
+
+    Raises:
+        ValueError: two rows have the same key, a float is NaN or infinite, or a required field is None.
+        TypeError: a row is not of this table's class, or a number is not whole where it must be.
+        pyarrow.ArrowInvalid, pyarrow.ArrowTypeError: a value is not of its column's type.
+    """
+    spec = TABLES[name]
+    held = list(rows)
+    for row in held:
+        if type(row) is not spec.row:
+            raise TypeError(f"table {name} holds {spec.row.__name__} rows, not {type(row).__name__}")
+    held.sort(key=lambda row: row_key(name, row))
+    for first, second in itertools.pairwise(held):
+        if row_key(name, first) == row_key(name, second):
+            raise ValueError(f"table {name}: two rows have the key {row_key(name, first)}")
+    columns = []
+    for field in spec.schema:
+        values = [getattr(row, field.name) for row in held]
+        if not field.nullable and any(value is None for value in values):
+            raise ValueError(f"table {name}: column {field.name} may not be null")
+        if pa.types.is_floating(field.type) and not all(v is None or math.isfinite(v) for v in values):
+            raise ValueError(f"table {name}: column {field.name} holds a number that is not finite")
+        if pa.types.is_integer(field.type):
+            values = [operator.index(value) for value in values]  # Arrow would cut 1.5 to 1
+        columns.append(pa.array(values, type=field.type))
+    return pa.Table.from_arrays(columns, schema=spec.schema)
+
+
+def from_table(name: str, table: pa.Table) -> list[Any]:
+    """Rows of an Arrow table, in its order. Columns this version does not know are left out.
+
+    Raises:
+        KeyError: a column of the row class is missing.
+    """
+    spec = TABLES[name]
+    columns = [table.column(field).to_pylist() for field in spec.schema.names]
+    return [spec.row(*values) for values in zip(*columns, strict=True)]
+
+
+def row_key(name: str, row: Row) -> tuple[Any, ...]:
+    """The values that name a row of table `name`."""
+    return tuple(getattr(row, column) for column in TABLES[name].key)
+
+
+def prompt_id(text: str) -> str:
+    """Id of a prompt: a function of its text alone, so that the same text is the same prompt everywhere."""
+    return "p" + digest(text)[:16]
+
+
+def clip_id(policy_id: str, text: str, seed: int, sampling: Mapping[str, object], batch_size: int) -> str:
+    """Id of a clip, known before it exists.
+
+    Args:
+        policy_id: the policy that samples it.
+        text: the prompt's text.
+        seed: the clip's seed.
+        sampling: every setting that changes pixels (steps, guidance, geometry, dtype, ...), JSON values only.
+        batch_size: the generation batch's fixed size, because low-precision results depend on it.
+    """
+    question = {
+        "policy": policy_id,
+        "prompt": text,
+        "seed": seed,
+        "sampling": dict(sampling),
+        "batch_size": batch_size,
+    }
+    return "c" + digest(question)[:24]
+
+
+def _value_or_reason(value: float | None, status: str, error: str | None, what: str) -> None:
+    if status == "ok":
+        if value is None or not math.isfinite(value) or error is not None:
+            raise ValueError(f"{what}: status ok needs a finite value, no error; not {value} and {error!r}")
+    elif status == "failed":
+        if value is not None or not error:
+            raise ValueError(f"{what}: status failed needs an error and no value, not {value} and {error!r}")
+    else:
+        raise ValueError(f"{what}: status is {status!r}, must be 'ok' or 'failed'")

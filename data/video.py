@@ -1,0 +1,238 @@
+"""Video files: near-lossless mp4 masters, which are scored, and copies for browsers, which never are.
+
+Encoding is a function of the frames and the settings: one thread, no clock. Scores depend on compression,
+so a reward sees what `decode_mp4` gives back, never the tensor in memory.
+"""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data.errors import BadInput, VideoError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.video.stream import VideoStream
+
+Frames = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoSettings:
+    """How masters are written.
+
+    Attributes:
+        codec: "libx264".
+        crf: constant rate factor, 0 (lossless but for the colour conversion) to 51.
+        pix_fmt: "yuv444p" keeps the colour of single pixels; "yuv420p" needs even sizes.
+        preset: x264 preset, "ultrafast" to "veryslow".
+    """
+
+    codec: str = "libx264"
+    crf: int = 4
+    pix_fmt: str = "yuv444p"
+    preset: str = "veryfast"
+
+    def __post_init__(self) -> None:
+        presets = [
+            "ultrafast",
+            "superfast",
+            "veryfast",
+            "faster",
+            "fast",
+            "medium",
+            "slow",
+            "slower",
+            "veryslow",
+        ]
+        for name, value, allowed in (
+            ("codec", self.codec, ["libx264"]),
+            ("pix_fmt", self.pix_fmt, ["yuv444p", "yuv420p"]),
+            ("preset", self.preset, presets),
+        ):
+            if value not in allowed:
+                raise BadInput(f"video.{name} is {value!r}: use one of {', '.join(allowed)}")
+        if not 0 <= self.crf <= 51:
+            raise BadInput(f"video.crf is {self.crf}: use 0 (best) to 51")
+
+    def describe(self) -> str:
+        """The settings in a word, for the `codec` column."""
+        return f"{self.codec} crf={self.crf} {self.pix_fmt} {self.preset}"
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a file says about itself, without decoding it. `frames` is 0 if the file does not say."""
+
+    frames: int
+    width: int
+    height: int
+    fps: float
+    codec: str
+    pix_fmt: str
+
+
+def encode_mp4(frames: Frames, fps: float, settings: VideoSettings | None = None) -> bytes:
+    """Frames as an mp4 file; the same frames and settings give the same bytes.
+
+    Args:
+        frames: uint8 RGB [T, H, W, 3], T >= 1.
+        fps: frames per second, > 0.
+        settings: codec settings; None takes the defaults.
+
+    Raises:
+        ValueError: `frames` is not of that shape and type, or `fps` is not positive.
+        BadInput: yuv420p with an odd width or height.
+    """
+    chosen = settings or VideoSettings()
+    _check_frames(frames, fps)
+    if chosen.pix_fmt == "yuv420p" and (frames.shape[1] % 2 or frames.shape[2] % 2):
+        raise BadInput(
+            f"video.pix_fmt yuv420p needs an even width and height, a clip is {frames.shape[2]}x"
+            f"{frames.shape[1]}: use yuv444p"
+        )
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        options = {"crf": str(chosen.crf), "preset": chosen.preset}
+        _encode(container, frames, fps, chosen.pix_fmt, options)
+    return buffer.getvalue()
+
+
+def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
+    """Every frame of a video.
+
+    Args:
+        source: a path, or the file's bytes.
+
+    Returns:
+        (frames uint8 RGB [T, H, W, 3] with T >= 1, frames per second).
+
+    Raises:
+        VideoError: the file is missing, empty, not a video, truncated or corrupt.
+    """
+    import av
+
+    name = _name(source)
+    try:
+        with _open(source) as container:
+            stream = _video_stream(container, name)
+            promised, fps = stream.frames, _fps(stream)
+            pictures = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{name} cannot be decoded: {_reason(error)}") from error
+    if not pictures:
+        raise VideoError(f"{name} cannot be decoded: it holds no frames")
+    if promised and len(pictures) != promised:
+        raise VideoError(f"{name} is truncated: {len(pictures)} of {promised} frames could be decoded")
+    if any(picture.shape != pictures[0].shape for picture in pictures):
+        raise VideoError(f"{name} cannot be decoded: its frames differ in size")
+    return np.stack(pictures), fps
+
+
+def probe(source: str | Path | bytes) -> VideoInfo:
+    """Read a video's header. Raises VideoError if it has none that can be read."""
+    import av
+
+    name = _name(source)
+    try:
+        with _open(source) as container:
+            stream = _video_stream(container, name)
+            context = stream.codec_context
+            return VideoInfo(
+                frames=stream.frames,
+                width=context.width,
+                height=context.height,
+                fps=_fps(stream),
+                codec=context.name,
+                pix_fmt=context.pix_fmt or "",
+            )
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise VideoError(f"{name} cannot be read: {_reason(error)}") from error
+
+
+def web_copy(frames: Frames, fps: float, scale: int = 1) -> bytes:
+    """A copy to look at: H.264 High, yuv420p, index in front, pixels repeated `scale` times each way.
+
+    An odd width or height is made even by repeating the last column or row.
+
+    Raises:
+        ValueError: as `encode_mp4`, or `scale` < 1.
+    """
+    _check_frames(frames, fps)
+    if scale < 1:
+        raise ValueError(f"scale is {scale}, must be at least 1")
+    import av
+
+    large = frames.repeat(scale, axis=1).repeat(scale, axis=2)
+    even = np.pad(large, ((0, 0), (0, large.shape[1] % 2), (0, large.shape[2] % 2), (0, 0)), mode="edge")
+    # FFmpeg moves the index to the front by opening the finished file again, which needs a real file.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "copy.mp4"
+        with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            options = {"crf": "14", "preset": "veryfast", "profile": "high"}
+            _encode(container, even, fps, "yuv420p", options)
+        return path.read_bytes()
+
+
+def _encode(
+    container: OutputContainer, frames: Frames, fps: float, pix_fmt: str, options: dict[str, str]
+) -> None:
+    import av
+
+    stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+    stream.height, stream.width = frames.shape[1], frames.shape[2]
+    stream.pix_fmt = pix_fmt
+    stream.codec_context.thread_count = 1
+    for picture in frames:
+        container.mux(
+            stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24"))
+        )
+    container.mux(stream.encode(None))
+
+
+def _open(source: str | Path | bytes) -> InputContainer:
+    import av
+
+    # Without "explode" the decoder hides broken pictures behind copies of their neighbours.
+    options = {"err_detect": "explode"}
+    if isinstance(source, bytes):
+        return av.open(io.BytesIO(source), "r", options=options)
+    return av.open(str(source), "r", options=options)
+
+
+def _video_stream(container: InputContainer, name: str) -> VideoStream:
+    if not container.streams.video:
+        raise VideoError(f"{name} cannot be decoded: it holds no video stream")
+    return container.streams.video[0]
+
+
+def _fps(stream: VideoStream) -> float:
+    rate: Any = stream.average_rate or stream.guessed_rate
+    if not rate:
+        raise ValueError("its frame rate is unknown")
+    return float(rate)
+
+
+def _check_frames(frames: Frames, fps: float) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
+        raise ValueError(f"frames must be uint8 [T, H, W, 3] with T >= 1, not {frames.dtype} {frames.shape}")
+    if not 0 < fps < 1000:
+        raise ValueError(f"fps is {fps}, must be above 0 and below 1000")
+
+
+def _name(source: str | Path | bytes) -> str:
+    return f"a video of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

@@ -1,0 +1,157 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data.errors import BadInput
+from data.prompts import MAX_CHARS, load_prompts
+from data.records import Prompt, prompt_id
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refused(path, *words):
+    with pytest.raises(BadInput) as error:
+        load_prompts(path)
+    for word in (path.name, *words):
+        assert word in str(error.value)
+
+
+def test_a_text_file_has_a_prompt_a_line(tmp_path):
+    path = write(tmp_path / "mine.txt", "\ufeffa red ball falls\r\n  zwei Bälle stoßen zusammen 球\n\n\n")
+    texts = ["a red ball falls", "zwei Bälle stoßen zusammen 球"]
+    assert load_prompts(path) == [
+        Prompt(prompt_id(text), text, "", "", "custom", "mine.txt") for text in texts
+    ]
+    assert load_prompts(str(path)) == load_prompts(path)
+
+
+def test_json_lines_csv_and_parquet_say_the_same(tmp_path):
+    rows = [
+        {"id": "walk-1", "text": "a cat, walking", "category": "animals", "split": "train"},
+        {"id": "7", "text": 'a "quoted" dog', "category": "animals", "split": "train"},
+    ]
+    write(tmp_path / "p.jsonl", "\n".join(json.dumps(row | {"note": 1}) for row in rows))
+    write(
+        tmp_path / "p.csv",
+        'id,text,category,split\nwalk-1,"a cat, walking",animals,train\n7,"a ""quoted"" dog",animals,train\n',
+    )
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "p.parquet")
+    loaded = [load_prompts(tmp_path / f"p.{ending}") for ending in ("jsonl", "csv", "parquet")]
+    for prompts, ending in zip(loaded, ("jsonl", "csv", "parquet"), strict=True):
+        assert [(p.prompt_id, p.text, p.category, p.split) for p in prompts] == [
+            (prompt_id(row["text"]), row["text"], "animals", "train") for row in rows
+        ]
+        assert [p.source for p in prompts] == [f"p.{ending}#walk-1", f"p.{ending}#7"]
+
+
+def test_the_field_may_be_called_prompt_and_an_id_may_be_a_number(tmp_path):
+    [prompt] = load_prompts(write(tmp_path / "p.jsonl", '{"prompt": "a ball", "id": 3}'))
+    assert prompt.text == "a ball"
+    assert prompt.source == "p.jsonl#3"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "empty"), ("   ", "empty"), ("\u3000", "empty"), ("x" * (MAX_CHARS + 1), "2001 characters"),
+        ("x" * 5000, "5000 characters"), ("a\x00ball", "U+0000"), ("a\x1b[31mball", "U+001B"), ("ball\x1c", "U+001C"),
+        ("a\x85ball", "U+0085"), ("\x0bball", "U+000B"),
+    ],
+)  # fmt: skip
+def test_faulty_texts_are_refused_with_file_and_line(tmp_path, line, reason):
+    refused(write(tmp_path / "p.txt", f"fine\n{line}\nfine too\n"), ":2:", reason)
+    refused(write(tmp_path / "p.jsonl", '{"text": "fine"}\n' + json.dumps({"text": line})), ":2:", reason)
+
+
+@pytest.mark.parametrize(
+    "own_id",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "a/b",
+        "a\\b",
+        "..",
+        ".hidden",
+        "a\x00b",
+        "x" * 200,
+        " ",
+        "",
+        "a b",
+        [1],
+        {},
+    ],
+)
+def test_ids_that_look_like_paths_are_refused(tmp_path, own_id):
+    refused(
+        write(tmp_path / "p.jsonl", '{"text": "fine"}\n' + json.dumps({"text": "a ball", "id": own_id})),
+        ":2:",
+        "not a plain name",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            '{"text": "a"}\n{"text": "b", "id": "x"}\n{"text": "c", "id": "x"}',
+            [":3:", "the same id as line 2"],
+        ),
+        ('{"text": "a"}\n{"text": " a "}', [":2:", "the same text as line 1"]),
+        ('{"text": "a"}\n{"text": 3}', [":2:", "a number, not a text"]),
+        ('{"text": "a"}\n{"text": null}', [":2:", "null, not a text"]),
+        ('{"text": "a"}\n["b"]', [":2:", "a list, not an object"]),
+        ('{"text": "a"}\n{"txt": "b"}', [":2:", "no field 'text'", "txt"]),
+        ('{"text": "a"}\n{}', [":2:", "nothing"]),
+        ('{"text": "a"}\n{"text": "b"', [":2:", "not JSON"]),
+        ('{"text": "a"}\n{"text": "\\ud800"}', [":2:", "U+D800"]),
+        ('{"text": "a", "category": 5}', [":1:", "category must be"]),
+        ('{"text": "a", "category": "x\\ny"}', [":1:", "category must be"]),
+        ("[" * 100_000, [":1:", "not JSON"]),
+        ("", ["no prompts"]),
+        ("\n\n", ["no prompts"]),
+    ],
+)
+def test_faulty_json_lines_are_refused(tmp_path, content, words):
+    refused(write(tmp_path / "p.jsonl", content), *words)
+
+
+def test_faulty_tables_are_refused(tmp_path):
+    refused(write(tmp_path / "p.csv", "text,category\na,b\nc\n"), ":3:", "fields")
+    refused(write(tmp_path / "p.csv", "text,category\na,b\nc,d,e\n"), ":3:", "fields")
+    refused(write(tmp_path / "p.csv", "category\nx\n"), ":2:", "no field 'text'")
+    refused(write(tmp_path / "p.csv", "text\n"), "no prompts")
+    refused(write(tmp_path / "p.csv", 'text\n"a\n'), "not CSV")
+    refused(write(tmp_path / "p.parquet", b"PAR1 but not really PAR1"), "not a Parquet file")
+    refused(write(tmp_path / "p.txt", b"\xff\xfe broken"), "not UTF-8")
+
+
+def test_missing_and_unknown_files_are_refused(tmp_path):
+    with pytest.raises(
+        BadInput,
+        match=r"no prompts at 'heldut': give a set \(train, dev, heldout, unseen\) or an existing file",
+    ):
+        load_prompts("heldut")
+    with pytest.raises(BadInput, match="no prompts at"):
+        load_prompts(tmp_path)
+    refused(write(tmp_path / "p.docx", b"x"), "cannot read prompts from '.docx'")
+    refused(write(tmp_path / "README", b"x"), "without ending")
+
+
+def test_the_longest_text_and_line_breaks_inside_are_fine(tmp_path):
+    path = write(
+        tmp_path / "p.jsonl", json.dumps({"text": "x" * MAX_CHARS}) + "\n" + json.dumps({"text": "a\nb\tc"})
+    )
+    assert [len(prompt.text) for prompt in load_prompts(path)] == [MAX_CHARS, 5]
+
+
+@pytest.mark.parametrize(("split", "least"), [("train", 120), ("dev", 60), ("heldout", 100), ("unseen", 40)])
+def test_named_sets_come_from_the_world(split, least):
+    prompts = load_prompts(split)
+    assert len(prompts) >= least
+    assert {prompt.split for prompt in prompts} == {split}
+    assert [prompt.prompt_id for prompt in prompts] == [prompt_id(prompt.text) for prompt in prompts]

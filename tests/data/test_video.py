@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from data.errors import BadInput, VideoError
+from data.video import VideoSettings, decode_mp4, encode_mp4, probe, web_copy
+
+
+def difference(first, second):
+    return np.abs(first.astype(int) - second.astype(int))
+
+
+def test_masters_are_near_lossless(frames):
+    decoded, fps = decode_mp4(encode_mp4(frames, 8))
+    assert fps == 8
+    assert decoded.shape == frames.shape
+    assert decoded.dtype == np.uint8
+    assert difference(decoded, frames).max() <= 8
+    assert difference(decoded, frames).mean() <= 1.5
+
+
+def test_encoding_is_a_function_of_frames_and_settings(frames):
+    first = encode_mp4(frames, 8)
+    assert encode_mp4(frames.copy(), 8) == first
+    assert encode_mp4(frames, 8, VideoSettings()) == first
+    assert encode_mp4(frames, 8, VideoSettings(crf=20)) != first
+    assert encode_mp4(np.asfortranarray(frames), 8) == first
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 4), st.integers(16, 40), st.integers(16, 40), st.just(3))),
+    st.sampled_from([1, 8, 12.5, 23.976, 60]),
+)
+def test_any_length_and_size_comes_back(frames, fps):
+    decoded, rate = decode_mp4(encode_mp4(frames, fps))
+    assert decoded.shape == frames.shape
+    assert rate == pytest.approx(fps, rel=1e-3)
+
+
+def test_a_path_and_its_bytes_decode_alike(frames, tmp_path):
+    video = encode_mp4(frames, 8)
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(video)
+    for source in (path, str(path)):
+        assert np.array_equal(decode_mp4(source)[0], decode_mp4(video)[0])
+    info = probe(path)
+    assert (info.frames, info.width, info.height, info.fps, info.codec, info.pix_fmt) == (
+        9,
+        32,
+        32,
+        8.0,
+        "h264",
+        "yuv444p",
+    )
+    assert probe(video) == info
+
+
+def test_420_needs_even_sizes_and_says_so(frames):
+    settings_420 = VideoSettings(pix_fmt="yuv420p")
+    assert decode_mp4(encode_mp4(frames, 8, settings_420))[0].shape == frames.shape
+    with pytest.raises(BadInput, match="a clip is 31x32: use yuv444p"):
+        encode_mp4(frames[:, :, :31], 8, settings_420)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"codec": "mpeg4"}, {"crf": 52}, {"crf": -1}, {"pix_fmt": "rgb24"}, {"preset": "warp"}]
+)
+def test_settings_are_checked(wrong):
+    with pytest.raises(BadInput, match=f"video.{next(iter(wrong))} is"):
+        VideoSettings(**wrong)
+    assert VideoSettings().describe() == "libx264 crf=4 yuv444p veryfast"
+
+
+@pytest.mark.parametrize("shape", [(0, 32, 32, 3), (2, 0, 32, 3), (2, 32, 32), (2, 32, 32, 4)])
+def test_wrong_frames_are_refused(shape):
+    for write in (encode_mp4, web_copy):
+        with pytest.raises(ValueError, match="frames must be uint8"):
+            write(np.zeros(shape, np.uint8), 8)
+        with pytest.raises(ValueError, match="frames must be uint8"):
+            write(np.zeros((2, 32, 32, 3), np.float32), 8)
+        with pytest.raises(ValueError, match="fps is"):
+            write(np.zeros((2, 32, 32, 3), np.uint8), 0)
+
+
+def test_broken_files_are_an_error_of_that_clip(frames, tmp_path):
+    video = encode_mp4(frames, 8)
+    broken = {
+        "empty.mp4": b"", "text.mp4": b"not a video " * 50, "half.mp4": video[: len(video) // 2],
+        "cut.mp4": video[:-400], "zeros.mp4": bytes(len(video)),
+    }  # fmt: skip
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+        for read in (decode_mp4, probe):
+            with pytest.raises(VideoError, match=name):
+                read(tmp_path / name)
+    with pytest.raises(VideoError, match=r"missing\.mp4 cannot be decoded: No such file"):
+        decode_mp4(tmp_path / "missing.mp4")
+
+
+def test_a_video_that_lost_its_end_is_truncated_not_shorter(frames):
+    # A copy for browsers has its index in front, so that what is left of it can be opened.
+    video = web_copy(frames, 8, scale=8)
+    with pytest.raises(VideoError, match=r"truncated|cannot be decoded"):
+        decode_mp4(video[: len(video) * 2 // 3])
+
+
+def test_no_flipped_byte_crashes_the_decoder(frames):
+    video = encode_mp4(frames, 8)
+    whole, _ = decode_mp4(video)
+    refused = 0
+    for position in range(0, len(video), 37):
+        harmed = bytearray(video)
+        harmed[position] ^= 0xFF
+        try:
+            decoded, _ = decode_mp4(bytes(harmed))
+        except VideoError:
+            refused += 1
+        else:
+            assert decoded.shape == whole.shape
+    assert refused > 0
+
+
+def test_web_copies_play_everywhere_and_keep_the_pixels(frames):
+    copy = web_copy(frames, 8, scale=3)
+    info = probe(copy)
+    assert (info.codec, info.pix_fmt, info.frames, info.width, info.height, info.fps) == (
+        "h264",
+        "yuv420p",
+        9,
+        96,
+        96,
+        8.0,
+    )
+    assert copy.index(b"moov") < copy.index(b"mdat")
+    decoded, _ = decode_mp4(copy)
+    centres = decoded[:, 1::3, 1::3]
+    assert difference(centres, frames).mean() < 4
+    assert web_copy(frames, 8, scale=3) == copy
+    # avcC holds the profile: 100 is High.
+    assert copy[copy.index(b"avcC") + 5] == 100
+
+
+def test_odd_sizes_become_even_in_web_copies(frames):
+    info = probe(web_copy(frames[:, :31, :29], 8))
+    assert (info.width, info.height) == (30, 32)
+    with pytest.raises(ValueError, match="scale is 0"):
+        web_copy(frames, 8, scale=0)
