@@ -1,0 +1,23 @@
+"""The policy: a text-to-video model, how it is sampled, how it learns, and whether it got better.
+
+    prompts -> Sampler (families/ over diffusers) -> latents, prompt embeddings, frames
+    latents + embeddings + curated examples or pairs -> train() -> LoRA adapter bytes + curve
+    evaluation rows before and after -> gate.decide() -> verdict
+
+What comes in: a model folder in diffusers layout, prompts and seeds; later the *stored* latents and
+    embeddings with
+their weights or pairs (training loads neither the VAE nor the text encoder). What goes out: frames and
+latents, an adapter that plain diffusers loads, a verdict in words. Called by tasks/; knows data/ and nothing
+else of the house.
+
+Which file to open first:
+    objectives.py        the losses, beside their equations
+    run.py, trainer.py   one optimisation step, and the loop around it
+    families/base.py     what a model family has to provide
+    sampling.py          prompts and seeds to latents and frames
+    lora.py              adapters: attach, switch off, save, merge
+    gate.py              paired bootstrap, guards, verdict
+    policy.py            ids of base models and policies (imports no torch)
+    settings.py          every setting of the above, with its meaning (imports no torch)
+    mini/                how the shipped miniature was made
+"""

@@ -1,0 +1,90 @@
+"""Paired bootstrap over clusters: how sure are we of a mean, a difference, a ratio?
+
+Clips of one prompt are alike, so prompts are resampled, whole, with replacement; every draw keeps the pairing
+of before and after. Percentile intervals (Efron and Tibshirani 1993, chapter 13). NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# Draws are made in slices of this many table cells: 32 MB of counts, however many prompts there are.
+_CELLS: Final = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """An estimate and its percentile interval; the ends are None where a single cluster gives no spread."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def resampled_counts(clusters: int, draws: int, seed: int) -> Iterator[Floats]:
+    """How often each cluster occurs in each draw: slices of a [draws, clusters] table."""
+    rng = np.random.default_rng(seed)
+    size = max(1, _CELLS // clusters)
+    for start in range(0, draws, size):
+        rows = min(size, draws - start)
+        picked = rng.integers(clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]
+        counts = np.bincount(picked.ravel(), minlength=rows * clusters)
+        yield counts.reshape(rows, clusters).astype(np.float64)
+
+
+def mean(values: Floats, clusters: Ints, draws: int, confidence: float, seed: int) -> Interval:
+    """Mean of `values` [n]; pass after - before for a paired difference.
+
+    Args:
+        values: [n] finite, n >= 1.
+        clusters: [n], which cluster (prompt) each belongs to, any integers.
+        draws: number of bootstrap draws.
+        confidence: for example 0.95.
+        seed: of the draws; equal seeds give equal intervals.
+    """
+    totals, counts = _by_cluster(clusters, values, np.ones_like(values))
+    estimate = float(values.mean())
+    return _interval(estimate, totals, counts, draws, confidence, seed)
+
+
+def ratio(
+    after: Floats, before: Floats, clusters: Ints, draws: int, confidence: float, seed: int
+) -> Interval:
+    """mean(after) / mean(before) of paired values [n] that are not negative; see `mean` for the rest.
+
+    Raises:
+        ValueError: mean(before) is not above 0, so there is no ratio.
+    """
+    if not before.sum() > 0:
+        raise ValueError("the mean before is not above 0: there is no ratio")
+    totals, counts = _by_cluster(clusters, after, before)
+    return _interval(float(after.sum() / before.sum()), totals, counts, draws, confidence, seed)
+
+
+def _by_cluster(clusters: Ints, *columns: Floats) -> tuple[Floats, ...]:
+    _, row = np.unique(clusters, return_inverse=True)
+    return tuple(np.bincount(row, weights=column).astype(np.float64) for column in columns)
+
+
+def _interval(
+    estimate: float, numerator: Floats, denominator: Floats, draws: int, confidence: float, seed: int
+) -> Interval:
+    """Interval of sum(numerator) / sum(denominator) over clusters."""
+    if len(numerator) < 2:
+        return Interval(estimate, None, None)
+    both = np.stack([numerator, denominator], axis=1)
+    sums = np.concatenate([counts @ both for counts in resampled_counts(len(both), draws, seed)])
+    # A draw whose denominator is 0 (all its prompts had nothing before) counts as an infinite ratio.
+    drawn = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.inf), where=sums[:, 1] > 0)
+    tail = (1 - confidence) / 2
+    # Draws themselves, outward, not between two of them: a draw may be infinite.
+    low, high = np.quantile(drawn, tail, method="lower"), np.quantile(drawn, 1 - tail, method="higher")
+    return Interval(estimate, float(low), float(high))

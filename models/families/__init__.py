@@ -1,0 +1,30 @@
+"""Model families: one file each, about six functions over diffusers' own pipeline (see `base.Family`).
+
+To add one: write `families/<name>.py` with a class that satisfies `Family`, add its line below, and run the
+contract tests in tests/models/families over it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from data.errors import BadInput
+
+if TYPE_CHECKING:
+    from models.families.base import Family
+
+# name -> module and class; imported on use, so that naming a family costs no torch import
+_FAMILIES: Final = {"wan": ("models.families.wan", "Wan")}
+
+
+def get_family(name: str) -> Family:
+    """The family called `name`. Raises BadInput, naming the nearest, if there is none."""
+    if name not in _FAMILIES:
+        near = difflib.get_close_matches(name, _FAMILIES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise BadInput(f"model.family {name!r} is unknown{hint} (known: {', '.join(sorted(_FAMILIES))})")
+    module, attribute = _FAMILIES[name]
+    family: Family = getattr(import_module(module), attribute)()
+    return family

@@ -1,0 +1,137 @@
+"""What a model family provides. Everything else in models/ is written against this protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from data.errors import BadInput
+from models.parameterization import Parameterization
+from models.settings import ModelSettings, SampleSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Frames = npt.NDArray[np.uint8]
+"""uint8 [B, T, H, W, 3], RGB."""
+
+
+class Family(Protocol):
+    """An architecture: how its diffusers pipeline is loaded, driven and trained.
+
+    `pipeline` is the family's diffusers pipeline, `transformer` its denoising network, adapter or not.
+
+    Attributes:
+        name: as in recipes.
+        parameterization: what the network predicts.
+        lora_targets: suffixes of the linear layers that get an adapter by default.
+    """
+
+    name: str
+    parameterization: Parameterization
+    lora_targets: tuple[str, ...]
+
+    def load_pipeline(self, settings: ModelSettings) -> Any:
+        """The whole pipeline on its device, in eval mode, frozen. Raises BadInput if it cannot be loaded."""
+        ...
+
+    def load_transformer(self, settings: ModelSettings) -> nn.Module:
+        """Only the denoising network, frozen: training needs no VAE and no text encoder. Raises BadInput."""
+        ...
+
+    def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
+        """[B, L, D] text embeddings with the padding that the network sees, L = max_sequence_length."""
+        ...
+
+    def sample_latents(
+        self,
+        pipeline: Any,
+        embeds: Tensor,
+        negative: Tensor | None,
+        seeds: Sequence[int],
+        settings: SampleSettings,
+    ) -> Tensor:
+        """Latents float32 [B, C, T, H, W] as the sampler leaves them: normalised, the x0 of training.
+
+        Args:
+            embeds: [B, L, D].
+            negative: [B, L, D] of the unconditional branch, or None without guidance.
+            seeds: one a clip; a clip's starting noise depends on its own seed alone.
+
+        Raises:
+            BadInput: the geometry does not fit the model.
+        """
+        ...
+
+    def decode(self, pipeline: Any, latents: Tensor) -> Frames:
+        """Frames of normalised latents [B, C, T, H, W], untiled, rounded as diffusers rounds."""
+        ...
+
+    def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
+        """The network's prediction [B, C, T, H, W] at noise levels sigma [B]."""
+        ...
+
+
+def prediction_and_target(
+    family: Family, transformer: nn.Module, latents: Tensor, embeds: Tensor, sigma: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Prediction and target of `latents` [B, C, T, H, W] at (sigma [B], noise [B, C, T, H, W])."""
+    noisy = family.parameterization.noisy(latents, noise, sigma)
+    return family.predict(transformer, noisy, sigma, embeds), family.parameterization.target(
+        latents, noise, sigma
+    )
+
+
+def load_arguments(settings: ModelSettings) -> dict[str, Any]:
+    """What every `from_pretrained` gets: pinned, safetensors only; a local folder never asks the network."""
+    import torch
+
+    return {
+        "revision": settings.revision,
+        "dtype": getattr(torch, settings.dtype),
+        "use_safetensors": True,
+        "local_files_only": Path(settings.path).is_dir(),
+    }
+
+
+def check_folder(settings: ModelSettings, needed: Sequence[str]) -> None:
+    """Raise BadInput if `settings.path` is a local folder that lacks one of the `needed` components."""
+    folder = Path(settings.path)
+    if not folder.is_dir():
+        return
+    index = folder / "model_index.json"
+    if not index.is_file():
+        raise BadInput(f"{folder} holds no model_index.json: expected a model saved with save_pretrained()")
+    try:
+        named = json.loads(index.read_text(encoding="utf-8"))
+    except ValueError as failure:
+        raise BadInput(f"{index} is not JSON: {failure}") from failure
+    for part in needed:
+        if part not in named or not (folder / part).is_dir():
+            raise BadInput(
+                f"model at {folder} has no {part}: copy that folder too, or save the pipeline again"
+            )
+
+
+@contextmanager
+def loading(settings: ModelSettings, what: str) -> Iterator[None]:
+    """Turn what diffusers raises for a missing or damaged model into a BadInput that names it."""
+    import diffusers
+    import transformers
+    from safetensors import SafetensorError
+
+    # their bars, one a file, would tear the round's own
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as failure:
+        pinned = f" at revision {settings.revision}" if settings.revision else ""
+        raise BadInput(f"cannot load {what} of {settings.path}{pinned}: {failure}") from failure

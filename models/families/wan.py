@@ -1,0 +1,159 @@
+"""Wan2.1 text-to-video over diffusers' `WanPipeline`: rectified flow, UMT5 text, causal video VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import torch
+from diffusers import WanPipeline, WanTransformer3DModel
+from torch import Tensor, nn
+
+from data.errors import BadInput
+from models.families.base import Frames, check_folder, load_arguments, loading
+from models.parameterization import FlowMatching
+from models.settings import ModelSettings, SampleSettings
+
+# The network was trained with timestep = 1000 sigma; every Wan scheduler uses the same grid.
+TRAIN_TIMESTEPS: Final = 1000
+# `WanPipeline.check_inputs` refuses other sizes.
+PIXEL_GRID: Final = 16
+
+
+class Wan:
+    """Wan2.1 T2V. Text embeddings are padded with zeros and not masked, in sampling and in training alike."""
+
+    name = "wan"
+    parameterization = FlowMatching()
+    lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
+
+    def load_pipeline(self, settings: ModelSettings) -> WanPipeline:
+        """See `Family.load_pipeline`."""
+        check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
+        _refuse_wan22(settings)
+        with loading(settings, "the pipeline"):
+            pipeline = WanPipeline.from_pretrained(settings.path, **load_arguments(settings))
+        pipeline.set_progress_bar_config(disable=True)
+        for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+        return pipeline.to(settings.device)
+
+    def load_transformer(self, settings: ModelSettings) -> nn.Module:
+        """See `Family.load_transformer`."""
+        check_folder(settings, ("transformer",))
+        _refuse_wan22(settings)
+        with loading(settings, "the transformer"):
+            transformer = WanTransformer3DModel.from_pretrained(
+                settings.path, subfolder="transformer", **load_arguments(settings)
+            )
+        module: nn.Module = transformer.eval().requires_grad_(False).to(settings.device)
+        return module
+
+    @torch.no_grad()
+    def encode_prompts(
+        self, pipeline: WanPipeline, prompts: Sequence[str], max_sequence_length: int
+    ) -> Tensor:
+        """See `Family.encode_prompts`."""
+        embeds: Tensor = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+        )[0]
+        return embeds
+
+    def sample_latents(
+        self,
+        pipeline: WanPipeline,
+        embeds: Tensor,
+        negative: Tensor | None,
+        seeds: Sequence[int],
+        settings: SampleSettings,
+    ) -> Tensor:
+        """See `Family.sample_latents`."""
+        shape = latent_shape(pipeline, settings)
+        if len(seeds) != len(embeds):
+            raise ValueError(f"{len(seeds)} seeds for {len(embeds)} prompts")
+        # One CPU generator a clip: the same noise on every device, in every batch.
+        noise = torch.stack(
+            [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(s)) for s in seeds]
+        )
+        out = pipeline(
+            prompt_embeds=embeds,
+            negative_prompt_embeds=negative,
+            latents=noise,
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            max_sequence_length=settings.max_sequence_length,
+            output_type="latent",
+            return_dict=False,
+        )
+        latents: Tensor = out[0].float()
+        return latents
+
+    @torch.no_grad()
+    def decode(self, pipeline: WanPipeline, latents: Tensor) -> Frames:
+        """See `Family.decode`. De-normalises as `WanPipeline` does: z * std + mean, channel by channel."""
+        vae = pipeline.vae
+        latents = latents.to(vae.device, vae.dtype)
+        mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
+        # Written as a division by 1 / std, because that is how the pipeline rounds.
+        inverse_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
+        video = vae.decode(latents / inverse_std + mean, return_dict=False)[0]
+        unit = (video * 0.5 + 0.5).clamp(0, 1).permute(0, 2, 3, 4, 1).float()
+        frames: Frames = (unit * 255).round().to("cpu", torch.uint8).contiguous().numpy()
+        assert frames.dtype == np.uint8
+        return frames
+
+    def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
+        """See `Family.predict`."""
+        network: Any = transformer
+        dtype = network.dtype
+        prediction: Tensor = network(
+            hidden_states=noisy.to(dtype),
+            timestep=sigma * TRAIN_TIMESTEPS,
+            encoder_hidden_states=embeds.to(dtype),
+            return_dict=False,
+        )[0]
+        return prediction
+
+
+def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, int, int, int]:
+    """(C, T, H, W) of one clip's latent.
+
+    Raises:
+        BadInput: the geometry is not on the model's grid. (The pipeline itself would round it and only warn.)
+    """
+    temporal, spatial = pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial
+    patch = pipeline.transformer.config.patch_size
+    if settings.frames < 1 or (settings.frames - 1) % temporal:
+        raise BadInput(f"generate.frames is {settings.frames}; this model needs 1 + a multiple of {temporal}")
+    depth = (settings.frames - 1) // temporal + 1
+    if depth % patch[0]:
+        raise BadInput(
+            f"generate.frames is {settings.frames}: {depth} latent frames, which is no multiple of {patch[0]}"
+        )
+    for name, value, cell in (("height", settings.height, patch[1]), ("width", settings.width, patch[2])):
+        grid = int(np.lcm(PIXEL_GRID, spatial * cell))
+        if value < grid or value % grid:
+            raise BadInput(f"generate.{name} is {value}; this model needs a multiple of {grid}")
+    if settings.steps < 1:
+        raise BadInput(f"generate.steps is {settings.steps}; it must be at least 1")
+    channels = pipeline.transformer.config.in_channels
+    return channels, depth, settings.height // spatial, settings.width // spatial
+
+
+def _refuse_wan22(settings: ModelSettings) -> None:
+    """Wan2.2 has two experts or one timestep a token: treated as Wan2.1 it would be silently wrong."""
+    with loading(settings, "model_index.json"):
+        config: dict[str, Any] = WanPipeline.load_config(
+            settings.path,
+            revision=settings.revision,
+            local_files_only=load_arguments(settings)["local_files_only"],
+        )
+    for key in ("boundary_ratio", "expand_timesteps"):
+        if config.get(key):
+            raise BadInput(
+                f"{settings.path} is a Wan2.2 model ({key} is set); family wan is Wan2.1 text-to-video"
+            )

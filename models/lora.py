@@ -1,0 +1,259 @@
+"""LoRA adapters: attach to a frozen network, switch off for the reference, save for plain diffusers, merge.
+
+The file is diffusers' own layout (`pytorch_lora_weights.safetensors`): tensors named
+`transformer.<layer>.lora_A.weight`, and the adapter's rank, alpha and targets in the header under
+`lora_adapter_metadata`, without which `load_lora_weights` would silently take alpha = rank. Our own facts
+(base model, ...) lie beside it under `vidloop`. The bytes are a function of the content: the header is
+written in sorted order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from data.errors import BadInput
+from models.sharing import shell
+
+FILE_NAME: Final = "pytorch_lora_weights.safetensors"
+POLICY: Final = "policy"
+REFERENCE: Final = "reference"
+_PREFIX: Final = "transformer."
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """Size and place of an adapter; the update of a layer is alpha / rank * B A."""
+
+    rank: int
+    alpha: float
+    targets: tuple[str, ...]
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True)
+class LoraFile:
+    """A parsed adapter file; `tensors` are named as in the network: `blocks.0.attn1.to_q.lora_A.weight`."""
+
+    spec: LoraSpec
+    tensors: dict[str, Tensor]
+    base_id: str | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Adapter:
+    """A trainable adapter inside a network."""
+
+    def __init__(self, transformer: nn.Module, spec: LoraSpec) -> None:
+        self.spec = spec
+        self._layers = layers_of(transformer)
+        named = dict(transformer.named_parameters())
+        marked = f".{POLICY}."
+        self._parameters = {
+            name.replace(marked, "."): named[name] for name in sorted(named) if marked in name
+        }
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable float32 parameters, by name, sorted."""
+        return self._parameters
+
+    @contextmanager
+    def disabled(self) -> Iterator[None]:
+        """Within: the base model, exactly. The adapter is on again afterwards, whatever was raised."""
+        try:
+            for layer in self._layers:
+                layer.enable_adapters(False)
+            yield
+        finally:
+            for layer in self._layers:
+                layer.enable_adapters(True)
+
+    def to_bytes(self, base_id: str, facts: Mapping[str, Any] | None = None) -> bytes:
+        """The adapter as a file that plain diffusers loads."""
+        tensors = {name: parameter.detach().float().cpu() for name, parameter in self._parameters.items()}
+        return write(LoraFile(self.spec, tensors, base_id, dict(facts or {})))
+
+
+def attach(transformer: nn.Module, spec: LoraSpec, seed: int) -> Adapter:
+    """Add a new adapter: A Kaiming-uniform from `seed`, B zero, so that the network computes what it did
+    before.
+
+    Raises:
+        BadInput: no layer's name ends with a target.
+    """
+    _inject(transformer, spec, POLICY)
+    adapter = Adapter(transformer, spec)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in adapter.parameters().items():
+            if ".lora_A." in name:
+                # peft's own start values, drawn from a generator of ours: the global one belongs to every
+                # thread
+                bound = 1 / math.sqrt(parameter.shape[1])
+                parameter.copy_(torch.rand(parameter.shape, generator=generator) * 2 * bound - bound)
+            else:
+                parameter.zero_()
+    return adapter
+
+
+def resume(
+    transformer: nn.Module, data: bytes, base_id: str | None = None, *, keep_reference: bool = True
+) -> Adapter:
+    """Add a trainable adapter that starts from a saved one.
+
+    Args:
+        base_id: identity of the network; an adapter of another base is refused.
+        keep_reference: also keep the saved one, frozen, for `reference_of`.
+
+    Raises:
+        BadInput: the bytes are no adapter, of another base, or do not fit the network.
+    """
+    file = read(data, base_id)
+    for name in (REFERENCE, POLICY) if keep_reference else (POLICY,):
+        _inject(transformer, file.spec, name)
+        _fill(transformer, file, name)
+    for layer in layers_of(transformer):
+        layer.set_adapter(POLICY)
+    return Adapter(transformer, file.spec)
+
+
+def reference_of(transformer: nn.Module) -> Any:
+    """A network over the same weights that stays what training started from, whatever the adapter learns.
+
+    That is the frozen adapter which `resume` kept, else the base model. A copy with its own switches, so no
+    exception can leave the policy's adapter off, and threads may run both at once.
+    """
+    still = shell(transformer)
+    for layer in layers_of(still):
+        if REFERENCE in layer.lora_A:
+            layer.set_adapter(REFERENCE, inference_mode=True)
+        else:
+            layer.enable_adapters(False)
+    # peft's switches also freeze the adapter itself, which the two networks share
+    for name, parameter in transformer.named_parameters():
+        parameter.requires_grad_(f".{POLICY}." in name)
+    return still
+
+
+def layers_of(transformer: nn.Module) -> list[Any]:
+    """The layers that have an adapter (peft's own objects)."""
+    # imported late: reading and merging an adapter need none of peft's seconds
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [layer for layer in transformer.modules() if isinstance(layer, BaseTunerLayer)]
+
+
+def merge(transformer: nn.Module, data: bytes, base_id: str | None = None) -> None:
+    """Add alpha / rank * B A to the weights in place: the adapter at no cost, for sampling in bulk.
+
+    Raises:
+        BadInput: the bytes are no adapter, of another base, or do not fit the network.
+    """
+    file = read(data, base_id)
+    for name in [name for name in file.tensors if ".lora_A." in name]:
+        layer = name.removesuffix(".lora_A.weight")
+        down, up = file.tensors[name], file.tensors[f"{layer}.lora_B.weight"]
+        try:
+            weight = transformer.get_parameter(f"{layer}.weight")
+        except AttributeError as missing:
+            raise BadInput(f"the adapter has a layer {layer} that this model lacks") from missing
+        if weight.shape != (up.shape[0], down.shape[1]):
+            raise BadInput(f"the adapter's layer {layer} is for another size of this model")
+        with torch.no_grad():
+            update = file.spec.scale * (up.to(weight.device) @ down.to(weight.device))
+            weight.copy_((weight.float() + update).to(weight.dtype))
+
+
+def write(file: LoraFile) -> bytes:
+    """Bytes of an adapter file; equal content gives equal bytes, in every process."""
+    config = {"r": file.spec.rank, "lora_alpha": file.spec.alpha, "target_modules": sorted(file.spec.targets)}
+    ours = {"base_id": file.base_id, **file.facts}
+    metadata = {
+        "format": "pt",
+        "lora_adapter_metadata": json.dumps({_PREFIX + k: v for k, v in config.items()}, sort_keys=True),
+        "vidloop": json.dumps(ours, sort_keys=True),
+    }
+    return safetensors_bytes({_PREFIX + name: value for name, value in file.tensors.items()}, metadata)
+
+
+def read(data: bytes, base_id: str | None = None) -> LoraFile:
+    """Parse an adapter file made by `write` (or by diffusers with its metadata).
+
+    Raises:
+        BadInput: the bytes are not such a file, or it was made for another base model than `base_id`.
+    """
+    try:
+        tensors = safetensors.torch.load(data)
+        size = struct.unpack("<Q", data[:8])[0]
+        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        config = {
+            k.removeprefix(_PREFIX): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()
+        }
+        spec = LoraSpec(
+            int(config["r"]), float(config["lora_alpha"]), tuple(sorted(config["target_modules"]))
+        )
+        facts = json.loads(metadata.get("vidloop", "{}"))
+    except (SafetensorError, ValueError, KeyError, struct.error) as failure:
+        raise BadInput(
+            f"not a LoRA adapter in diffusers layout with its rank and alpha: {failure!r}"
+        ) from failure
+    made_for = facts.pop("base_id", None)
+    if base_id is not None and made_for is not None and made_for != base_id:
+        raise BadInput(
+            f"the adapter was made for base model {made_for}, this is {base_id}: choose its own base"
+        )
+    return LoraFile(spec, {k.removeprefix(_PREFIX): v for k, v in tensors.items()}, made_for, facts)
+
+
+def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """Tensors as safetensors, metadata in sorted order (the library's own order differs by process)."""
+    plain: bytes = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
+    size = struct.unpack("<Q", plain[:8])[0]
+    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + size])}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + plain[8 + size :]
+
+
+def _inject(transformer: Any, spec: LoraSpec, name: str) -> None:
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=spec.rank, lora_alpha=spec.alpha, target_modules=sorted(spec.targets), init_lora_weights=False
+    )
+    try:
+        # peft draws start values that we replace: the global generator is not ours to move.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            # It doubts that two adapters are meant; policy and reference are.
+            warnings.filterwarnings("ignore", "Already found a `peft_config`")
+            transformer.add_adapter(config, adapter_name=name)
+    except ValueError as failure:
+        raise BadInput(f"finetune.targets {list(spec.targets)} do not fit this model: {failure}") from failure
+    for key, parameter in transformer.named_parameters():
+        if f".{name}." in key:
+            parameter.data = parameter.data.float()
+
+
+def _fill(transformer: nn.Module, file: LoraFile, name: str) -> None:
+    mine = {k.replace(f".{name}.", "."): v for k, v in transformer.named_parameters() if f".{name}." in k}
+    if mine.keys() != file.tensors.keys() or any(v.shape != file.tensors[k].shape for k, v in mine.items()):
+        raise BadInput(
+            "the adapter's layers are not those of this model: it was made for another architecture"
+        )
+    with torch.no_grad():
+        for key, parameter in mine.items():
+            parameter.copy_(file.tensors[key])

@@ -1,0 +1,149 @@
+"""The command that makes the miniature's weights (`make weights` calls it).
+
+    python -m models.mini.pretrain --device cuda --out models/mini/weights/wan
+
+Trains the VAE, then the transformer with its text encoder, saves a `WanPipeline` in float16, measures the
+saved files with the oracle and writes CARD.md beside them.
+"""
+
+import argparse
+import copy
+import json
+import os
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKLWan, WanTransformer3DModel
+from transformers import UMT5EncoderModel
+
+from data.world.catalog import TEMPLATES, vocabulary
+from models.mini.architecture import assemble, build_text_encoder, build_tokenizer, build_transformer
+from models.mini.card import write_card
+from models.mini.corpus import render_corpus, sample_corpus
+from models.mini.denoiser import Denoiser, DenoiserSettings, train_denoiser
+from models.mini.vae import VaeSettings, encode, train_vae
+
+
+def parse() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--workers", type=int, default=os.cpu_count() or 1, help="processes that sample and judge"
+    )
+    parser.add_argument("--scenes", type=int, default=49152)
+    parser.add_argument("--vae-scenes", type=int, default=24576)
+    parser.add_argument("--broken-share", type=float, default=0.5, help="share of clips that break one law")
+    parser.add_argument(
+        "--broken", action="append", default=[], metavar="TEMPLATE=SHARE", help="for one template"
+    )
+    parser.add_argument("--vae", type=Path, help="a saved pipeline whose VAE is kept")
+    parser.add_argument(
+        "--start", type=Path, help="a saved pipeline whose transformer and text encoder train on"
+    )
+    parser.add_argument("--learning-rate", type=float, default=DenoiserSettings.learning_rate)
+    parser.add_argument("--vae-start", type=Path, help="a saved pipeline whose VAE is trained further")
+    parser.add_argument("--decoder-width", type=int, default=VaeSettings.decoder_width)
+    parser.add_argument("--vae-seconds", type=float, default=VaeSettings.seconds)
+    parser.add_argument("--vae-steps", type=int, default=VaeSettings.steps)
+    parser.add_argument("--seconds", type=float, default=DenoiserSettings.seconds)
+    parser.add_argument("--steps", type=int, default=DenoiserSettings.steps)
+    parser.add_argument("--batch-size", type=int, default=DenoiserSettings.batch_size)
+    parser.add_argument("--vae-batch-size", type=int, default=VaeSettings.batch_size)
+    parser.add_argument("--compile", default="default", choices=["none", "default", "reduce-overhead"])
+    parser.add_argument("--flow-shift", type=float, default=1.0)
+    parser.add_argument("--measure", type=int, default=2000, help="samples that the card's figures rest on")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Trains, saves, measures and writes the card."""
+    args = parse()
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:5.0f} s] {text}", flush=True)
+
+    device = torch.device(args.device)
+    torch.set_float32_matmul_precision("high")
+    shares = dict.fromkeys(TEMPLATES, args.broken_share)
+    shares |= {name: float(share) for name, share in (item.split("=") for item in args.broken)}
+    corpus = sample_corpus(args.scenes, shares, args.seed, args.workers)
+    say(f"{len(corpus.scenes)} scenes, {sum(v is not None for v in corpus.broken)} of them broken")
+    if args.vae:
+        vae = (
+            AutoencoderKLWan.from_pretrained(args.vae, subfolder="vae", dtype=torch.float32).to(device).eval()
+        )
+    else:
+        clips = render_corpus(corpus.scenes[: args.vae_scenes], 64, device)
+        settings = VaeSettings(
+            decoder_width=args.decoder_width,
+            seconds=args.vae_seconds,
+            steps=args.vae_steps,
+            batch_size=args.vae_batch_size,
+            compile=args.compile != "none",
+        )
+        start = AutoencoderKLWan.from_pretrained(args.vae_start, subfolder="vae") if args.vae_start else None
+        vae = train_vae(clips, settings, args.seed, say, start)
+        del clips
+        # Kept at once: a failure later on must not cost the minutes spent here (see --vae).
+        copy.deepcopy(vae).to("cpu", torch.float16).save_pretrained(args.out / "vae")
+    latents = torch.cat(
+        [
+            encode(vae, render_corpus(corpus.scenes[i : i + 1024], 64, device)).to(torch.bfloat16)
+            for i in range(0, len(corpus.scenes), 1024)
+        ]
+    )
+    say(f"encoded: latents {tuple(latents.shape)}")
+
+    tokenizer = build_tokenizer(vocabulary())
+    torch.manual_seed(args.seed)
+    if args.start:
+        transformer = WanTransformer3DModel.from_pretrained(
+            args.start, subfolder="transformer", dtype=torch.float32
+        )
+        text_encoder = UMT5EncoderModel.from_pretrained(args.start / "text_encoder", dtype=torch.float32)
+        model = Denoiser(transformer, text_encoder)
+    else:
+        model = Denoiser(build_transformer(), build_text_encoder(tokenizer))
+    settings_d = DenoiserSettings(
+        seconds=args.seconds,
+        steps=args.steps,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        compile=None if args.compile == "none" else args.compile,
+    )
+    trained = train_denoiser(model, tokenizer, latents, corpus.captions, settings_d, args.seed, say)
+
+    pipe = assemble(trained.transformer, vae, trained.text_encoder, tokenizer, args.flow_shift)
+    pipe.to("cpu", torch.float16).save_pretrained(args.out)
+    say(f"saved {args.out}")
+    if args.measure:
+        from models.mini import quality
+
+        measured = quality.measure(
+            args.out, args.device, args.measure, quality.Sampling(), args.seed + 1, args.workers
+        )
+        say(json.dumps(measured))
+        facts = {
+            "scenes": len(corpus.scenes),
+            "share of scenes that break a law": round(
+                sum(v is not None for v in corpus.broken) / len(corpus.scenes), 3
+            ),
+            "seed": args.seed,
+            "samples measured": args.measure,
+            "measured with": str(quality.Sampling()),
+        }
+        command = "python -m models.mini.pretrain " + shlex.join(sys.argv[1:])
+        write_card(args.out, "The miniature: a Wan model of 2-D physics", command, facts, measured)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""Ids of base models and policies. No torch here: a fully cached round needs only these."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from data.errors import BadInput
+from data.keys import digest, tree_digest
+
+BASE: Final = "base"
+"""What a recipe says for "the base model, without any adapter"."""
+
+# Everything that changes what a model computes: weights, configurations, tokenizer files. Cards and pictures
+# do not.
+_PARTS: Final = ("*.safetensors", "*.json", "*.txt", "*.model")
+
+
+def base_id(path: str | Path, revision: str | None = None) -> str:
+    """Identity of a base model: the content of a local folder, or a hub id at a pinned commit.
+
+    Args:
+        path: a local folder in diffusers layout, or a hub id "owner/name".
+        revision: commit of the hub id, 40 hex digits; must be None for a local folder.
+
+    Raises:
+        BadInput: the folder is not in diffusers layout, or the hub id has no pinned commit (a branch moves,
+            and with it what every stored clip of that policy would mean).
+    """
+    folder = Path(path)
+    if folder.is_dir():
+        if revision is not None:
+            raise BadInput(f"model.revision is set, but {folder} is a local folder: remove the revision")
+        if not (folder / "model_index.json").is_file():
+            raise BadInput(
+                f"{folder} holds no model_index.json: expected a model saved with save_pretrained()"
+            )
+        return "local-" + tree_digest(folder, _PARTS)[:32]
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
+        raise BadInput(f"no model at {path}: neither an existing folder nor a hub id like owner/name")
+    if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
+        raise BadInput(
+            f"model {path} is neither an existing folder nor a hub id with a pinned commit: "
+            f"set model.revision to its 40-digit commit (it is {revision!r})"
+        )
+    return f"hub-{path}@{revision}"
+
+
+def policy_id(base: str, parents: Sequence[str] = (), adapter_sha256: str = "") -> str:
+    """Identity of a policy: "m" + 24 hex digits.
+
+    Args:
+        base: what `base_id` gave.
+        parents: ids of the policies that training started from; empty for the base model.
+        adapter_sha256: digest of the adapter's bytes; "" for the base model itself.
+    """
+    return "m" + digest({"base": base, "parents": list(parents), "adapter": adapter_sha256})[:24]

@@ -1,0 +1,252 @@
+"""One optimisation step: draw a batch, compare policy and reference, take the gradient.
+
+    units = batches.at(n)                    pairs, or examples, each with one (sigma, noise)
+    x0, embeddings                           stored latents, stored prompt embeddings
+    e_ref = error(reference(x_sigma))        no gradient, adapter off (or a stored table)
+    e     = error(policy(x_sigma))           one forward pass for chosen and rejected together
+    loss  = objective(e, e_ref) + kl
+
+Everything random about step n is a function of (seed, n).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Final, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from data.errors import StageFailed
+from models import lora, objectives
+from models.batches import Batches, Units
+from models.families.base import Family
+from models.fused_lora import fused
+from models.lora import Adapter
+from models.settings import FinetuneSettings
+from models.sharing import shell
+from models.train_data import TrainData
+
+log = logging.getLogger(__name__)
+
+STAGE: Final = "finetune"
+# Logs that are worst cases over the batch; all others are means.
+_WORST: Final = "/max"
+
+Logs = dict[str, Tensor]
+
+
+class ReferenceErrors(Protocol):
+    """A stored table of the reference's errors, in place of its forward pass during training."""
+
+    def __call__(self, clips: Tensor, fixed_draws: Tensor) -> Tensor:
+        """float32 [b] errors of rows `clips` [b] of the training data at their fixed draws [b]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Networks:
+    """What one thread computes with, over weights shared by all. The reference is there if it is needed."""
+
+    policy: nn.Module
+    reference: nn.Module | None
+
+
+class Run:
+    """The state of a run: adapter, optimiser, micro-batch size, threads. Use it as a context manager.
+
+    On a CPU, several threads can share the micro-batches of a step. Gradients are summed in the order of the
+    micro-batches, so the result depends on their size and not on the number of threads.
+    """
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        family: Family,
+        data: TrainData,
+        settings: FinetuneSettings,
+        adapter: Adapter,
+        reference_errors: ReferenceErrors | None = None,
+        threads: int = 1,
+    ) -> None:
+        self.family, self.settings, self.reference_errors = family, settings, reference_errors
+        self.parameters = adapter.parameters()
+        self.device = next(iter(self.parameters.values())).device
+        self.batches = Batches(data, settings, self.device)
+        self.optimizer = torch.optim.AdamW(
+            list(self.parameters.values()),
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        threads = threads if self.device.type == "cpu" else 1
+        self.micro_batch = min(
+            settings.micro_batch or -(-settings.batch_size // threads), settings.batch_size
+        )
+        self._stack = ExitStack()
+        self._free: SimpleQueue[_Networks] = SimpleQueue()
+        needs_reference = settings.kl > 0 or (settings.pairwise and reference_errors is None)
+        for policy in (transformer, *(shell(transformer) for _ in range(threads - 1))):
+            reference = lora.reference_of(policy) if needs_reference else None
+            self._free.put(_Networks(policy, reference))
+            if self.device.type == "cpu":
+                for network in (policy, reference) if reference is not None else (policy,):
+                    self._stack.enter_context(fused(lora.layers_of(network)))
+        self._pool: ThreadPoolExecutor | None = None
+        if threads > 1:
+            self._stack.callback(torch.set_num_threads, torch.get_num_threads())
+            pool = ThreadPoolExecutor(threads, "train", initializer=partial(torch.set_num_threads, 1))
+            self._pool = self._stack.enter_context(pool)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def step(self, step: int) -> dict[str, float]:
+        """One optimiser step; its logs. The micro-batch is halved until it fits the GPU.
+
+        Raises:
+            StageFailed: the loss or the gradient is not finite, or a single unit does not fit.
+        """
+        while True:
+            try:
+                return self._attempt(step)
+            except torch.OutOfMemoryError as full:
+                if self.micro_batch == 1:
+                    unit = "pair" if self.settings.pairwise else "clip"
+                    raise StageFailed(
+                        STAGE,
+                        f"step {step}: one {unit} does not fit into the memory of {self.device}: set "
+                        "finetune.gradient_checkpointing, a bfloat16 model, or smaller clips",
+                    ) from full
+                self.micro_batch = (self.micro_batch + 1) // 2
+                log.warning("step %d: %s is full, micro-batch is now %d", step, self.device, self.micro_batch)
+            self.optimizer.zero_grad()
+            torch.cuda.empty_cache()
+
+    def _attempt(self, step: int) -> dict[str, float]:
+        units = self.batches.at(step)
+        compute = partial(self._gradients, len(units))
+        parts = units.split(self.micro_batch)
+        totals: Logs = {}
+        for share, slopes, logs in self._pool.map(compute, parts) if self._pool else map(compute, parts):
+            for parameter, slope in zip(self.parameters.values(), slopes, strict=True):
+                parameter.grad = slope if parameter.grad is None else parameter.grad.add_(slope)
+            for name, value in logs.items():
+                if name.endswith(_WORST):
+                    totals[name] = torch.maximum(totals[name], value) if name in totals else value
+                else:
+                    totals[name] = totals.get(name, 0.0) + share * value
+        norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
+        values = torch.stack([*totals.values(), norm]).tolist()
+        entry = dict(zip([*totals, "grad_norm"], values, strict=True))
+        bad = [name for name, value in entry.items() if not math.isfinite(value)]
+        if bad:
+            raise StageFailed(
+                STAGE,
+                f"step {step}: {', '.join(bad)} became {entry[bad[0]]}. Lower finetune.lr or finetune.beta; "
+                "clips, scores and the last checkpoint are kept",
+            )
+        rate = learning_rate(self.settings, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return {**entry, "lr": rate}
+
+    def _gradients(self, whole: int, units: Units) -> tuple[float, tuple[Tensor, ...], Logs]:
+        """Share of a micro-batch in the batch, its part of the gradient, and its logs."""
+        networks = self._free.get()
+        try:
+            share = len(units) / whole
+            loss, logs = self._loss(networks, units)
+            slopes = torch.autograd.grad(share * loss, list(self.parameters.values()))
+        finally:
+            self._free.put(networks)
+        return share, slopes, {"loss": loss.detach(), **logs}
+
+    def _loss(self, networks: _Networks, units: Units) -> tuple[Tensor, Logs]:
+        """Loss of a micro-batch, a scalar with gradient, and its logs."""
+        settings, kind = self.settings, self.family.parameterization
+        rows = units.halves()
+        x0, embeds = self.batches.inputs(rows)
+        noisy, target = kind.noisy(x0, rows.noise, rows.sigma), kind.target(x0, rows.noise, rows.sigma)
+
+        reference: Tensor | None = None
+        if networks.reference is not None:
+            with torch.no_grad(), self._precision():
+                reference = self.family.predict(networks.reference, noisy, rows.sigma, embeds).float()
+        with self._precision():
+            prediction = self.family.predict(networks.policy, noisy, rows.sigma, embeds).float()
+        errors = objectives.error(prediction, target)
+
+        if settings.pairwise:
+            if self.reference_errors is not None:
+                behind = self.reference_errors(rows.clips[:, 0], rows.fixed_draws).to(self.device)
+            else:
+                assert reference is not None
+                behind = objectives.error(reference, target)
+            loss, logs = self._pairwise(errors.view(2, -1).T, behind.view(2, -1).T)
+        elif settings.objective == "sft":
+            loss, logs = objectives.sft(errors), {"error": errors.detach().mean()}
+        else:
+            loss = objectives.rwr(errors, units.weights)
+            logs = {"error": errors.detach().mean(), "weights/mean": units.weights.mean()}
+        if settings.kl > 0:
+            assert reference is not None
+            distance = objectives.kl(prediction, reference)
+            loss = loss + settings.kl * distance
+            logs["kl"] = distance.detach()
+        return loss, logs
+
+    def _pairwise(self, policy: Tensor, reference: Tensor) -> tuple[Tensor, Logs]:
+        """DPO on errors [pairs, 2], with its anchor if the objective has one."""
+        settings, fixed = self.settings, policy.detach()
+        loss = objectives.dpo(policy, reference, settings.beta)
+        logs = {
+            "dpo": loss.detach(),
+            **objectives.dpo_logs(fixed, reference, settings.beta),
+            "gap/max": (fixed - reference).abs().max(),
+            "logit/max": objectives.margins(fixed, reference, settings.beta).abs().max(),
+        }
+        if settings.objective == "dpo-anchor":
+            tie = objectives.anchor(policy)
+            loss = loss + settings.anchor * tie
+            logs["anchor"] = tie.detach()
+        return loss, logs
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """bfloat16 for the network on a GPU, float32 on a CPU, where bfloat16 is slower."""
+        return torch.autocast("cuda", torch.bfloat16) if self.device.type == "cuda" else nullcontext()
+
+    def state(self) -> dict[str, Tensor]:
+        """Adapter and optimiser state by name, on the CPU."""
+        held = {}
+        for name, parameter in self.parameters.items():
+            held[f"adapter/{name}"] = parameter.detach().cpu()
+            for moment, value in self.optimizer.state[parameter].items():
+                held[f"{moment}/{name}"] = value.detach().cpu()
+        return held
+
+    def restore(self, held: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(held[f"adapter/{name}"])
+                for moment in ("step", "exp_avg", "exp_avg_sq"):
+                    self.optimizer.state[parameter][moment] = held[f"{moment}/{name}"].to(self.device)
+
+
+def learning_rate(settings: FinetuneSettings, step: int) -> float:
+    """Rate of step n: linear warm-up, times a cosine that reaches zero after the last step, or constant."""
+    rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
+    fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) if settings.schedule == "cosine" else 1.0
+    return settings.lr * rise * fall

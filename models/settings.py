@@ -1,0 +1,176 @@
+"""Settings of models/: plain values with their meaning. No torch here, so that a plan costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from data.errors import BadInput
+
+Objective = Literal["sft", "rwr", "rwr-exp", "dpo", "dpo-anchor"]
+OBJECTIVES: Final[tuple[Objective, ...]] = ("sft", "rwr", "rwr-exp", "dpo", "dpo-anchor")
+PAIRWISE: Final[frozenset[str]] = frozenset({"dpo", "dpo-anchor"})
+DTYPES: Final = ("float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """Which base model, and where it runs.
+
+    Attributes:
+        family: name of the architecture's adapter, see `models.families`.
+        path: a local folder in diffusers layout, or a hub id such as "Wan-AI/Wan2.1-T2V-1.3B-Diffusers".
+        revision: commit of a hub id (40 hex digits); None for a local folder.
+        dtype: "float32" or "bfloat16" weights. Adapters, losses and stored latents are float32 either way.
+        device: a torch device, "cpu" or "cuda" or "cuda:1".
+    """
+
+    family: str
+    path: str
+    revision: str | None = None
+    dtype: str = "float32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise BadInput(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
+
+
+@dataclass(frozen=True, slots=True)
+class SampleSettings:
+    """How a clip is sampled. Everything here is part of a clip's identity.
+
+    Attributes:
+        steps: denoising steps.
+        guidance: classifier-free guidance scale; at or below 1 the unconditional pass is left out.
+        height, width: pixels; multiples of 16 and of the model's own grid.
+        frames: video frames, 1 + a multiple of the VAE's temporal stride.
+        max_sequence_length: text tokens, padded or cut to this length.
+        negative_prompt: text of the unconditional branch.
+        flow_shift: shift of the noise schedule; None keeps the one the model was saved with.
+        decode_batch: clips decoded at once; None decodes the whole batch (fast, more memory).
+    """
+
+    steps: int
+    guidance: float
+    height: int
+    width: int
+    frames: int
+    max_sequence_length: int
+    negative_prompt: str = ""
+    flow_shift: float | None = None
+    decode_batch: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneSettings:
+    """One offline training run of a LoRA adapter. Each default says where it comes from.
+
+    Attributes:
+        objective: which loss, see `models.objectives`.
+        beta: strength of the tie to the reference in `dpo` (mean-reduced errors; 500 is the best of 100-8000
+            in VideoAlign, arXiv 2501.13918). The temperature of rwr-exp is curation's, for it makes the
+            weights.
+        anchor: weight of the chosen clips' own error in `dpo-anchor` (Reg-DPO); unused by the others.
+        kl: weight of the squared distance to the reference's prediction, any objective; 0 leaves it out.
+        steps: optimiser steps.
+        batch_size: clips a step (sft, rwr, rwr-exp) or pairs a step (dpo).
+        micro_batch: clips or pairs in one forward pass; None takes the whole batch. Halved when a GPU is
+            full.
+        lr: peak learning rate of AdamW (betas 0.9, 0.999).
+        warmup: steps of linear warm-up.
+        schedule: "cosine" down to zero at the last step, or "constant".
+        rank, alpha: of the LoRA; the update is scaled by alpha / rank.
+        targets: suffixes of the linear layers that get an adapter; empty takes the family's own list.
+        sigma: "logit_normal" (SD3, arXiv 2403.03206) or "uniform" noise levels.
+        sigma_mean, sigma_std: of the logit.
+        shift: sigma' = shift sigma / (1 + (shift - 1) sigma), as the sampler's flow shift.
+        stratified: one noise level from each of batch_size equal shares of the distribution: less variance.
+        draws: K fixed (noise level, noise) draws a prompt, shared by all its clips; 0 draws afresh at every
+            step.
+        max_grad_norm: the gradient is scaled down to this norm.
+        weight_decay: of AdamW.
+        prompt_dropout: share of clips trained with the unconditional embedding (the reference gets the same
+            one).
+        reference: "start" (the policy that training starts from) or "base" (no adapter at all).
+        gradient_checkpointing: recompute activations in the backward pass: slower, far less memory.
+        checkpoint_every: steps between checkpoints.
+        seed: of the adapter's start values and of every draw.
+    """
+
+    objective: Objective = "dpo-anchor"
+    beta: float = 500.0
+    anchor: float = 1.0
+    kl: float = 0.0
+    steps: int = 200
+    batch_size: int = 32
+    micro_batch: int | None = None
+    lr: float = 1e-4
+    warmup: int = 10
+    schedule: Literal["cosine", "constant"] = "cosine"
+    rank: int = 32
+    alpha: float = 32.0
+    targets: tuple[str, ...] = ()
+    sigma: Literal["logit_normal", "uniform"] = "logit_normal"
+    sigma_mean: float = 0.0
+    sigma_std: float = 1.0
+    shift: float = 1.0
+    stratified: bool = True
+    draws: int = 0
+    max_grad_norm: float = 1.0
+    weight_decay: float = 0.0
+    prompt_dropout: float = 0.0
+    reference: Literal["start", "base"] = "start"
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise BadInput(
+                f"finetune.objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}"
+            )
+        positive = ("steps", "batch_size", "lr", "rank", "alpha", "shift", "sigma_std", "checkpoint_every")
+        for name in (*positive, "max_grad_norm", *(("beta",) if self.pairwise else ())):
+            if not getattr(self, name) > 0:
+                raise BadInput(f"finetune.{name} is {getattr(self, name)}; it must be above 0")
+        for name in ("anchor", "kl", "warmup", "weight_decay", "draws"):
+            if not getattr(self, name) >= 0:
+                raise BadInput(f"finetune.{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.prompt_dropout < 1:
+            raise BadInput(f"finetune.prompt_dropout is {self.prompt_dropout}; it must lie in [0, 1)")
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise BadInput(f"finetune.micro_batch is {self.micro_batch}; it must be at least 1")
+
+    @property
+    def pairwise(self) -> bool:
+        """Whether the objective learns from pairs."""
+        return self.objective in PAIRWISE
+
+
+@dataclass(frozen=True, slots=True)
+class GateSettings:
+    """When a candidate may become champion.
+
+    Attributes:
+        draws: bootstrap draws over prompts.
+        confidence: of the intervals, for example 0.95: the outer 2.5% on each side are cut off.
+        min_ratio: a guard that should not fall (motion, diversity, sharpness) is broken when the interval of
+            after / before lies wholly below this.
+        max_ratio: a guard that should not rise (flicker) is broken when it lies wholly above this.
+    """
+
+    draws: int = 10_000
+    confidence: float = 0.95
+    min_ratio: float = 0.8
+    max_ratio: float = 1.25
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise BadInput(f"gate.draws is {self.draws}; it must be at least 1")
+        if not 0 < self.confidence < 1:
+            raise BadInput(f"gate.confidence is {self.confidence}; it must lie between 0 and 1")
+        if not 0 < self.min_ratio <= 1 <= self.max_ratio:
+            raise BadInput(
+                f"gate.min_ratio {self.min_ratio} and max_ratio {self.max_ratio} must lie around 1"
+            )

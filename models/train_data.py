@@ -1,0 +1,171 @@
+"""What training reads: stored latents and embeddings, weighted examples, pairs. No pixels, no text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from data.errors import BadInput
+from data.records import Clip, Example, Pair
+from models.settings import FinetuneSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainData:
+    """Clips with what the curation made of them.
+
+    Attributes:
+        clip_ids: N names; `prompt_ids`: P names.
+        latents: float32 [N, C, T, H, W] as the sampler left them: x0.
+        embeds: [P, L, D], padded as the sampler padded them; prompt_index: int64 [N], rows of `embeds`.
+        examples: int64 [n], rows of `latents`; weights: float32 [n], W of rwr, not negative; accepted: bool
+            [n].
+        pairs: int64 [m, 2], rows of `latents`: chosen, rejected, of one prompt.
+        unconditional: [L, D], the embedding of the negative prompt; needed for prompt dropout only.
+
+    Raises:
+        BadInput: shapes or indices disagree, a number is not finite, or a pair is no pair.
+    """
+
+    clip_ids: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    latents: Tensor
+    embeds: Tensor
+    prompt_index: Tensor
+    examples: Tensor
+    weights: Tensor
+    accepted: Tensor
+    pairs: Tensor
+    unconditional: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        clips, prompts = len(self.clip_ids), len(self.prompt_ids)
+        if self.latents.ndim != 5 or len(self.latents) != clips or len(self.prompt_index) != clips:
+            raise BadInput(f"{clips} clips need latents [N, C, T, H, W], not {tuple(self.latents.shape)}")
+        if self.embeds.ndim != 3 or len(self.embeds) != prompts:
+            raise BadInput(f"{prompts} prompts need embeddings [P, L, D], not {tuple(self.embeds.shape)}")
+        for what, index, top in (
+            ("prompt index", self.prompt_index, prompts),
+            ("example", self.examples, clips),
+            ("pair", self.pairs, clips),
+        ):
+            if index.numel() and (int(index.min()) < 0 or int(index.max()) >= top):
+                raise BadInput(f"a {what} points outside the {top} rows that there are")
+        broken = ~self.latents.isfinite().flatten(1).all(1)
+        if bool(broken.any()):
+            named = [self.clip_ids[i] for i in broken.nonzero()[:3, 0].tolist()]
+            raise BadInput(
+                f"{int(broken.sum())} latents hold NaN or infinite numbers, among them of {', '.join(named)}"
+            )
+        if not (len(self.examples) == len(self.weights) == len(self.accepted)):
+            raise BadInput("examples, weights and accepted differ in length")
+        if not bool((self.weights.isfinite() & (self.weights >= 0)).all()):
+            raise BadInput("an example's weight is negative or not finite")
+        if self.pairs.ndim != 2 or self.pairs.shape[1] != 2:
+            raise BadInput(f"pairs have shape {tuple(self.pairs.shape)}, not [m, 2]")
+        chosen, rejected = self.pairs.unbind(1)
+        if bool((chosen == rejected).any()):
+            raise BadInput("a pair names one clip twice: ties teach nothing and must be dropped")
+        if bool((self.prompt_index[chosen] != self.prompt_index[rejected]).any()):
+            raise BadInput(
+                "a pair compares clips of two prompts: there the reference's constant does not cancel"
+            )
+
+    def usable(self, settings: FinetuneSettings) -> int:
+        """How many units (pairs, or clips with weight) the objective can learn from."""
+        return len(self.pairs) if settings.pairwise else len(self.rows(settings))
+
+    def rows(self, settings: FinetuneSettings) -> Tensor:
+        """Positions in `examples` an unpaired objective trains on: accepted (sft), positive weight (rwr)."""
+        keep = self.accepted if settings.objective == "sft" else self.weights > 0
+        return keep.nonzero()[:, 0]
+
+
+def load_train_data(
+    root: Path,
+    clips: Sequence[Clip],
+    examples: Sequence[Example] = (),
+    pairs: Sequence[Pair] = (),
+    unconditional: Tensor | None = None,
+) -> TrainData:
+    """Read what `examples` and `pairs` refer to from the latent files of `clips`.
+
+    Args:
+        root: the store's root, which the clips' paths are relative to.
+        clips: rows that cover every clip named by an example or a pair; others are left out.
+        examples: curation's rows; their `weight` is W.
+        pairs: curation's rows.
+        unconditional: [L, D], for prompt dropout.
+
+    Raises:
+        BadInput: a row names an unknown clip, or a latent file is missing or damaged.
+    """
+    by_id = {clip.clip_id: clip for clip in clips}
+    wanted = sorted({e.clip_id for e in examples} | {c for p in pairs for c in (p.chosen, p.rejected)})
+    unknown = [clip for clip in wanted if clip not in by_id]
+    if unknown:
+        raise BadInput(
+            f"{len(unknown)} curated clips are not among the generated ones, for example {unknown[0]}"
+        )
+    if not wanted:
+        raise BadInput("no training data: the curation kept neither an example nor a pair")
+    position = {clip: row for row, clip in enumerate(wanted)}
+    prompts = sorted({by_id[clip].prompt_id for clip in wanted})
+    prompt_row = {prompt: row for row, prompt in enumerate(prompts)}
+    latents: Tensor | None = None
+    embeds: Tensor | None = None
+    by_file: dict[str, list[str]] = {}
+    for clip in wanted:
+        by_file.setdefault(by_id[clip].latent_path, []).append(clip)
+    for path, members in sorted(by_file.items()):
+        stored, texts = _read(root / path)
+        if latents is None or embeds is None:
+            latents = stored.new_empty((len(wanted), *stored.shape[1:]))
+            embeds = texts.new_empty((len(prompts), *texts.shape[1:]))
+        if stored.shape[1:] != latents.shape[1:] or texts.shape[1:] != embeds.shape[1:]:
+            raise BadInput(
+                f"{root / path} holds clips or embeddings of another size than the other latent files"
+            )
+        for clip in members:
+            row = by_id[clip]
+            if not (row.latent_row < len(stored) and row.embed_row < len(texts)):
+                raise BadInput(
+                    f"{root / path} has no row {row.latent_row} for clip {clip}: it is not that clip's file"
+                )
+            latents[position[clip]] = stored[row.latent_row]
+            embeds[prompt_row[row.prompt_id]] = texts[row.embed_row]
+    assert latents is not None
+    assert embeds is not None
+    return TrainData(
+        clip_ids=tuple(wanted),
+        prompt_ids=tuple(prompts),
+        latents=latents,
+        embeds=embeds,
+        prompt_index=torch.tensor([prompt_row[by_id[clip].prompt_id] for clip in wanted]),
+        examples=torch.tensor([position[e.clip_id] for e in examples], dtype=torch.int64),
+        weights=torch.tensor([e.weight for e in examples], dtype=torch.float32),
+        accepted=torch.tensor([e.accepted for e in examples], dtype=torch.bool),
+        pairs=torch.from_numpy(
+            np.array([[position[p.chosen], position[p.rejected]] for p in pairs], dtype=np.int64).reshape(
+                -1, 2
+            )
+        ),
+        unconditional=unconditional,
+    )
+
+
+def _read(path: Path) -> tuple[Tensor, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            latents, embeds = file.get_tensor("latents"), file.get_tensor("prompt_embeds")
+    except (OSError, SafetensorError) as failure:
+        raise BadInput(
+            f"cannot read latents from {path}: {failure}; run generate again to make them"
+        ) from failure
+    return latents.float(), embeds.float()

@@ -1,0 +1,168 @@
+"""Offline finetuning of a LoRA adapter: the loop around `models.run`, with checkpoints and diagnostics.
+
+Everything random about step n is a function of (seed, n), so a run that was killed and resumed from its
+checkpoint ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from data.errors import BadInput, StageFailed
+from data.keys import bytes_digest, digest
+from models import checkpoint, draws, lora, objectives
+from models.families.base import Family
+from models.lora import LoraSpec
+from models.run import STAGE, ReferenceErrors, Run
+from models.settings import FinetuneSettings
+from models.train_data import TrainData
+
+log = logging.getLogger(__name__)
+
+# A gap above this before the first step is a defect, not rounding: on a CPU in float32 it is exactly 0.
+_GAP_TOLERANCE: Final = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        adapter: bytes of `pytorch_lora_weights.safetensors`.
+        curve: one entry a step; see `objectives.dpo_logs` for the names.
+        diagnostics: what the run was, in numbers; equal for a resumed and an uninterrupted run.
+    """
+
+    adapter: bytes
+    curve: list[dict[str, float]]
+    diagnostics: dict[str, Any]
+
+
+def train(
+    transformer: nn.Module,
+    family: Family,
+    data: TrainData,
+    settings: FinetuneSettings,
+    base_id: str,
+    checkpoint_dir: Path | None = None,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+    *,
+    start: bytes | None = None,
+    reference_errors: ReferenceErrors | None = None,
+    compiled: bool = False,
+    threads: int = 1,
+) -> TrainResult:
+    """Train an adapter of `transformer` on stored clips.
+
+    Args:
+        transformer: the frozen base network, without an adapter; it gets one and keeps it.
+        data: at least one usable unit (see `TrainData.usable`).
+        base_id: identity of the base network, written into the adapter.
+        checkpoint_dir: where checkpoints go; a whole one of this very run is resumed. None keeps none.
+        on_step: called after every step with the entry of the curve.
+        start: adapter bytes to start from (the champion's); None starts at the base.
+        reference_errors: stored errors at the fixed draws; None computes them as it goes.
+        compiled: compile the repeated blocks (worth its minute on a GPU, on long runs).
+        threads: CPU threads that share the micro-batches of a step; on a GPU it is always one.
+
+    Raises:
+        BadInput: nothing to learn from, or the settings do not fit the data or the model.
+        StageFailed: the loss became NaN or infinite, or a single unit does not fit into GPU memory.
+            Checkpoints stay.
+    """
+    _check(data, settings, reference_errors)
+    transformer.requires_grad_(False).eval()
+    spec = LoraSpec(settings.rank, settings.alpha, settings.targets or family.lora_targets)
+    if start is None:
+        adapter = lora.attach(transformer, spec, draws.seed_of(settings.seed, "adapter"))
+    else:
+        adapter = lora.resume(transformer, start, base_id, keep_reference=settings.reference == "start")
+    network: Any = transformer  # a diffusers model: nn.Module does not declare what follows
+    if settings.gradient_checkpointing:
+        network.enable_gradient_checkpointing()
+    if compiled:
+        network.compile_repeated_blocks()
+    identity = _identity(data, settings, base_id, start)
+    curve: list[dict[str, float]] = []
+    starts_at_reference = start is None or settings.reference == "start"
+    with Run(transformer, family, data, settings, adapter, reference_errors, threads) as run:
+        saved = checkpoint.latest(checkpoint_dir, identity) if checkpoint_dir else None
+        if saved is not None:
+            run.restore(saved.tensors)
+            curve = saved.curve
+            log.info("resumed from the checkpoint of step %d", saved.step)
+        for step in range(len(curve), settings.steps):
+            curve.append({"step": step, **run.step(step)})
+            if step == 0 and starts_at_reference and reference_errors is None:
+                _check_gap(curve[0], exact=run.device.type == "cpu" and network.dtype == torch.float32)
+            if on_step is not None:
+                on_step(curve[-1])
+            done = step + 1
+            if checkpoint_dir and done % settings.checkpoint_every == 0 and done < settings.steps:
+                checkpoint.save(checkpoint_dir, identity, done, run.state(), curve)
+    facts = {"objective": settings.objective, "steps": settings.steps, "reference": settings.reference}
+    return TrainResult(
+        adapter.to_bytes(base_id, facts), curve, _diagnostics(data, settings, curve, run.micro_batch)
+    )
+
+
+def _check(data: TrainData, settings: FinetuneSettings, reference_errors: ReferenceErrors | None) -> None:
+    if data.usable(settings) == 0:
+        unpaired = "accepted examples" if settings.objective == "sft" else "examples of positive weight"
+        what = "pairs" if settings.pairwise else unpaired
+        raise BadInput(f"no training data: {settings.objective} needs {what}, and the curation left none")
+    if settings.prompt_dropout > 0 and data.unconditional is None:
+        raise BadInput(
+            "finetune.prompt_dropout needs the embedding of the negative prompt, and there is none"
+        )
+    if reference_errors is not None and (settings.draws == 0 or settings.prompt_dropout > 0):
+        raise BadInput("stored reference errors need finetune.draws above 0 and finetune.prompt_dropout 0")
+
+
+def _check_gap(entry: dict[str, float], *, exact: bool) -> None:
+    """Before the first step, policy and reference are one network: their errors must agree."""
+    gap = entry.get("gap/max", 0.0)
+    if exact and gap > _GAP_TOLERANCE:
+        raise StageFailed(
+            STAGE, f"policy and reference differ by {gap} before the first step: this is a defect"
+        )
+    log.info("gap between policy and reference before the first step: %g", gap)
+
+
+def _identity(data: TrainData, settings: FinetuneSettings, base_id: str, start: bytes | None) -> str:
+    """What a checkpoint must share with a run to be resumed by it."""
+    asked = dataclasses.asdict(settings)
+    asked["targets"] = list(settings.targets)
+    rows = [data.examples.tolist(), data.weights.tolist(), data.accepted.tolist(), data.pairs.tolist()]
+    origin = bytes_digest(start) if start is not None else ""
+    return digest([asked, base_id, origin, list(data.clip_ids), list(data.prompt_ids), rows])
+
+
+def _diagnostics(
+    data: TrainData, settings: FinetuneSettings, curve: list[dict[str, float]], micro_batch: int
+) -> dict[str, Any]:
+    usable = data.usable(settings)
+    tail = curve[-max(1, len(curve) // 4) :]
+    found: dict[str, Any] = {
+        "units": usable,
+        "epochs": settings.steps * settings.batch_size / usable,
+        "micro_batch": micro_batch,
+        "last_quarter": {name: sum(e[name] for e in tail) / len(tail) for name in tail[0] if name != "step"},
+    }
+    if settings.pairwise:
+        found["gap_at_start"] = curve[0]["gap/max"]
+        found["prompts"] = len(data.prompt_index[data.pairs[:, 0]].unique())
+    else:
+        rows = data.rows(settings)
+        weights = torch.ones(len(rows)) if settings.objective == "sft" else data.weights[rows]
+        found["effective_sample_size"] = objectives.effective_sample_size(weights)
+        found["prompts"] = len(data.prompt_index[data.examples[rows]].unique())
+    return found

@@ -1,0 +1,148 @@
+"""The commands that make the miniature's weights, on a few steps: the losses fall and the files load."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from diffusers import WanPipeline
+
+from data.world.catalog import TEMPLATES, vocabulary
+from data.world.prompts import prompt_set
+from models.mini.architecture import (
+    MAX_WORDS,
+    build_text_encoder,
+    build_tokenizer,
+    build_transformer,
+    build_vae,
+)
+from models.mini.corpus import render_corpus, sample_corpus
+from models.mini.denoiser import Denoiser, DenoiserSettings, tokenize, train_denoiser
+from models.mini.vae import VaeSettings, decode, encode, reconstruction_loss, to_unit, train_vae
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return sample_corpus(24, 0.5, seed=3)
+
+
+@pytest.fixture(scope="module")
+def clips(corpus):
+    return render_corpus(corpus.scenes, 64, torch.device("cpu"))
+
+
+def test_every_prompt_is_known_to_the_tokenizer():
+    tokenizer = build_tokenizer(vocabulary())
+    for split in ("train", "dev", "heldout", "unseen"):
+        for prompt in prompt_set(split):
+            ids = tokenizer(prompt.text).input_ids
+            assert tokenizer.unk_token_id not in ids, prompt.text
+            assert len(ids) <= MAX_WORDS, prompt.text
+            assert ids[-1] == tokenizer.eos_token_id
+
+
+def test_a_corpus_depends_on_its_seed_and_not_on_the_workers():
+    alone = sample_corpus(6, 0.5, seed=1, block=3)
+    together = sample_corpus(6, 0.5, seed=1, workers=2, block=3)
+    assert alone.captions == together.captions
+    assert torch.equal(
+        render_corpus(alone.scenes, 32, torch.device("cpu")),
+        render_corpus(together.scenes, 32, torch.device("cpu")),
+    )
+    assert sample_corpus(6, 0.5, seed=2, block=3).captions != alone.captions
+
+
+def test_the_share_of_broken_clips_is_as_asked_for_each_template():
+    shares = dict.fromkeys(TEMPLATES, 0.0)
+    chosen = sorted(TEMPLATES)[0]
+    drawn = sample_corpus(600, shares | {chosen: 1.0}, seed=0)
+    for template, broken in zip(drawn.templates, drawn.broken, strict=True):
+        assert (broken is not None) == (template == chosen)
+
+
+def test_text_is_encoded_as_the_pipeline_encodes_it():
+    tokenizer = build_tokenizer(vocabulary())
+    torch.manual_seed(0)
+    text_encoder = build_text_encoder(tokenizer).eval()
+    denoiser = Denoiser(build_transformer(width=48, layers=1), text_encoder)
+    captions = [prompt_set("dev")[0].text, ""]
+    tokens, mask = tokenize(tokenizer, captions)
+    pipe = WanPipeline(tokenizer=tokenizer, text_encoder=text_encoder, vae=build_vae(), scheduler=None)
+    with torch.no_grad():
+        ours = denoiser.encode_text(tokens, mask)
+        theirs, _ = pipe.encode_prompt(
+            captions, do_classifier_free_guidance=False, max_sequence_length=MAX_WORDS
+        )
+    assert torch.equal(ours, theirs)
+
+
+def test_some_steps_of_the_vae_lower_its_loss_and_normalise_its_latents(clips):
+    settings = VaeSettings(steps=12, batch_size=4, warmup=2, seconds=600, compile=False)
+    torch.manual_seed(0)
+    fresh = build_vae().eval()
+    with torch.no_grad():
+        batch = to_unit(clips)
+        before = reconstruction_loss(
+            fresh.decode(fresh.encode(batch).latent_dist.mean).sample, batch, settings
+        )
+    vae = train_vae(clips, settings, seed=0, say=lambda _: None)
+    with torch.no_grad():
+        after = reconstruction_loss(to_unit(decode(vae, encode(vae, clips))), batch, settings)
+    assert after < 0.8 * before
+    latents = encode(vae, clips)
+    assert latents.shape == (24, 16, 9, 8, 8)
+    assert latents.mean().abs() < 0.05
+    assert (latents.std((0, 2, 3, 4)) - 1).abs().max() < 0.05
+
+
+def test_some_steps_of_the_denoiser_lower_its_loss(corpus):
+    tokenizer = build_tokenizer(vocabulary())
+    torch.manual_seed(0)
+    latents = torch.randn(24, 16, 9, 8, 8) * 0.1 + 1.0
+    model = Denoiser(build_transformer(width=48, layers=1), build_text_encoder(tokenizer))
+    said: list[str] = []
+    settings = DenoiserSettings(steps=40, batch_size=8, warmup=5, compile=None, seconds=600)
+    trained = train_denoiser(model, tokenizer, latents, corpus.captions, settings, seed=0, say=said.append)
+    tokens, mask = tokenize(tokenizer, corpus.captions)
+    torch.manual_seed(5)
+    noise = torch.randn_like(latents)
+    with torch.no_grad():
+        velocity = trained(0.5 * latents + 0.5 * noise, torch.full((24,), 0.5), tokens, mask)
+        error = (velocity - (noise - latents)).square().mean()
+    assert error < 0.9 * (noise - latents).square().mean()
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_pipeline_and_its_card(tmp_path):
+    out = tmp_path / "wan"
+    command = [
+        sys.executable,
+        "-m",
+        "models.mini.pretrain",
+        "--out",
+        str(out),
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--scenes",
+        "48",
+        "--vae-scenes",
+        "48",
+        "--vae-steps",
+        "2",
+        "--steps",
+        "2",
+        "--batch-size",
+        "4",
+    ]
+    command += ["--vae-batch-size", "4", "--compile", "none", "--measure", "60"]
+    subprocess.run(command, check=True)
+    pipe = WanPipeline.from_pretrained(out)
+    assert pipe.vae.config.latents_std[0] > 0
+    card = json.loads((out / "card.json").read_text())
+    assert "models.mini.pretrain" in card["command"]
+    assert 0 <= card["measured"]["held-out prompts, oracle success"]["all"] <= 1

@@ -1,0 +1,103 @@
+from collections import Counter
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from models import draws
+from models.settings import FinetuneSettings
+
+Tune = Callable[..., FinetuneSettings]
+
+
+def test_every_item_is_seen_equally_often() -> None:
+    seen = Counter(int(i) for step in range(10) for i in draws.batch_at(3, step, 7, 14))
+    assert set(seen.values()) == {5}
+    assert len(seen) == 14
+
+
+def test_epochs_come_in_different_orders_and_seeds_differ() -> None:
+    orders = {tuple(draws.batch_at(seed, step, 8, 8)) for seed in (0, 1) for step in range(3)}
+    assert len(orders) == 6
+
+
+def test_a_batch_may_be_larger_than_the_data() -> None:
+    assert Counter(draws.batch_at(0, 0, 10, 4).tolist()).most_common()[0][1] == 3
+
+
+def test_a_step_draws_the_same_whatever_was_drawn_before(tune: Tune) -> None:
+    settings = tune(draws=4, prompt_dropout=0.5)
+
+    def all_of(step: int) -> list[torch.Tensor]:
+        return [
+            draws.sigmas_at(settings, step, 6),
+            draws.noise_at(settings.seed, step, (2, 3), torch.device("cpu")),
+            torch.from_numpy(draws.draws_at(settings, step, 6)),
+            torch.from_numpy(draws.dropped_at(settings, step, 6)),
+            torch.from_numpy(draws.batch_at(settings.seed, step, 3, 9)),
+        ]
+
+    first = all_of(5)
+    for other in (0, 1, 2):
+        all_of(other)
+    torch.manual_seed(99)
+    np.random.default_rng(99)
+    assert all(torch.equal(a, b) for a, b in zip(first, all_of(5), strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first, all_of(6), strict=True))
+
+
+def test_stratified_levels_fall_one_into_each_share(tune: Tune) -> None:
+    settings = tune(sigma="uniform", stratified=True)
+    for step in range(5):
+        shares = (draws.sigmas_at(settings, step, 10) * 10).floor().tolist()
+        assert sorted(shares) == list(range(10))
+
+
+def test_levels_follow_the_stated_distribution(tune: Tune) -> None:
+    settings = tune(sigma_mean=0.5, sigma_std=1.5, stratified=False)
+    logits = torch.logit(torch.cat([draws.sigmas_at(settings, step, 100) for step in range(50)]).double())
+    assert logits.mean().item() == pytest.approx(0.5, abs=0.1)
+    assert logits.std().item() == pytest.approx(1.5, abs=0.1)
+
+
+def test_shift_is_the_samplers(tune: Tune) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    plain = np.linspace(0.1, 0.9, 5)
+    shifted = draws.quantile_to_sigma(tune(sigma="uniform", shift=3.0), plain)
+    scheduler.set_timesteps(sigmas=plain.tolist())
+    assert torch.allclose(shifted, scheduler.sigmas[:-1], atol=1e-6)
+
+
+def test_levels_never_reach_zero_or_one(tune: Tune) -> None:
+    edges = draws.quantile_to_sigma(tune(sigma_std=3.0), np.array([0.0, 1.0]))
+    assert bool(((edges > 0) & (edges < 1)).all())
+
+
+def test_fixed_draws_of_a_prompt_cover_the_distribution(tune: Tune) -> None:
+    settings = tune(sigma="uniform", draws=8)
+    levels = [draws.fixed_sigma(settings, "p", k) for k in range(8)]
+    assert [int(level * 8) for level in levels] == list(range(8))
+    assert levels != [draws.fixed_sigma(settings, "q", k) for k in range(8)]
+
+
+def test_fixed_noise_belongs_to_prompt_and_draw(tune: Tune) -> None:
+    settings = tune(draws=4)
+    first = draws.fixed_noise(settings, "p", 0, (2, 2))
+    assert torch.equal(first, draws.fixed_noise(settings, "p", 0, (2, 2)))
+    assert not torch.equal(first, draws.fixed_noise(settings, "p", 1, (2, 2)))
+    assert not torch.equal(first, draws.fixed_noise(settings, "q", 0, (2, 2)))
+
+
+def test_fixed_draws_are_used_evenly(tune: Tune) -> None:
+    used = Counter(int(k) for step in range(40) for k in draws.draws_at(tune(draws=4), step, 8))
+    assert set(used) == {0, 1, 2, 3}
+    assert set(used.values()) == {80}
+
+
+def test_prompt_dropout_has_its_rate(tune: Tune) -> None:
+    rate = np.mean([draws.dropped_at(tune(prompt_dropout=0.25), step, 100).mean() for step in range(40)])
+    assert rate == pytest.approx(0.25, abs=0.03)
+    assert not draws.dropped_at(tune(prompt_dropout=0.0), 0, 100).any()
