@@ -1,0 +1,33 @@
+"""Rewards: the judges of clips.
+
+    LoadedClip (frames, prompt, fps)  ->  Reward.score  ->  Judgement (a value in range, or None and why)
+
+What comes in: clips whose frames were decoded once, by the caller, for all rewards.
+What goes out: one judgement a clip; the caller writes it as a `Score` row with the reward's name and version.
+Who calls: tasks/ (score, evaluate). This package knows data/ and neither models/ nor tasks/.
+
+    physics      the world's oracle, 1 or 0                             exact, for the miniature only
+    clip         open_clip, mean cosine of frames and prompt, -1 to 1    what is shown, never how it moves
+    flow         RAFT, speed of the fastest 5% of pixels, sides a second that it moves, never how
+    motion, sharpness, flicker                                    guards: a cheated reward shows here
+
+Open first: `base` (the protocol, and the guard that keeps failures from becoming numbers), then `build`
+(names -> rewards, and versions without loading anything). One reward is one file: settings, version, class.
+`mini/` trains the small CLIP and RAFT that the miniature uses; `loading` finds weights.
+
+To add a reward: a file with its settings dataclass, `..._version` and a class whose `score` is `guarded`;
+one line in `build.REWARDS`; one test.
+"""
+
+from rewards.base import Judgement, LoadedClip, Reward
+from rewards.build import REWARDS, build_reward, reward_settings, reward_version
+
+__all__ = [
+    "REWARDS",
+    "Judgement",
+    "LoadedClip",
+    "Reward",
+    "build_reward",
+    "reward_settings",
+    "reward_version",
+]

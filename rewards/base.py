@@ -1,0 +1,212 @@
+"""The Reward protocol, and the guard that keeps every failure from becoming a number.
+
+A judgement has a value inside the reward's documented range, or no value and a reason. NaN, infinity, a
+value out of range and an exception are all reasons, never values: a failed judgement that turns into 0.0 is
+learned from.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import BadInput
+
+# Rounding may carry a cosine of one a little past one; further out it is a defect and is reported as such.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedClip:
+    """A clip as all rewards see it: decoded once from the stored file.
+
+    Attributes:
+        clip_id: id of the row.
+        prompt: the text it was generated from.
+        frames: uint8 [T, H, W, 3], RGB.
+        fps: frames per second, or None when the file does not say.
+    """
+
+    clip_id: str
+    prompt: str
+    frames: NDArray[np.uint8]
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a reward says of a clip: a value, or None and why not.
+
+    Attributes:
+        value: inside the reward's range, or None.
+        detail: what the reward saw and how it came to the value; plain JSON values only.
+        error: None exactly when there is a value.
+    """
+
+    value: float | None
+    detail: dict[str, Any] = field(default_factory=dict)
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.value is None) == (self.error is None):
+            raise ValueError("a judgement has either a value or an error")
+
+
+class CannotJudge(Exception):
+    """This clip can have no value, and the message says why: no frame rate, too few frames."""
+
+
+class Reward(Protocol):
+    """A judge of clips. Implementations decorate `score` with `guarded`."""
+
+    @property
+    def name(self) -> str:
+        """Key in `rewards.REWARDS`, and the value of column `reward`."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """Digest of weights, settings that matter, and the code's own number."""
+        ...
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Smallest and largest value it can give; either may be infinite."""
+        ...
+
+    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        """One judgement for each clip, in the same order."""
+        ...
+
+
+AnyReward = TypeVar("AnyReward", bound=Reward)
+
+
+def failed(error: str, detail: dict[str, Any] | None = None) -> Judgement:
+    """A judgement without a value, for the reason given."""
+    return Judgement(None, detail or {}, error)
+
+
+def guarded(
+    score: Callable[[AnyReward, Sequence[LoadedClip]], list[Judgement]],
+) -> Callable[[AnyReward, Sequence[LoadedClip]], list[Judgement]]:
+    """Decorator of `Reward.score`: whatever goes wrong with a clip is that clip's error and no other's.
+
+    Clips that are no videos are not passed on. If a batch raises, its halves are tried, down to the clip
+    that raises: this isolates one bad clip, and gets a batch that is too large for the device's memory
+    through in smaller ones. Values that are not finite or not in `range` become errors; non-finite numbers
+    in details become null.
+
+    Raises:
+        BadInput: passed on, because the settings are wrong and not the clip.
+        MemoryError, torch.OutOfMemoryError: one clip alone does not fit; that is not the clip's fault.
+    """
+
+    @functools.wraps(score)
+    def guard(reward: AnyReward, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        problems = [_not_a_video(clip) for clip in clips]
+        good = [clip for clip, problem in zip(clips, problems, strict=True) if problem is None]
+        judged = iter(_halving(reward, good))
+        return [
+            _checked(next(judged), reward.range) if problem is None else failed(problem)
+            for problem in problems
+        ]
+
+    def _halving(reward: AnyReward, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        if not clips:
+            return []
+        try:
+            judgements = score(reward, clips)
+        except BadInput:
+            raise
+        except Exception as error:
+            if len(clips) > 1:
+                middle = len(clips) // 2
+                # Recurse outside the handler: inside, the traceback keeps the failed batch's tensors alive.
+                parts = (clips[:middle], clips[middle:])
+            elif _out_of_memory(error):
+                raise
+            else:
+                reason = str(error) if isinstance(error, CannotJudge) else f"{type(error).__name__}: {error}"
+                return [failed(reason)]
+        else:
+            if len(judgements) != len(clips):
+                raise AssertionError(f"{reward.name} gave {len(judgements)} judgements of {len(clips)} clips")
+            return judgements
+        return [judgement for part in parts for judgement in _halving(reward, part)]
+
+    return guard
+
+
+def frame_indices(frames: int, wanted: int) -> list[int]:
+    """`wanted` frame numbers spread evenly over `frames`, first and last included; all if there are fewer."""
+    if wanted >= frames:
+        return list(range(frames))
+    if wanted == 1:
+        return [frames // 2]
+    return [round(i * (frames - 1) / (wanted - 1)) for i in range(wanted)]
+
+
+def pair_starts(frames: int, stride: int, wanted: int) -> list[int]:
+    """First frames of at most `wanted` pairs (t, t + stride): the middles of equal parts of the clip.
+
+    Middles, because a clip's first and last moments are its stillest. No pair comes twice; empty if the
+    clip has none.
+    """
+    possible = max(0, frames - stride)
+    count = min(wanted, possible)
+    return [int((i + 0.5) * possible / count) for i in range(count)]
+
+
+def known_fps(clip: LoadedClip) -> float:
+    """The clip's frame rate. Raises CannotJudge if it is unknown: a speed without a clock is made up."""
+    if clip.fps is None or not math.isfinite(clip.fps) or clip.fps <= 0:
+        raise CannotJudge(
+            f"the frame rate of the clip is unknown (fps = {clip.fps}), so no speed can be measured"
+        )
+    return clip.fps
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # torch.OutOfMemoryError by name: a reward without torch must not import it.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def _not_a_video(clip: LoadedClip) -> str | None:
+    frames = clip.frames
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+        return (
+            f"frames are {frames.dtype} {list(frames.shape)}, expected uint8 [T, H, W, 3] with T, H, W >= 1"
+        )
+    return None
+
+
+def _checked(judgement: Judgement, bounds: tuple[float, float]) -> Judgement:
+    low, high = bounds
+    value, detail = judgement.value, _json_safe(judgement.detail)
+    if value is None:
+        return Judgement(None, detail, judgement.error)
+    value = float(value)
+    if not math.isfinite(value):
+        return failed(f"the value is {value}, not a finite number", detail)
+    if not low - _ROUNDING <= value <= high + _ROUNDING:
+        return failed(f"the value {value} lies outside [{low}, {high}]", detail)
+    return Judgement(min(max(value, low), high), detail)
+
+
+def _json_safe(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _json_safe(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_safe(item) for item in value]
+    if isinstance(value, np.generic):
+        return _json_safe(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,99 @@
+"""Rewards by name: their settings, their versions, and how to build them. Nothing here loads a network."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from data.errors import BadInput
+from rewards.base import Reward
+from rewards.clip import ClipReward, ClipSettings, clip_version
+from rewards.flow import FlowReward, FlowSettings, flow_version
+from rewards.guards import (
+    FlickerGuard,
+    FlickerSettings,
+    MotionGuard,
+    MotionSettings,
+    SharpnessGuard,
+    SharpnessSettings,
+    guard_version,
+)
+from rewards.physics import PhysicsReward, PhysicsSettings, physics_version
+
+
+@dataclass(frozen=True)
+class RewardKind:
+    """What a name stands for: the dataclass of its settings, how to build it, how to tell its version.
+
+    `build` may load weights and libraries; `version` reads files at most.
+    """
+
+    settings: type[Any]
+    build: Callable[[Any], Reward]
+    version: Callable[[Any], str]
+
+
+REWARDS: Final[Mapping[str, RewardKind]] = {
+    "physics": RewardKind(PhysicsSettings, PhysicsReward, physics_version),
+    "clip": RewardKind(ClipSettings, ClipReward, clip_version),
+    "flow": RewardKind(FlowSettings, FlowReward, flow_version),
+    "motion": RewardKind(MotionSettings, MotionGuard, guard_version),
+    "sharpness": RewardKind(SharpnessSettings, SharpnessGuard, guard_version),
+    "flicker": RewardKind(FlickerSettings, FlickerGuard, guard_version),
+}
+
+
+def build_reward(name: str, settings: object = None) -> Reward:
+    """The reward `name`, ready to score.
+
+    Args:
+        name: a key of `REWARDS`.
+        settings: its settings dataclass, a mapping of some of its fields, or None for the defaults.
+
+    Raises:
+        BadInput: no such reward, an unknown or impossible setting, or weights that cannot be loaded.
+    """
+    return reward_kind(name).build(reward_settings(name, settings))
+
+
+def reward_version(name: str, settings: object = None) -> str:
+    """Version of the scores that reward `name` would give, without building it: 16 hex digits.
+
+    It changes with the weights, the settings that matter and the code; the device and batch sizes do not
+    matter. Arguments and errors as for `build_reward`.
+    """
+    return reward_kind(name).version(reward_settings(name, settings))
+
+
+def reward_settings(name: str, settings: object = None) -> Any:
+    """`settings` as the dataclass of reward `name`. Raises BadInput; an unknown key is told the nearest."""
+    kind = reward_kind(name).settings
+    if settings is None:
+        return kind()
+    if isinstance(settings, kind):
+        return settings
+    if not isinstance(settings, Mapping):
+        raise BadInput(f"settings of reward {name!r} are a {type(settings).__name__}, expected a mapping")
+    fields = {field.name: type(field.default) for field in dataclasses.fields(kind)}
+    for key, value in settings.items():
+        if key not in fields:
+            raise BadInput(f"reward {name!r} has no setting {key!r}{_nearest(str(key), fields)}")
+        expected = fields[key]
+        if type(value) is not expected and not (expected is float and type(value) is int):
+            raise BadInput(f"setting {key!r} of reward {name!r} is {value!r}, expected {expected.__name__}")
+    return kind(**settings)
+
+
+def reward_kind(name: str) -> RewardKind:
+    """The entry of `REWARDS`. Raises BadInput with the nearest name for one that is not there."""
+    if name not in REWARDS:
+        raise BadInput(f"there is no reward {name!r}{_nearest(name, REWARDS)}")
+    return REWARDS[name]
+
+
+def _nearest(word: str, known: Mapping[str, object]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"

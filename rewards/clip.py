@@ -1,0 +1,141 @@
+"""CLIP reward: how well single frames match the prompt.
+
+    score = mean over F frames of cos(image(frame), text(prompt))        in [-1, 1]
+
+CLIPScore without its rescaling (Hessel et al., 2021, arXiv 2104.08718, eq. 1) applied frame by frame, as
+text-to-video papers do (Furuta et al., 2024, arXiv 2412.02617, section 4). It sees frames, never their
+order: it cannot tell a fall from a rise. That is a property of this feedback and not a defect.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import BadInput
+from data.keys import digest
+from rewards.base import Judgement, LoadedClip, frame_indices, guarded
+from rewards.loading import HUB, local_folder, resolve_device, weights_identity
+
+if TYPE_CHECKING:
+    import torch
+
+# Raise it when the same weights and settings would give other values.
+_CODE: Final = 1
+_PRECISIONS: Final = ("fp32", "bf16", "fp16")
+
+
+@dataclass(frozen=True)
+class ClipSettings:
+    """Settings of the CLIP reward.
+
+    Attributes:
+        model: a folder with `open_clip_config.json`, safetensors and a tokenizer; or what open_clip takes: an
+            architecture ("ViT-B-32") or a hub id ("hf-hub:org/name"). Default: the miniature's own.
+        pretrained: for an architecture, its tag ("laion2b_s34b_b79k"). Ignored for folders and hub ids.
+        frames: how many frames of a clip are looked at, evenly spread, first and last included.
+        batch_size: frames in one forward pass; memory only, not part of the version.
+        precision: "fp32", or "bf16"/"fp16" on a GPU.
+        device: "auto", "cpu", "cuda", "cuda:1"; not part of the version.
+    """
+
+    model: str = "rewards/mini/weights/clip"
+    pretrained: str = ""
+    frames: int = 6
+    batch_size: int = 96
+    precision: str = "fp32"
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or self.batch_size < 1:
+            raise BadInput(
+                f"clip: frames ({self.frames}) and batch_size ({self.batch_size}) must be at least 1"
+            )
+        if self.precision not in _PRECISIONS:
+            raise BadInput(f"clip: precision {self.precision!r} is none of {', '.join(_PRECISIONS)}")
+
+
+def clip_version(settings: ClipSettings) -> str:
+    """Digest of weights, frame sampling and code; loads nothing. Raises BadInput for want of weights."""
+    weights = weights_identity(settings.model, settings.pretrained)
+    return digest(["clip", _CODE, weights, settings.frames, settings.precision])[:16]
+
+
+class ClipReward:
+    """Mean cosine of frames and prompt; see the module's docstring for the equation.
+
+    Raises:
+        BadInput: the model cannot be found or loaded.
+    """
+
+    name: Final = "clip"
+    range: Final = (-1.0, 1.0)
+
+    def __init__(self, settings: ClipSettings) -> None:
+        import open_clip
+        from safetensors import SafetensorError
+
+        self.settings = settings
+        self.version = clip_version(settings)
+        self.device = resolve_device(settings.device)
+        folder = local_folder(settings.model)
+        name = settings.model if folder is None else f"local-dir:{folder}"
+        if folder is None and not name.startswith(HUB) and name not in open_clip.list_models():
+            raise BadInput(
+                f"clip: {name!r} is neither a folder, nor a hub id ({HUB}org/name), nor an architecture of "
+                "open_clip (its list_models() names them)"
+            )
+        try:
+            self.model, self._transform = open_clip.create_model_from_pretrained(
+                name, settings.pretrained or None, precision=settings.precision, device=self.device
+            )
+            self._tokenize: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(name)
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise BadInput(f"clip: open_clip cannot load {settings.model!r}: {error}") from error
+        self.model.eval().requires_grad_(False)
+        self._dtype: torch.dtype | None = open_clip.get_input_dtype(settings.precision)
+
+    @guarded
+    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        """One cosine a clip; `detail` has the frame numbers seen and the cosine of each."""
+        seen = [frame_indices(len(clip.frames), self.settings.frames) for clip in clips]
+        prompts = sorted({clip.prompt for clip in clips})
+        text = dict(zip(prompts, self.embed_texts(prompts), strict=True))
+        images = self.embed_frames(
+            clip.frames[i] for clip, indices in zip(clips, seen, strict=True) for i in indices
+        )
+        ends = np.cumsum([len(indices) for indices in seen])[:-1]
+        judgements = []
+        for clip, indices, embedded in zip(clips, seen, np.split(images, ends), strict=True):
+            cosines = [float(cosine) for cosine in embedded @ text[clip.prompt]]
+            judgements.append(Judgement(float(np.mean(cosines)), {"frames": indices, "cosines": cosines}))
+        return judgements
+
+    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Unit text embeddings, float64 [N, D]. What exceeds the model's context is cut by its tokenizer."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), self.settings.batch_size):
+                tokens = self._tokenize(list(texts[start : start + self.settings.batch_size])).to(self.device)
+                rows.append(self.model.encode_text(tokens, normalize=True).double().cpu().numpy())
+        return np.concatenate(rows)
+
+    def embed_frames(self, frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Unit image embeddings, float64 [N, D], of uint8 [H, W, 3] frames, preprocessed as it wants."""
+        import torch
+        from PIL import Image
+
+        rows, waiting = [], iter(frames)
+        while batch := list(itertools.islice(waiting, self.settings.batch_size)):
+            pixels = torch.stack([self._transform(Image.fromarray(frame)) for frame in batch])
+            with torch.inference_mode():
+                images = self.model.encode_image(pixels.to(self.device, self._dtype), normalize=True)
+            rows.append(images.double().cpu().numpy())
+        return np.concatenate(rows)

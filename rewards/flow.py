@@ -1,0 +1,218 @@
+"""Optical-flow reward: how much moves, and how fast.
+
+    score = mean over pairs (t, t + s) of mean over the 5% fastest pixels of |flow| * fps / s / min(H, W)
+
+in fractions of the short side a second. RAFT (Teed and Deng, 2020, arXiv 2003.12039) as in torchvision; the
+mean of the top 5% is VBench's dynamic degree (Huang et al., 2024, arXiv 2311.17982) and the paper's flow
+feedback (Furuta et al., 2024, arXiv 2412.02617, section 4). It rewards motion, right or wrong.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import BadInput
+from data.keys import digest
+from rewards.base import CannotJudge, Judgement, LoadedClip, failed, guarded, known_fps, pair_starts
+from rewards.loading import local_folder, resolve_device, weights_identity
+
+if TYPE_CHECKING:
+    import torch
+    from torchvision.models.optical_flow import RAFT
+
+# Raise it when the same weights and settings would give other values.
+_CODE: Final = 1
+_ARCHITECTURES: Final = ("raft_small", "raft_large")
+_MIN_SIDE: Final = 128  # the correlation pyramid has nothing left at its top below this
+_MULTIPLE: Final = 8  # the encoder's stride
+
+
+@dataclass(frozen=True)
+class FlowSettings:
+    """Settings of the optical-flow reward.
+
+    Attributes:
+        model: a folder with `config.json` ({"architecture": "raft_small"}) and `model.safetensors`; or
+            "raft_small" or "raft_large" for torchvision's published weights. Default: the miniature's own.
+        pretrained: for an architecture, torchvision's weights ("C_T_V2"), "" for its default. Ignored for
+            folders.
+        stride: s, frames from the first to the second image of a pair.
+        pairs: how many pairs of a clip are measured, evenly spread over it.
+        updates: RAFT's refinement steps (num_flow_updates).
+        top: share of the fastest pixels that is averaged.
+        short_side: shrink larger frames to this short side first; 0 leaves them. Smaller ones are always
+            enlarged to 128, the least that RAFT takes, and sides are rounded to multiples of 8; the result is
+            in pixels of the clip all the same.
+        batch_size: pairs in one forward pass; memory only, not part of the version.
+        device: "auto", "cpu", "cuda", "cuda:1"; not part of the version.
+    """
+
+    model: str = "rewards/mini/weights/raft"
+    pretrained: str = ""
+    stride: int = 2
+    pairs: int = 3
+    updates: int = 4
+    top: float = 0.05
+    short_side: int = 0
+    batch_size: int = 24
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("stride", "pairs", "updates", "batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"flow: {name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 < self.top <= 1:
+            raise BadInput(f"flow: top is {self.top}, a share of the pixels in (0, 1]")
+        if self.short_side and self.short_side < _MIN_SIDE:
+            raise BadInput(
+                f"flow: short_side is {self.short_side}; RAFT needs {_MIN_SIDE} or more (0 keeps the size)"
+            )
+
+
+def flow_version(settings: FlowSettings) -> str:
+    """Digest of weights, pair sampling and code; loads nothing. Raises BadInput for want of weights."""
+    weights = weights_identity(settings.model, settings.pretrained)
+    sampling = [settings.stride, settings.pairs, settings.updates, settings.top, settings.short_side]
+    return digest(["flow", _CODE, weights, *sampling])[:16]
+
+
+class FlowReward:
+    """Speed of the fastest pixels; see the module's docstring for the equation.
+
+    Raises:
+        BadInput: the model cannot be found or loaded.
+    """
+
+    name: Final = "flow"
+    range: Final = (0.0, float("inf"))
+
+    def __init__(self, settings: FlowSettings) -> None:
+        self.settings = settings
+        self.version = flow_version(settings)
+        self.device = resolve_device(settings.device)
+        self.model = (
+            load_raft(settings.model, settings.pretrained).to(self.device).eval().requires_grad_(False)
+        )
+
+    @guarded
+    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        """One speed a clip; `detail` has the pairs of frame numbers and the speed of each.
+
+        A clip of unknown frame rate, or with no more frames than the stride, has no value.
+        """
+        refused = {i: why for i, clip in enumerate(clips) if (why := self._refusal(clip)) is not None}
+        pairs = {i: self._pairs(len(clip.frames)) for i, clip in enumerate(clips) if i not in refused}
+        by_shape: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
+        for i, starts in pairs.items():
+            by_shape.setdefault(clips[i].frames.shape[1:], []).extend(
+                (i, first, second) for first, second in starts
+            )
+
+        moved: dict[tuple[int, int, int], float] = {}
+        for jobs in by_shape.values():
+            for at in range(0, len(jobs), self.settings.batch_size):
+                batch = jobs[at : at + self.settings.batch_size]
+                first = np.stack([clips[i].frames[a] for i, a, _ in batch])
+                second = np.stack([clips[i].frames[b] for i, _, b in batch])
+                moved.update(zip(batch, self._fastest(first, second), strict=True))
+
+        judgements = []
+        for i, clip in enumerate(clips):
+            if i in refused:
+                judgements.append(failed(refused[i]))
+                continue
+            scale = known_fps(clip) / self.settings.stride / min(clip.frames.shape[1:3])
+            speeds = [moved[i, first, second] * scale for first, second in pairs[i]]
+            detail = {"pairs": pairs[i], "n_pairs": len(speeds), "speeds": speeds, "fps": clip.fps}
+            judgements.append(Judgement(float(np.mean(speeds)), detail))
+        return judgements
+
+    def flow(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> torch.Tensor:
+        """Flow from `first` to `second`, both uint8 [B, H, W, 3], in pixels of those frames.
+
+        Returns float32 [B, 2, H', W'] (x to the right, y down) on RAFT's grid and the reward's device.
+        """
+        import torch
+
+        height, width = first.shape[1:3]
+        size = working_size(height, width, self.settings.short_side)
+        with torch.inference_mode():
+            images = [
+                raft_input(torch.from_numpy(frames).to(self.device), size) for frames in (first, second)
+            ]
+            flow: torch.Tensor = self.model(*images, num_flow_updates=self.settings.updates)[-1]
+            return flow * flow.new_tensor([width / size[1], height / size[0]]).view(1, 2, 1, 1)
+
+    def _fastest(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> list[float]:
+        """Mean length of the top share of flow vectors of each pair, in pixels of the frames."""
+        speed = self.flow(first, second).norm(dim=1).flatten(1)
+        count = max(1, round(self.settings.top * speed.shape[1]))
+        return [float(value) for value in speed.topk(count, dim=1).values.double().mean(dim=1).cpu()]
+
+    def _pairs(self, frames: int) -> list[tuple[int, int]]:
+        starts = pair_starts(frames, self.settings.stride, self.settings.pairs)
+        return [(start, start + self.settings.stride) for start in starts]
+
+    def _refusal(self, clip: LoadedClip) -> str | None:
+        if len(clip.frames) <= self.settings.stride:
+            return f"the clip has {len(clip.frames)} frames, a stride of {self.settings.stride} needs more"
+        try:
+            known_fps(clip)
+        except CannotJudge as error:
+            return str(error)
+        return None
+
+
+def working_size(height: int, width: int, short_side: int = 0) -> tuple[int, int]:
+    """(H', W') at which RAFT sees frames: shrunk to `short_side` if larger, at least 128, multiples of 8."""
+    short = min(height, width)
+    target = min(short, short_side) if short_side else short
+    scale = max(target, _MIN_SIDE) / short
+    fitted = [max(_MIN_SIDE, round(side * scale / _MULTIPLE) * _MULTIPLE) for side in (height, width)]
+    return fitted[0], fitted[1]
+
+
+def raft_input(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """uint8 [B, H, W, 3] -> float32 [B, 3, H', W'] in [-1, 1], resized bilinearly, as RAFT expects it."""
+    from torch.nn import functional
+
+    images = frames.permute(0, 3, 1, 2).float() / 127.5 - 1
+    if images.shape[-2:] == size:
+        return images
+    return functional.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def load_raft(name: str, pretrained: str = "") -> RAFT:
+    """torchvision's RAFT from a folder of ours, or with its published weights. Raises BadInput."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from torchvision.models import get_model_weights, optical_flow
+
+    folder = local_folder(name)
+    try:
+        if folder is None:
+            if name not in _ARCHITECTURES:
+                raise BadInput(f"flow: {name!r} is neither a folder nor one of {', '.join(_ARCHITECTURES)}")
+            choices = get_model_weights(name)
+            weights = choices[pretrained] if pretrained else choices.DEFAULT
+            model = getattr(optical_flow, name)()
+            model.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
+            return model
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if config.get("architecture") not in _ARCHITECTURES:
+            raise BadInput(
+                f"flow: {folder}/config.json names no architecture out of {', '.join(_ARCHITECTURES)}"
+            )
+        model = getattr(optical_flow, config["architecture"])()
+        model.load_state_dict(
+            {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+        )
+        return model
+    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
+        raise BadInput(f"flow: RAFT cannot be loaded from {name!r}: {error}") from error

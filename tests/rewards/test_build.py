@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.errors import BadInput
+from rewards import REWARDS, build_reward, reward_settings, reward_version
+from rewards.clip import ClipSettings
+from rewards.flow import FlowSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = (
+    "torch",
+    "torchvision",
+    "open_clip",
+    "transformers",
+    "cv2",
+    "av",
+    "duckdb",
+    "prefect",
+    "matplotlib",
+    "PIL",
+)
+
+
+def versions_in_another_process(cwd: Path) -> dict[str, str]:
+    code = (
+        "import json, sys; from rewards import REWARDS, reward_version\n"
+        "versions = {name: reward_version(name) for name in REWARDS}\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "print(json.dumps([versions, loaded]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True, check=True
+    )
+    versions, loaded = json.loads(done.stdout)
+    assert loaded == []
+    return dict(versions)
+
+
+def test_versions_are_the_same_in_every_process_and_folder_and_need_no_heavy_library(tmp_path: Path) -> None:
+    here = {name: reward_version(name) for name in REWARDS}
+    assert len(set(here.values())) == len(REWARDS)
+    assert versions_in_another_process(tmp_path) == here
+
+
+@pytest.mark.parametrize("name", ["physics", "motion", "sharpness", "flicker", "clip", "flow"])
+def test_a_built_reward_has_the_version_that_was_promised(name: str) -> None:
+    reward = build_reward(name)
+    assert reward.name == name
+    assert reward.version == reward_version(name)
+    assert reward.range[0] < reward.range[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        ("clip", {"frames": 5}),
+        ("clip", {"precision": "bf16"}),
+        ("clip", {"model": "ViT-B-32"}),
+        ("clip", {"model": "ViT-B-32", "pretrained": "openai"}),
+        ("flow", {"stride": 3}),
+        ("flow", {"pairs": 2}),
+        ("flow", {"updates": 9}),
+        ("flow", {"top": 0.1}),
+        ("flow", {"short_side": 256}),
+        ("flow", {"model": "raft_large"}),
+        ("motion", {"stride": 1}),
+        ("motion", {"pairs": 3}),
+    ],
+)
+def test_a_setting_that_matters_changes_the_version(name: str, changed: dict[str, object]) -> None:
+    assert reward_version(name, changed) != reward_version(name)
+
+
+@pytest.mark.parametrize("name", ["clip", "flow"])
+def test_device_and_batch_size_do_not_change_the_version(name: str) -> None:
+    assert reward_version(name, {"device": "cpu", "batch_size": 3}) == reward_version(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("clip", "open_clip_model.safetensors"), ("flow", "model.safetensors")]
+)
+def test_the_version_follows_the_weights_and_not_their_place(name: str, file: str, tmp_path: Path) -> None:
+    source = ROOT / reward_settings(name).model
+    for part in source.iterdir():
+        (tmp_path / part.name).write_bytes(part.read_bytes())
+    assert reward_version(name, {"model": str(tmp_path)}) == reward_version(name)
+    (tmp_path / "CARD.md").write_text("reworded")
+    assert reward_version(name, {"model": str(tmp_path)}) == reward_version(name)
+    weights = bytearray((tmp_path / file).read_bytes())
+    weights[-1] ^= 1
+    (tmp_path / file).write_bytes(weights)
+    assert reward_version(name, {"model": str(tmp_path)}) != reward_version(name)
+
+
+def test_settings_come_as_dataclass_mapping_or_not_at_all() -> None:
+    assert reward_settings("flow", {"stride": 3}) == FlowSettings(stride=3)
+    assert reward_settings("flow", FlowSettings(stride=3)) == FlowSettings(stride=3)
+    assert reward_settings("flow") == FlowSettings()
+    assert reward_settings("flow", {"top": 1}) == FlowSettings(top=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("phisics", None, "did you mean 'physics'"),
+        ("clip", {"frame": 4}, "did you mean 'frames'"),
+        ("clip", {"frames": "4"}, "expected int"),
+        ("clip", {"frames": True}, "expected int"),
+        ("clip", {"frames": 0}, "at least 1"),
+        ("clip", {"precision": "int4"}, "fp32"),
+        ("clip", ["frames"], "mapping"),
+        ("flow", {"stride": 0}, "stride"),
+        ("flow", {"top": 0.0}, "top"),
+        ("flow", {"short_side": 64}, "128"),
+        ("motion", {"pairs": 0}, "pairs"),
+        ("flow", ClipSettings(), "mapping"),
+    ],
+)
+def test_bad_settings_say_what_is_wrong(name: str, settings: object, message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        reward_settings(name, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("clip", {"model": "no-such-model"}),
+        ("flow", {"model": "no-such-model"}),
+        ("flow", {"model": "raft_small", "pretrained": "no-such-weights"}),
+        ("flow", {"device": "gpu"}),
+        ("clip", {"device": "abacus"}),
+    ],
+)
+def test_what_cannot_be_loaded_is_bad_input(name: str, settings: dict[str, object]) -> None:
+    with pytest.raises(BadInput):
+        build_reward(name, settings)
+
+
+@pytest.mark.parametrize("name", ["clip", "flow"])
+def test_a_missing_folder_has_no_version(name: str) -> None:
+    with pytest.raises(BadInput, match="no folder"):
+        reward_version(name, {"model": "weights/of/nobody"})
+
+
+@pytest.mark.parametrize("name", ["clip", "flow"])
+def test_a_folder_without_safetensors_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(BadInput, match="safetensors"):
+        reward_version(name, {"model": str(tmp_path)})
+    with pytest.raises(BadInput, match="safetensors"):
+        build_reward(name, {"model": str(tmp_path)})
+
+
+@pytest.mark.parametrize(
+    ("name", "file"), [("clip", "open_clip_model.safetensors"), ("flow", "model.safetensors")]
+)
+def test_a_damaged_folder_is_bad_input(name: str, file: str, tmp_path: Path) -> None:
+    source = ROOT / reward_settings(name).model
+    for part in source.iterdir():
+        (tmp_path / part.name).write_bytes(part.read_bytes())
+    (tmp_path / file).write_bytes(b"not safetensors at all")
+    with pytest.raises(BadInput, match=str(tmp_path)):
+        build_reward(name, {"model": str(tmp_path)})
