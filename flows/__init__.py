@@ -1,0 +1,18 @@
+"""Flows: what a person triggers.
+
+    vidloop round | Prefect UI -> recipe -> stage flows -> tasks -> summary, report, champion
+
+What comes in: a recipe file, a store, settings changed by name.
+What goes out: a round's folder with its `summary.json`, lines a newcomer can read, an exit code.
+Who calls: the command line (`cli`) and Prefect's workers.
+
+Open first: `recipe` (every setting), then `playing` (the walk through the five stages). After that
+
+    recipe_file     YAML and --set, with errors that name the nearest key
+    opening         recipe -> RoundContext: everything that is checked before any work
+    round           the round as one Prefect flow of five stage flows; `plain_round`: without Prefect
+    generate_videos, score_with_rewards, curate_dataset, offline_rl_finetune, evaluate_policy     a stage each
+    prefect_settings    how Prefect is set before it is imported
+    cli, cli_*      the command line
+    reporting/      the HTML report
+"""

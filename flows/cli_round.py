@@ -1,0 +1,189 @@
+"""Commands that run something: `round`, the five stages, `plan` and `explain`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from tempfile import TemporaryDirectory
+from typing import Annotated, cast
+
+import typer
+from rich.console import Console
+
+from data.store import Store
+from flows import explaining, terminal
+from flows.cli import answers, app
+from flows.opening import open_round
+from flows.playing import begin, frozen_recipe
+from flows.recipe_file import dump, load_recipe
+from flows.telling import DEFAULT_STORE, introduction
+from tasks.context import RoundContext
+from tasks.stages import plan, require_whole
+
+
+class Stage(StrEnum):
+    """The five, as the command line knows them."""
+
+    GENERATE = "generate"
+    SCORE = "score"
+    CURATE = "curate"
+    FINETUNE = "finetune"
+    EVALUATE = "evaluate"
+
+
+RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="YAML file with every setting.")]
+StoreOption = Annotated[str, typer.Option("--store", "-s", help="Folder that keeps everything.")]
+SetOption = Annotated[
+    list[str],
+    typer.Option("--set", help="Change a setting: a.b=c, any number of times.", metavar="KEY=VALUE"),
+]
+FromOption = Annotated[
+    Stage | None,
+    typer.Option("--from-stage", help="Start here; the stages before must be whole in the store."),
+]
+PlainOption = Annotated[
+    bool, typer.Option("--plain", help="Without Prefect: the same work, the same results.")
+]
+DryOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")]
+
+DEFAULT_RECIPE = "recipes/mini.yaml"
+NOTHING_SET: list[str] = []
+
+
+@app.command("round")
+@answers
+def round_command(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = NOTHING_SET,
+    from_stage: FromOption = None,
+    plain: PlainOption = False,
+    dry_run: DryOption = False,
+) -> None:
+    """One round: generate, score, curate, finetune, evaluate; promote the candidate if it is better."""
+    if dry_run:
+        return _show_plan(recipe, store, set_)
+    terminal.choose(terminal.to_console(Console()))
+    context = begin(recipe, store, set_, create=from_stage is None)
+    if plain:
+        from flows.plain_round import plain_round
+
+        plain_round(context, from_stage)
+        return None
+    _prepare_prefect()
+    from flows.round import StageName, round_flow
+
+    round_flow(
+        recipe=frozen_recipe(context),
+        store=context.generation.root,
+        from_stage=cast(StageName, from_stage or "generate"),
+        run=context.run_id,
+    )
+    return None
+
+
+def _stage_command(stage: str, text: str) -> None:
+    """Add the command of one stage."""
+
+    @app.command(stage, help=text)
+    @answers
+    def command(
+        recipe: RecipeOption = DEFAULT_RECIPE,
+        store: StoreOption = DEFAULT_STORE,
+        set_: SetOption = NOTHING_SET,
+        plain: PlainOption = False,
+    ) -> None:
+        terminal.choose(terminal.to_console(Console()))
+        context = begin(recipe, store, set_, create=stage == "generate")
+        require_whole(context, stage)
+        if plain:
+            from flows.plain_round import plain_stage
+
+            plain_stage(stage, context)
+            return
+        _prepare_prefect()
+        from flows.round import FLOWS
+
+        FLOWS[stage](recipe=frozen_recipe(context), store=context.generation.root, run=context.run_id)
+
+
+_stage_command("generate", "Stage 1 alone: clips from the policy.")
+_stage_command("score", "Stage 2 alone: what the rewards say of the clips.")
+_stage_command("curate", "Stage 3 alone: what is worth learning from.")
+_stage_command("finetune", "Stage 4 alone: train the candidate policy.")
+_stage_command("evaluate", "Stage 5 alone: before against after. Nobody is promoted.")
+
+
+@app.command("plan")
+@answers
+def plan_command(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = NOTHING_SET,
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print the recipe with every default.")
+    ] = False,
+) -> None:
+    """Show what a round would run, and what the store already holds."""
+    if resolved:
+        print(dump(load_recipe(recipe, set_)), end="")
+        return None
+    return _show_plan(recipe, store, set_)
+
+
+@app.command("explain")
+@answers
+def explain_command(
+    key: Annotated[
+        str, typer.Argument(help="A unit's key, or its first digits; `plan` and summary.json name them.")
+    ],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = NOTHING_SET,
+) -> None:
+    """Show what a key asks, and how it differs from the nearest one that the store holds."""
+    with _to_look_at(recipe, store, set_) as context:
+        for line in explaining.explain(context, key):
+            print(line)
+
+
+def _show_plan(recipe: str, store: str, set_: list[str]) -> None:
+    console = Console()
+    with _to_look_at(recipe, store, set_) as context:
+        for line in introduction(context)[1:]:
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print()
+        for planned in plan(context):
+            cached = sum(whole for _, whole in planned.units)
+            missing = [unit for unit, whole in planned.units if not whole]
+            more = ", and more that depends on earlier answers" if planned.more else ""
+            what = (
+                f"{cached} cached, {len(missing)} to run{more}"
+                if planned.units
+                else "depends on earlier answers"
+            )
+            console.print(f"{planned.stage:<10}{what}", highlight=False)
+            for unit in missing[:3]:
+                console.print(f"    {unit.keys[0][:12]}  {unit.label}", markup=False, highlight=False)
+            if len(missing) > 3:
+                console.print(f"    and {len(missing) - 3} more", highlight=False)
+
+
+@contextmanager
+def _to_look_at(recipe: str, store: str, set_: list[str]) -> Iterator[RoundContext]:
+    """A context that writes nothing; a store that does not exist yet is taken for an empty one."""
+    from pathlib import Path
+
+    read = load_recipe(recipe, set_)
+    if (Path(store).expanduser() / "format.json").exists():
+        yield open_round(read, Store.open(store), "plan")
+        return
+    with TemporaryDirectory() as folder:
+        yield open_round(read, Store.open(folder, create=True), "plan")
+
+
+def _prepare_prefect() -> None:
+    from flows import prefect_settings
+
+    prefect_settings.apply()

@@ -1,0 +1,195 @@
+"""Opening a round: recipe to RoundContext. Whatever can be found wrong before any work is found here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel
+
+from data import champion
+from data.curation import CurateSettings
+from data.errors import BadInput
+from data.keys import clip_seed
+from data.prompts import SPLITS, load_prompts
+from data.records import Policy, Prompt
+from data.store import Store
+from data.video import VideoSettings
+from flows.recipe import ClipPart, FlowPart, Recipe, feedback_reward
+from flows.recipe_file import find, resolve
+from models.policy import BASE, base_id, policy_id
+from models.settings import FinetuneSettings, GateSettings, ModelSettings, SampleSettings
+from rewards import reward_settings, reward_version
+from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef, RoundContext
+from tasks.finetune import policy_ref
+
+CHAMPION = "champion"
+# Guards that are rewards of their own; diversity is measured on the latents.
+REWARD_GUARDS = ("motion", "sharpness", "flicker")
+
+Settings = TypeVar("Settings")
+Weight = Literal["uniform", "reward", "exp"]
+
+
+def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
+    """Everything the stages need, checked.
+
+    Args:
+        recipe: a recipe that `flows.recipe_file.load_recipe` accepted.
+        store: the store of the round.
+        run_id: names the run's facts in the store.
+
+    Raises:
+        BadInput: prompts, model, policy or a reward's weights are missing or wrong.
+    """
+    path = str(find(recipe.model.path))
+    base = base_id(path, recipe.model.revision)
+    model = ModelSettings(
+        recipe.model.family, path, recipe.model.revision, recipe.model.dtype, recipe.model.device
+    )
+    policy = find_policy(store, recipe.policy, base)
+    feedback = feedback_reward(recipe.feedback)
+    return RoundContext(
+        run_id=run_id,
+        name=recipe.name,
+        seed=recipe.seed,
+        workers=recipe.workers,
+        recipe=resolve(recipe),
+        generation=Generation(
+            root=str(store.root),
+            model=model,
+            sample=_from(recipe.generate, SampleSettings),
+            video=_from(recipe.generate.video, VideoSettings),
+            fps=recipe.generate.fps,
+            batch_size=recipe.generate.batch_size,
+        ),
+        policy=policy,
+        jobs=training_jobs(_prompts(recipe.generate.prompts), recipe.generate.clips_per_prompt, recipe.seed),
+        rewards=tuple(_reward(recipe, name) for name in recipe.rewards),
+        feedback=_reward(recipe, feedback),
+        max_failed_share=recipe.score.max_failed_share,
+        curate=CurateSettings(
+            feedback=feedback,
+            seed=recipe.seed,
+            weight=_weight(recipe),
+            **recipe.shaping.model_dump(),
+            **recipe.curate.model_dump(exclude={"weight"}),
+        ),
+        finetune=FinetuneSettings(
+            **recipe.finetune.model_dump(exclude={"targets"}),
+            targets=tuple(recipe.finetune.targets),
+            seed=recipe.seed,
+        ),
+        evaluate=_evaluate(recipe, policy),
+        gate=_from(recipe.gate, GateSettings),
+    )
+
+
+def training_jobs(prompts: Sequence[Prompt], clips_per_prompt: int, seed: int) -> tuple[ClipJob, ...]:
+    """The training clips in prompt order."""
+    return tuple(
+        ClipJob(prompt, clip_seed(seed, prompt.prompt_id, index, "train"))
+        for prompt in prompts
+        for index in range(clips_per_prompt)
+    )
+
+
+def evaluation_jobs(prompts: Sequence[Prompt], clips: int, seed: int, policy: str) -> tuple[ClipJob, ...]:
+    """`clips` jobs spread evenly over the prompts.
+
+    Seeds derive from the recipe's seed and the policy that the round starts from: fresh for every new
+    champion, the same when a round is repeated, and never those of a training clip.
+    """
+    own = clip_seed(seed, policy, 0, "evaluate")
+    # Evenly spaced prompts get one clip more than the others where the division leaves a rest.
+    share, rest = divmod(clips, len(prompts))
+    extra = {index * len(prompts) // rest for index in range(rest)} if rest else set()
+    return tuple(
+        ClipJob(prompt, clip_seed(own, prompt.prompt_id, index, "evaluate"))
+        for place, prompt in enumerate(prompts)
+        for index in range(share + (place in extra))
+    )
+
+
+def find_policy(store: Store, name: str, base: str) -> PolicyRef:
+    """The policy a recipe means by `base`, `champion` (the base where there is none yet) or an id.
+
+    Raises:
+        BadInput: the store holds no such policy, or it was trained over another base model.
+    """
+    base_policy = PolicyRef(policy_id(base), base)
+    if name == CHAMPION:
+        present = champion.read(store)
+        name = present.policy_id if present else BASE
+    if name in (BASE, base_policy.policy_id):
+        return base_policy
+    keys = [manifest.key for manifest in store.manifests("finetune") if manifest.part("policies")]
+    held: dict[str, Policy] = {row.policy_id: row for key in keys for row in store.read(key, "policies")}
+    if name not in held:
+        known = ", ".join(sorted(held)) or "none"
+        raise BadInput(
+            f"policy {name!r}: {store.root} holds no such policy; say base, champion, or one of: {known}"
+        )
+    if held[name].base_id != base:
+        raise BadInput(
+            f"policy {name} was trained over base model {held[name].base_id}, the recipe's is {base}"
+        )
+    return policy_ref(held[name])
+
+
+def _weight(recipe: Recipe) -> Weight:
+    """How examples are weighted, where the recipe leaves it to the objective."""
+    if recipe.curate.weight != "objective":
+        return recipe.curate.weight
+    match recipe.finetune.objective:
+        case "rwr":
+            return "reward"
+        case "rwr-exp":
+            return "exp"
+        case _:
+            return "uniform"
+
+
+def _evaluate(recipe: Recipe, policy: PolicyRef) -> EvaluateSettings:
+    chosen = recipe.evaluate
+    if chosen.prompts in chosen.also:
+        raise BadInput(f"evaluate.also names {chosen.prompts!r}, which is already evaluate.prompts")
+    sets = [
+        (chosen.prompts, chosen.clips),
+        *((name, chosen.also_clips) for name in dict.fromkeys(chosen.also)),
+    ]
+    jobs = tuple(
+        (
+            name if name in SPLITS else Path(name).stem,
+            evaluation_jobs(_prompts(name), clips, recipe.seed, policy.policy_id),
+        )
+        for name, clips in sets
+    )
+    metric = _reward(recipe, chosen.metric)
+    measures = (metric, *(_reward(recipe, guard) for guard in chosen.guards if guard in REWARD_GUARDS))
+    return EvaluateSettings(metric, tuple(chosen.guards), measures, jobs[0][0], jobs)
+
+
+def _prompts(name: str) -> list[Prompt]:
+    return load_prompts(name if name in SPLITS else find(name))
+
+
+def _reward(recipe: Recipe, name: str) -> RewardRef:
+    parts: dict[str, ClipPart | FlowPart] = {"clip": recipe.clip, "flow": recipe.flow}
+    part = parts.get(name)
+    given: dict[str, Any] = {}
+    if part is not None:
+        # An architecture has no slash and a hub id has a colon; what is left is a path.
+        if "/" in part.model and ":" not in part.model and not find(part.model).is_dir():
+            raise BadInput(f"{name}.model: there is no folder {part.model}, which reward {name} needs")
+        given = part.model_dump() | {"device": recipe.model.device}
+    settings = reward_settings(name, given)
+    return RewardRef(name, reward_version(name, settings), settings)
+
+
+def _from(part: BaseModel, settings: type[Settings]) -> Settings:
+    """The plain dataclass whose fields the part of the recipe has under the same names."""
+    known = {field.name for field in fields(settings)}  # type: ignore[arg-type]  # every one given here is a dataclass
+    return settings(**{name: value for name, value in part.model_dump().items() if name in known})

@@ -1,0 +1,20 @@
+"""The round and its stages without Prefect."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows import terminal
+from flows.playing import play, play_stage
+from tasks.context import RoundContext
+from tasks.units import Runner, StageResult
+
+
+def plain_round(context: RoundContext, from_stage: str | None = None) -> dict[str, Any]:
+    """Play a round that has begun, here and now; returns its summary. Raises as `flows.playing.play`."""
+    return play(context, lambda stage: plain_stage(stage, context), from_stage)
+
+
+def plain_stage(stage: str, context: RoundContext) -> StageResult:
+    """Run one stage, here and now. Raises as `flows.playing.play_stage`."""
+    return play_stage(stage, context, Runner(context.workers, terminal.current()))

@@ -1,0 +1,116 @@
+"""The walk through the five stages, the same with and without Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from data.errors import StoreError
+from data.store import Store
+from flows import terminal
+from flows.opening import open_round
+from flows.recipe_file import dump, load_recipe
+from tasks.context import RoundContext
+from tasks.rounds import RECIPE, finish, give_up, new_round_id
+from tasks.stages import STAGES, require_whole, run_stage
+from tasks.units import Runner, StageResult
+
+# Contexts of this process by run: a round and its five stages share one.
+_contexts: dict[str, RoundContext] = {}
+
+
+def begin(recipe: str, store: str, overrides: list[str], create: bool = True) -> RoundContext:
+    """Read the recipe, open the store, check everything, and freeze the recipe in the round's folder.
+
+    Later readers (the stage flows, a person) take the frozen copy: editing the file changes no round that
+    has begun.
+
+    Raises:
+        BadInput: see `load_recipe` and `open_round`.
+    """
+    read = load_recipe(recipe, overrides)
+    opened = Store.open(store, create=create)
+    context = open_round(read, opened, new_round_id())
+    # "champion" is whoever it is now, for the whole of the round.
+    frozen = read.model_copy(update={"policy": context.policy.policy_id})
+    opened.write_file(f"rounds/{context.run_id}/{RECIPE}", dump(frozen).encode())
+    _contexts[context.run_id] = context
+    return context
+
+
+def frozen_recipe(context: RoundContext) -> str:
+    """Path of the round's own copy of its recipe."""
+    return str(Path(context.generation.root) / "rounds" / context.run_id / RECIPE)
+
+
+def context_of(recipe: str, store: str, run: str) -> RoundContext:
+    """The context of a run that has begun, in this process or another."""
+    if run not in _contexts:
+        _contexts[run] = open_round(load_recipe(recipe), Store.open(store), run)
+    return _contexts[run]
+
+
+def play(
+    context: RoundContext, call: Callable[[str], StageResult], from_stage: str | None = None
+) -> dict[str, Any]:
+    """Call the five stages in their order and finish the round.
+
+    Args:
+        context: a round that has begun.
+        call: runs one stage, with Prefect or without.
+        from_stage: the stages before this one must be whole in the store.
+
+    Returns:
+        The summary.
+
+    Raises:
+        StageFailed, BadInput: a stage did not finish; the summary says so too, and everything done is kept.
+    """
+    say = terminal.current()
+    say.introduces(context)
+    if from_stage is not None:
+        require_whole(context, from_stage)
+    results: dict[str, StageResult] = {}
+    stage = ""
+    try:
+        for stage in STAGES:
+            results[stage] = call(stage)
+        summary = finish(context, results)
+    except BaseException as error:
+        # A store that cannot be written is most likely what went wrong: do not hide it behind itself.
+        with suppress(StoreError):
+            give_up(context, results, stage, error)
+        raise
+    if any(result.cached_shards < result.shards for result in results.values()):
+        _report(context)
+    say.concludes(context, summary)
+    return summary
+
+
+def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult:
+    """Run one stage and note what it cost, outside every digest.
+
+    Raises:
+        StageFailed, BadInput: see `tasks.stages.run_stage`.
+    """
+    say = terminal.current()
+    say.stage_begins(stage)
+    result = run_stage(stage, context, runner)
+    facts = {"cached": result.shards == result.cached_shards}
+    context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
+    say.stage_ends(result)
+    return result
+
+
+def _report(context: RoundContext) -> None:
+    """Write the round's page. The round is done and kept: a page that fails is said, and no failure."""
+    from flows.reporting import build_report
+
+    try:
+        build_report(context.store, context.run_id)
+    except Exception as error:
+        terminal.current().says(
+            f"    the report could not be written ({error}); `vidloop report` tries again"
+        )

@@ -1,0 +1,446 @@
+"""What a round is told: every setting with its meaning, default and bounds.
+
+A recipe is a YAML file (`recipes/*.yaml`) that these models check strictly: an unknown key, a wrong type or a
+value out of bounds is refused before any work. `flows.recipe_file` reads it; `flows.opening` turns it
+into the plain dataclasses that the stages work with.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self, cast
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+RewardName = Literal["physics", "clip", "flow", "motion", "sharpness", "flicker"]
+Feedback = Literal["oracle", "clip", "flow", "motion", "sharpness", "flicker"]
+Objective = Literal["sft", "rwr", "rwr-exp", "dpo", "dpo-anchor"]
+Guard = Literal["motion", "diversity", "sharpness", "flicker"]
+
+
+def feedback_reward(feedback: str) -> RewardName:
+    """The reward whose scores a feedback teaches from; the physics reward is `oracle` where it teaches."""
+    return cast(RewardName, "physics" if feedback == "oracle" else feedback)
+
+
+class Part(BaseModel):
+    """Base of every part of a recipe: nothing unknown, converted, infinite, or changed later."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class ModelPart(Part):
+    """Which text-to-video model, and how it is held in memory."""
+
+    family: Literal["wan"] = Field(title="Family", description="Adapter that knows the pipeline's parts.")
+    path: str = Field(
+        title="Path",
+        min_length=1,
+        description="Folder in diffusers layout, or a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers.",
+    )
+    revision: str | None = Field(
+        default=None, title="Revision", description="Hub revision; null for a local folder."
+    )
+    dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32",
+        title="Precision",
+        description="Of the weights. Adapters, losses and stored latents are float32.",
+    )
+    device: str = Field(
+        default="auto",
+        title="Device",
+        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
+        description="auto takes the first CUDA device, and the CPU where there is none.",
+    )
+
+
+class VideoPart(Part):
+    """How clips are written. Rewards see the decoded file, so this is part of a clip's identity."""
+
+    codec: Literal["libx264"] = Field(
+        default="libx264", title="Codec", description="H.264 by x264, one thread."
+    )
+    crf: int = Field(
+        default=4, ge=0, le=51, title="CRF", description="Constant rate factor; below 10 is near-lossless."
+    )
+    pix_fmt: Literal["yuv444p", "yuv420p"] = Field(
+        default="yuv444p", title="Pixel format", description="yuv444p keeps the colour of every pixel."
+    )
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = Field(
+        default="veryfast", title="Preset", description="x264's trade of time for size."
+    )
+
+
+class GeneratePart(Part):
+    """Stage 1: clips from the policy."""
+
+    prompts: str = Field(
+        default="train",
+        min_length=1,
+        title="Prompts",
+        description="Split name (train, dev, heldout, unseen) or a file.",
+    )
+    clips_per_prompt: int = Field(
+        default=8, ge=1, le=10_000, title="Clips per prompt", description="Seeds a prompt."
+    )
+    batch_size: int = Field(
+        default=16,
+        ge=1,
+        le=1024,
+        title="Batch size",
+        description="Clips sampled together: one shard, and part of a clip's identity.",
+    )
+    steps: int = Field(default=10, ge=1, le=1000, title="Sampling steps", description="Solver steps a clip.")
+    guidance: float = Field(
+        default=3.0,
+        ge=0.0,
+        le=50.0,
+        title="Guidance",
+        description="Classifier-free guidance scale; 1 and below switch it off.",
+    )
+    flow_shift: float | None = Field(
+        default=None,
+        gt=0.0,
+        title="Flow shift",
+        description="Of the noise schedule; null: as the model was saved.",
+    )
+    decode_batch: int | None = Field(
+        default=None, ge=1, title="Decode batch", description="Clips decoded at once; null: the whole batch."
+    )
+    height: int = Field(default=64, ge=16, le=4096, title="Height", description="Pixels.")
+    width: int = Field(default=64, ge=16, le=4096, title="Width", description="Pixels.")
+    frames: int = Field(default=17, ge=1, le=1024, title="Frames", description="Frames a clip.")
+    fps: int = Field(default=8, ge=1, le=120, title="Frames per second", description="Written into the file.")
+    max_sequence_length: int = Field(
+        default=512,
+        ge=1,
+        le=4096,
+        title="Prompt tokens",
+        description="Text is padded or cut to this many tokens.",
+    )
+    negative_prompt: str = Field(
+        default="", title="Negative prompt", description="What guidance steers away from."
+    )
+    video: VideoPart = Field(
+        default_factory=VideoPart, title="Video file", description="How clips are written."
+    )
+
+
+class ClipPart(Part):
+    """The CLIP reward: mean over frames of cosine(frame, prompt)."""
+
+    model: str = Field(
+        default="rewards/mini/weights/clip",
+        title="Model",
+        description="Folder, or an open_clip architecture or hub id.",
+    )
+    pretrained: str = Field(
+        default="", title="Weights", description="Tag of the weights, for an architecture."
+    )
+    frames: int = Field(
+        default=6, ge=1, le=1024, title="Frames", description="Looked at, evenly spread over the clip."
+    )
+    batch_size: int = Field(
+        default=96, ge=1, title="Batch size", description="Frames a forward pass: memory only."
+    )
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        default="fp32", title="Precision", description="16 bit: GPU only."
+    )
+
+
+class FlowPart(Part):
+    """The optical-flow reward: speed of the fastest 5% of pixels by RAFT, in short sides a second."""
+
+    model: str = Field(
+        default="rewards/mini/weights/raft",
+        title="Model",
+        description="Folder, or raft_small, or raft_large.",
+    )
+    pretrained: str = Field(
+        default="", title="Weights", description="torchvision's name of them, for an architecture."
+    )
+    stride: int = Field(
+        default=4, ge=1, le=64, title="Stride", description="Frames between the two images of a pair."
+    )
+    pairs: int = Field(
+        default=3, ge=1, le=256, title="Pairs", description="Measured a clip, evenly spread over it."
+    )
+    updates: int = Field(
+        default=4, ge=1, le=64, title="Updates", description="RAFT's refinement steps a pair."
+    )
+    batch_size: int = Field(
+        default=24, ge=1, title="Batch size", description="Pairs a forward pass: memory only."
+    )
+
+
+class ScorePart(Part):
+    """Stage 2: rewards over the stored files."""
+
+    max_failed_share: Share = Field(
+        default=0.05,
+        title="Failures allowed",
+        description="Share of clips a reward may fail on before the stage stops.",
+    )
+
+
+class ShapingPart(Part):
+    """The one recorded step between a raw reward and anything that learns."""
+
+    kind: Literal["binary", "graded"] = Field(
+        default="binary",
+        title="Kind",
+        description="binary: r' = 1 from the threshold on. graded: clip(eta (r - gamma), 0, 1).",
+    )
+    threshold: float | None = Field(
+        default=0.5,
+        title="Threshold",
+        description="Value that passes; for graded it gives the share accepted.",
+    )
+    eta: float | None = Field(
+        default=None,
+        gt=0.0,
+        title="Eta",
+        description="Slope; null: from the 5th to 95th percentile of the clips.",
+    )
+    gamma: float | None = Field(default=None, title="Gamma", description="Offset; null: the 5th percentile.")
+
+
+class CuratePart(Part):
+    """Stage 3: what is worth learning from."""
+
+    pairs_per_prompt: int = Field(
+        default=4, ge=0, le=10_000, title="Pairs per prompt", description="At most this many."
+    )
+    margin: float = Field(
+        default=0.1,
+        ge=0.0,
+        lt=1.0,
+        title="Margin",
+        description="The r' of a pair must differ by more; 0 drops ties only.",
+    )
+    top_q: float | None = Field(
+        default=None,
+        gt=0.0,
+        le=1.0,
+        title="Share accepted",
+        description="Of each prompt's clips; null: what passes.",
+    )
+    max_per_prompt: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        title="Accepted per prompt",
+        description="At most this many; null for no limit.",
+    )
+    weight: Literal["objective", "uniform", "reward", "exp"] = Field(
+        default="objective",
+        title="Weight",
+        description="1, r', or exp(r'/beta)/Z; objective: reward for rwr, exp for rwr-exp, else uniform.",
+    )
+    beta: float = Field(
+        default=1.0, gt=0.0, title="Temperature", description="Of the exp weight, and so of rwr-exp."
+    )
+
+
+class FinetunePart(Part):
+    """Stage 4: offline learning of a LoRA adapter."""
+
+    objective: Objective = Field(
+        default="dpo-anchor",
+        title="Objective",
+        description="sft, rwr, rwr-exp, dpo, or dpo with an anchor on the chosen clip.",
+    )
+    beta: float = Field(
+        default=500.0,
+        gt=0.0,
+        title="Beta",
+        description="Of dpo, over mean-reduced errors. rwr-exp has curate.beta instead.",
+    )
+    anchor: float = Field(
+        default=1.0, ge=0.0, title="Anchor", description="Weight of the chosen clip's own error (dpo-anchor)."
+    )
+    kl: float = Field(
+        default=0.0, ge=0.0, title="KL", description="Weight of the velocity-space distance to the reference."
+    )
+    steps: int = Field(default=200, ge=1, le=1_000_000, title="Steps", description="Optimiser steps.")
+    batch_size: int = Field(
+        default=32, ge=1, le=65_536, title="Batch size", description="Clips, or pairs, a step."
+    )
+    micro_batch: int | None = Field(
+        default=None,
+        ge=1,
+        title="Micro-batch",
+        description="Clips or pairs a forward pass; null: the whole batch.",
+    )
+    lr: float = Field(default=1e-4, gt=0.0, le=1.0, title="Learning rate", description="Peak, of AdamW.")
+    warmup: int = Field(
+        default=10, ge=0, le=1_000_000, title="Warm-up", description="Steps of linear warm-up."
+    )
+    schedule: Literal["cosine", "constant"] = Field(
+        default="cosine",
+        title="Schedule",
+        description="After warm-up: down to zero at the last step, or constant.",
+    )
+    rank: int = Field(default=32, ge=1, le=1024, title="Rank", description="LoRA rank.")
+    alpha: float = Field(
+        default=32.0, gt=0.0, title="Alpha", description="LoRA alpha; alpha / rank scales the update."
+    )
+    targets: list[str] = Field(
+        default=[],
+        title="Targets",
+        description="Name endings of the adapted layers; empty: the family's own list.",
+    )
+    sigma: Literal["logit_normal", "uniform"] = Field(
+        default="logit_normal",
+        title="Noise levels",
+        description="Distribution the training noise levels are drawn from.",
+    )
+    sigma_mean: float = Field(default=0.0, title="Noise mean", description="Of the logit.")
+    sigma_std: float = Field(default=1.0, gt=0.0, title="Noise spread", description="Of the logit.")
+    shift: float = Field(
+        default=1.0, gt=0.0, title="Shift", description="Of the noise levels, as the sampler's flow shift."
+    )
+    stratified: bool = Field(
+        default=True,
+        title="Stratified",
+        description="One noise level from each equal share of the distribution.",
+    )
+    draws: int = Field(
+        default=0,
+        ge=0,
+        le=4096,
+        title="Draws",
+        description="Fixed (noise level, noise) draws a prompt; 0: fresh every step.",
+    )
+    max_grad_norm: float = Field(default=1.0, gt=0.0, title="Gradient norm", description="Clipped to this.")
+    weight_decay: float = Field(default=0.0, ge=0.0, title="Weight decay", description="Of AdamW.")
+    prompt_dropout: float = Field(
+        default=0.0,
+        ge=0.0,
+        lt=1.0,
+        title="Prompt dropout",
+        description="Share of clips trained without their prompt.",
+    )
+    reference: Literal["start", "base"] = Field(
+        default="start", title="Reference", description="The policy the round starts from, or the base model."
+    )
+    gradient_checkpointing: bool = Field(
+        default=False, title="Checkpointing", description="Recompute activations: slower, far less memory."
+    )
+    checkpoint_every: int = Field(
+        default=50, ge=1, title="Checkpoint every", description="Steps between resumable checkpoints."
+    )
+
+
+class EvaluatePart(Part):
+    """Stage 5: before against after, on the same prompts and seeds."""
+
+    metric: RewardName = Field(
+        default="physics", title="Metric", description="Reward that was not the training feedback."
+    )
+    same_as_feedback: bool = Field(
+        default=False,
+        title="Metric is the feedback",
+        description="Says that judging by the training feedback is on purpose.",
+    )
+    prompts: str = Field(
+        default="heldout", min_length=1, title="Prompts", description="Split name or a file; the primary set."
+    )
+    clips: int = Field(
+        default=400,
+        ge=1,
+        le=1_000_000,
+        title="Clips",
+        description="Clips per policy in all, spread evenly over the prompts.",
+    )
+    also: list[str] = Field(
+        default=["unseen"], title="Also", description="Sets reported apart; they never decide."
+    )
+    also_clips: int = Field(
+        default=80, ge=1, le=1_000_000, title="Clips of each other set", description="Per policy."
+    )
+    guards: list[Guard] = Field(
+        default=["motion", "diversity", "sharpness", "flicker"],
+        title="Guards",
+        description="What must not get worse.",
+    )
+
+
+class GatePart(Part):
+    """When a candidate becomes champion."""
+
+    draws: int = Field(
+        default=10_000, ge=100, le=1_000_000, title="Draws", description="Bootstrap draws over prompts."
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1.0, title="Confidence", description="Of intervals and guards."
+    )
+    min_ratio: float = Field(
+        default=0.8,
+        gt=0.0,
+        le=1.0,
+        title="Lowest ratio",
+        description="after/before of motion, diversity, sharpness.",
+    )
+    max_ratio: float = Field(
+        default=1.25, ge=1.0, title="Highest ratio", description="after/before of flicker."
+    )
+
+
+class Recipe(Part):
+    """One way to run a round."""
+
+    name: str = Field(
+        title="Name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Shown in run names."
+    )
+    seed: int = Field(
+        default=0, ge=0, lt=2**63, title="Seed", description="All randomness of the round derives from it."
+    )
+    policy: str = Field(
+        default="base",
+        min_length=1,
+        title="Policy",
+        description="Where the round starts: base, champion, or a policy id.",
+    )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        title="Workers",
+        description="Shards computed at the same time; each holds its own model.",
+    )
+    model: ModelPart = Field(title="Model", description="The text-to-video model.")
+    generate: GeneratePart = Field(default_factory=GeneratePart, title="Generate", description="Stage 1.")
+    rewards: list[RewardName] = Field(
+        default=["physics"], min_length=1, title="Rewards", description="All are scored."
+    )
+    clip: ClipPart = Field(default_factory=ClipPart, title="CLIP", description="Settings of the clip reward.")
+    flow: FlowPart = Field(default_factory=FlowPart, title="Flow", description="Settings of the flow reward.")
+    score: ScorePart = Field(default_factory=ScorePart, title="Score", description="Stage 2.")
+    feedback: Feedback = Field(default="oracle", title="Feedback", description="The reward that teaches.")
+    shaping: ShapingPart = Field(
+        default_factory=ShapingPart, title="Shaping", description="Raw reward to r' in [0, 1]."
+    )
+    curate: CuratePart = Field(default_factory=CuratePart, title="Curate", description="Stage 3.")
+    finetune: FinetunePart = Field(default_factory=FinetunePart, title="Finetune", description="Stage 4.")
+    evaluate: EvaluatePart = Field(default_factory=EvaluatePart, title="Evaluate", description="Stage 5.")
+    gate: GatePart = Field(default_factory=GatePart, title="Gate", description="Promotion.")
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> Self:
+        taught = feedback_reward(self.feedback)
+        if taught not in self.rewards:
+            raise ValueError(
+                f"feedback {self.feedback!r} learns from the reward {taught!r}, which `rewards` does not list"
+            )
+        if self.evaluate.metric == taught and not self.evaluate.same_as_feedback:
+            raise ValueError(
+                f"evaluate.metric {self.evaluate.metric!r} is also what feedback {self.feedback!r} teaches: "
+                "a policy is not judged by its own teacher. Choose another metric, or say "
+                "evaluate.same_as_feedback: true on purpose"
+            )
+        for name, chosen in (("rewards", self.rewards), ("evaluate.guards", self.evaluate.guards)):
+            if len(set(chosen)) != len(chosen):
+                raise ValueError(f"{name} names one twice")
+        return self

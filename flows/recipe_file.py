@@ -1,0 +1,174 @@
+"""Reading a recipe: YAML file + `--set a.b=c`, with errors that name file, key and nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from data.errors import BadInput
+from flows.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number and a key given twice is an error."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {key!r} is given twice", problem_mark=node.start_mark
+            )
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
+
+
+def find(path: str) -> Path:
+    """A path of a recipe: absolute, or from the current folder, or else from vidloop's checkout."""
+    here = Path(path).expanduser()
+    if here.is_absolute() or here.exists():
+        return here
+    return ROOT / here if (ROOT / here).exists() else here
+
+
+def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in `path` with each `a.b=c` of `overrides` put in its place.
+
+    Raises:
+        BadInput: the file cannot be read, is not YAML, or says something a recipe does not know or allow.
+    """
+    file = find(path)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise BadInput(
+            f"recipe {path}: {reason}. Recipes that come with vidloop: {', '.join(shipped())}"
+        ) from None
+    tree = _parse(text, f"recipe {path}")
+    if not isinstance(tree, dict):
+        raise BadInput(
+            f"recipe {path}: expected keys and values (name: ..., model: ...), found {_kind(tree)}"
+        )
+    for override in overrides:
+        _override(tree, override)
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        given = [override.split("=", 1)[0].strip() for override in overrides]
+        raise BadInput(
+            "\n".join(_explain(item, path, given) for item in error.errors(include_url=False))
+        ) from None
+
+
+def resolve(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as JSON, every default written out."""
+    return recipe.model_dump(mode="json")
+
+
+def dump(recipe: Recipe) -> str:
+    """The resolved recipe as a file that `load_recipe` reads back (JSON is YAML)."""
+    return json.dumps(resolve(recipe), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def shipped() -> list[str]:
+    """Recipes in the checkout."""
+    return sorted(f"recipes/{file.name}" for file in (ROOT / "recipes").glob("*.yaml"))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader with two changes)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(f"{where}{line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise BadInput(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    name, equals, text = override.partition("=")
+    names = name.strip().split(".")
+    if not equals or not all(names):
+        raise BadInput(f"--set {override!r}: expected key=value, for example --set finetune.steps=100")
+    place: Any = tree
+    for step in names[:-1]:
+        place = place.setdefault(step, {}) if isinstance(place, dict) else None
+    if not isinstance(place, dict):
+        raise BadInput(f"--set {override!r}: {'.'.join(names[:-1])} is a value, it has no keys")
+    place[names[-1]] = _parse(text, f"--set {override!r}")
+
+
+def _explain(item: Any, path: str, given: Sequence[str]) -> str:
+    places = [str(place) for place in item["loc"]]
+    key = ".".join(places)
+    by_option = any(key == name or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in given)
+    where = f"--set {key}" if by_option else f"recipe {path}: {key}" if key else f"recipe {path}"
+    if item["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_nearest(places)}"
+    if item["type"] == "missing":
+        return f"{where}: this key is required"
+    message = item["msg"].removeprefix("Value error, ")
+    return (
+        f"{where}: {message}"
+        if isinstance(item["input"], dict | BaseModel)
+        else f"{where}: {message}, not {item['input']!r}"
+    )
+
+
+def _nearest(places: Sequence[str]) -> str:
+    """The known key that an unknown one most likely meant: in its own part first, then anywhere."""
+    part = _part_at(places[:-1])
+    own = list(part.model_fields) if part else []
+    prefix = ".".join(places[:-1])
+    close = difflib.get_close_matches(places[-1], own, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {f'{prefix}.{close[0]}' if prefix else close[0]}?"
+    everywhere = _all_keys(Recipe)
+    same_name = [key for key in everywhere if key.rsplit(".", 1)[-1] == places[-1]]
+    best = same_name or difflib.get_close_matches(".".join(places), everywhere, n=1, cutoff=0.5)
+    if best:
+        return f"; did you mean {best[0]}?"
+    return f"; known here: {', '.join(own)}"
+
+
+def _part_at(places: Sequence[str]) -> type[BaseModel] | None:
+    model: type[BaseModel] = Recipe
+    for place in places:
+        field = model.model_fields.get(place)
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return None
+        model = kind
+    return model
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def _kind(value: object) -> str:
+    return "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,0 +1,41 @@
+"""Reporting: a finished round as one HTML file that opens anywhere.
+
+    summary.json + views of the store -> facts -> charts, clips -> page -> STORE/rounds/<round id>/report.html
+
+What comes in: a store and a round id. What goes out: the path of a self-contained page (no request leaves
+it), and contact sheets for people in a hurry. Who calls: the round, and `vidloop report`.
+
+Open first: `facts` (what a report says), then `read` (where each number comes from). After that
+
+    movers      which clips are shown, and how they are packed
+    charts      inline SVG
+    words       numbers and findings in words
+    page        the template's values; page/ holds template, style and script
+    sheet       contact sheets
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.store import Store
+from flows.reporting.sheet import sheet
+
+__all__ = ["build_report", "sheet"]
+
+
+def build_report(store: Store, round_id: str | None = None) -> Path:
+    """Write the report of a round, or of the newest one, and return its path. An earlier report is replaced.
+
+    Raises:
+        BadInput: no such round.
+        StoreError: rows the report needs were changed or are missing, or the store is read-only.
+    """
+    from flows.reporting.movers import MEDIA_NOTE, pack
+    from flows.reporting.page import render
+    from flows.reporting.read import find_summary, read_facts
+
+    summary = find_summary(store, round_id)
+    facts = read_facts(store, summary)
+    page = render(facts, pack(store, facts.movers), MEDIA_NOTE)
+    return store.write_file(f"rounds/{facts.round_id}/report.html", page.encode("utf-8"))

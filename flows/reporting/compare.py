@@ -1,0 +1,151 @@
+"""Before and after, clip by clip: the rows of a round's evaluation, paired and summed up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from data.records import Clip, Evaluation
+from data.store import Manifest, Store
+from flows.reporting.facts import Comparison, Measured, Mover
+
+SPLIT_NAMES: Final = {"heldout": "held-out"}
+_DRAWS: Final = 2000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The primary metric of one prompt and seed under both policies; a value is None where judging failed."""
+
+    split: str
+    category: str
+    prompt_id: str
+    seed: int
+    before: float | None
+    after: float | None
+    clip_before: Clip
+    clip_after: Clip
+    detail_before: str
+    detail_after: str
+
+
+def paired(
+    store: Store, compared: Manifest | None, inputs: Sequence[Manifest], summary: Mapping[str, Any]
+) -> list[Pair]:
+    """The rows of the round's evaluation, paired by prompt and seed; none if nothing was compared.
+
+    Args:
+        store: where the rows are.
+        compared: the evaluation.
+        inputs: what it was computed from: clips and scores of both policies.
+        summary: the round's summary.
+    """
+    metric, policies = summary["primary"]["metric"], (summary["policy_before"], summary.get("policy_after"))
+    if compared is None:
+        return []
+    clips: dict[str, Clip] = {c.clip_id: c for m in inputs for c in store.read(m.key, "clips")}
+    details = {s.clip_id: s.detail for m in inputs for s in store.read(m.key, "scores") if s.reward == metric}
+    sides: tuple[dict[tuple[str, str, int], Evaluation], ...] = ({}, {})
+    for row in store.read(compared.key, "evaluations"):
+        for policy, side in zip(policies, sides, strict=True):
+            if row.metric == metric and row.policy_id == policy:
+                side[row.split, row.prompt_id, row.seed] = row
+    before, after = sides
+    return [
+        Pair(
+            split=b.split,
+            category=b.category,
+            prompt_id=b.prompt_id,
+            seed=b.seed,
+            before=b.value,
+            after=a.value,
+            clip_before=clips[b.clip_id],
+            clip_after=clips[a.clip_id],
+            detail_before=details.get(b.clip_id, ""),
+            detail_after=details.get(a.clip_id, ""),
+        )
+        for b, a in ((before[key], after[key]) for key in sorted(before.keys() & after.keys()))
+    ]
+
+
+def _main_split(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
+    """The split that decides; the others are reported apart."""
+    apart = set(summary.get("also", ()))
+    return next((split for split in sorted({pair.split for pair in pairs}) if split not in apart), "")
+
+
+def comparisons(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> tuple[Comparison, ...]:
+    """All of the deciding split, its categories, then the other splits."""
+    main = _main_split(pairs, summary)
+    held = [pair for pair in pairs if pair.split == main]
+    found = [_compare(f"all {SPLIT_NAMES.get(main, main)}", held, summary["primary"])] if held else []
+    for category in sorted({pair.category for pair in held}):
+        part = [pair for pair in held if pair.category == category]
+        found.append(_compare(category, part, summary.get("categories", {}).get(category, {})))
+    for split in sorted({pair.split for pair in pairs} - {main}):
+        part = [pair for pair in pairs if pair.split == split]
+        found.append(
+            _compare(f"all {SPLIT_NAMES.get(split, split)}", part, summary.get("also", {}).get(split, {}))
+        )
+    return tuple(found)
+
+
+def _compare(label: str, pairs: Sequence[Pair], gate: Mapping[str, Any]) -> Comparison:
+    prompts = [pair.prompt_id for pair in pairs]
+    return Comparison(
+        label,
+        before=_measure(prompts, [pair.before for pair in pairs]),
+        after=_measure(prompts, [pair.after for pair in pairs]),
+        delta=gate.get("delta"),
+        low=gate.get("ci_low"),
+        high=gate.get("ci_high"),
+    )
+
+
+def _measure(prompts: Sequence[str], values: Sequence[float | None]) -> Measured:
+    """Mean with its 95% interval, resampling prompts as the gate does: clips of one prompt are alike."""
+    import numpy as np
+
+    from models import bootstrap
+
+    held = [(prompt, value) for prompt, value in zip(prompts, values, strict=True) if value is not None]
+    failed = len(values) - len(held)
+    if not held:
+        return Measured(None, None, None, 0, 0, failed)
+    names, clusters = np.unique([prompt for prompt, _ in held], return_inverse=True)
+    numbers = np.array([value for _, value in held], dtype=np.float64)
+    found = bootstrap.mean(numbers, clusters.astype(np.int64), _DRAWS, 0.95, seed=0)
+    return Measured(found.value, found.low, found.high, len(names), len(held), failed)
+
+
+def movers(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> list[Mover]:
+    """The clips of the deciding split that were judged under both policies."""
+    main = _main_split(pairs, summary)
+    return [
+        _mover(pair, pair.before, pair.after)
+        for pair in pairs
+        if pair.split == main and pair.before is not None and pair.after is not None
+    ]
+
+
+def _mover(pair: Pair, before: float, after: float) -> Mover:
+    return Mover(
+        prompt=pair.clip_before.prompt,
+        category=pair.category,
+        seed=pair.seed,
+        before=before,
+        after=after,
+        clip_before=pair.clip_before.clip_id,
+        clip_after=pair.clip_after.clip_id,
+        path_before=pair.clip_before.video_path,
+        path_after=pair.clip_after.video_path,
+        note_before=_reason(pair.detail_before),
+        note_after=_reason(pair.detail_after),
+    )
+
+
+def _reason(detail: str) -> str:
+    """The judge's reason in words, where its detail holds one."""
+    return str(json.loads(detail).get("reason", "")) if detail else ""

@@ -1,0 +1,188 @@
+"""What a report says, as plain values: the border between reading a store and writing a page.
+
+A value that was not measured is None and carries a reason; it never becomes a zero on the way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A rate or a mean with its 95% interval.
+
+    Attributes:
+        value: the estimate; None where nothing was measured.
+        low, high: ends of the interval; None where it cannot be had (one prompt, or no value).
+        prompts, clips: what it was measured on.
+        failed: clips whose judgement failed; they are in no mean.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    prompts: int
+    clips: int
+    failed: int = 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One line of the before/after chart: a category, or all of a split.
+
+    `delta` with its interval is the gate's paired comparison, sharper than two means side by side.
+    """
+
+    label: str
+    before: Measured
+    after: Measured
+    delta: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The primary metric over all held-out clips, as the gate saw it (summary.json)."""
+
+    metric: str
+    before: float | None
+    after: float | None
+    delta: float | None
+    low: float | None
+    high: float | None
+    clips: int
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A measure that must not fall while the primary metric rises; see `models.gate`."""
+
+    name: str
+    before: float | None
+    after: float | None
+    ok: bool | None
+    reason: str | None
+
+
+@dataclass(frozen=True)
+class Mover:
+    """The same prompt and seed under both policies.
+
+    Attributes:
+        before, after: the primary metric's value on each clip.
+        note_before, note_after: the judge's reason in words, where the feedback gives one.
+        clip_before, clip_after: clip ids.
+        path_before, path_after: video paths, relative to the store.
+    """
+
+    prompt: str
+    category: str
+    seed: int
+    before: float
+    after: float
+    clip_before: str
+    clip_after: str
+    path_before: str
+    path_after: str
+    note_before: str = ""
+    note_after: str = ""
+
+
+@dataclass(frozen=True)
+class MoverGroup:
+    """Clips that moved the same way: how many there are, and the few that are shown."""
+
+    name: str
+    meaning: str
+    total: int
+    shown: tuple[Mover, ...]
+
+
+@dataclass(frozen=True)
+class RewardSpread:
+    """All values that one reward gave to the training clips."""
+
+    reward: str
+    version: str
+    values: tuple[float, ...]
+    failed: int
+    first_error: str | None
+    feedback: bool
+
+
+@dataclass(frozen=True)
+class CuratedCategory:
+    """What curation made of one category."""
+
+    category: str
+    clips: int
+    accepted: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Curation:
+    """What curation kept and why."""
+
+    outcome: str = ""
+    categories: tuple[CuratedCategory, ...] = ()
+    reasons: tuple[tuple[str, int], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Logged values of one training run, by step. Names are those of TRL's DPO trainer where it has one."""
+
+    name: str
+    steps: tuple[float, ...]
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the round, as it ran this time."""
+
+    name: str
+    key: str | None
+    seconds: float | None
+    shards: int
+    cached: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the lineage: what it is, which ids it has, what it was made from."""
+
+    what: str
+    ident: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything on the page."""
+
+    round_id: str
+    recipe_name: str
+    recipe: Mapping[str, object]
+    feedback: str
+    objective: str
+    policy_before: str
+    policy_after: str | None
+    verdict: str
+    promoted: bool
+    primary: Primary
+    comparisons: tuple[Comparison, ...] = ()
+    guards: tuple[Guard, ...] = ()
+    movers: tuple[MoverGroup, ...] = ()
+    rewards: tuple[RewardSpread, ...] = ()
+    curation: Curation = field(default_factory=Curation)
+    curves: tuple[Curve, ...] = ()
+    stages: tuple[Stage, ...] = ()
+    lineage: tuple[Step, ...] = ()

@@ -1,0 +1,109 @@
+"""Facts and packed clips -> one HTML page that needs nothing beside it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from flows.reporting import charts, words
+from flows.reporting.facts import Curve, Facts
+from flows.reporting.movers import HOW_CHOSEN, CardGroup
+
+HERE = Path(__file__).parent / "page"
+
+# What is drawn together: title, curve names (TRL's), the level that means "no difference", what to look for.
+CURVES: tuple[tuple[str, tuple[str, ...], float | None, str], ...] = (
+    ("Loss", ("loss",), None, "Noisy from step to step; it should fall, not explode."),
+    (
+        "Error against the reference",
+        ("gap/chosen", "gap/rejected"),
+        0.0,
+        "Losers should rise above winners. Winners far above zero: the model forgets what it could do.",
+    ),
+    ("Denoising error", ("error/chosen", "error/rejected"), None, "Of winners and losers."),
+    ("Denoising error", ("error",), None, "Of the clips that teach."),
+    ("rewards/margins", ("rewards/margins",), 0.0, "How much more than the reference winners are preferred."),
+    ("rewards/accuracies", ("rewards/accuracies",), 0.5, "Share of pairs in the right order; 0.5 is chance."),
+    ("displaced", ("displaced",), None, "Share of pairs whose winner became less likely than before."),
+    ("kl", ("kl",), 0.0, "Distance to the reference."),
+    ("grad_norm", ("grad_norm",), None, "Norm of the gradient before clipping."),
+)
+
+
+def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
+    """The page.
+
+    Every text goes through the template's autoescape; charts escape theirs. A content security policy in the
+    page forbids every request, so that hostile text could not make one even if it got through.
+
+    Args:
+        facts: what the page says.
+        groups: clips to show, from `movers.pack`.
+        media_note: how the embedded copies were encoded.
+    """
+    import jinja2
+    import yaml
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (HERE / "report.js").read_text("utf-8")
+    rate = words.is_rate(facts.primary)
+    return environment.get_template("report.html.j2").render(
+        facts=facts,
+        groups=groups,
+        css=(HERE / "report.css").read_text("utf-8"),
+        script=script,
+        script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
+        sentence=words.sentence(facts),
+        verdict=words.verdict(facts),
+        rate=rate,
+        short_verdict="promoted" if facts.promoted else "not promoted",
+        how_chosen=HOW_CHOSEN,
+        media_note=media_note,
+        no_clips=_why_no_clips(facts),
+        compared=sum(group.total for group in groups),
+        success_svg=charts.success_chart(facts.comparisons) if facts.comparisons else "",
+        reward_cards=[
+            {
+                "spread": one,
+                "svg": charts.reward_chart(one) if one.values else "",
+                "note": charts.spread_note(one) if one.values else "",
+            }
+            for one in facts.rewards
+        ],
+        curve_cards=curve_cards(facts.curves),
+        total_seconds=sum(stage.seconds or 0.0 for stage in facts.stages),
+        total_shards=sum(stage.shards for stage in facts.stages),
+        total_cached=sum(stage.cached for stage in facts.stages),
+        recipe=yaml.safe_dump(dict(facts.recipe), sort_keys=False, allow_unicode=True),
+        show=words.percent if rate else words.number,
+        change=words.points if rate else words.signed,
+        percent=words.percent,
+        number=words.number,
+        ratio=words.ratio,
+        duration=words.duration,
+    )
+
+
+def curve_cards(curves: Sequence[Curve]) -> list[dict[str, str]]:
+    """The curves worth a look, grouped and ordered as in `CURVES`; the policy's row holds all of them."""
+    held = {curve.name: curve for curve in curves if curve.values}
+    cards = []
+    for title, names, level, note in CURVES:
+        drawn = [held[name] for name in names if name in held]
+        if drawn:
+            cards.append({"title": title, "svg": charts.curve_chart(title, drawn, level), "note": note})
+    return cards
+
+
+def _why_no_clips(facts: Facts) -> str:
+    if facts.policy_after is None or facts.policy_after == facts.policy_before:
+        return f"There is nothing to compare: this round made no new policy ({facts.verdict})."
+    return "No held-out clip was measured under both policies."

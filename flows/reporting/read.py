@@ -1,0 +1,247 @@
+"""Store and summary.json -> facts: everything a report says is read here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from data.errors import BadInput, StoreError
+from data.store import Manifest, Store
+from flows.reporting.compare import comparisons, movers, paired
+from flows.reporting.facts import (
+    CuratedCategory,
+    Curation,
+    Curve,
+    Facts,
+    Guard,
+    Primary,
+    RewardSpread,
+    Stage,
+    Step,
+)
+from flows.reporting.movers import group_movers
+
+STAGES: Final = ("generate", "score", "curate", "finetune", "evaluate")
+FEEDBACK_REWARD: Final = {"oracle": "physics"}
+"""Feedbacks that bear another name than the reward they read."""
+_ROUND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def find_summary(store: Store, round_id: str | None) -> dict[str, Any]:
+    """The summary of a round; of the newest one if no id is given (ids begin with the time).
+
+    Raises:
+        BadInput: there is no such round, or its summary cannot be read.
+    """
+    held = sorted(path.parent.name for path in store.root.glob("rounds/*/summary.json"))
+    if round_id is None:
+        if not held:
+            raise BadInput(f"{store.root} holds no finished round to report on: run `vidloop round` first")
+        round_id = held[-1]
+    if not _ROUND_ID.fullmatch(round_id) or round_id not in held:
+        known = f"its newest is {held[-1]}" if held else "it holds none"
+        raise BadInput(f"no finished round {round_id!r} in {store.root}; {known}")
+    path = store.path(f"rounds/{round_id}/summary.json")
+    try:
+        summary = json.loads(path.read_text("utf-8"))
+        if not isinstance(summary, dict) or summary.get("round") != round_id:
+            raise ValueError("it is not the summary of this round")
+    except (OSError, ValueError) as error:
+        raise BadInput(f"cannot read {path}: {error}. Run the round again to write a new one") from error
+    return summary
+
+
+def read_facts(store: Store, summary: Mapping[str, Any]) -> Facts:
+    """All that the report of one round says.
+
+    Args:
+        store: where the rows are.
+        summary: the round's summary.json.
+
+    Raises:
+        StoreError: a unit that the round names was changed.
+    """
+    stages = {name: stage for name, stage in summary["stages"].items() if stage}
+    curated, trained, compared = (
+        _manifest(store, stages, name) for name in ("curate", "finetune", "evaluate")
+    )
+    clips = [m for m in parents(store, curated) if m.part("clips")]
+    pairs = paired(store, compared, parents(store, compared), summary)
+    return Facts(
+        round_id=summary["round"],
+        recipe_name=summary["recipe_name"],
+        recipe=summary["recipe"],
+        feedback=summary["feedback"],
+        objective=summary["objective"],
+        policy_before=summary["policy_before"],
+        policy_after=summary.get("policy_after"),
+        verdict=summary["verdict"],
+        promoted=summary["promoted"],
+        primary=_primary(summary["primary"]),
+        comparisons=comparisons(pairs, summary),
+        guards=tuple(
+            Guard(name, g.get("before"), g.get("after"), g.get("ok"), g.get("reason"))
+            for name, g in summary["guards"].items()
+        ),
+        movers=group_movers(movers(pairs, summary)),
+        rewards=_rewards(store, clips, summary["feedback"]),
+        curation=_curation(store, curated),
+        curves=_curves(store, trained),
+        stages=tuple(
+            Stage(n, s.get("key"), s.get("seconds"), s["shards"], s["cached_shards"], s["failed"])
+            for n, s in sorted(stages.items(), key=lambda item: _order(item[0]))
+        ),
+        lineage=_lineage(store, summary, clips, curated, trained),
+    )
+
+
+def _primary(primary: Mapping[str, Any]) -> Primary:
+    return Primary(
+        metric=primary["metric"],
+        before=primary.get("before"),
+        after=primary.get("after"),
+        delta=primary.get("delta"),
+        low=primary.get("ci_low"),
+        high=primary.get("ci_high"),
+        clips=primary.get("n") or 0,
+        reason=primary.get("reason"),
+    )
+
+
+def _rewards(store: Store, clips: Sequence[Manifest], feedback: str) -> tuple[RewardSpread, ...]:
+    """What each reward gave to the clips that were curated, also rewards that taught nothing."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    errors: dict[tuple[str, str], list[str]] = defaultdict(list)
+    shards = {m.key for m in clips}
+    for manifest in store.manifests("score"):
+        if shards.isdisjoint(manifest.parents):
+            continue
+        for score in store.read(manifest.key, "scores"):
+            if score.value is None:
+                errors[score.reward, score.reward_version].append(score.error)
+            else:
+                values[score.reward, score.reward_version].append(score.value)
+    taught = FEEDBACK_REWARD.get(feedback, feedback)
+    return tuple(
+        RewardSpread(
+            reward=name[0],
+            version=name[1],
+            values=tuple(values[name]),
+            failed=len(errors[name]),
+            first_error=errors[name][0] if errors[name] else None,
+            feedback=name[0] == taught,
+        )
+        for name in sorted(set(values) | set(errors), key=lambda name: (name[0] != taught, name))
+    )
+
+
+def _curation(store: Store, curated: Manifest | None) -> Curation:
+    """What the curation reported (the manifest's counts), and the reasons that its rows give."""
+    if curated is None:
+        return Curation()
+    report = curated.counts
+    lines = [
+        CuratedCategory(name, count["clips"], count["accepted"], count["pairs"])
+        for name, count in sorted(report["by_category"].items())
+    ]
+    total = CuratedCategory(
+        "all", report["clips"]["scored"], report["clips"]["accepted"], report["pairs"]["formed"]
+    )
+    reasons: dict[str, int] = defaultdict(int)
+    for example in store.read(curated.key, "examples"):
+        reasons[example.reason] += 1
+    for error, count in report["unscored_reasons"].items():
+        reasons[f"left out, no score: {error}"] += count
+    prompts, pairs = report["prompts"], report["pairs"]
+    return Curation(
+        outcome=report["outcome"],
+        categories=(*lines, total),
+        reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+        remarks=(
+            f"{prompts['all_passed']} of {prompts['total']} prompts had only clips that passed, "
+            f"{prompts['all_failed']} only clips that failed: they give no pair.",
+            f"{pairs['possible']} pairs were possible, {pairs['dropped_limit']} beyond the limit per prompt. "
+            f"{pairs['dropped_ties']} couples of clips were too alike in reward to be a pair.",
+        ),
+    )
+
+
+def _curves(store: Store, trained: Manifest | None) -> tuple[Curve, ...]:
+    """Curves from the policy's row: a JSON list with one object of logged values per step."""
+    policies = store.read(trained.key, "policies") if trained else []
+    if not policies:
+        return ()
+    points: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for line in json.loads(policies[0].curve):
+        for name, value in line.items():
+            if name != "step":
+                points[name].append((line["step"], value))
+    return tuple(
+        Curve(name, tuple(step for step, _ in held), tuple(value for _, value in held))
+        for name, held in sorted(points.items())
+    )
+
+
+def _lineage(
+    store: Store,
+    summary: Mapping[str, Any],
+    clips: Sequence[Manifest],
+    curated: Manifest | None,
+    trained: Manifest | None,
+) -> tuple[Step, ...]:
+    stages = summary["stages"]
+    steps = [Step("Policy before", str(summary["policy_before"]), "sampled the training clips")]
+    if clips:
+        shards = "1 shard" if len(clips) == 1 else f"{len(clips)} shards"
+        detail = f"{_rows(clips, 'clips')} training clips in {shards}"
+        steps.append(Step("Clips", _key(stages, "generate"), detail))
+    if _key(stages, "score"):
+        steps.append(Step("Scores", _key(stages, "score"), "every reward's judgement of those clips"))
+    if curated is not None:
+        examples, pairs = _rows([curated], "examples"), _rows([curated], "pairs")
+        detail = f"{examples} examples and {pairs} pairs from those scores"
+        steps.append(Step("Curated data", curated.key, detail))
+    if trained is not None:
+        for policy in store.read(trained.key, "policies"):
+            detail = (
+                f"LoRA of rank {policy.rank} over {policy.base_id}, "
+                f"{policy.steps} steps of {policy.objective}; adapter sha256 {policy.adapter_sha256[:12]}"
+            )
+            steps.append(Step("Policy after", policy.policy_id, detail))
+    if _key(stages, "evaluate"):
+        detail = "both policies on the same prompts and seeds"
+        steps.append(Step("Evaluation", _key(stages, "evaluate"), detail))
+    steps.append(Step("Verdict", "", str(summary["verdict"])))
+    return tuple(steps)
+
+
+def _key(stages: Mapping[str, Any], name: str) -> str:
+    return str((stages.get(name) or {}).get("key") or "")
+
+
+def _rows(manifests: Iterable[Manifest], table: str) -> int:
+    return sum(part.rows for m in manifests for part in m.parts if part.table == table)
+
+
+def _manifest(store: Store, stages: Mapping[str, Any], name: str) -> Manifest | None:
+    """The manifest of a stage that is one unit of work; None if the round did not get there."""
+    key = _key(stages, name)
+    return store.manifest(key) if key else None
+
+
+def parents(store: Store, manifest: Manifest | None) -> list[Manifest]:
+    """The units that `manifest` was computed from. Raises StoreError if one is no longer there."""
+    found = []
+    for key in manifest.parents if manifest else ():
+        parent = store.manifest(key)
+        if parent is None:
+            raise StoreError(f"{store.root} no longer holds unit {key}: run the round again with its recipe")
+        found.append(parent)
+    return found
+
+
+def _order(stage: str) -> int:
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)

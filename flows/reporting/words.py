@@ -1,0 +1,86 @@
+"""Numbers and findings in words. One rule everywhere: what was not measured says so."""
+
+from __future__ import annotations
+
+from flows.reporting.facts import Facts, Primary
+
+NOT_MEASURED = "not measured"
+MINUS = "\N{MINUS SIGN}"
+
+
+def percent(value: float | None) -> str:
+    """A rate in [0, 1] as "42.5%"."""
+    return NOT_MEASURED if value is None else f"{100 * value:.1f}%"
+
+
+def points(value: float | None) -> str:
+    """A difference of rates in percentage points, as "+12.3"."""
+    return NOT_MEASURED if value is None else f"{100 * value:+.1f}".replace("-", MINUS)
+
+
+def number(value: float | None) -> str:
+    """Three significant digits."""
+    return NOT_MEASURED if value is None else f"{value:.3g}".replace("-", MINUS)
+
+
+def signed(value: float | None) -> str:
+    """Three significant digits and the sign."""
+    return NOT_MEASURED if value is None else f"{value:+.3g}".replace("-", MINUS)
+
+
+def ratio(before: float | None, after: float | None) -> str:
+    """after / before with two decimals; it has no meaning without a `before` above zero."""
+    return NOT_MEASURED if before is None or after is None or before <= 0 else f"{after / before:.2f}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds as "0.4 s", "38 s" or "7 min 05 s"."""
+    if seconds is None:
+        return NOT_MEASURED
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def is_rate(primary: Primary) -> bool:
+    """Whether the primary metric is a share of clips, to be read as a percentage."""
+    return primary.metric == "physics" or primary.metric.startswith("judge")
+
+
+def sentence(facts: Facts) -> str:
+    """The round in one sentence: what changed, and how sure that is."""
+    primary = facts.primary
+    if primary.before is None or primary.after is None or primary.delta is None:
+        return f"No comparison was made in this round: {primary.reason or facts.verdict}."
+    if primary.low is None or primary.high is None:
+        found = "No interval could be computed"
+    elif primary.low > 0:
+        found = "The model got better"
+    elif primary.high < 0:
+        found = "The model got worse"
+    else:
+        found = "No difference can be told from chance"
+    show, change = (percent, points) if is_rate(primary) else (number, signed)
+    if primary.metric == "physics":
+        numbers = f"{show(primary.after)} of held-out clips obey physics, {show(primary.before)} did before"
+    else:
+        numbers = f"{primary.metric} on held-out clips is {show(primary.after)}, was {show(primary.before)}"
+    interval = ""
+    if primary.low is not None and primary.high is not None:
+        interval = f", 95% interval {change(primary.low)} to {change(primary.high)}"
+    unit = " points" if is_rate(primary) else ""
+    return f"{found}: {numbers} ({change(primary.delta)}{unit}{interval})."
+
+
+def verdict(facts: Facts) -> str:
+    """The gate's own words, without the "Promoted:" that the page shows beside them."""
+    text = facts.verdict
+    for opening in ("not promoted:", "promoted:"):
+        if text.lower().startswith(opening):
+            text = text[len(opening) :].lstrip()
+    return text[:1].upper() + text[1:]

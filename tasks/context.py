@@ -1,0 +1,242 @@
+"""What a round is made of, as plain data, and the models that stay loaded between its units.
+
+Everything here could be sent to another process: a unit carries what it needs along and finds (or loads) its
+models where it runs. Loading is lazy: a round whose answers are all in the store imports no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from data.curation import CurateSettings
+from data.keys import canonical_json
+from data.records import Prompt
+from data.store import Store
+from data.video import VideoSettings
+from models.settings import FinetuneSettings, GateSettings, ModelSettings, SampleSettings
+
+if TYPE_CHECKING:
+    from models.sampling import Sampler
+
+Loaded = TypeVar("Loaded")
+
+
+@dataclass(frozen=True)
+class PolicyRef:
+    """A policy: the base model, or the base model with an adapter from the store.
+
+    Attributes:
+        policy_id: id of the policy.
+        base_id: id of the base model.
+        adapter_path: safetensors file relative to the store root; "" for the base model.
+        adapter_sha256: its digest; "" for the base model.
+    """
+
+    policy_id: str
+    base_id: str
+    adapter_path: str = ""
+    adapter_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class ClipJob:
+    """One clip to be generated: a prompt and a seed."""
+
+    prompt: Prompt
+    seed: int
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How clips are made, whatever the policy and the prompts.
+
+    Attributes:
+        root: the store's folder.
+        model: the base model, and where it runs.
+        sample: how clips are sampled.
+        video: how they are written, at `fps` frames per second.
+        batch_size: clips sampled together; the last shard is padded to it.
+    """
+
+    root: str
+    model: ModelSettings
+    sample: SampleSettings
+    video: VideoSettings
+    fps: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class RewardRef:
+    """A reward that is asked for: its name, its version, and the settings it is built from."""
+
+    name: str
+    version: str
+    settings: Any
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What the fifth stage compares.
+
+    Attributes:
+        metric: the primary metric.
+        guards: names of the guards.
+        measures: rewards to be scored on evaluation clips: the metric, and the guards that are rewards.
+        primary: the split that decides.
+        jobs: the clips of every split, the primary one first.
+    """
+
+    metric: RewardRef
+    guards: tuple[str, ...]
+    measures: tuple[RewardRef, ...]
+    primary: str
+    jobs: tuple[tuple[str, tuple[ClipJob, ...]], ...]
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """All that the five stages need to know.
+
+    Attributes:
+        run_id: names `runs/<run id>.jsonl`; the round id in a round.
+        recipe: the resolved recipe, as `summary.json` shows it.
+        generation: how clips are made.
+        policy: where the round starts.
+        jobs: the training clips, in prompt order.
+        rewards: every reward that is scored on training clips; `feedback` is the one that teaches.
+    """
+
+    run_id: str
+    name: str
+    seed: int
+    workers: int
+    recipe: dict[str, Any]
+    generation: Generation
+    policy: PolicyRef
+    jobs: tuple[ClipJob, ...]
+    rewards: tuple[RewardRef, ...]
+    feedback: RewardRef
+    max_failed_share: float
+    curate: CurateSettings
+    finetune: FinetuneSettings
+    evaluate: EvaluateSettings
+    gate: GateSettings
+
+    @property
+    def store(self) -> Store:
+        """The store, opened once a process."""
+        return open_store(self.generation.root)
+
+
+@functools.cache
+def open_store(root: str) -> Store:
+    """`Store.open`, remembered."""
+    return Store.open(Path(root))
+
+
+class Residents:
+    """Models that are slow to load outlive the unit that loaded them, each lent to one thread at a time."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, _Held] = {}
+
+    @contextmanager
+    def borrow(
+        self, kind: str, name: str, load: Callable[[], Loaded], fork: Callable[[Loaded], Loaded] | None = None
+    ) -> Iterator[Loaded]:
+        """The resident of this kind called `name`, kept for the next borrower.
+
+        Another name takes the place of the one before: a device holds one sampler, not one of every policy.
+
+        Args:
+            kind: "sampler", "reward clip", ...
+            name: equal exactly when the residents are interchangeable.
+            load: makes the first one.
+            fork: makes one for another thread out of the first; None loads again.
+        """
+        with self._lock:
+            held = self._held.get(kind)
+            if held is None or held.name != name:
+                if held is not None:
+                    del self._held[kind], held
+                    _free_memory()
+                held = self._held[kind] = _Held(name, load())
+            thing = held.idle.pop() if held.idle else fork(held.first) if fork else load()
+        yield thing
+        with self._lock:
+            held.idle.append(thing)
+
+    def release(self) -> None:
+        """Forget everything, so that the device's memory is free for another stage."""
+        with self._lock:
+            if self._held:
+                self._held.clear()
+                _free_memory()
+
+
+class _Held:
+    def __init__(self, name: str, first: Any) -> None:
+        self.name = name
+        self.first = first
+        self.idle = [first]
+
+
+RESIDENTS = Residents()
+
+
+@contextmanager
+def open_sampler(how: Generation, policy: PolicyRef) -> Iterator[Sampler]:
+    """A sampler of `policy`, for this thread alone.
+
+    Raises:
+        BadInput: the model or the adapter cannot be loaded, or they do not belong together.
+        StoreError: the adapter is missing or was changed.
+    """
+
+    def load() -> Sampler:
+        quieten_libraries()
+        from models.sampling import Sampler
+        from rewards.loading import resolve_device
+
+        adapter = open_store(how.root).read_media(policy.adapter_path) if policy.adapter_path else None
+        model = dataclasses.replace(how.model, device=resolve_device(how.model.device))
+        return Sampler.open(model, how.sample, adapter, policy.base_id)
+
+    name = resident_name(how.model, how.sample, policy)
+    with RESIDENTS.borrow("sampler", name, load, lambda sampler: sampler.fork()) as sampler:
+        yield sampler
+
+
+def resident_name(*settings: Any) -> str:
+    """A name that is equal exactly when all the settings (dataclasses, or JSON values) are."""
+    plain = [dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item for item in settings]  # type: ignore[arg-type]
+    return canonical_json(plain)
+
+
+def quieten_libraries() -> None:
+    """Keep the model libraries' progress bars and advice off the terminal; errors still show."""
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    for library in (diffusers.utils.logging, transformers.utils.logging):
+        library.disable_progress_bar()
+        library.set_verbosity_error()
+
+
+def _free_memory() -> None:
+    import gc
+
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

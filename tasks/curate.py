@@ -1,0 +1,83 @@
+"""Curate: scores to examples and pairs, in one unit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from data.curation import CurateSettings, curate
+from data.keys import digest
+from tasks import questions, score
+from tasks.context import RewardRef, RoundContext, open_store
+from tasks.score import digests
+from tasks.units import Unit
+
+STAGE = "curate"
+
+log = logging.getLogger("vidloop.tasks")
+
+
+@dataclass(frozen=True)
+class CurateUnit:
+    """The curation of all training clips by one reward; its report is the manifest's `counts`."""
+
+    root: str
+    settings: CurateSettings
+    feedback: RewardRef
+    clip_keys: tuple[str, ...]
+    clip_digests: tuple[str, ...]
+    score_keys: tuple[str, ...]
+    score_digests: tuple[str, ...]
+    label: str = "examples and pairs"
+    task: str = "curate-clips"
+
+    @cached_property
+    def question(self) -> dict[str, Any]:
+        """What decides what is kept."""
+        return questions.curate(self.settings, self.feedback, self.clip_digests, self.score_digests)
+
+    @property
+    def questions(self) -> tuple[dict[str, Any], ...]:
+        """See `Unit.questions`."""
+        return (self.question,)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """See `Unit.keys`."""
+        return (digest(self.question),)
+
+    def run(self) -> None:
+        """Decide, and commit the decisions with their reasons."""
+        store = open_store(self.root)
+        result = curate(store, self.clip_keys, self.score_keys, self.settings)
+        store.commit(
+            STAGE,
+            self.question,
+            {"examples": result.examples, "pairs": result.pairs},
+            parents=(*self.clip_keys, *self.score_keys),
+            counts=result.report,
+        )
+        log.info("%s", result.report["outcome"])
+
+
+def unit(context: RoundContext) -> CurateUnit:
+    """The round's curation. Raises StageFailed if a shard of clips or scores is missing."""
+    scored = score.units(context)
+    score_keys = tuple(shard.key_of(context.feedback) for shard in scored)
+    return CurateUnit(
+        context.generation.root,
+        context.curate,
+        context.feedback,
+        tuple(shard.clips_key for shard in scored),
+        tuple(shard.clips_digest for shard in scored),
+        score_keys,
+        tuple(digests(context.store, STAGE, score_keys)),
+    )
+
+
+def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
+    """Stage 3: the round's examples and pairs."""
+    yield [unit(context)]

@@ -1,0 +1,235 @@
+"""Evaluate: the policy before and the candidate on the same prompts and seeds, then the gate."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from data.errors import BadInput
+from data.keys import digest
+from data.records import Clip, Evaluation, Score
+from data.store import Store
+from models.gate import DIVERSITY, compare, decide, diversity, pair_up
+from models.settings import GateSettings
+from tasks import finetune, generate, questions, score
+from tasks.context import EvaluateSettings, PolicyRef, RoundContext, open_store
+from tasks.generate import GenerateShard
+from tasks.score import ScoreShard, check_failures, digests
+from tasks.units import Unit
+
+STAGE = "evaluate"
+NO_TRAINING_DATA = "no training data"
+# Diversity belongs to a prompt, not to a clip: its rows have this seed and no clip.
+NO_SEED = 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """The clips of one policy on one set of prompts, with their scores."""
+
+    policy_id: str
+    split: str
+    clip_keys: tuple[str, ...]
+    clip_digests: tuple[str, ...]
+    score_keys: tuple[str, ...]
+    score_digests: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class EvaluateUnit:
+    """The comparison: rows for both policies, and the gate's findings as the manifest's `counts`."""
+
+    root: str
+    before: PolicyRef
+    after: PolicyRef | None
+    settings: EvaluateSettings
+    gate: GateSettings
+    seed: int
+    sides: tuple[Side, ...]
+    lacking: str = ""
+    label: str = "comparison and gate"
+    task: str = "evaluate-policy"
+
+    @cached_property
+    def question(self) -> dict[str, Any]:
+        """What decides the verdict."""
+        inputs = [[s.policy_id, s.split, list(s.clip_digests), list(s.score_digests)] for s in self.sides]
+        return questions.evaluate(self.before, self.after, self.settings, self.gate, self.seed, inputs)
+
+    @property
+    def questions(self) -> tuple[dict[str, Any], ...]:
+        """See `Unit.questions`."""
+        return (self.question,)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """See `Unit.keys`."""
+        return (digest(self.question),)
+
+    def run(self) -> None:
+        """Collect the rows, compare, decide, commit."""
+        store = open_store(self.root)
+        rows: list[Evaluation] = []
+        if self.after is None:
+            found = nothing_learned(self.settings, self.lacking)
+        else:
+            rows = [row for side in self.sides for row in _rows(store, side, self.settings)]
+            found = self._decide(rows, self.after)
+        parents = [key for side in self.sides for key in (*side.clip_keys, *side.score_keys)]
+        store.commit(STAGE, self.question, {"evaluations": rows}, parents=parents, counts=found)
+
+    def _decide(self, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
+        metric = self.settings.metric.name
+        pairs = {
+            (split, name): pair_up(
+                [row for row in rows if row.split == split and row.policy_id == self.before.policy_id],
+                [row for row in rows if row.split == split and row.policy_id == after.policy_id],
+                name,
+            )
+            for split, _ in self.settings.jobs
+            for name in (metric, *self.settings.guards)
+        }
+        primary = self.settings.primary
+        guards = [pairs[primary, name] for name in self.settings.guards]
+        verdict = decide(pairs[primary, metric], guards, self.gate, self.seed)
+        return {
+            "promoted": verdict.promoted,
+            "verdict": verdict.sentence,
+            "primary": dataclasses.asdict(verdict.primary),
+            "categories": {name: dataclasses.asdict(found) for name, found in verdict.categories.items()},
+            "guards": {name: dataclasses.asdict(found) for name, found in verdict.guards.items()},
+            "also": {
+                split: dataclasses.asdict(compare(pairs[split, metric], self.gate, self.seed))
+                for split, _ in self.settings.jobs
+                if split != primary
+            },
+        }
+
+
+def nothing_learned(settings: EvaluateSettings, reason: str) -> dict[str, Any]:
+    """Findings of a round that made no candidate: nothing was measured, the champion stays."""
+    unmeasured = {"before": None, "after": None}
+    empty = {"delta": None, "ci_low": None, "ci_high": None, "n": 0, "reason": reason}
+    return {
+        "promoted": False,
+        "verdict": NO_TRAINING_DATA,
+        "primary": {"metric": settings.metric.name, **unmeasured, **empty},
+        "categories": {},
+        "guards": {name: {**unmeasured, "ok": None, "reason": NO_TRAINING_DATA} for name in settings.guards},
+        "also": {},
+    }
+
+
+def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
+    """Stage 5: clips of both policies, their scores, the comparison.
+
+    Raises:
+        StageFailed: the finetune stage is missing, or a measure failed on more clips than the recipe allows.
+    """
+    settings, store = context.evaluate, context.store
+    learned = finetune.unit(context)
+    digests(store, STAGE, learned.keys)
+    candidate = finetune.candidate(context)
+    if candidate is None:
+        manifest = store.manifest(learned.keys[0])
+        assert manifest is not None
+        yield [_unit(context, None, (), manifest.counts["no_training_data"])]
+        return
+    made: list[tuple[str, str, list[GenerateShard]]] = [
+        (policy.policy_id, split, generate.shards(context.generation, policy, jobs, f"{split} {when}"))
+        for policy, when in ((context.policy, "before"), (candidate, "after"))
+        for split, jobs in settings.jobs
+    ]
+    yield [shard for _, _, shards in made for shard in shards]
+    scored = [
+        (policy, split, score.shards(store, shards, settings.measures)) for policy, split, shards in made
+    ]
+    everything = [shard for _, _, shards in scored for shard in shards]
+    yield everything
+    check_failures(store, STAGE, everything, context.max_failed_share)
+    yield [_unit(context, candidate, tuple(_side(store, *one) for one in scored))]
+
+
+def unit_of(context: RoundContext) -> Unit:
+    """The comparison alone. Raises StageFailed if something it needs is missing."""
+    *_, last = phases(context)
+    return last[0]
+
+
+def findings(context: RoundContext) -> dict[str, Any]:
+    """What the gate found in this round. Raises BadInput if the stage has not been run."""
+    manifest = context.store.manifest(unit_of(context).keys[0])
+    if manifest is None:
+        raise BadInput(f"{context.store.root} holds no evaluation of this recipe: run `vidloop round`")
+    return manifest.counts
+
+
+def _unit(
+    context: RoundContext, after: PolicyRef | None, sides: tuple[Side, ...], lacking: str = ""
+) -> EvaluateUnit:
+    root = context.generation.root
+    return EvaluateUnit(
+        root, context.policy, after, context.evaluate, context.gate, context.seed, sides, lacking
+    )
+
+
+def _side(store: Store, policy: str, split: str, shards: Sequence[ScoreShard]) -> Side:
+    scores = tuple(key for shard in shards for key in shard.keys)
+    return Side(
+        policy,
+        split,
+        tuple(shard.clips_key for shard in shards),
+        tuple(shard.clips_digest for shard in shards),
+        scores,
+        tuple(digests(store, STAGE, scores)),
+    )
+
+
+def _rows(store: Store, side: Side, settings: EvaluateSettings) -> list[Evaluation]:
+    """Every measure of every clip of one side, and the diversity of its prompts."""
+    clips: dict[str, Clip] = {row.clip_id: row for key in side.clip_keys for row in store.read(key, "clips")}
+    scores: list[Score] = [row for key in side.score_keys for row in store.read(key, "scores")]
+    rows = [
+        Evaluation(
+            policy_id=side.policy_id,
+            prompt_id=clips[row.clip_id].prompt_id,
+            category=clips[row.clip_id].category,
+            split=side.split,
+            seed=clips[row.clip_id].seed,
+            metric=row.reward,
+            value=row.value,
+            status=row.status,
+            error=row.error,
+            clip_id=row.clip_id,
+        )
+        for row in scores
+    ]
+    return rows + _diversity(store, side, list(clips.values())) if DIVERSITY in settings.guards else rows
+
+
+def _diversity(store: Store, side: Side, clips: Sequence[Clip]) -> list[Evaluation]:
+    import numpy as np
+    from safetensors.numpy import load
+
+    files = {path: load(store.read_media(path))["latents"] for path in {clip.latent_path for clip in clips}}
+    latents = np.stack([files[clip.latent_path][clip.latent_row] for clip in clips])
+    category = {clip.prompt_id: clip.category for clip in clips}
+    found = diversity(latents, [clip.prompt_id for clip in clips])
+    return [
+        Evaluation(
+            policy_id=side.policy_id,
+            prompt_id=prompt,
+            category=category[prompt],
+            split=side.split,
+            seed=NO_SEED,
+            metric=DIVERSITY,
+            value=value,
+            status="failed" if value is None else "ok",
+            error="a single clip of this prompt: diversity needs two" if value is None else None,
+            clip_id="",
+        )
+        for prompt, value in found.items()
+    ]

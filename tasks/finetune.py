@@ -1,0 +1,179 @@
+"""Finetune: curated examples or pairs to a LoRA adapter, in one unit that resumes from its checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from data.keys import digest
+from data.records import Example, Pair, Policy
+from data.store import Store
+from models.policy import policy_id
+from models.settings import FinetuneSettings
+from tasks import curate, questions
+from tasks.context import (
+    RESIDENTS,
+    Generation,
+    PolicyRef,
+    RoundContext,
+    open_sampler,
+    open_store,
+    quieten_libraries,
+)
+from tasks.score import digests
+from tasks.units import Unit, report_steps
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STAGE = "finetune"
+
+
+@dataclass(frozen=True)
+class FinetuneUnit:
+    """One training run. If there is nothing to learn from, its manifest says so and holds no policy."""
+
+    how: Generation
+    policy: PolicyRef
+    settings: FinetuneSettings
+    curation_key: str
+    curation_digest: str
+    clip_keys: tuple[str, ...]
+    clip_digests: tuple[str, ...]
+    label: str
+    task: str = "finetune-policy"
+
+    @cached_property
+    def question(self) -> dict[str, Any]:
+        """What decides the adapter."""
+        return questions.finetune(
+            self.how.model, self.settings, self.policy, self.curation_digest, self.clip_digests
+        )
+
+    @property
+    def questions(self) -> tuple[dict[str, Any], ...]:
+        """See `Unit.questions`."""
+        return (self.question,)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """See `Unit.keys`."""
+        return (digest(self.question),)
+
+    def run(self) -> None:
+        """Train, and commit the policy; checkpoints lie in the store's scratch folder until then."""
+        store = open_store(self.how.root)
+        examples: list[Example] = store.read(self.curation_key, "examples")
+        pairs: list[Pair] = store.read(self.curation_key, "pairs")
+        parents = [self.curation_key, *self.clip_keys]
+        lacking = what_is_lacking(self.settings, examples, pairs)
+        if lacking:
+            store.commit(
+                STAGE, self.question, {"policies": []}, parents=parents, counts={"no_training_data": lacking}
+            )
+            return
+        adapter, curve, facts = self._train(store, examples, pairs)
+        media = store.write_media(adapter, ".safetensors")
+        before = [self.policy.policy_id] if self.policy.adapter_path else []
+        row = Policy(
+            policy_id=policy_id(self.policy.base_id, before, media.sha256),
+            base_id=self.policy.base_id,
+            parents=before,
+            objective=self.settings.objective,
+            curation_id=examples[0].curation_id,
+            adapter_path=media.path,
+            adapter_sha256=media.sha256,
+            rank=self.settings.rank,
+            alpha=self.settings.alpha,
+            targets=facts.pop("targets"),
+            steps=self.settings.steps,
+            settings=json.dumps(dataclasses.asdict(self.settings), sort_keys=True),
+            curve=json.dumps(curve, sort_keys=True, allow_nan=False),
+        )
+        store.commit(STAGE, self.question, {"policies": [row]}, [media], parents, facts)
+        store.clear_scratch(self.keys[0])
+
+    def _train(
+        self, store: Store, examples: list[Example], pairs: list[Pair]
+    ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
+        quieten_libraries()
+        from models.families import get_family
+        from models.lora import read
+        from models.train_data import load_train_data
+        from models.trainer import train
+        from rewards.loading import resolve_device
+
+        unconditional = self._unconditional() if self.settings.prompt_dropout > 0 else None
+        # Whatever sampled and judged makes room for what learns.
+        RESIDENTS.release()
+        clips = [clip for key in self.clip_keys for clip in store.read(key, "clips")]
+        data = load_train_data(store.root, clips, examples, pairs, unconditional)
+        family = get_family(self.how.model.family)
+        model = replace(self.how.model, device=resolve_device(self.how.model.device))
+        start = store.read_media(self.policy.adapter_path) if self.policy.adapter_path else None
+        result = train(
+            family.load_transformer(model),
+            family,
+            data,
+            self.settings,
+            self.policy.base_id,
+            store.scratch(self.keys[0]),
+            lambda entry: report_steps(int(entry["step"]) + 1, self.settings.steps),
+            start=start,
+        )
+        targets = sorted(read(result.adapter).spec.targets)
+        return result.adapter, result.curve, result.diagnostics | {"targets": targets}
+
+    def _unconditional(self) -> Tensor:
+        with open_sampler(self.how, self.policy) as sampler:
+            return sampler.encode([self.how.sample.negative_prompt])[0].float().cpu()
+
+
+def what_is_lacking(settings: FinetuneSettings, examples: Sequence[Example], pairs: Sequence[Pair]) -> str:
+    """Why the objective cannot learn from this curation; "" if it can."""
+    if settings.pairwise:
+        return "" if pairs else f"{settings.objective} learns from pairs, and the curation formed none"
+    if settings.objective == "sft":
+        kept = any(example.accepted for example in examples)
+        return "" if kept else "sft learns from accepted clips, and the curation accepted none"
+    kept = any(example.weight > 0 for example in examples)
+    return (
+        ""
+        if kept
+        else f"{settings.objective} learns from weighted clips, and the curation gave no weight above 0"
+    )
+
+
+def unit(context: RoundContext) -> FinetuneUnit:
+    """The round's training run. Raises StageFailed if the curation is missing."""
+    curated = curate.unit(context)
+    return FinetuneUnit(
+        context.generation,
+        context.policy,
+        context.finetune,
+        curated.keys[0],
+        digests(context.store, STAGE, curated.keys)[0],
+        curated.clip_keys,
+        curated.clip_digests,
+        f"{context.finetune.steps} steps of {context.finetune.objective}",
+    )
+
+
+def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
+    """Stage 4: the candidate policy, or the statement that there was nothing to learn from."""
+    yield [unit(context)]
+
+
+def candidate(context: RoundContext) -> PolicyRef | None:
+    """The policy that the round's training made; None if there was nothing to learn from."""
+    found = context.store.read(unit(context).keys[0], "policies")
+    return policy_ref(found[0]) if found else None
+
+
+def policy_ref(row: Policy) -> PolicyRef:
+    """What the other stages need to know of a policy."""
+    return PolicyRef(row.policy_id, row.base_id, row.adapter_path, row.adapter_sha256)

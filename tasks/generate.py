@@ -1,0 +1,151 @@
+"""Generate: prompts and seeds to mp4 files, latents and rows, one fixed-shape batch a shard."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from data.keys import digest
+from data.records import Clip, clip_id
+from data.store import Media, Store
+from data.video import encode_mp4
+from tasks import questions
+from tasks.context import ClipJob, Generation, PolicyRef, RoundContext, open_sampler, open_store
+from tasks.units import Unit
+
+if TYPE_CHECKING:
+    from models.sampling import Generated
+
+STAGE = "generate"
+
+
+@dataclass(frozen=True)
+class GenerateShard:
+    """The clips of one batch: at most `batch_size` jobs of one policy."""
+
+    how: Generation
+    policy: PolicyRef
+    jobs: tuple[ClipJob, ...]
+    label: str
+    task: str = "generate-shard"
+
+    @cached_property
+    def question(self) -> dict[str, Any]:
+        """What decides these clips."""
+        return questions.generate(self.how, self.policy, self.jobs)
+
+    @property
+    def questions(self) -> tuple[dict[str, Any], ...]:
+        """See `Unit.questions`."""
+        return (self.question,)
+
+    @cached_property
+    def keys(self) -> tuple[str, ...]:
+        """See `Unit.keys`."""
+        return (digest(self.question),)
+
+    def run(self) -> None:
+        """Sample, decode, encode, commit."""
+        store = open_store(self.how.root)
+        # A batch that is not full is filled up, for its shape is part of a clip's identity.
+        batch = self.jobs + self.jobs[-1:] * (self.how.batch_size - len(self.jobs))
+        with open_sampler(self.how, self.policy) as sampler:
+            made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
+            rows, media = self._keep(store, made, sampler.name)
+        counts = {"clips": len(rows), "prompts": len({row.prompt_id for row in rows})}
+        prompts = list(dict.fromkeys(job.prompt for job in self.jobs))
+        store.commit(STAGE, self.question, {"clips": rows, "prompts": prompts}, media, counts=counts)
+
+    def _keep(self, store: Store, made: Generated, sampler: str) -> tuple[list[Clip], list[Media]]:
+        from safetensors.torch import save
+
+        how, count = self.how, len(self.jobs)
+        embed_rows = made.embed_rows[:count]
+        tensors = {
+            "latents": made.latents[:count].contiguous(),
+            "prompt_embeds": made.embeds[: max(embed_rows) + 1].contiguous(),
+        }
+        latents = store.write_media(save(tensors), ".safetensors")
+        media = [latents]
+        rows = []
+        for row, job in enumerate(self.jobs):
+            video = store.write_media(encode_mp4(made.frames[row], how.fps, how.video), ".mp4")
+            media.append(video)
+            rows.append(
+                Clip(
+                    clip_id=clip_id(
+                        self.policy.policy_id,
+                        job.prompt.text,
+                        job.seed,
+                        self.question["sampling"],
+                        how.batch_size,
+                    ),
+                    prompt_id=job.prompt.prompt_id,
+                    prompt=job.prompt.text,
+                    category=job.prompt.category,
+                    split=job.prompt.split,
+                    policy_id=self.policy.policy_id,
+                    seed=job.seed,
+                    width=how.sample.width,
+                    height=how.sample.height,
+                    frames=how.sample.frames,
+                    fps=float(how.fps),
+                    sampler=sampler,
+                    steps=how.sample.steps,
+                    guidance=how.sample.guidance,
+                    batch_size=how.batch_size,
+                    row_in_batch=row,
+                    video_path=video.path,
+                    video_sha256=video.sha256,
+                    codec=how.video.describe(),
+                    latent_path=latents.path,
+                    latent_row=row,
+                    embed_row=embed_rows[row],
+                    device_kind=_device_kind(how.model.device),
+                    code_version=_code_version(),
+                )
+            )
+        return rows, media
+
+
+def shards(
+    how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob], what: str = "clips"
+) -> list[GenerateShard]:
+    """`jobs` in their order, cut into shards of `batch_size`."""
+    size = how.batch_size
+    return [
+        GenerateShard(
+            how,
+            policy,
+            tuple(jobs[start : start + size]),
+            f"{what} {start + 1}-{min(start + size, len(jobs))} of {len(jobs)}",
+        )
+        for start in range(0, len(jobs), size)
+    ]
+
+
+def units(context: RoundContext) -> list[GenerateShard]:
+    """The training clips of the round."""
+    return shards(context.generation, context.policy, context.jobs)
+
+
+def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
+    """Stage 1: every training clip."""
+    yield units(context)
+
+
+def _device_kind(device: str) -> str:
+    import torch
+
+    from rewards.loading import resolve_device
+
+    kind = resolve_device(device)
+    return f"cuda {torch.cuda.get_device_name(kind)}" if kind.startswith("cuda") else kind
+
+
+def _code_version() -> str:
+    libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers"))
+    return f"generate {questions.VERSIONS[STAGE]}, {libraries}"

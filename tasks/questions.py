@@ -1,0 +1,116 @@
+"""Questions: everything that decides a unit's answer, and so its key.
+
+A question holds settings that matter and digests of inputs: never a path of this machine, a device, a number
+of workers, a time. A change of meaning or of results for the same question raises the stage's version, which
+makes old answers answers to another question.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from data.records import Prompt
+from models.settings import FinetuneSettings, GateSettings, ModelSettings
+from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef
+
+VERSIONS: Final[Mapping[str, int]] = {"generate": 1, "score": 1, "curate": 1, "finetune": 1, "evaluate": 1}
+
+# How a training run is cut into pieces of work changes no result beyond rounding, and none on one machine.
+_COSTS_ONLY: Final = ("micro_batch", "gradient_checkpointing", "checkpoint_every")
+
+Question = dict[str, Any]
+
+
+def sampling(how: Generation) -> dict[str, Any]:
+    """Every setting that changes a clip's pixels, as a clip's identity names them."""
+    return {
+        "family": how.model.family,
+        "dtype": how.model.dtype,
+        "fps": how.fps,
+        "video": dataclasses.asdict(how.video),
+        **dataclasses.asdict(how.sample),
+    }
+
+
+def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Question:
+    """The clips of one shard: the prompts as rows, and (row of the prompt, seed) a clip, in batch order."""
+    prompts = list(dict.fromkeys(job.prompt for job in jobs))
+    return {
+        "stage": "generate",
+        "version": VERSIONS["generate"],
+        "policy": policy.policy_id,
+        "sampling": sampling(how),
+        "batch_size": how.batch_size,
+        "prompts": [_plain(prompt) for prompt in prompts],
+        "clips": [[prompts.index(job.prompt), job.seed] for job in jobs],
+    }
+
+
+def score(reward: RewardRef, clips_digest: str) -> Question:
+    """One reward's judgement of the clips of one shard."""
+    return {
+        "stage": "score",
+        "version": VERSIONS["score"],
+        "reward": reward.name,
+        "reward_version": reward.version,
+        "clips": clips_digest,
+    }
+
+
+def curate(settings: Any, feedback: RewardRef, clips: Sequence[str], scores: Sequence[str]) -> Question:
+    """What is worth learning from, by the scores of one reward; `clips` and `scores` are manifest digests."""
+    return {
+        "stage": "curate",
+        "version": VERSIONS["curate"],
+        "settings": dataclasses.asdict(settings),
+        "reward": feedback.name,
+        "reward_version": feedback.version,
+        "clips": list(clips),
+        "scores": list(scores),
+    }
+
+
+def finetune(
+    model: ModelSettings, settings: FinetuneSettings, policy: PolicyRef, curation: str, clips: Sequence[str]
+) -> Question:
+    """An adapter learned from one curation; `curation` and `clips` are manifest digests."""
+    chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _COSTS_ONLY}
+    return {
+        "stage": "finetune",
+        "version": VERSIONS["finetune"],
+        "policy": policy.policy_id,
+        "dtype": model.dtype,
+        "settings": chosen | {"targets": list(settings.targets)},
+        "curation": curation,
+        "clips": list(clips),
+    }
+
+
+def evaluate(
+    before: PolicyRef,
+    after: PolicyRef | None,
+    settings: EvaluateSettings,
+    gate: GateSettings,
+    seed: int,
+    inputs: Sequence[Sequence[Any]],
+) -> Question:
+    """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set."""
+    return {
+        "stage": "evaluate",
+        "version": VERSIONS["evaluate"],
+        "before": before.policy_id,
+        "after": after.policy_id if after else None,
+        "metric": settings.metric.name,
+        "metric_version": settings.metric.version,
+        "guards": list(settings.guards),
+        "primary": settings.primary,
+        "gate": dataclasses.asdict(gate),
+        "seed": seed,
+        "inputs": [list(one) for one in inputs],
+    }
+
+
+def _plain(prompt: Prompt) -> list[str]:
+    return [prompt.prompt_id, prompt.text, prompt.category, prompt.template, prompt.split, prompt.source]

@@ -1,0 +1,104 @@
+"""Rounds: the folder of a round, its summary (a contract with scripts), and the champion's crown."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from data import champion
+from data.keys import digest
+from tasks import evaluate, finetune
+from tasks.context import RoundContext
+from tasks.stages import STAGES
+from tasks.units import StageResult
+
+SUMMARY: Final = "summary.json"
+RECIPE: Final = "recipe.json"
+# A guard's finding as summary.json shows it: the contract's three fields, and why where there is a why.
+_GUARD: Final = ("before", "after", "ok")
+_PRIMARY: Final = ("metric", "before", "after", "delta", "ci_low", "ci_high", "n")
+
+
+def new_round_id() -> str:
+    """UTC time and a short digest, so that ids sort by time and no two runs share one."""
+    now = datetime.now(UTC)
+    return f"{now:%Y%m%dT%H%M%S}-{digest([now.isoformat(), os.getpid(), secrets.token_hex(8)])[:8]}"
+
+
+def finish(context: RoundContext, results: Mapping[str, StageResult]) -> dict[str, Any]:
+    """Crown the candidate if the gate says so, write the summary, and return it.
+
+    Raises:
+        BadInput, StageFailed: the evaluation is not in the store.
+        StoreError: the store cannot be written.
+    """
+    found = evaluate.findings(context)
+    candidate = finetune.candidate(context)
+    if found["promoted"]:
+        assert candidate is not None
+        champion.promote(context.store, candidate.policy_id, context.run_id)
+    summary = _summary(context, results, found, candidate.policy_id if candidate else None)
+    _write(context, summary)
+    return summary
+
+
+def give_up(
+    context: RoundContext, results: Mapping[str, StageResult], stage: str, error: BaseException
+) -> None:
+    """Write the summary of a round that ended early: what was done, and why it did not go on."""
+    reason = f"stage {stage} did not finish: {' '.join(str(error).split()) or type(error).__name__}"
+    unmeasured = evaluate.nothing_learned(context.evaluate, reason)
+    failed = {stage: StageResult(stage, "", shards=1, failed=1)}
+    _write(context, _summary(context, {**results, **failed}, unmeasured | {"verdict": reason}, None))
+
+
+def _summary(
+    context: RoundContext, results: Mapping[str, StageResult], found: Mapping[str, Any], after: str | None
+) -> dict[str, Any]:
+    primary = {name: found["primary"][name] for name in _PRIMARY}
+    if found["primary"].get("reason"):
+        primary["reason"] = found["primary"]["reason"]
+    return {
+        "round": context.run_id,
+        "recipe": context.recipe,
+        "recipe_name": context.name,
+        "feedback": context.recipe["feedback"],
+        "objective": context.finetune.objective,
+        "policy_before": context.policy.policy_id,
+        "policy_after": after,
+        "primary": primary,
+        "categories": found["categories"],
+        "also": found["also"],
+        "guards": {
+            name: {field: guard[field] for field in _GUARD} | _why(guard)
+            for name, guard in found["guards"].items()
+        },
+        "stages": {stage: _stage(results.get(stage)) for stage in STAGES},
+        "verdict": found["verdict"],
+        "promoted": found["promoted"],
+    }
+
+
+def _why(guard: Mapping[str, Any]) -> dict[str, str]:
+    return {"reason": guard["reason"]} if guard.get("reason") else {}
+
+
+def _stage(result: StageResult | None) -> dict[str, Any]:
+    facts = asdict(result or StageResult("", ""))
+    return {
+        "key": facts["key"] or None,
+        "seconds": round(facts["seconds"], 3),
+        "shards": facts["shards"],
+        "cached_shards": facts["cached_shards"],
+        "failed": facts["failed"],
+    }
+
+
+def _write(context: RoundContext, summary: Mapping[str, Any]) -> None:
+    text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    context.store.write_file(f"rounds/{context.run_id}/{SUMMARY}", text.encode())

@@ -1,0 +1,277 @@
+"""Units of work: what they are, when they count as done, and how a stage works through them."""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from data.errors import BadInput, StageFailed, VidloopError
+from data.keys import digest
+from data.store import Store
+
+log = logging.getLogger("vidloop.tasks")
+
+RETRIES = 3
+# A stage whose units keep failing is stopped: what is done is kept, and the rest would most likely fail too.
+FAILURES_ALLOWED = 3
+# What `Store.verify` says of a question that has no answer yet.
+NOT_THERE = "no manifest"
+
+
+class Unit(Protocol):
+    """One resumable piece of a stage. Plain data, so that it could be sent to another process."""
+
+    @property
+    def task(self) -> str:
+        """Kind of unit, for example "generate-shard": the name of its Prefect task."""
+
+    @property
+    def label(self) -> str:
+        """What a person calls this unit, for example "clips 1-16 of 960"."""
+
+    @property
+    def questions(self) -> tuple[dict[str, Any], ...]:
+        """The questions it answers; their digests are its keys."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the manifests that this unit commits."""
+
+    def run(self) -> None:
+        """Compute what is missing and commit it. Raises what went wrong."""
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage did, in the form that `summary.json` shows."""
+
+    stage: str
+    key: str
+    seconds: float = 0.0
+    shards: int = 0
+    cached_shards: int = 0
+    failed: int = 0
+
+    def plus(self, other: StageResult) -> StageResult:
+        """Both together, under this one's name and key."""
+        return replace(
+            self,
+            seconds=self.seconds + other.seconds,
+            shards=self.shards + other.shards,
+            cached_shards=self.cached_shards + other.cached_shards,
+            failed=self.failed + other.failed,
+        )
+
+
+# Told (steps done, steps in all) by a unit that is one long computation. The runner sets it around each unit.
+_steps: ContextVar[Callable[[int, int], None] | None] = ContextVar("steps", default=None)
+
+
+def report_steps(done: int, total: int) -> None:
+    """Say how far the running unit is; does nothing when nobody listens."""
+    told = _steps.get()
+    if told is not None:
+        told(done, total)
+
+
+class Listener(Protocol):
+    """Whoever wants to see the work go by: the terminal, a log."""
+
+    def begins(self, stage: str, task: str, total: int) -> None:
+        """A list of units of one kind begins."""
+
+    def unit(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
+        """A unit is done."""
+
+    def steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
+        """A unit that is one long computation got so far."""
+
+    def ends(self, stage: str, task: str) -> None:
+        """The list is done, or was given up."""
+
+
+class Silent:
+    """A listener for whom no news is good news."""
+
+    def begins(self, stage: str, task: str, total: int) -> None:
+        """Say nothing."""
+
+    def unit(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
+        """Say nothing."""
+
+    def steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
+        """Say nothing."""
+
+    def ends(self, stage: str, task: str) -> None:
+        """Say nothing."""
+
+
+def unit_key(unit: Unit) -> str:
+    """One key for the whole unit, whatever the number of its manifests."""
+    return unit.keys[0] if len(unit.keys) == 1 else digest(list(unit.keys))
+
+
+def stage_key(units: Sequence[Unit]) -> str:
+    """One key for a list of units: what `summary.json` calls the stage's key."""
+    return unit_key(units[0]) if len(units) == 1 else digest([unit_key(unit) for unit in units])
+
+
+def is_whole(store: Store, unit: Unit) -> bool:
+    """Whether every manifest of `unit` is in the store with the bytes it promises.
+
+    A manifest that does not verify is dropped, and said so: its unit will be computed again, and no other.
+    """
+    whole = True
+    for key in unit.keys:
+        reason = store.verify(key, "hash")
+        if reason is None:
+            continue
+        whole = False
+        if reason != NOT_THERE:
+            log.warning("%s (%s) does not verify and is computed again: %s", unit.label, key[:12], reason)
+            store.discard(key)
+    return whole
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed a moment later: connections, time-outs, 429 and 503."""
+    if isinstance(error, VidloopError):
+        return False
+    status = getattr(error, "code", None) or getattr(getattr(error, "response", None), "status_code", None)
+    return isinstance(error, ConnectionError | TimeoutError) or status in (429, 503)
+
+
+def retry_delay(attempt: int, base: float = 2.0) -> float:
+    """Seconds before attempt number `attempt` (from 1): doubling, with half of it left to chance."""
+    return base * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311  (spreads load, hides nothing)
+
+
+def run_with_retries(unit: Unit, sleep: Callable[[float], object] = time.sleep) -> None:
+    """`unit.run()`, again up to `RETRIES` times when what failed is transient."""
+    for attempt in range(1, RETRIES + 2):
+        try:
+            return unit.run()
+        except Exception as error:
+            if attempt > RETRIES or not is_transient(error):
+                raise
+            log.warning("%s: %s; attempt %d of %d follows", unit.label, error, attempt + 1, RETRIES + 1)
+            sleep(retry_delay(attempt))
+
+
+@dataclass
+class Failures:
+    """What went wrong in a stage, collected so that the rest can finish, but for `FAILURES_ALLOWED`."""
+
+    stage: str
+    found: list[tuple[Unit, BaseException]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, unit: Unit, error: BaseException) -> None:
+        """Note that `unit` failed with `error`."""
+        with self._lock:
+            self.found.append((unit, error))
+        if not isinstance(error, BadInput):
+            log.error("%s failed: %s: %s", unit.label, type(error).__name__, error)
+
+    @property
+    def enough(self) -> bool:
+        """Whether the units not yet begun should stay so."""
+        return len(self.found) >= FAILURES_ALLOWED or any(
+            isinstance(error, BadInput) for _, error in self.found
+        )
+
+    def raise_if_any(self, total: int) -> None:
+        """Raise the error the stage ends with, if a unit failed."""
+        if not self.found:
+            return
+        for _, error in self.found:
+            if isinstance(error, BadInput):
+                raise error
+        unit, error = self.found[0]
+        reason = str(error) if isinstance(error, VidloopError) else f"{type(error).__name__}: {error}"
+        raise StageFailed(
+            self.stage,
+            f"stage {self.stage}: {len(self.found)} of {total} units failed. First: {unit.label}: {reason}. "
+            "What was finished is kept; the same command continues from there",
+        ) from error
+
+
+def execute_plainly(unit: Unit, whole: bool) -> None:
+    """Run `unit` here and now, unless it is `whole`."""
+    if not whole:
+        run_with_retries(unit)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Works through the units of a stage, one after the other or in `workers` threads.
+
+    Attributes:
+        workers: units computed at the same time.
+        listener: told of every unit.
+        execute: computes one unit, or nothing where it is whole; `tasks.prefect_runner` has the other one.
+    """
+
+    workers: int = 1
+    listener: Listener = field(default_factory=Silent)
+    execute: Callable[[Unit, bool], None] = execute_plainly
+
+    def __call__(self, store: Store, stage: str, units: Sequence[Unit]) -> StageResult:
+        """Have every unit's answer in the store.
+
+        Raises:
+            StageFailed: units failed after their retries; everything that succeeded is kept.
+            BadInput: a unit found that what it was given is wrong, or the store cannot be written.
+        """
+        begun = time.monotonic()
+        failures = Failures(stage)
+        self.listener.begins(stage, units[0].task, len(units))
+        try:
+            known = [(unit, is_whole(store, unit)) for unit in units]
+            if self.workers == 1 or len(units) == 1:
+                # In this thread, so that Ctrl-C stops a unit at once.
+                for unit, whole in known:
+                    self._run(stage, unit, whole, failures)
+            else:
+                self._run_in_threads(stage, known, failures)
+        finally:
+            self.listener.ends(stage, units[0].task)
+        failures.raise_if_any(len(units))
+        cached = sum(whole for _, whole in known)
+        return StageResult(stage, stage_key(units), time.monotonic() - begun, len(units), cached)
+
+    def _run(self, stage: str, unit: Unit, whole: bool, failures: Failures) -> None:
+        if failures.enough:
+            return
+        begun = time.monotonic()
+        listening = _steps.set(lambda done, total: self.listener.steps(stage, unit, done, total))
+        try:
+            self.execute(unit, whole)
+        except Exception as error:
+            failures.add(unit, error)
+        else:
+            self.listener.unit(stage, unit, whole, time.monotonic() - begun)
+        finally:
+            _steps.reset(listening)
+
+    def _run_in_threads(self, stage: str, known: Sequence[tuple[Unit, bool]], failures: Failures) -> None:
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix=stage)
+        try:
+            futures = [
+                # Each in a copy of this thread's context: by it Prefect knows the flow run of a task.
+                pool.submit(contextvars.copy_context().run, self._run, stage, unit, whole, failures)
+                for unit, whole in known
+            ]
+            for future in futures:
+                future.result()
+        finally:
+            # After Ctrl-C: what runs may finish its shard, nothing new begins.
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.prefect_server import Server
+from tests.tiny_round import ROOT, Ended, Tiny, cached, committed, play, summaries
+
+TASKS = 3 + 3 + 1 + 1 + (2 + 2 + 1)
+
+
+def newest_round(server: Server) -> str:
+    return [run["id"] for run in server.flow_runs() if run["parent_task_run_id"] is None][-1]
+
+
+def test_round_on_a_server(
+    tiny: Tiny, vidloop: Callable[..., Ended], prefect_server: Server, tmp_path: Path
+) -> None:
+    """One story, because every step needs the one before: play, play again, lose a shard, deploy."""
+    ended = vidloop("round", *tiny.args(), **prefect_server.environment)
+    assert ended.code == 0, ended.err
+    assert "Not promoted" in ended.out
+    first = newest_round(prefect_server)
+    names = {run["name"] for run in prefect_server.flow_runs()}
+    assert names == {"tiny dpo-anchor seed 0"}
+    flows = {flow["id"]: flow["name"] for flow in prefect_server.ask("/flows/filter")}
+    stages = [flows[run["flow_id"]] for run in prefect_server.flow_runs(first)]
+    assert stages == [
+        "generate-videos",
+        "score-with-rewards",
+        "curate-dataset",
+        "offline-rl-finetune",
+        "evaluate",
+    ]
+    assert prefect_server.task_states(first, TASKS) == {"Completed": TASKS}
+
+    # Without Prefect, the very same work.
+    plain = tiny.at(tmp_path / "plain")
+    play(plain)
+    assert committed(plain.store) == committed(tiny.store)
+
+    assert vidloop("round", *tiny.args(), **prefect_server.environment).code == 0
+    assert prefect_server.task_states(newest_round(prefect_server), TASKS) == {"Cached": TASKS}
+
+    before = committed(tiny.store)
+    sorted((tiny.store / "manifests" / "score").iterdir())[0].unlink()
+    assert vidloop("round", *tiny.args(), **prefect_server.environment).code == 0
+    states = prefect_server.task_states(newest_round(prefect_server), TASKS)
+    assert states == {"Cached": TASKS - 1, "Completed": 1}
+    assert committed(tiny.store) == before
+    assert cached(summaries(tiny.store)[-1])["generate"] == (3, 3)
+
+    # Results are references as JSON, beside the store they belong to.
+    for record in (tiny.store / "prefect-results").iterdir():
+        assert json.loads(record.read_text())["metadata"]["serializer"]["type"] == "json"
+    assert not list((tiny.store / "prefect-results").glob("*.pkl"))
+
+
+def test_every_stage_can_be_called_alone_with_an_error_that_says_what_is_missing(
+    tiny: Tiny, vidloop: Callable[..., Ended], prefect_server: Server
+) -> None:
+    ended = vidloop("generate", *tiny.args(), **prefect_server.environment)
+    assert ended.code == 0, ended.err
+    ended = vidloop("curate", *tiny.args(), **prefect_server.environment)
+    assert ended.code == 2
+    assert "the score stage of this recipe is not whole" in ended.err
+    assert "Traceback" not in ended.err + ended.out
+
+
+def test_deploy(prefect_server: Server) -> None:
+    created = prefect_server.command("work-pool", "create", "vidloop", "--type", "process")
+    assert created.returncode == 0, created.stderr
+    done = prefect_server.command("deploy", "--all", cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    deployments = {one["name"]: one for one in prefect_server.ask("/deployments/filter")}
+    assert deployments.keys() == {"round", "generate", "score", "curate", "finetune", "evaluate"}
+    form = deployments["round"]["parameter_openapi_schema"]["properties"]
+    assert form["recipe"]["description"].startswith("A YAML file")
+    assert form["from_stage"]["enum"] == ["generate", "score", "curate", "finetune", "evaluate"]

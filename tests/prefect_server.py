@@ -1,0 +1,91 @@
+"""A real Prefect server on SQLite, one a session."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import prefect_settings
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where the server is, and the environment of its clients."""
+
+    url: str
+    environment: dict[str, str]
+
+    def ask(self, path: str, **body: Any) -> Any:
+        request = urllib.request.Request(
+            f"{self.url}{path}", json.dumps(body).encode(), {"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def flow_runs(self, parent: str | None = None) -> list[dict[str, Any]]:
+        """Flow runs, oldest first; all, or the subflows of one."""
+        body: dict[str, Any] = {"sort": "EXPECTED_START_TIME_ASC", "limit": 200}
+        if parent:
+            body["flow_runs"] = {"parent_flow_run_id": {"any_": [parent]}}
+        return self.ask("/flow_runs/filter", **body)
+
+    def task_states(self, parent: str, expected: int) -> Counter[str]:
+        """State names of the tasks in the subflows of a run. Rows are written late: wait for as many as expected."""
+        children = [run["id"] for run in self.flow_runs(parent)]
+        runs: list[dict[str, Any]] = []
+        for _ in range(600):
+            runs = self.ask("/task_runs/filter", flow_runs={"id": {"any_": children}}, limit=200)
+            settled = [run for run in runs if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
+            if len(settled) >= expected:
+                break
+            time.sleep(0.2)
+        return Counter(run["state_name"] for run in runs)
+
+    def command(self, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Run the `prefect` command against this server."""
+        return subprocess.run(
+            [sys.executable, "-m", "prefect", "--no-prompt", *args],
+            env={**os.environ, **self.environment}, cwd=cwd, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    home = tmp_path_factory.mktemp("prefect")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/api"
+    environment = {
+        **prefect_settings.DEFAULTS, **prefect_settings.ALWAYS, "PREFECT_HOME": str(home), "PREFECT_API_URL": url,
+        "PYTHONPATH": os.getcwd(),
+    }  # fmt: skip
+    with open(home / "server.log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
+            env={**os.environ, **environment}, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        for _ in range(1200):
+            try:
+                urllib.request.urlopen(f"{url}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, (home / "server.log").read_text()
+                time.sleep(0.1)
+        yield Server(url, environment)
+    finally:
+        process.terminate()
+        process.wait(60)
