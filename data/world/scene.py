@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ def sample_scene(
         raise BadInput(f"{violation!r} does not apply to {template!r}; one of: {', '.join(entry.violations)}")
     if frames < 2:
         raise BadInput(f"a clip needs at least 2 frames, not {frames}")
-    draft = Draft(subjects, rng, violation, np.linspace(0.0, 1.0, frames))
+    draft = Draft(subjects, rng, violation, _times(frames))
     MOTIONS[template](draft)
     layers = len(draft.layers) + (violation == "duplicates")
     place = np.empty((4, layers, frames), np.float32)
@@ -130,6 +131,13 @@ def sample_scene(
         _break(draft, violation, place, look, visible)
     x, y, rx, ry = place
     return Scene(template, tuple(subjects), violation, x, y, rx, ry, visible, look[0], look[1])
+
+
+@cache
+def _times(frames: int) -> laws.Array:
+    times = np.linspace(0.0, 1.0, frames)
+    times.flags.writeable = False  # shared by all scenes
+    return times
 
 
 def random_subjects(template: str, rng: np.random.Generator) -> tuple[Subject, ...]:

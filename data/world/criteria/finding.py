@@ -11,7 +11,7 @@ from data.world.catalog import FLOOR
 from data.world.fits import reaches, within
 from data.world.sight import Floats, Track
 
-AWAY = 0.04  # how far from its law a subject may be found, in stage sides: 2.5 pixels of 64
+AWAY = 0.05  # how far from its law a subject may be found, in stage sides: 3.2 pixels of 64
 BENT = 0.14  # the same for strains (natural logarithm of a proportion)
 FEWEST = 4  # frames in which a subject must be seen for anything to be fitted
 

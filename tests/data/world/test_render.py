@@ -31,12 +31,13 @@ def test_the_same_seed_gives_the_same_pixels_alone_and_in_a_batch(scenes):
 
 def test_chunks_do_not_show(scenes):
     """At 256 x 256 only a few clips fit a chunk."""
-    many = scenes[:8]
+    many = scenes[:5]
     assert torch.equal(render(many, 256), torch.cat([render([s], 256) for s in many]))
 
 
 def test_the_picture_is_the_same_at_every_size(scenes):
-    small, large = render(scenes, 64).float(), render(scenes, 256).float()
+    some = scenes[::2]
+    small, large = render(some, 64).float(), render(some, 256).float()
     shrunk = large.unflatten(2, (64, 4)).unflatten(4, (64, 4)).mean(dim=(3, 5))
     assert (small - shrunk).abs().mean() < 0.3
     assert ((small - shrunk).abs() > 24).float().mean() < 0.001
