@@ -17,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 
 BIN := $(VENV)/bin
 # Threads are set here and nowhere guessed. Results are reproduced byte for byte at the same thread count.
-ROUND_THREADS := $(or $(OMP_NUM_THREADS),2)
+ROUND_THREADS := $(or $(OMP_NUM_THREADS),1)
 TEST_THREADS := $(or $(OMP_NUM_THREADS),1)
 # Some images forbid Python to keep compiled modules; then every start compiles PyTorch and Prefect again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -31,7 +31,7 @@ help:  ## this text
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-10s %s\n", $$1, $$2}'
 	@echo
 	@echo "  ARGS=\"...\" is passed on: make round ARGS=\"--dry-run\", make test ARGS=\"-k store\"."
-	@echo "  OMP_NUM_THREADS=N sets the threads (default: 2 for a round, 1 for tests)."
+	@echo "  OMP_NUM_THREADS=N sets the threads (default: 1; recipes/mini.yaml puts two workers side by side)."
 
 setup: $(VENV)/.vidloop  ## install into .venv what vidloop needs (the other targets do it too)
 

@@ -161,7 +161,7 @@ class FlowPart(Part):
         default="", title="Weights", description="torchvision's name of them, for an architecture."
     )
     stride: int = Field(
-        default=4, ge=1, le=64, title="Stride", description="Frames between the two images of a pair."
+        default=2, ge=1, le=64, title="Stride", description="Frames between the two images of a pair."
     )
     pairs: int = Field(
         default=3, ge=1, le=256, title="Pairs", description="Measured a clip, evenly spread over it."

@@ -45,6 +45,7 @@ class FinetuneUnit:
     clip_keys: tuple[str, ...]
     clip_digests: tuple[str, ...]
     label: str
+    threads: int = 1  # share the micro-batches of a step; no part of the question: the sums keep their order
     task: str = "finetune-policy"
 
     @cached_property
@@ -124,6 +125,7 @@ class FinetuneUnit:
             store.scratch(self.keys[0]),
             lambda entry: report_steps(int(entry["step"]) + 1, self.settings.steps),
             start=start,
+            threads=self.threads,
         )
         targets = sorted(read(result.adapter).spec.targets)
         return result.adapter, result.curve, result.diagnostics | {"targets": targets}
@@ -160,6 +162,8 @@ def unit(context: RoundContext) -> FinetuneUnit:
         curated.clip_keys,
         curated.clip_digests,
         f"{context.finetune.steps} steps of {context.finetune.objective}",
+        # Without a stated micro-batch the threads would decide how a batch is cut, and so its rounding.
+        threads=context.workers if context.finetune.micro_batch else 1,
     )
 
 
