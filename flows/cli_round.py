@@ -71,15 +71,15 @@ def round_command(
 
         plain_round(context, from_stage)
         return None
-    _prepare_prefect()
-    from flows.round import StageName, round_flow
+    with _prefect(context):
+        from flows.round import StageName, round_flow
 
-    round_flow(
-        recipe=frozen_recipe(context),
-        store=context.generation.root,
-        from_stage=cast(StageName, from_stage or "generate"),
-        run=context.run_id,
-    )
+        round_flow(
+            recipe=frozen_recipe(context),
+            store=context.generation.root,
+            from_stage=cast(StageName, from_stage or "generate"),
+            run=context.run_id,
+        )
     return None
 
 
@@ -102,10 +102,10 @@ def _stage_command(stage: str, text: str) -> None:
 
             plain_stage(stage, context)
             return
-        _prepare_prefect()
-        from flows.round import FLOWS
+        with _prefect(context):
+            from flows.round import FLOWS
 
-        FLOWS[stage](recipe=frozen_recipe(context), store=context.generation.root, run=context.run_id)
+            FLOWS[stage](recipe=frozen_recipe(context), store=context.generation.root, run=context.run_id)
 
 
 _stage_command("generate", "Stage 1 alone: clips from the policy.")
@@ -183,7 +183,24 @@ def _to_look_at(recipe: str, store: str, set_: list[str]) -> Iterator[RoundConte
         yield open_round(read, Store.open(folder, create=True), "plan")
 
 
-def _prepare_prefect() -> None:
+@contextmanager
+def _prefect(context: RoundContext) -> Iterator[None]:
+    """Prefect as vidloop needs it: set, with a server to talk to (a temporary one where none is named)."""
     from flows import prefect_settings
 
     prefect_settings.apply()
+    named = prefect_settings.named_server()
+    if named is not None:
+        prefect_settings.check_server(named)
+        yield
+        return
+    from flows.temporary_server import TemporaryServer
+
+    server = TemporaryServer(context.store.path(f"runs/{context.run_id}.prefect.log"))
+    server.start()
+    # Both take seconds: at the same time, on two cores.
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    server.wait()
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        yield

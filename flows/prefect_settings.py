@@ -6,7 +6,12 @@ What the caller has set in the environment wins, except that nothing is pickled 
 from __future__ import annotations
 
 import os
+import socket
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from data.errors import BadInput
 
 # Facts behind the values are in docs/prefect.md.
 DEFAULTS = {
@@ -34,3 +39,28 @@ def apply() -> None:
     if changes and "prefect" in sys.modules:
         raise RuntimeError(f"Prefect was imported before it was set ({', '.join(changes)})")
     os.environ.update(changes)
+
+
+def named_server() -> str | None:
+    """The server's API that the environment, or one of Prefect's own files, says to use."""
+    if os.environ.get("PREFECT_API_URL"):
+        return os.environ["PREFECT_API_URL"]
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    if not any(path.exists() for path in (home / "profiles.toml", Path("prefect.toml"), Path(".env"))):
+        return None
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.url
+
+
+def check_server(url: str) -> None:
+    """Raise BadInput if nothing answers at `url`. Any answer will do: what it means is for Prefect to say."""
+    place = urlsplit(url)
+    port = place.port or (443 if place.scheme == "https" else 80)
+    try:
+        socket.create_connection((place.hostname or "", port), timeout=10).close()
+    except OSError as error:
+        raise BadInput(
+            f"no Prefect server answers at {url} ({error}): start it with `prefect server start`, unset "
+            "PREFECT_API_URL to use a temporary one, or give --plain to do without Prefect"
+        ) from error

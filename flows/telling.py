@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -18,6 +19,9 @@ def introduction(context: RoundContext) -> list[str]:
     how, train, policy = context.generation, context.finetune, context.policy
     clips, prompts = len(context.jobs), len({job.prompt.prompt_id for job in context.jobs})
     batches = -(-clips // how.batch_size)
+    each = Counter(job.prompt.prompt_id for job in context.jobs).values()
+    # Half good and half bad makes the most pairs of a prompt.
+    pairs = sum(min(context.curate.pairs_per_prompt, (n // 2) * (n - n // 2)) for n in each)
     size = f"{how.sample.width}x{how.sample.height}, {how.sample.frames} frames, {how.sample.steps} steps"
     units = "pairs" if train.pairwise else "clips"
     compared = ", ".join(
@@ -30,8 +34,7 @@ def introduction(context: RoundContext) -> list[str]:
         f"{'an adapter over' if policy.adapter_path else 'the base model'} {_short(how.model.path)}",
         f"    generate  {clips} clips of {prompts} prompts, {batches} batches of {how.batch_size} ({size})",
         f"    score     {', '.join(reward.name for reward in context.rewards)}",
-        f"    curate    by {context.feedback.name}, {context.curate.kind}, "
-        f"at most {prompts * context.curate.pairs_per_prompt} pairs",
+        f"    curate    by {context.feedback.name}, {context.curate.kind}, at most {pairs} pairs",
         f"    finetune  {train.objective}, {train.steps} steps of {train.batch_size} {units}, "
         f"LoRA of rank {train.rank}",
         f"    evaluate  {context.evaluate.metric.name}, before and after: {compared}",

@@ -146,14 +146,14 @@ class Ended:
 def vidloop() -> Callable[..., Ended]:
     """Run the command line in a process of its own."""
 
-    def run(*args: str | Path, cwd: Path | None = None, **environment: str) -> Ended:
+    def run(*args: str | Path, cwd: Path | None = None, limit_s: float = 600, **environment: str) -> Ended:
         done = subprocess.run(
             [sys.executable, "-m", "flows", *map(str, args)],
             cwd=cwd or ROOT,
             env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "random", **environment},
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=limit_s,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
 

@@ -3,8 +3,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
-from tests.tiny_round import ROOT
+from tests.tiny_round import ROOT, Ended, Tiny
 
 
 def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,3 +40,13 @@ def test_too_late_is_an_error_and_not_silence() -> None:
     done = in_a_process(code)
     assert done.returncode != 0
     assert "Prefect was imported before it was set" in done.stderr
+
+
+def test_a_server_that_does_not_answer_is_said_before_any_work(
+    tiny: Tiny, vidloop: Callable[..., Ended]
+) -> None:
+    ended = vidloop("round", *tiny.args(), PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert ended.code == 2
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in ended.err
+    assert "Traceback" not in ended.err
+    assert not (tiny.store / "manifests").exists()

@@ -1,0 +1,46 @@
+"""The shipped recipe, as a newcomer runs it: the miniature obeys physics more often after one round than before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data import champion
+from data.store import Store
+from tests.tiny_round import Ended, cached, summaries
+
+
+@pytest.mark.slow
+def test_one_round_of_the_miniature_improves_it(tmp_path: Path, vidloop: Callable[..., Ended]) -> None:
+    store = tmp_path / "store"
+    ended = vidloop("round", "--store", store, limit_s=3000)
+    assert ended.code == 0, ended.err
+    summary = summaries(store)[0]
+    primary = summary["primary"]
+    assert primary["n"] >= 400
+    assert primary["ci_low"] > 0
+    assert primary["delta"] >= 0.08
+    assert all(guard["ok"] for guard in summary["guards"].values())
+    assert summary["promoted"] is True
+    assert champion.read(Store.open(store)).policy_id == summary["policy_after"]
+    assert f"{primary['before']:.3f} to {primary['after']:.3f}" in ended.out
+    assert (store / "rounds" / summary["round"] / "report.html").stat().st_size < 15e6
+
+    # Again: nothing is left to compute, and the verdict stands.
+    ended = vidloop("round", "--plain", "--store", store)
+    assert ended.code == 0, ended.err
+    again = summaries(store)[1]
+    assert all(found == all_ for found, all_ in cached(again).values())
+    assert again["primary"] == primary
+
+    # Clips and scores serve another objective.
+    more = ["--set", "finetune.objective=sft", "--set", "finetune.steps=2", "--set", "evaluate.clips=16",
+            "--set", "evaluate.also=[]"]  # fmt: skip
+    ended = vidloop("round", "--plain", "--store", store, *more)
+    assert ended.code == 0, ended.err
+    found = cached(summaries(store)[2])
+    assert found["generate"][0] == found["generate"][1]
+    assert found["score"][0] == found["score"][1]
+    assert found["finetune"] == (0, 1)
