@@ -24,9 +24,9 @@ from models.mini.architecture import MAX_WORDS
 class DenoiserSettings:
     """How the transformer is trained. Training ends after `seconds` or `steps`, whichever comes first."""
 
-    seconds: float = 300.0
+    seconds: float = 330.0
     steps: int = 1_000_000
-    batch_size: int = 512
+    batch_size: int = 1024
     learning_rate: float = 1.5e-3
     warmup: int = 300
     weight_decay: float = 0.01

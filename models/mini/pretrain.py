@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--scenes", type=int, default=49152)
     parser.add_argument("--vae-scenes", type=int, default=24576)
-    parser.add_argument("--broken-share", type=float, default=0.5, help="share of clips that break one law")
+    parser.add_argument("--broken-share", type=float, default=0.4, help="share of clips that break one law")
     parser.add_argument(
         "--broken", action="append", default=[], metavar="TEMPLATE=SHARE", help="for one template"
     )
@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=DenoiserSettings.batch_size)
     parser.add_argument("--vae-batch-size", type=int, default=VaeSettings.batch_size)
     parser.add_argument("--compile", default="default", choices=["none", "default", "reduce-overhead"])
-    parser.add_argument("--flow-shift", type=float, default=1.0)
+    parser.add_argument("--flow-shift", type=float, default=5.0)
     parser.add_argument("--measure", type=int, default=2000, help="samples that the card's figures rest on")
     return parser.parse_args()
 

@@ -17,8 +17,8 @@ from models.mini.architecture import LATENT_CHANNELS, build_vae
 class VaeSettings:
     """How the VAE is trained. Training ends after `seconds` or `steps`, whichever comes first."""
 
-    decoder_width: int = 24
-    seconds: float = 180.0
+    decoder_width: int = 32
+    seconds: float = 360.0
     steps: int = 1_000_000
     batch_size: int = 128
     learning_rate: float = 3e-3
