@@ -16,6 +16,7 @@ def test_a_local_base_is_its_content_not_its_place(wan_folder: Path, tmp_path: P
     shutil.copytree(wan_folder, copy)
     assert policy.base_id(wan_folder) == policy.base_id(copy)
     (copy / "README.md").write_text("a card changes nothing")
+    (copy / "card.json").write_text("{}")
     assert policy.base_id(wan_folder) == policy.base_id(copy)
 
 
