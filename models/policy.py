@@ -13,8 +13,8 @@ from data.keys import digest, tree_digest
 BASE: Final = "base"
 """What a recipe says for "the base model, without any adapter"."""
 
-# Everything that changes what a model computes: the index, and the weights, configurations and tokenizer files
-# of the parts. Cards and pictures do not, nor does anything else that lies beside the index.
+# Everything that changes what a model computes: the index, and the weights, configurations and tokenizer
+# files of the parts. Cards and pictures do not, nor does anything else that lies beside the index.
 _PARTS: Final = ("model_index.json", "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model")
 
 

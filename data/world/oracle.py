@@ -21,9 +21,9 @@ from data.world.sight import Bools, Sight, Track, look
 
 PASS = 0.5  # a part passes from this grade on
 _MISSING = 0.10  # share of frames that may be wrong: one of 17 passes, two do not
-# How far the area may stray, as the logarithm of its ratio to the usual one. A small generator draws a rigid body
-# with a wavering outline: bad drawing, not bad physics; a body that breaks its law by growing strays by 0.35 and
-# more. Where keeping the area is the law itself, less is forgiven.
+# How far the area may stray, as the logarithm of its ratio to the usual one. A small generator draws a rigid
+# body with a wavering outline: bad drawing, not bad physics; a body that breaks its law by growing strays by
+# 0.33 and more. Where keeping the area is the law itself, less is forgiven.
 _UNSTEADY = 0.27
 _KEPT = 0.2
 _BENT = 0.18  # how far a rigid body's proportions may stray from those at rest, as a strain
@@ -138,7 +138,8 @@ def _shape(track: Track, clear: Bools) -> Finding:
     other = SHAPES[int(np.bincount(best[wrong]).argmax())]
     verb = "is" if wrong.mean() > 0.7 else "becomes"
     frame = int(np.nonzero(clear)[0][wrong.argmax()])
-    return Finding("identity", within(float(wrong.mean()), _MISSHAPEN), f"{track} {verb} a {other} in frame {frame}")
+    reason = f"{track} {verb} a {other} in frame {frame}"
+    return Finding("identity", within(float(wrong.mean()), _MISSHAPEN), reason)
 
 
 def _size(track: Track, clear: Bools, tolerance: float) -> Finding:
