@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from rewards.flow import load_raft, raft_input
+from rewards.flow import raft_input
 from rewards.mini.corpus import augment, flows_of, flying_scenes, frames_of, world_scenes
 from rewards.mini.measure_raft import CLIPS, MEANING, measure_raft
 from rewards.mini.training import Options, Trained, fit, millions, parse, save_half, write_card
@@ -104,14 +104,12 @@ def train(options: Options) -> Trained:
     options.out.mkdir(parents=True, exist_ok=True)
     config = {"architecture": ARCHITECTURE}
     (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    model = load_raft(str(options.start)) if options.start else optical_flow.raft_small()
-    model = model.to(options.device)
+    model = optical_flow.raft_small().to(options.device)
     losses, seconds = fit(model, raft_batches(model, options), options)
     size = save_half(model, options.out / "model.safetensors")
-    origin = f"from the weights of `{options.start.name}`" if options.start else "from scratch"
     trained = Trained(losses, seconds, measure_raft(options.out, options.device, options.measure))
     facts = [
-        f"torchvision `{ARCHITECTURE}`, trained {origin}, for the `flow` reward of the miniature.",
+        f"torchvision `{ARCHITECTURE}`, trained from scratch, for the `flow` reward of the miniature.",
         f"{millions(model):.2f} M parameters, {size / 1e6:.2f} MB of float16; "
         f"trained with {UPDATES} flow updates at {WORKING} px.",
         f"Data: {options.clips} rendered clips, half of them shapes that fly about, half of all templates of "

@@ -38,7 +38,6 @@ class Options:
     measure: int
     out: Path
     command: str
-    start: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ def parse(module: str, argv: list[str] | None, **defaults: float) -> Options:
     parser.add_argument("--clips", type=int, help="clips rendered to train on")
     parser.add_argument("--batch", type=int, help="of a training step")
     parser.add_argument("--lr", type=float, help="learning rate at its peak")
-    parser.add_argument("--start", type=Path, help="folder of weights to train on from (RAFT only)")
     parser.add_argument("--measure", type=int, help="clips to measure the saved files on")
     parser.set_defaults(**defaults)
     given = vars(parser.parse_args(argv))
