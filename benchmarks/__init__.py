@@ -1,0 +1,1 @@
+"""Side-by-side measurements of ours against the plain way; `results/` holds what they printed."""
