@@ -105,7 +105,8 @@ def main() -> None:
     import flows.cli_improve
     import flows.cli_machine
     import flows.cli_round
-    import flows.cli_store  # noqa: F401  (importing a module adds its commands)
+    import flows.cli_store
+    import flows.cli_study  # noqa: F401  (importing a module adds its commands)
 
     signal.signal(signal.SIGTERM, _on_sigterm)
     app()
