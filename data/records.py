@@ -184,7 +184,8 @@ class Studied:
     A cell is a feedback, an objective and a seed. `variant` says what else is varied ("main": nothing;
     "tuning": the objective's own settings), `value` to what. `before` and `after` are means of `metric` over
     the `n` clips of `split`, with the paired interval of their difference; null where nothing was learned,
-    and then `outcome` says why. Of best-of-n, `before` is the mean over all clips that could be chosen.
+    and then `outcome` says why. `promoted` is the gate's verdict. Of best-of-n, `before` is the mean over all
+    clips that could be chosen.
 
     `clips` were generated for training, `labels` of them judged by the feedback, `accepted` and `pairs` kept;
     `steps` of `batch` units (clips, or pairs) were trained on. `noise` is the share of labels taught the
@@ -217,6 +218,7 @@ class Studied:
     pairs: int
     steps: int
     batch: int
+    promoted: bool
     outcome: str
     policy_before: str
     policy_after: str

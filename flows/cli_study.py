@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -84,3 +85,21 @@ def study_command(
         from flows.study import study_flow
 
         study_flow(recipe=recipe, store=str(opened.root), overrides=set_, only=only, max_minutes=max_minutes)
+
+
+@study_app.command("report")
+@answers
+def report_command(
+    recipe: StudyOption = DEFAULT_STUDY,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = NOTHING_SET,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder of study.md and study.json.")] = "docs",
+) -> None:
+    """Write study.md, its plots and study.json from the rows in a store."""
+    from flows.studying.facts import Facts
+    from flows.studying.recipe import load_study
+    from flows.studying.report import write
+
+    study = load_study(recipe, set_)
+    for path in write(study, Facts(Store.open(store), study.name), Path(out)):
+        print(path)

@@ -48,16 +48,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     Raises:
         BadInput: prompts, model, policy or a reward's weights are missing or wrong.
     """
-    path = str(find(recipe.model.path))
-    base = base_id(path, recipe.model.revision)
-    model = ModelSettings(
-        recipe.model.family,
-        path,
-        recipe.model.revision,
-        recipe.model.dtype,
-        recipe.model.device,
-        frame_rate=recipe.generate.fps,
-    )
+    model = model_settings(recipe)
+    base = base_id(model.path, model.revision)
     policy = find_policy(store, recipe.policy, base)
     feedback = feedback_reward(recipe.feedback)
     return RoundContext(
@@ -87,6 +79,18 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         evaluate=_evaluate(recipe, policy),
         gate=_from(recipe.gate, GateSettings),
         earlier=tuple(_earlier(recipe, store, name, base) for name in dict.fromkeys(recipe.curate.rounds)),
+    )
+
+
+def model_settings(recipe: Recipe) -> ModelSettings:
+    """The base model, and where it runs, as the recipe says it."""
+    return ModelSettings(
+        recipe.model.family,
+        str(find(recipe.model.path)),
+        recipe.model.revision,
+        recipe.model.dtype,
+        recipe.model.device,
+        frame_rate=recipe.generate.fps,
     )
 
 

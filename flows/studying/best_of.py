@@ -155,6 +155,7 @@ class BestOfWork:
             pairs=0,
             steps=0,
             batch=0,
+            promoted=False,
             outcome="chosen, not trained" if choices else "nothing to choose from",
             policy_before=context.policy.policy_id,
             policy_after=context.policy.policy_id,

@@ -140,6 +140,7 @@ class CellWork:
             pairs=report["pairs"]["formed"],
             steps=context.finetune.steps,
             batch=context.finetune.batch_size,
+            promoted=found["promoted"],
             outcome=found["verdict"] if after else f"{found['verdict']}: {primary['reason']}",
             policy_before=context.policy.policy_id,
             policy_after=after.policy_id if after else "",

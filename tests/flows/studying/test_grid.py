@@ -158,7 +158,7 @@ def row(objective: str, trial: int, before: float | None, after: float | None) -
         study="s", cell=f"{objective}{trial}", variant="tuning", value=f"setting {trial}", feedback="judge-binary",
         objective=objective, seed=9, rounds=1, best_of=1, noise=0.0, metric="physics", split="dev", before=before,
         after=after, ci_low=None, ci_high=None, n=4, clips=4, labels=4, accepted=2, pairs=1, steps=2, batch=2,
-        outcome="", policy_before="m", policy_after="n", curate_key="", finetune_key="", evaluate_key="",
+        promoted=False, outcome="", policy_before="m", policy_after="n", curate_key="", finetune_key="", evaluate_key="",
         settings="{}", categories="{}", guards="{}", diagnosis="[]",
     )  # fmt: skip
 
