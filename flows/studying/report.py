@@ -71,9 +71,9 @@ def markdown(study: Study, facts: Facts, kept: str, plots: list[str]) -> str:
         "",
         f"Written by `vidloop study report` from the rows of study `{study.name}`; figures are points of "
         f"success on {_examined(facts)}, the mean over seeds {', '.join(map(str, seeds))}, with 95% "
-        "intervals of a bootstrap that resamples both prompts and seeds (10,000 draws). The intervals are of this grid "
-        "as it was run; with so few seeds they say little about other seeds. None is corrected for how many "
-        "there are.",
+        "intervals of a bootstrap that resamples both prompts and seeds (10,000 draws). The intervals are of "
+        "this grid as it was run; with so few seeds they say little about other seeds. None is corrected for "
+        "how many there are.",
         "",
         "## What was found",
         "",
