@@ -92,7 +92,7 @@ def test_only_names_the_parts_to_play() -> None:
         ({"seeds": [0, 0]}, "seeds names one twice"),
         ({"seeds": [9]}, r"tuning.seed 9 is one of the study's seeds"),
         ({"feedbacks": {"juge": {}}}, "judge-binary"),
-        ({"feedbacks": {"flow": {"feedback": "flwo"}}, "accept_like": None, "tuning": None}, "flow"),
+        ({"feedbacks": {"judge-binary": {"feedback": "juge"}, "flow": {"feedback": "flow"}}}, "juge"),
         ({"objectives": {"sft": [{"finetune": {"lr": 1e-4}}], "dpo-anchor": []}}, "equal search budget"),
         ({"accept_like": "oracle"}, "accept_like names feedback 'oracle'"),
         ({"in_a_row": {"feedback": "flow", "objective": "kto", "rounds": 2}}, "names objective 'kto'"),
