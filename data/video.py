@@ -128,8 +128,7 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
         with _open(source) as container:
             stream = _video_stream(container, name)
             promised, fps = stream.frames, _fps(stream)
-            # Small clips: a thread, or a converter for every frame, costs more than the frame itself.
-            stream.codec_context.thread_count = 1
+            # One converter for all: to set one up costs more than to convert a small frame.
             convert = VideoReformatter().reformat
             pictures = [convert(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)]
     except (av.FFmpegError, OSError, ValueError) as error:
