@@ -149,16 +149,15 @@ class Study(Part):
             raise ValueError("objectives have several settings each, but there is no `tuning` to choose by")
         if self.tuning is not None and self.tuning.seed in self.seeds:
             raise ValueError(f"tuning.seed {self.tuning.seed} is one of the study's seeds: take another")
-        for where, feedback in _named_feedbacks(self):
-            if feedback not in self.feedbacks:
-                raise ValueError(f"{where} names feedback {feedback!r}, which `feedbacks` does not have")
-        for where, objective in _named_objectives(self):
-            if objective not in self.objectives:
-                raise ValueError(f"{where} names objective {objective!r}, which `objectives` does not have")
-        if self.sweeps.pairs is not None:
-            for objective in self.sweeps.pairs.objectives:
-                if objective.removesuffix(ANCHORED) != "dpo":
-                    raise ValueError(f"sweeps.pairs names {objective!r}, which does not learn from pairs")
+        for where, name in _named_feedbacks(self):
+            if name not in self.feedbacks:
+                raise ValueError(f"{where} names feedback {name!r}, which `feedbacks` does not have")
+        for where, name in _named_objectives(self):
+            if name not in self.objectives:
+                raise ValueError(f"{where} names objective {name!r}, which `objectives` does not have")
+        for objective in self.sweeps.pairs.objectives if self.sweeps.pairs else []:
+            if objective.removesuffix(ANCHORED) != "dpo":
+                raise ValueError(f"sweeps.pairs names {objective!r}, which does not learn from pairs")
         return self
 
 
@@ -177,10 +176,10 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> Study:
         for index, tree in enumerate(tried):
             where = f"{what}: objectives.{objective}[{index}]"
             _only(tree, ("curate", "finetune"), where)
-            for name in _BUDGET:
-                if name in tree.get("finetune", {}):
+            for budgeted in _BUDGET:
+                if budgeted in tree.get("finetune", {}):
                     raise BadInput(
-                        f"{where}: finetune.{name} is the same for every cell; set it in cell.finetune"
+                        f"{where}: finetune.{budgeted} is the same for every cell; set it in cell.finetune"
                     )
             first = next(iter(study.feedbacks.values()))
             cell_recipe(study, first, {"finetune": {"objective": objective}}, tree, where=where)
