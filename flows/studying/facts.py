@@ -125,7 +125,7 @@ class Facts:
 
     def categories(self) -> list[str]:
         """Of the examined prompts."""
-        return sorted({name for row in self.rows for name in json.loads(row.categories)})
+        return sorted({name for row in self.where(variant="main") for name in json.loads(row.categories)})
 
     def _evaluated(self, row: Studied) -> Paired:
         values = [one for one in self._store.read(row.evaluate_key, "evaluations") if one.split == row.split]

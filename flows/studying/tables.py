@@ -20,10 +20,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def gain(effect: Effect | None) -> str:
-    """A difference in points with its interval."""
+def gain(effect: Effect | None, nothing: str = "no training data") -> str:
+    """A difference in points with its interval; `nothing` where there is none."""
     if effect is None:
-        return "no training data"
+        return nothing
     if effect.low is None or effect.high is None:
         return f"{100 * effect.value:+.1f}"
     return f"{100 * effect.value:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
@@ -54,7 +54,7 @@ def claim(facts: Facts, category: str | None = None) -> list[str]:
         if objective == CONTROL:
             continue
         ours = facts.main(JUDGE, objective)
-        found = [gain(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
+        found = [_apart(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
         rows.append([f"`{objective}`", *found])
     return table(["objective", *(f"{JUDGE} - {name}" for name in rivals)], rows)
 
@@ -67,7 +67,7 @@ def claim_by_category(facts: Facts) -> list[str]:
     for category in facts.categories():
         for objective in trained:
             ours = facts.main(JUDGE, objective)
-            found = [gain(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
+            found = [_apart(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
             rows.append([category, f"`{objective}`", *found])
     return table(["category", "objective", *(f"{JUDGE} - {name}" for name in rivals)], rows)
 
@@ -119,7 +119,7 @@ def held_out(facts: Facts) -> list[str]:
                 f"`{objective}`",
                 gain(facts.effect(left, category)),
                 gain(facts.effect(whole, category)),
-                gain(facts.between(left, whole, category)),
+                _apart(facts.between(left, whole, category)),
             ]
         )
     return table(["left out", "objective", "gain on it", "gain on it, taught", "difference"], rows)
@@ -207,6 +207,10 @@ def _range(rows: Sequence[Studied], of: Callable[[Studied], int]) -> str:
     if not values:
         return ""
     return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _apart(effect: Effect | None) -> str:
+    return gain(effect, "not to be compared")
 
 
 def _levels(effect: Effect | None) -> list[str]:

@@ -25,7 +25,7 @@ PROMPTS, CLIPS, BASE = 30, 4, 0.4
 # Success after training by (feedback, objective): what the report has to find.
 TRUTH = {
     ("judge-binary", "sft"): 0.5, ("judge-binary", "dpo-anchor"): 0.75,
-    ("clip", "sft"): 0.4, ("clip", "dpo-anchor"): 0.25,
+    ("clip", "sft"): 0.25, ("clip", "dpo-anchor"): 0.15,
     ("judge-binary", "unfiltered"): 0.4,
 }  # fmt: skip
 
@@ -44,7 +44,8 @@ def commit_cell(
     shared = np.random.default_rng(seed)
     before = shared.random((PROMPTS, CLIPS)) < BASE
     won = rng.random((PROMPTS, CLIPS)) < after
-    policy = f"m-{feedback}-{objective}-{seed}-{variant}-{len(fields)}-{fields.get('rounds', 1)}"
+    more = "-".join(map(str, fields.values()))
+    policy = f"m-{feedback}-{objective}-{seed}-{variant}-{more}"
     rows = [
         Evaluation(name, f"p{p:02d}", f"k{p % 2}", "heldout", 100 * seed + k, "physics", float(values[p, k]), "ok",
                    None, f"c-{name}-{seed}-{p}-{k}")
@@ -103,7 +104,7 @@ def test_feedbacks_are_compared_on_the_same_clips(studied: Facts) -> None:
     assert sure(between) == 1
     assert between.low is not None
     assert between.high is not None
-    assert between.low <= 0.5 <= between.high
+    assert between.low <= 0.6 <= between.high
     other = studied.between(clip, judge)
     assert other is not None
     assert (other.value, sure(other)) == (pytest.approx(-between.value), -1)
