@@ -17,7 +17,8 @@ from data.records import Clip, Studied
 from data.store import Store
 from flows.studying.best_of import Preference, choose, values_of
 from flows.studying.cells import STAGE
-from flows.studying.grid import BEST_OF, CONTROL
+from flows.studying.grid import BEST_OF, CONTROL, cells, tuning_cells
+from flows.studying.recipe import Study
 from models import bootstrap
 from models.gate import Paired, pair_up
 from tasks.context import RewardRef
@@ -122,6 +123,36 @@ class Facts:
             if row.after is not None and row.seed in by_seed
         ]
         return _effect(both, category)
+
+    def missing(self, study: Study) -> list[tuple[str, str]]:
+        """Cells of the grid that have not left all their rows, and why the last attempt failed, if one did."""
+        there = {
+            (row.variant, row.value, row.feedback, row.objective, row.seed, row.rounds) for row in self.rows
+        }
+        reasons = self._failures()
+        lacking = [
+            cell
+            for cell in [*tuning_cells(study), *cells(study)]
+            if (cell.variant, cell.value, cell.feedback, cell.objective, cell.seed, cell.rounds) not in there
+        ]
+        found = []
+        for cell in lacking:
+            why = next((reason for label, reason in reasons if label.startswith(cell.label)), "not played")
+            found.append((cell.label, why))
+        return found
+
+    def _failures(self) -> list[tuple[str, str]]:
+        """Label and reason of every work that failed, the latest first."""
+        found = []
+        for path in sorted(self._store.root.glob("runs/*.jsonl"), reverse=True):
+            for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+                try:
+                    fact = json.loads(line)
+                except ValueError:  # a crash tore it
+                    continue
+                if fact.get("stage") == STAGE and fact.get("error"):
+                    found.append((fact["label"], fact["error"]))
+        return found
 
     def categories(self) -> list[str]:
         """Of the examined prompts."""

@@ -162,6 +162,17 @@ def test_what_was_written_by_hand_stays_and_the_rest_is_written_again(
     assert BEGIN in page.read_text()
 
 
+def test_cells_that_are_not_there_are_named_with_their_reason(
+    studied: Facts, store: Store, study_file: TinyStudy
+) -> None:
+    fact = {"event": "cell", "stage": "study", "label": "main: flow x sft, seed 0", "error": "out of memory"}
+    store.log_run("20260101T000000-00000000", fact)
+    missing = dict(studied.missing(load_study(str(study_file.file))))
+    assert missing["main: flow x sft, seed 0"] == "out of memory"
+    assert missing["main: flow x sft, seed 1"] == "not played"
+    assert "main: judge-binary x sft, seed 0" not in missing
+
+
 def test_a_store_without_the_study_says_so(store: Store, make_prompt: Callable[..., object]) -> None:
     with pytest.raises(BadInput, match="holds no row of study x"):
         Facts(store, "x")
