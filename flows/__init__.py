@@ -12,6 +12,7 @@ Open first: `recipe` (every setting), then `playing` (the walk through the five 
     opening         recipe -> RoundContext: everything that is checked before any work
     round           the round as one Prefect flow of five stage flows; `plain_round`: without Prefect
     improving       rounds in a row: plan, play, record, stop; `series`: their record; `improve`: the flow
+    studying/       a grid of feedbacks and objectives, each cell a round's last stages; `study`: the flow
     generate_videos, score_with_rewards, curate_dataset, offline_rl_finetune, evaluate_policy     a stage each
     prefect_settings    how Prefect is set before it is imported
     cli, cli_*      the command line

@@ -85,8 +85,9 @@ def dump(recipe: Recipe) -> str:
 
 
 def shipped() -> list[str]:
-    """Recipes in the checkout."""
-    return sorted(f"recipes/{file.name}" for file in (ROOT / "recipes").glob("*.yaml"))
+    """Recipes of rounds in the checkout; those of studies, which are made of rounds, are named study-..."""
+    names = sorted(file.name for file in (ROOT / "recipes").glob("*.yaml"))
+    return [f"recipes/{name}" for name in names if not name.startswith("study-")]
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

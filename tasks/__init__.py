@@ -16,5 +16,6 @@ Open first: `units` (what a unit is, the plain runner), then `stages` (the five 
     questions       the question each unit asks, which is its key
     generate, score, curate, finetune, evaluate     the five stages
     prefect_runner  the same units as Prefect task runs
+    remake          a clip made again from its id
     rounds          the round's folder, its summary, the verdict in words
 """

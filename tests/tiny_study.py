@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.tiny_round import Tiny, tiny_settings
+from tests.tiny_round import TRAIN, Tiny, tiny_settings
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class TinyStudy:
             "in_a_row": {"feedback": "flow", "objective": "dpo-anchor", "rounds": 2},
             "sweeps": {
                 "noise": {"feedbacks": ["flow"], "objectives": ["sft"], "shares": [0.0, 0.4]},
-                "category_heldout": {"feedbacks": ["flow"], "objectives": ["sft"], "categories": ["deformation"]},
+                "category_heldout": {"feedbacks": ["flow"], "objectives": ["sft"], "categories": [TRAIN[0][1]]},
             },
         }  # fmt: skip
 

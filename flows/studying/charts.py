@@ -66,14 +66,20 @@ def noise(facts: Facts) -> bytes:
 
 
 def rounds(facts: Facts) -> bytes:
-    """Success after each round in a row, seed by seed."""
+    """Success after each round of the study's own row, seed by seed; a refused candidate is a hollow mark."""
     figure, axes = _figure(5.0, 3.4)
-    rows = facts.where(variant=IN_A_ROW)
+    rows = facts.where(variant=IN_A_ROW, value="")
     for index, seed in enumerate(sorted({row.seed for row in rows})):
         held = sorted((row for row in rows if row.seed == seed), key=lambda row: row.rounds)
-        start = [held[0].before] if held[0].before is not None else []
-        levels = [*start, *(row.after for row in held if row.after is not None)]
-        axes.plot(range(len(levels)), levels, marker=_MARKS[index % len(_MARKS)], label=f"seed {seed}")
+        colour, mark = f"C{index}", _MARKS[index % len(_MARKS)]
+        champion = [held[0].before, *(row.after if row.promoted else row.before for row in held)]
+        known = [(number, level) for number, level in enumerate(champion) if level is not None]
+        axes.plot(*zip(*known, strict=True), color=colour, marker=mark, label=f"seed {seed}")
+        refused = [(row.rounds, row.after) for row in held if row.after is not None and not row.promoted]
+        if refused:
+            axes.plot(
+                *zip(*refused, strict=True), color=colour, marker=mark, linestyle="none", fillstyle="none"
+            )
     axes.set_xlabel("rounds")
     axes.set_ylabel("success")
     axes.set_ylim(0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flows.studying.facts import Effect, Facts
 from flows.studying.grid import BEST_OF, CONTROL, IN_A_ROW
-from flows.studying.tables import JUDGE, METRICS, gain, symptoms
+from flows.studying.tables import JUDGE, METRICS, champions, gain, symptoms
 
 # What the study is held to: one round lifts success so much, three rounds in a row reach so much.
 ONE_ROUND = 0.20
@@ -166,17 +166,19 @@ def _best_of(facts: Facts) -> list[str]:
 
 
 def _rounds(facts: Facts) -> list[str]:
-    rows = facts.where(variant=IN_A_ROW)
+    rows = facts.where(variant=IN_A_ROW, value="")
     if not rows:
         return []
     last = max(row.rounds for row in rows)
-    effect = facts.effect([row for row in rows if row.rounds == last])
-    if effect is None:
-        return [f"In round {last} in a row no seed had anything to learn from."]
-    reached = "reaches" if effect.after >= IN_A_ROW_LEVEL else "misses"
+    ends = [row for row in rows if row.rounds == last]
+    level = champions(ends)
+    if level is None:
+        return [f"In round {last} in a row some seed had nothing to learn from."]
+    reached = "reaches" if level >= IN_A_ROW_LEVEL else "misses"
     return [
-        f"{last} rounds in a row with `{rows[0].objective}` and {rows[0].feedback} end at {effect.after:.3f} "
-        f"on average over {effect.seeds} seeds. That {reached} the {IN_A_ROW_LEVEL:g} asked for."
+        f"After {last} rounds in a row with `{rows[0].objective}` and {rows[0].feedback} the champions "
+        f"succeed on {level:.3f}, on average over {len(ends)} seeds, each measured in its last round. "
+        f"That {reached} the {IN_A_ROW_LEVEL:g} asked for."
     ]
 
 

@@ -19,10 +19,12 @@ KEYS: Final = (
 def entries(rows: Sequence[Studied]) -> list[dict[str, Any]]:
     """An entry for each row but those of tuning, which chose settings and showed nothing.
 
+    Of several rows of rounds the study's own is here; the others are in the store and in the report.
+
     Rounds in a row are of variant "main", with `rounds` above 1 from their second round on; their first is
     the main grid's own cell, and so is left out where that one is there.
     """
-    shown = [row for row in rows if row.variant != TUNING]
+    shown = [row for row in rows if row.variant != TUNING and not (row.variant == IN_A_ROW and row.value)]
     main = {
         (row.feedback, row.objective, row.seed) for row in shown if row.variant == MAIN and row.best_of == 1
     }

@@ -224,14 +224,14 @@ def _environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def gpus(device: str) -> list[str]:
-    """The GPUs that a recipe's `model.device` means, as CUDA_VISIBLE_DEVICES names them; none for a CPU."""
-    if device == "cpu":
+    """The GPUs to share out under a recipe's `model.device`, as CUDA_VISIBLE_DEVICES names them.
+
+    None for a CPU, and none for a device by number: then every worker uses the one that is named.
+    """
+    if device == "cpu" or ":" in device:
         return []
     import torch
 
     count = torch.cuda.device_count()
     named = [name for name in os.environ.get(_DEVICES, "").split(",") if name]
-    visible = named if len(named) == count else [str(index) for index in range(count)]
-    if ":" in device:
-        return visible[int(device.split(":")[1]) :][:1]
-    return visible
+    return named if len(named) == count else [str(index) for index in range(count)]

@@ -17,7 +17,8 @@ from data.records import Clip, Studied
 from data.store import Store
 from flows.studying.best_of import Preference, choose, values_of
 from flows.studying.cells import STAGE
-from flows.studying.grid import BEST_OF, CONTROL
+from flows.studying.grid import BEST_OF, CONTROL, cells, tuning_cells
+from flows.studying.recipe import Study
 from models import bootstrap
 from models.gate import Paired, pair_up
 from tasks.context import RewardRef
@@ -123,9 +124,39 @@ class Facts:
         ]
         return _effect(both, category)
 
+    def missing(self, study: Study) -> list[tuple[str, str]]:
+        """Cells of the grid that lack some of their rows, and why the last attempt failed, if one."""
+        there = {
+            (row.variant, row.value, row.feedback, row.objective, row.seed, row.rounds) for row in self.rows
+        }
+        reasons = self._failures()
+        lacking = [
+            cell
+            for cell in [*tuning_cells(study), *cells(study)]
+            if (cell.variant, cell.value, cell.feedback, cell.objective, cell.seed, cell.rounds) not in there
+        ]
+        found = []
+        for cell in lacking:
+            why = next((reason for label, reason in reasons if label.startswith(cell.label)), "not played")
+            found.append((cell.label, why))
+        return found
+
+    def _failures(self) -> list[tuple[str, str]]:
+        """Label and reason of every work that failed, the latest first."""
+        found = []
+        for path in sorted(self._store.root.glob("runs/*.jsonl"), reverse=True):
+            for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+                try:
+                    fact = json.loads(line)
+                except ValueError:  # a crash tore it
+                    continue
+                if fact.get("stage") == STAGE and fact.get("error"):
+                    found.append((fact["label"], fact["error"]))
+        return found
+
     def categories(self) -> list[str]:
         """Of the examined prompts."""
-        return sorted({name for row in self.rows for name in json.loads(row.categories)})
+        return sorted({name for row in self.where(variant="main") for name in json.loads(row.categories)})
 
     def _evaluated(self, row: Studied) -> Paired:
         values = [one for one in self._store.read(row.evaluate_key, "evaluations") if one.split == row.split]

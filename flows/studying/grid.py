@@ -98,7 +98,7 @@ def _main(study: Study, seed: int) -> Iterator[Cell]:
 def _in_a_row(study: Study, seed: int) -> Iterator[Cell]:
     row = study.in_a_row
     if row is not None:
-        for name, later in row.later.items():
+        for name, later in {"": row.later, **row.others}.items():
             yield Cell(IN_A_ROW, row.feedback, row.objective, seed, name, row.rounds, later=later)
 
 

@@ -54,11 +54,13 @@ class RowPart(Part):
     feedback: FeedbackName
     objective: Objective
     rounds: int = Field(ge=2, le=100, title="Rounds", description="In a row.")
-    later: dict[str, Tree] = Field(
-        default={"": {}},
-        min_length=1,
-        title="Later",
-        description="By name: what is changed of curate and finetune from the second round on; a row each.",
+    later: Tree = Field(
+        default={}, title="Later", description="Changed of curate and finetune from the second round on."
+    )
+    others: dict[Annotated[str, Field(min_length=1)], Tree] = Field(
+        default={},
+        title="Others",
+        description="By name: the same row with something else in place of `later`.",
     )
 
 
@@ -155,16 +157,15 @@ class Study(Part):
             raise ValueError("objectives have several settings each, but there is no `tuning` to choose by")
         if self.tuning is not None and self.tuning.seed in self.seeds:
             raise ValueError(f"tuning.seed {self.tuning.seed} is one of the study's seeds: take another")
-        for where, feedback in _named_feedbacks(self):
-            if feedback not in self.feedbacks:
-                raise ValueError(f"{where} names feedback {feedback!r}, which `feedbacks` does not have")
-        for where, objective in _named_objectives(self):
-            if objective not in self.objectives:
-                raise ValueError(f"{where} names objective {objective!r}, which `objectives` does not have")
-        if self.sweeps.pairs is not None:
-            for objective in self.sweeps.pairs.objectives:
-                if objective.removesuffix(ANCHORED) != "dpo":
-                    raise ValueError(f"sweeps.pairs names {objective!r}, which does not learn from pairs")
+        for where, name in _named_feedbacks(self):
+            if name not in self.feedbacks:
+                raise ValueError(f"{where} names feedback {name!r}, which `feedbacks` does not have")
+        for where, name in _named_objectives(self):
+            if name not in self.objectives:
+                raise ValueError(f"{where} names objective {name!r}, which `objectives` does not have")
+        for objective in self.sweeps.pairs.objectives if self.sweeps.pairs else []:
+            if objective.removesuffix(ANCHORED) != "dpo":
+                raise ValueError(f"sweeps.pairs names {objective!r}, which does not learn from pairs")
         return self
 
 
@@ -183,18 +184,20 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> Study:
         for index, tree in enumerate(tried):
             where = f"{what}: objectives.{objective}[{index}]"
             _only(tree, ("curate", "finetune"), where)
-            for name in _BUDGET:
-                if name in tree.get("finetune", {}):
+            for budgeted in _BUDGET:
+                if budgeted in tree.get("finetune", {}):
                     raise BadInput(
-                        f"{where}: finetune.{name} is the same for every cell; set it in cell.finetune"
+                        f"{where}: finetune.{budgeted} is the same for every cell; set it in cell.finetune"
                     )
             first = next(iter(study.feedbacks.values()))
             cell_recipe(study, first, {"finetune": {"objective": objective}}, tree, where=where)
     if study.in_a_row is not None:
-        for name, tree in study.in_a_row.later.items():
-            where = f"{what}: in_a_row.later.{name}"
+        taught = study.feedbacks[study.in_a_row.feedback]
+        changed = {f"others.{other}": tree for other, tree in study.in_a_row.others.items()}
+        for place, tree in {"later": study.in_a_row.later, **changed}.items():
+            where = f"{what}: in_a_row.{place}"
             _only(tree, ("curate", "finetune"), where)
-            cell_recipe(study, study.feedbacks[study.in_a_row.feedback], tree, where=where)
+            cell_recipe(study, taught, tree, where=where)
     return study
 
 

@@ -124,6 +124,7 @@ def markdown(study: Study, facts: Facts, kept: str, plots: list[str]) -> str:
         *tables.budget(facts),
         "",
         *_tuning(study, facts),
+        *_missing(study, facts),
         "## Where the figures come from",
         "",
         'Every figure is made of rows of view `studies` (`vidloop query "FROM studies"`), which name the '
@@ -189,6 +190,19 @@ def _sweeps(facts: Facts, plots: list[str]) -> list[str]:
         if variant == "noise":
             lines += _plot(plots, "study-noise.svg", "Gain by share of wrong labels")
     return lines
+
+
+def _missing(study: Study, facts: Facts) -> list[str]:
+    """What the grid names and the store does not hold: nothing is left out without a word."""
+    found = facts.missing(study)
+    if not found:
+        return []
+    return [
+        f"{len(found)} cells of the grid are not in these tables:",
+        "",
+        *(f"- {label}: {reason}" for label, reason in found),
+        "",
+    ]
 
 
 def _tuning(study: Study, facts: Facts) -> list[str]:

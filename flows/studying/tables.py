@@ -20,10 +20,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
-def gain(effect: Effect | None) -> str:
-    """A difference in points with its interval."""
+def gain(effect: Effect | None, nothing: str = "no training data") -> str:
+    """A difference in points with its interval; `nothing` where there is none."""
     if effect is None:
-        return "no training data"
+        return nothing
     if effect.low is None or effect.high is None:
         return f"{100 * effect.value:+.1f}"
     return f"{100 * effect.value:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
@@ -54,7 +54,7 @@ def claim(facts: Facts, category: str | None = None) -> list[str]:
         if objective == CONTROL:
             continue
         ours = facts.main(JUDGE, objective)
-        found = [gain(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
+        found = [_apart(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
         rows.append([f"`{objective}`", *found])
     return table(["objective", *(f"{JUDGE} - {name}" for name in rivals)], rows)
 
@@ -67,7 +67,7 @@ def claim_by_category(facts: Facts) -> list[str]:
     for category in facts.categories():
         for objective in trained:
             ours = facts.main(JUDGE, objective)
-            found = [gain(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
+            found = [_apart(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
             rows.append([category, f"`{objective}`", *found])
     return table(["category", "objective", *(f"{JUDGE} - {name}" for name in rivals)], rows)
 
@@ -119,23 +119,38 @@ def held_out(facts: Facts) -> list[str]:
                 f"`{objective}`",
                 gain(facts.effect(left, category)),
                 gain(facts.effect(whole, category)),
-                gain(facts.between(left, whole, category)),
+                _apart(facts.between(left, whole, category)),
             ]
         )
     return table(["left out", "objective", "gain on it", "gain on it, taught", "difference"], rows)
 
 
 def in_a_row(facts: Facts) -> list[str]:
-    """Rounds in a row: mean success before and after each, over seeds, each on clips of its own."""
+    """Rounds in a row: mean success before and after each, over seeds, each on clips of its own.
+
+    The champion is the policy that the next round starts from: the candidate, or who was there before.
+    """
     chosen = facts.where(variant=IN_A_ROW)
     rows = []
-    for number in sorted({row.rounds for row in chosen}):
-        found = [row for row in chosen if row.rounds == number]
-        promoted = sum(row.promoted for row in found)
-        by_seed = ", ".join(f"{row.after:.3f}" if row.after is not None else "none" for row in found)
-        effect = facts.effect(found)
-        rows.append([str(number), *_levels(effect), gain(effect), by_seed, _motion(found), str(promoted)])
-    return table(["round", "before", "after", "gain", "after, by seed", "motion", "promoted"], rows)
+    for value in sorted({row.value for row in chosen}):
+        for number in sorted({row.rounds for row in chosen}):
+            found = [row for row in chosen if row.rounds == number and row.value == value]
+            promoted = sum(row.promoted for row in found)
+            by_seed = ", ".join(f"{row.after:.3f}" if row.after is not None else "none" for row in found)
+            effect = facts.effect(found)
+            champion = champions(found)
+            held = "none" if champion is None else f"{champion:.3f}"
+            levels = [*_levels(effect), gain(effect), by_seed, _motion(found), str(promoted), held]
+            rows.append([value or "the study's own", str(number), *levels])
+    head = ["later rounds", "round", "before", "after", "gain", "after, by seed", "motion", "promoted"]
+    return table([*head, "champion"], rows)
+
+
+def champions(rows: Sequence[Studied]) -> float | None:
+    """Mean success of the policies that are champions after these rounds, a round a seed; None if unknown."""
+    levels = [row.after if row.promoted else row.before for row in rows]
+    known = [level for level in levels if level is not None]
+    return sum(known) / len(known) if known and len(known) == len(levels) else None
 
 
 def against_base(facts: Facts) -> list[str]:
@@ -207,6 +222,10 @@ def _range(rows: Sequence[Studied], of: Callable[[Studied], int]) -> str:
     if not values:
         return ""
     return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+
+
+def _apart(effect: Effect | None) -> str:
+    return gain(effect, "not to be compared")
 
 
 def _levels(effect: Effect | None) -> list[str]:

@@ -34,6 +34,10 @@ def test_only_measurements_may_be_null():
         ("scores", "error"),
         ("evaluations", "value"),
         ("evaluations", "error"),
+        ("studies", "before"),
+        ("studies", "after"),
+        ("studies", "ci_low"),
+        ("studies", "ci_high"),
     }
 
 

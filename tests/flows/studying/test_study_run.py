@@ -17,7 +17,7 @@ import pytest
 from data.queries import run_query
 from data.records import Studied
 from data.store import Store
-from tests.tiny_round import ROOT, Ended
+from tests.tiny_round import ROOT, TRAIN, Ended
 from tests.tiny_study import TinyStudy
 
 BLOCKED = "import sys\nfor name in ('prefect', 'matplotlib', 'jinja2'):\n    sys.modules[name] = None\n"
@@ -62,10 +62,8 @@ def test_a_whole_study_without_prefect_and_then_again(
         assert abs(taught["flow", "sft"] - taught["judge-binary", "sft"]) <= 3
     # The clips of a seed are one pool, and before is one figure.
     assert len({(row.seed, row.before) for row in main}) == len({row.seed for row in main})
-    left_out = [row for row in found if row.variant == "category-heldout"]
-    assert all(row.labels < 12 for row in left_out) or all(
-        row.value not in json.loads(row.categories) for row in left_out
-    )
+    taught_clips = 4 * sum(category != TRAIN[0][1] for _, category in TRAIN)
+    assert {row.labels for row in found if row.variant == "category-heldout"} == {taught_clips}
     in_a_row = [row for row in found if row.variant == "in-a-row" and row.seed == 0]
     assert sorted(row.rounds for row in in_a_row) == [1, 2]
     # The first round in a row, and no noise, are the main grid's own cells: nothing was trained again.
