@@ -1,7 +1,8 @@
 """Backend `vllm`: any OpenAI-compatible server, one that is running or one that the run starts.
 
-A clip's questions go one after the other, clips side by side: the first question brings the frames along and
-fills the server's caches (rubric and media stand first in the prompt), the others name the frames by id.
+Clips go side by side, a clip's questions together in one request where the server takes them so, else one
+after the other. The first question brings the frames along and fills the server's caches (rubric and media
+stand first in the prompt), the others name the frames by id.
 """
 
 from __future__ import annotations
@@ -109,12 +110,30 @@ class VllmBackend:
 
     def _series(self, opened: _Open, asks: Sequence[Ask]) -> list[Reply]:
         """The questions about one segment, in order."""
+        if len(asks) > 1 and opened.requests.together and self._breaker.reason is None:
+            together = self._together(opened, asks)
+            if together is not None:
+                return together
         replies, known = [], False
         for ask in asks:
             reply = self._one(opened, ask, known)
             known = known or reply.error is None
             replies.append(reply)
         return replies
+
+    def _together(self, opened: _Open, asks: Sequence[Ask]) -> list[Reply] | None:
+        """The replies to one request; None where it did not work out, and each is to be asked alone."""
+        try:
+            answers = opened.requests.ask_together(asks[0].segment, [ask.text for ask in asks])
+        except (Refused, Fault):
+            return None
+        self._breaker.note(None)
+        return [
+            Reply(None, str(answer), False)
+            if isinstance(answer, NoAnswer)
+            else Reply(answer[0], None, False, {"prompt_tokens": answer[1]})
+            for answer in answers
+        ]
 
     def _one(self, opened: _Open, ask: Ask, known: bool) -> Reply:
         down = self._breaker.reason

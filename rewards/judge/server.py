@@ -138,7 +138,8 @@ class ManagedServer:
 
 def command(settings: JudgeSettings, port: int) -> list[str]:
     """The server's module and arguments, after `python -P`."""
-    frames = load_rubric(settings.rubric).frames
+    rubric = load_rubric(settings.rubric)
+    frames = rubric.frames
     # vLLM takes one video and drops frames after the 32nd of a list unless it is told otherwise.
     media = (
         '{"video": 1, "image": 0}' if frames.media == "video" else f'{{"image": {frames.count}, "video": 0}}'
@@ -148,13 +149,18 @@ def command(settings: JudgeSettings, port: int) -> list[str]:
         *("--model", model_path(settings), "--served-model-name", served_name(settings)),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", settings.dtype, "--max-model-len", str(settings.max_tokens)),
-        *("--max-num-seqs", str(max(16, settings.concurrency))),
+        # All questions of all clips that are asked about at the same time: one step of the engine for all.
+        *("--max-num-seqs", str(max(16, settings.concurrency * len(rubric.questions)))),
         *("--limit-mm-per-prompt", media, "--media-io-kwargs", '{"video": {"num_frames": -1}}'),
         *("--gpu-memory-utilization", str(settings.gpu_share)),
         *("--seed", "0", "--enforce-eager", "--disable-uvicorn-access-log"),
     ]
     if settings.revision:
         arguments += ["--revision", settings.revision]
+    if on_cpu():
+        # In the engine's own process. vLLM's default for CPUs is a worker process beside it, and the two wait
+        # for each other in busy loops, which on two cores takes a third of the server's time.
+        arguments += ["--distributed-executor-backend", "uni"]
     return arguments + shlex.split(settings.server_args)
 
 
@@ -175,22 +181,38 @@ def environment_python(environment: str) -> Path:
     )
 
 
+def on_cpu() -> bool:
+    """Whether the server computes on the CPU; `make judge` chooses the build of vLLM by the same sign."""
+    return not Path("/proc/driver/nvidia/version").exists()
+
+
 def _environment(settings: JudgeSettings, key: str, python: Path) -> dict[str, str]:
     """The run's environment without what would lead Python into the checkout, and what vLLM must know."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     threads = kept.get("OMP_NUM_THREADS", "1")
-    return kept | {
-        # In the environment and not on the command line, which every user of the machine may read.
-        "VLLM_API_KEY": key,
-        # torch.compile and uvicorn look for programs beside their Python.
-        "PATH": f"{python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
-        "HF_HUB_OFFLINE": kept.get("HF_HUB_OFFLINE", "1" if Path(model_path(settings)).is_dir() else "0"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_CPU_KVCACHE_SPACE": kept.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB),
-        "VLLM_CPU_OMP_THREADS_BIND": kept.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
-        "OMP_NUM_THREADS": threads,
+    for_cpu = {
+        # Else vLLM overrules the executor `uni`, for threads bound to cores; ours are not (`nobind`).
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # vLLM compiles one small function of its sampler with g++ at the first request that wants
+        # log-probabilities, which takes longer than all that it ever saves here.
+        "TORCH_COMPILE_DISABLE": "1",
     }
+    return (
+        kept
+        | (for_cpu if on_cpu() else {})
+        | {
+            # In the environment and not on the command line, which every user of the machine may read.
+            "VLLM_API_KEY": key,
+            # torch.compile and uvicorn look for programs beside their Python.
+            "PATH": f"{python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
+            "HF_HUB_OFFLINE": kept.get("HF_HUB_OFFLINE", "1" if Path(model_path(settings)).is_dir() else "0"),
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "VLLM_CPU_KVCACHE_SPACE": kept.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB),
+            "VLLM_CPU_OMP_THREADS_BIND": kept.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+            "OMP_NUM_THREADS": threads,
+        }
+    )
 
 
 def _free_port() -> int:
