@@ -2,11 +2,11 @@
 
     python -m benchmarks.judge [--clips 48] [--repeats 6] [--environment .venv-judge] [--out DIR]
 
-Both ask the world rubric's questions about the same clips of the physics world, stored as a round stores them.
-Ours is `rewards.judge` as a round uses it; the plain one sends the mp4 with each question, one request at a time.
-The server samples mp4 files at 30 frames a second instead of vLLM's two, so that it sees 16 of the 17 frames
-(at two it would see four, and be faster at another task). Each repeat has clips of its own, and the server's
-caches of prefixes, media and encoder outputs are emptied before each side; which side goes first alternates.
+Both ask the world rubric's questions about the same clips of the physics world, stored as a round stores
+them. Ours is `rewards.judge` as a round uses it; the plain one sends the mp4 with each question, one request
+at a time. The server samples mp4 files at 30 frames a second instead of vLLM's two, so that it sees 16 of the
+17 frames (at two it would see four, and be faster at another task). Each repeat has clips of its own, and the
+server's caches of prefixes, media and encoder outputs are emptied before each side; the order alternates.
 """
 
 from __future__ import annotations
@@ -74,6 +74,7 @@ def compare(clips: int, repeats: int, environment: str) -> Result:
     sets = [rendered(clips, seed) for seed in range(1, repeats + 1)]
     with _server(environment) as server:
         os.environ[_KEY] = server.key
+        served = httpx.get(f"{_root(server)}/version", trust_env=False, timeout=60).json()["version"]
         judge = JudgeReward(JudgeSettings(url=server.url, served_name=NAME, key_env=_KEY))
         ours = OurClient(judge, _SHARD, _WORKERS)
         ours.ask(rendered(_WARM_UP, 0))
@@ -97,7 +98,7 @@ def compare(clips: int, repeats: int, environment: str) -> Result:
         finally:
             plain.close()
             judge.close()
-    return _result(clips, judge, passes, again, sent_exactly)
+    return _result(clips, judge, passes, again, sent_exactly, served)
 
 
 def rendered(count: int, seed: int) -> list[StoredClip]:
@@ -125,10 +126,13 @@ def _server(environment: str) -> Iterator[ManagedServer]:
 
 
 def _forget(server: ManagedServer) -> None:
-    root = server.url.removesuffix("/v1")
     for cache in ("mm_cache", "encoder_cache", "prefix_cache"):
-        reply = httpx.post(f"{root}/reset_{cache}", trust_env=False, timeout=60)
+        reply = httpx.post(f"{_root(server)}/reset_{cache}", trust_env=False, timeout=60)
         reply.raise_for_status()
+
+
+def _root(server: ManagedServer) -> str:
+    return server.url.removesuffix("/v1")
 
 
 def _timed(
@@ -165,7 +169,7 @@ def _differences(one: Answers, other: Answers) -> dict[str, Any]:
 
 
 def _result(
-    clips: int, judge: JudgeReward, passes: Sequence[Pass], ours: Answers, plain_exact: Answers
+    clips: int, judge: JudgeReward, passes: Sequence[Pass], ours: Answers, plain_exact: Answers, served: str
 ) -> Result:
     speed = {
         side: [60 * clips / one.seconds for one in passes if one.side == side] for side in ("ours", "plain")
@@ -198,21 +202,21 @@ def _result(
             **_differences(ours, plain_exact),
             "allowed": _ALLOWED,
             "how": (
-                "untimed: the plain client sends an mp4 without loss (libx264rgb, crf 0) of the very frames that "
-                "ours sends, so that both ask about the same pixels"
+                "untimed: the plain client sends an mp4 without loss (libx264rgb, crf 0) of the very frames "
+                "that ours sends, so that both ask about the same pixels"
             ),
             "as_timed": {
                 **_differences(stored["ours"], stored["plain"]),
                 "why": (
-                    "the plain side sends the stored mp4 whole; of its 17 frames vLLM takes the first 16, ours 16 "
-                    "with the first and the last, and vLLM's decoder (OpenCV) rounds colours otherwise"
+                    "the plain side sends the stored mp4 whole; of its 17 frames vLLM takes the first 16, "
+                    "ours 16 with the first and the last; and vLLM's decoder, OpenCV, rounds otherwise"
                 ),
             },
         },
         command=command_line(),
-        versions={**versions("httpx", "av"), "server": judge.identity["library"]},
+        versions={**versions("httpx", "av"), "vllm": served},
         details={
-            "caches": "of media, encoder outputs and prefixes: emptied before each pass; clips new in each repeat",
+            "caches": "media, encoder outputs, prefixes: emptied before each pass; new clips in each repeat",
             "order": [one.side for one in passes],
             "clips_per_minute": speed,
             "core_seconds_a_clip": {
@@ -231,8 +235,7 @@ def _result(
 def _show(result: Result) -> None:
     cores = result.details["core_seconds_a_clip"]
     show(
-        f"The judge, {result.shape['questions']} questions about {result.shape['frames_judged']} frames: "
-        f"{result.ratio:.2f} times as fast",
+        f"The judge: {result.ratio:.2f} times as fast",
         ("", "plain", "ours"),
         [
             ("clips a minute, median", f"{result.plain:.0f}", f"{result.ours:.0f}"),

@@ -125,7 +125,7 @@ class PlainClient:
 
 
 def judged_frames_only(clip: StoredClip, rubric: Rubric) -> StoredClip:
-    """The same clip as an mp4 without loss (libx264rgb, crf 0) of the frames that our client sends, no others."""
+    """The same clip as an mp4 without loss (libx264rgb, crf 0) of the frames that our client sends."""
     import av
 
     frames, fps = decode_mp4(clip.mp4)

@@ -23,7 +23,7 @@ from rewards.judge.backend import Ask, Reply
 from rewards.judge.processing import Processing
 from rewards.judge.rubric import Rubric
 from rewards.judge.selftest import self_test
-from rewards.judge.server import ManagedServer
+from rewards.judge.server import ManagedServer, on_cpu
 from rewards.judge.settings import JudgeSettings, model_path
 from rewards.judge.transport import Http, Refused
 
@@ -98,6 +98,14 @@ class VllmBackend:
             pool.shutdown(wait=False, cancel_futures=True)
         return [reply for some in replies for reply in some]
 
+    def prepare(self) -> None:
+        """Start the server, if it is ours and early starts are allowed; `ask` waits for it."""
+        if self._settings.url or not self._settings.early_start or not on_cpu():
+            return
+        with self._lock:
+            if self._server is None:
+                self._server = ManagedServer.launch(self._settings)
+
     def close(self) -> None:
         """Close the connections and end the server if it is ours."""
         with self._lock:
@@ -169,7 +177,13 @@ class VllmBackend:
         if settings.url:
             url, key = settings.url, os.environ.get(settings.key_env, "")
         else:
-            self._server = ManagedServer.start(settings)
+            if self._server is None:
+                self._server = ManagedServer.launch(settings)
+            try:
+                self._server.wait(settings.start_timeout_s)
+            except BaseException:
+                self._server = None
+                raise
             url, key = self._server.url, self._server.key
         http = Http(url, key, settings.timeout_s, settings.retries, settings.concurrency)
         try:

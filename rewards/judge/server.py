@@ -40,8 +40,9 @@ class ManagedServer:
         log: file with everything it printed; removed when the server is stopped in good order.
     """
 
-    def __init__(self, url: str, key: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
-        self.url = url
+    def __init__(self, port: int, key: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self._port = port
         self.key = key
         self.log = folder / "server.log"
         self._folder = folder
@@ -50,12 +51,14 @@ class ManagedServer:
 
     @classmethod
     def start(cls, settings: JudgeSettings) -> Self:
-        """Start the server and wait until it answers.
+        """`launch` and `wait`."""
+        server = cls.launch(settings)
+        server.wait(settings.start_timeout_s)
+        return server
 
-        Raises:
-            BadInput: there is no environment with vLLM, or the server ended, or did not answer in time; the
-                message names its log.
-        """
+    @classmethod
+    def launch(cls, settings: JudgeSettings) -> Self:
+        """Start the server; it answers later. Raises BadInput if there is no environment with vLLM."""
         python = environment_python(settings.environment)
         folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
         port, key = _free_port(), secrets.token_urlsafe(32)
@@ -79,13 +82,19 @@ class ManagedServer:
                 env=_environment(settings, key, python),
                 start_new_session=True,
             )
-        server = cls(f"http://127.0.0.1:{port}/v1", key, folder, process)
+        return cls(port, key, folder, process)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the server answers; at most so long, and not at all for one that has ended.
+
+        Raises:
+            BadInput: it ended, or did not answer in time, and is stopped; the message names its log.
+        """
         try:
-            server._wait(port, settings.start_timeout_s)
+            self._wait(timeout_s)
         except BaseException as error:
-            server.stop(keep_log=isinstance(error, BadInput))
+            self.stop(keep_log=isinstance(error, BadInput))
             raise
-        return server
 
     @property
     def alive(self) -> bool:
@@ -114,7 +123,7 @@ class ManagedServer:
         if not keep_log:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait(self, port: int, timeout_s: float) -> None:
+    def _wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if not self.alive:
@@ -122,7 +131,7 @@ class ManagedServer:
                     f"judge: the server ended before it answered. Last words: {self._last_words()}. "
                     f"Its log: {self.log}. judge.backend: local does without a server"
                 )
-            if _healthy(port):
+            if _healthy(self._port):
                 return
             time.sleep(0.2)
         raise BadInput(
