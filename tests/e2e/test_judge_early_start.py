@@ -99,9 +99,10 @@ def test_it_starts_with_generation_serves_scoring_and_ends(
 def test_it_ends_with_a_run_that_ends_while_it_generates(
     ending: str, tiny: Tiny, tiny_vlm: Path, started: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
-    many = ("--set", "generate.clips_per_prompt=400")
-    planted = {"VIDLOOP_FAILPOINT": "store.before_manifest:40", "VIDLOOP_FAILPOINT_ACTION": "enospc"}
-    run = started(*many, **(planted if ending == "failure" else {}))
+    # What fails, fails after the rest of the stage is done; the others are not to get there.
+    many = f"generate.clips_per_prompt={40 if ending == 'failure' else 400}"
+    planted = {"VIDLOOP_FAILPOINT": "store.before_manifest:20", "VIDLOOP_FAILPOINT_ACTION": "raise"}
+    run = started("--set", many, **(planted if ending == "failure" else {}))
     try:
         until(lambda: len(servers(tiny_vlm)) >= 2 and made(tiny, "generate"))
         match ending:
@@ -111,7 +112,7 @@ def test_it_ends_with_a_run_that_ends_while_it_generates(
                 run.terminate()
             case "kill -9":
                 run.kill()
-        wanted = {"failure": 2, "kill -9": -signal.SIGKILL}.get(ending, 130)
+        wanted = {"failure": 3, "kill -9": -signal.SIGKILL}.get(ending, 130)
         assert run.wait(120) == wanted
     finally:
         run.kill()
