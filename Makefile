@@ -68,7 +68,9 @@ $(JUDGE_VENV)/.requirements: requirements-judge-$(JUDGE).txt | $(VENV)/.requirem
 	  --require-hashes --no-deps -r $<
 	@touch $@
 
-round: setup  ## one round of the miniature: generate, score, curate, finetune, evaluate; its store is ./store
+# The shipped recipe learns from a judge that vLLM serves; what is said here does without.
+NO_SERVER := judge.backend=local judge.url= --dry-run --help
+round: setup $(if $(strip $(foreach word,$(NO_SERVER),$(findstring $(word),$(ARGS)))),,judge)  ## one round of the miniature: generate, score, curate, finetune, evaluate; its store is ./store
 	@$(QUIET_ENV) OMP_NUM_THREADS=$(ROUND_THREADS) $(BIN)/vidloop round $(ARGS)
 
 test: setup  ## the quick tests, with coverage of the five packages (some minutes)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Parameters = dict[str, Any]
 
+# Settings that came later; at rest they are no part of a question.
+_EXPERIMENTS: Final = ("label_noise", "leave_out")
+
 
 @dataclass(frozen=True, slots=True)
 class CurateSettings:
@@ -52,6 +55,7 @@ class CurateSettings:
         seed: breaks ties and chooses among possible pairs.
         label_noise: for experiments: this share of the clips, drawn by the seed, is taught the other way
             round (r' becomes 1 - r'), as a judge does that errs without bias; in [0, 0.5].
+        leave_out: categories whose clips do not teach, as if they had not been made; for experiments too.
     """
 
     feedback: str
@@ -67,10 +71,12 @@ class CurateSettings:
     beta: float = 1.0
     seed: int = 0
     label_noise: float = 0.0
+    leave_out: tuple[str, ...] = ()
 
     def question(self) -> dict[str, Any]:
-        """The settings in a stage's question. No noise asks what was asked before there was any."""
-        return {name: value for name, value in asdict(self).items() if name != "label_noise" or value}
+        """The settings in a stage's question. No noise, and nothing left out, ask what was asked before."""
+        said = {name: value for name, value in asdict(self).items() if name not in _EXPERIMENTS or value}
+        return said | ({"leave_out": sorted(self.leave_out)} if self.leave_out else {})
 
     def __post_init__(self) -> None:
         for right, message in (
@@ -128,7 +134,10 @@ class CurateResult:
 # A value is null (failed, with its error) or finite: `data.records.Score` allows nothing else.
 JUDGED: Final = """
 CREATE TEMP TABLE judged AS
-WITH c AS (SELECT DISTINCT ON (clip_id) * FROM clips ORDER BY clip_id),
+WITH c AS (
+         SELECT DISTINCT ON (clip_id) * FROM clips WHERE NOT list_contains($leave_out::VARCHAR[], category)
+         ORDER BY clip_id
+     ),
      s AS (SELECT DISTINCT ON (clip_id) * FROM scores WHERE reward = $feedback ORDER BY clip_id)
 SELECT c.clip_id, c.prompt_id, c.category, s.value,
        CASE WHEN s.clip_id IS NULL THEN 'not judged' ELSE s.error END AS error,
@@ -258,7 +267,8 @@ def curate(
         con.register("scores", scores)
         if clips.num_rows:
             _check_feedback(con, settings.feedback)
-        _run(con, JUDGED, feedback=settings.feedback, seed=str(settings.seed))
+        left_out = list(settings.leave_out)
+        _run(con, JUDGED, feedback=settings.feedback, seed=str(settings.seed), leave_out=left_out)
         shaping = _shaping(con, settings)
         shared = {"kind": settings.kind, "threshold": settings.threshold}
         noise = {"noise": settings.label_noise, "seed": str(settings.seed)}
@@ -375,7 +385,9 @@ def _report(
     return {
         "outcome": outcome,
         "feedback": settings.feedback,
-        "shaping": shaping | ({"label_noise": settings.label_noise} if settings.label_noise else {}),
+        "shaping": shaping
+        | ({"label_noise": settings.label_noise} if settings.label_noise else {})
+        | ({"leave_out": sorted(settings.leave_out)} if settings.leave_out else {}),
         "clips": {
             "total": clips + lost, "scored": clips, "passed": passed, "accepted": accepted, "unscored": lost,
         },

@@ -178,6 +178,60 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Studied:
+    """What one cell of a study found; of a cell of several rounds in a row, what one of them did.
+
+    A cell is a feedback, an objective and a seed. `variant` says what else is varied ("main": nothing;
+    "tuning": the objective's own settings), `value` to what. `before` and `after` are means of `metric` over
+    the `n` clips of `split`, with the paired interval of their difference; null where nothing was learned,
+    and then `outcome` says why. `promoted` is the gate's verdict. Of best-of-n, `before` is the mean over all
+    clips that could be chosen.
+
+    `clips` were generated for training, `labels` of them judged by the feedback, `accepted` and `pairs` kept;
+    `steps` of `batch` units (clips, or pairs) were trained on. `noise` is the share of labels taught the
+    other way round, `rounds` the number of the round in its row, `best_of` the n of best-of-n (1: none).
+
+    The keys are those of the stages' manifests, "" where a stage has none; `settings`, `categories`, `guards`
+    and `diagnosis` are JSON.
+    """
+
+    study: str
+    cell: str
+    variant: str
+    value: str
+    feedback: str
+    objective: str
+    seed: int
+    rounds: int
+    best_of: int
+    noise: float
+    metric: str
+    split: str
+    before: float | None
+    after: float | None
+    ci_low: float | None
+    ci_high: float | None
+    n: int
+    clips: int
+    labels: int
+    accepted: int
+    pairs: int
+    steps: int
+    batch: int
+    promoted: bool
+    outcome: str
+    policy_before: str
+    policy_after: str
+    curate_key: str
+    finetune_key: str
+    evaluate_key: str
+    settings: str
+    categories: str
+    guards: str
+    diagnosis: str
+
+
+@dataclass(frozen=True, slots=True)
 class TableSpec:
     """A table: its columns, the columns that name a row, and those that hold paths of media in the store."""
 
@@ -218,6 +272,7 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "reference_errors": _spec(StoredError, "policy_id", "clip_id", "draws", "draw"),
     "policies": _spec(Policy, "policy_id", media=("adapter_path",)),
     "evaluations": _spec(Evaluation, "policy_id", "prompt_id", "seed", "metric", "clip_id"),
+    "studies": _spec(Studied, "cell", "rounds", "best_of"),
 }
 
 

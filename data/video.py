@@ -128,11 +128,9 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
         with _open(source) as container:
             stream = _video_stream(container, name)
             promised, fps = stream.frames, _fps(stream)
-            # One converter for all frames: each frame's own costs more to set up than to use.
-            convert = VideoReformatter()
-            pictures = [
-                convert.reformat(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)
-            ]
+            # One converter for all: to set one up costs more than to convert a small frame.
+            convert = VideoReformatter().reformat
+            pictures = [convert(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)]
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(f"{name} cannot be decoded: {_reason(error)}") from error
     if not pictures:

@@ -104,8 +104,10 @@ def main() -> None:
     import flows.cli_calibrate
     import flows.cli_improve
     import flows.cli_machine
+    import flows.cli_remake
     import flows.cli_round
-    import flows.cli_store  # noqa: F401  (importing a module adds its commands)
+    import flows.cli_store
+    import flows.cli_study  # noqa: F401  (importing a module adds its commands)
 
     signal.signal(signal.SIGTERM, _on_sigterm)
     app()

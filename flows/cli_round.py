@@ -172,15 +172,22 @@ def _show_plan(recipe: str, store: str, set_: list[str]) -> None:
 
 @contextmanager
 def _to_look_at(recipe: str, store: str, set_: list[str]) -> Iterator[RoundContext]:
-    """A context that writes nothing; a store that does not exist yet is taken for an empty one."""
+    """A context that writes nothing."""
+    read = load_recipe(recipe, set_)
+    with to_look_at(store) as opened:
+        yield open_round(read, opened, "plan")
+
+
+@contextmanager
+def to_look_at(store: str) -> Iterator[Store]:
+    """The store, to be read; one that does not exist yet is taken for an empty one."""
     from pathlib import Path
 
-    read = load_recipe(recipe, set_)
     if (Path(store).expanduser() / "format.json").exists():
-        yield open_round(read, Store.open(store), "plan")
+        yield Store.open(store)
         return
     with TemporaryDirectory() as folder:
-        yield open_round(read, Store.open(folder, create=True), "plan")
+        yield Store.open(folder, create=True)
 
 
 @contextmanager

@@ -48,16 +48,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     Raises:
         BadInput: prompts, model, policy or a reward's weights are missing or wrong.
     """
-    path = str(find(recipe.model.path))
-    base = base_id(path, recipe.model.revision)
-    model = ModelSettings(
-        recipe.model.family,
-        path,
-        recipe.model.revision,
-        recipe.model.dtype,
-        recipe.model.device,
-        frame_rate=recipe.generate.fps,
-    )
+    model = model_settings(recipe)
+    base = base_id(model.path, model.revision)
     policy = find_policy(store, recipe.policy, base)
     feedback = feedback_reward(recipe.feedback)
     return RoundContext(
@@ -82,21 +74,44 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         ),
         feedback=open_reward(recipe, feedback),
         max_failed_share=recipe.score.max_failed_share,
-        curate=CurateSettings(
-            feedback=feedback,
-            seed=recipe.seed,
-            weight=_weight(recipe),
-            **shaping(recipe),
-            **recipe.curate.model_dump(exclude={"weight", "rounds"}),
-        ),
-        finetune=FinetuneSettings(
-            **recipe.finetune.model_dump(exclude={"targets"}),
-            targets=tuple(recipe.finetune.targets),
-            seed=recipe.seed,
-        ),
+        curate=curate_settings(recipe),
+        finetune=finetune_settings(recipe),
         evaluate=_evaluate(recipe, policy),
         gate=_from(recipe.gate, GateSettings),
         earlier=tuple(_earlier(recipe, store, name, base) for name in dict.fromkeys(recipe.curate.rounds)),
+    )
+
+
+def model_settings(recipe: Recipe) -> ModelSettings:
+    """The base model, and where it runs, as the recipe says it."""
+    return ModelSettings(
+        recipe.model.family,
+        str(find(recipe.model.path)),
+        recipe.model.revision,
+        recipe.model.dtype,
+        recipe.model.device,
+        frame_rate=recipe.generate.fps,
+    )
+
+
+def curate_settings(recipe: Recipe) -> CurateSettings:
+    """What may teach, and how much, as the recipe says it."""
+    return CurateSettings(
+        feedback=feedback_reward(recipe.feedback),
+        seed=recipe.seed,
+        weight=_weight(recipe),
+        leave_out=tuple(recipe.curate.leave_out),
+        **shaping(recipe),
+        **recipe.curate.model_dump(exclude={"weight", "rounds", "leave_out"}),
+    )
+
+
+def finetune_settings(recipe: Recipe) -> FinetuneSettings:
+    """How it is learned, as the recipe says it."""
+    return FinetuneSettings(
+        **recipe.finetune.model_dump(exclude={"targets"}),
+        targets=tuple(recipe.finetune.targets),
+        seed=recipe.seed,
     )
 
 

@@ -17,7 +17,7 @@ from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.early_start import beside_generation
 from tasks.rounds import RECIPE, finish, give_up, new_round_id
-from tasks.stages import STAGES, require_whole, run_stage
+from tasks.stages import STAGES, require_rewards, require_whole, run_stage
 from tasks.units import Runner, StageResult
 
 # Contexts of this process by run: a round and its five stages share one.
@@ -74,6 +74,7 @@ def play(
     Raises:
         StageFailed, BadInput: a stage did not finish; the summary says so too, and everything done is kept.
     """
+    require_rewards(context)
     say = terminal.current()
     say.introduces(context)
     for warning in warnings(context):

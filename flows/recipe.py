@@ -230,6 +230,11 @@ class CuratePart(Part):
     beta: float = Field(
         default=1.0, gt=0.0, title="Temperature", description="Of the exp weight, and so of rwr-exp."
     )
+    leave_out: list[str] = Field(
+        default=[],
+        title="Left out",
+        description="For experiments: categories whose clips do not teach.",
+    )
 
 
 class FinetunePart(Part):

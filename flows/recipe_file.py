@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -15,6 +15,8 @@ from data.yaml_text import parse_yaml
 from flows.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def find(path: str) -> Path:
@@ -31,6 +33,15 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     Raises:
         BadInput: the file cannot be read, is not YAML, or says something a recipe does not know or allow.
     """
+    return check(Recipe, read_tree(path, overrides), f"recipe {path}", overrides)
+
+
+def read_tree(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a YAML file of keys and values says, with the overrides in their places; nothing is checked.
+
+    Raises:
+        BadInput: the file cannot be read, or is not YAML, or an override does not fit it.
+    """
     file = find(path)
     try:
         text = file.read_text(encoding="utf-8")
@@ -46,13 +57,21 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
         )
     for override in overrides:
         _override(tree, override)
+    return tree
+
+
+def check(model: type[Model], tree: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Model:
+    """`tree` as `model`.
+
+    Raises:
+        BadInput: says `where`, which key is wrong, and for an unknown one the nearest.
+    """
     try:
-        return Recipe.model_validate(tree)
+        return model.model_validate(tree)
     except ValidationError as error:
         given = [override.split("=", 1)[0].strip() for override in overrides]
-        raise BadInput(
-            "\n".join(_explain(item, path, given) for item in error.errors(include_url=False))
-        ) from None
+        items = error.errors(include_url=False)
+        raise BadInput("\n".join(_explain(model, item, where, given) for item in items)) from None
 
 
 def resolve(recipe: Recipe) -> dict[str, Any]:
@@ -83,13 +102,13 @@ def _override(tree: dict[str, Any], override: str) -> None:
     place[names[-1]] = parse_yaml(text, f"--set {override!r}")
 
 
-def _explain(item: Any, path: str, given: Sequence[str]) -> str:
+def _explain(model: type[BaseModel], item: Any, what: str, given: Sequence[str]) -> str:
     places = [str(place) for place in item["loc"]]
     key = ".".join(places)
     by_option = any(key == name or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in given)
-    where = f"--set {key}" if by_option else f"recipe {path}: {key}" if key else f"recipe {path}"
+    where = f"--set {key}" if by_option else f"{what}: {key}" if key else what
     if item["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_nearest(places)}"
+        return f"{where}: unknown key{_nearest(model, places)}"
     if item["type"] == "missing":
         return f"{where}: this key is required"
     message = item["msg"].removeprefix("Value error, ")
@@ -100,15 +119,15 @@ def _explain(item: Any, path: str, given: Sequence[str]) -> str:
     )
 
 
-def _nearest(places: Sequence[str]) -> str:
+def _nearest(model: type[BaseModel], places: Sequence[str]) -> str:
     """The known key that an unknown one most likely meant: in its own part first, then anywhere."""
-    part = _part_at(places[:-1])
+    part = _part_at(model, places[:-1])
     own = list(part.model_fields) if part else []
     prefix = ".".join(places[:-1])
     close = difflib.get_close_matches(places[-1], own, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {f'{prefix}.{close[0]}' if prefix else close[0]}?"
-    everywhere = _all_keys(Recipe)
+    everywhere = _all_keys(model)
     same_name = [key for key in everywhere if key.rsplit(".", 1)[-1] == places[-1]]
     best = same_name or difflib.get_close_matches(".".join(places), everywhere, n=1, cutoff=0.5)
     if best:
@@ -116,8 +135,7 @@ def _nearest(places: Sequence[str]) -> str:
     return f"; known here: {', '.join(own)}"
 
 
-def _part_at(places: Sequence[str]) -> type[BaseModel] | None:
-    model: type[BaseModel] = Recipe
+def _part_at(model: type[BaseModel], places: Sequence[str]) -> type[BaseModel] | None:
     steps = iter(places)
     for place in steps:
         field = model.model_fields.get(place)

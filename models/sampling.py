@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from data.errors import BadInput
@@ -69,6 +70,7 @@ class Sampler:
         """
         family = get_family(model.family)
         pipeline = family.load_pipeline(model)
+        _load_linear_algebra(pipeline.transformer.device)
         if adapter is not None:
             lora.merge(pipeline.transformer, adapter, base_id)
         return cls(family, pipeline, settings)
@@ -135,3 +137,12 @@ def _private(pipeline: Any, flow_shift: float | None) -> Any:
     mine.tokenizer = copy.deepcopy(pipeline.tokenizer)
     mine.vae = shell(pipeline.vae)
     return mine
+
+
+def _load_linear_algebra(device: torch.device) -> None:
+    """PyTorch loads its CUDA solvers at their first call, and fails if two threads make that call at once.
+
+    The multistep schedulers solve a system at every step.
+    """
+    if device.type == "cuda":
+        torch.linalg.solve(torch.eye(1, device=device), torch.ones(1, 1, device=device))

@@ -23,6 +23,7 @@ from rewards.guards import (
     guard_version,
 )
 from rewards.judge.judge import JudgeReward, combine_parts
+from rewards.judge.server import require_server
 from rewards.judge.settings import JudgeSettings, judge_parts, judge_version
 from rewards.physics import PhysicsReward, PhysicsSettings, physics_version
 from rewards.preference import (
@@ -40,7 +41,8 @@ class RewardKind:
     """What a name stands for: the dataclass of its settings, how to build it, how to tell its version.
 
     `build` may load weights and libraries; the others read files at most. A reward of parts names them, and
-    makes a clip's judgement (settings, category, judgements by part) out of theirs.
+    makes a clip's judgement (settings, category, judgements by part) out of theirs. `ready` raises BadInput
+    if this machine lacks something that scoring takes; a composite's components say so themselves.
     """
 
     settings: type[Any]
@@ -48,6 +50,7 @@ class RewardKind:
     version: Callable[[Any], str]
     parts: Callable[[Any], tuple[Part, ...]] = lambda settings: ()
     combine: Callable[[Any, str, Mapping[str, Judgement]], Judgement] | None = None
+    ready: Callable[[Any], None] = lambda settings: None
 
 
 def _build_composite(settings: CompositeSettings) -> Reward:
@@ -77,7 +80,9 @@ REWARDS: Final[Mapping[str, RewardKind]] = {
     "physics": RewardKind(PhysicsSettings, PhysicsReward, physics_version),
     "clip": RewardKind(ClipSettings, ClipReward, clip_version),
     "flow": RewardKind(FlowSettings, FlowReward, flow_version),
-    "judge": RewardKind(JudgeSettings, JudgeReward, judge_version, judge_parts, combine_parts),
+    "judge": RewardKind(
+        JudgeSettings, JudgeReward, judge_version, judge_parts, combine_parts, require_server
+    ),
     "hpsv2": RewardKind(Hpsv2Settings, Hpsv2Reward, hpsv2_version),
     "pickscore": RewardKind(PickScoreSettings, PickScoreReward, pickscore_version),
     "composite": RewardKind(
@@ -114,6 +119,15 @@ def reward_version(name: str, settings: object = None) -> str:
 def reward_parts(name: str, settings: object = None) -> tuple[Part, ...]:
     """The parts that reward `name` combines; most have none. Errors as `build_reward`."""
     return reward_kind(name).parts(reward_settings(name, settings))
+
+
+def require_ready(name: str, settings: object = None) -> None:
+    """Check what scoring takes beside weights and settings, such as a server's environment; loads nothing.
+
+    Raises:
+        BadInput: it is not on this machine; says how to get it, and how to do without.
+    """
+    reward_kind(name).ready(reward_settings(name, settings))
 
 
 def combine_judgements(

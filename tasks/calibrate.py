@@ -24,11 +24,14 @@ from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part
 from rewards.calibration import Bin, Figures, figures, reliability
 from rewards.judge.settings import NAME as JUDGE
+from rewards.loading import CHECKOUT
 from tasks import generate, mixture, score
 from tasks.context import RewardRef, RoundContext
 from tasks.score import ShardClips, lent
 from tasks.units import Runner, is_whole
 
+# Calibrations that come with the repository, under the names they have in a store.
+SHIPPED: Final = CHECKOUT / "rewards" / "mini" / "calibrations"
 # Of the clips that it should pass it passes this share or more even when frozen: it does not look for motion.
 STILL: Final = 0.5
 # What a judge should hardly pass, and what it should not mind.
@@ -151,6 +154,15 @@ def write(store: Store, found: Calibration) -> Path:
     return store.write_file(_path(found.reward, found.version), text.encode())
 
 
+def read(store: Store, reward: str, version: str) -> tuple[dict[str, Any], Path] | None:
+    """What was found of a judge, and in which file: in this store, else with the repository; or None."""
+    for path in (store.path(_path(reward, version)), SHIPPED / Path(_path(reward, version)).name):
+        if path.is_file():
+            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return found, path
+    return None
+
+
 def warnings(context: RoundContext) -> list[str]:
     """What a round should know of a judge that it learns from; nothing for rewards that are no judges."""
     return [line for judge in judges(context.feedback) for line in _warnings(context.store, judge)]
@@ -164,13 +176,13 @@ def judges(reward: RewardRef) -> list[RewardRef | Part]:
 
 
 def _warnings(store: Store, reward: RewardRef | Part) -> list[str]:
-    path = store.path(_path(reward.name, reward.version))
-    if not path.exists():
+    known = read(store, reward.name, reward.version)
+    if known is None:
         return [
             f"the {reward.name} that teaches was not calibrated: nobody knows how often it is right. "
             "`vidloop calibrate` with the same recipe and store tells"
         ]
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    found, path = known
     if found["still"]:
         return [f"the {reward.name} that teaches passes frozen clips: it may reward stillness ({path})"]
     return []

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from data.errors import BadInput, StageFailed
+from rewards import require_ready
 from tasks import curate, evaluate, finetune, generate, reference, score
-from tasks.context import RoundContext
+from tasks.context import RewardRef, RoundContext
 from tasks.units import Runner, StageResult, Unit
 
 # A stage is a series of lists of units; a list may depend on the answers of the one before.
@@ -111,6 +112,35 @@ def require_whole(context: RoundContext, before: str) -> None:
                 f"{context.store.root} ({what}). Run `vidloop {stage}` with the same recipe, or the round "
                 "without --from-stage"
             )
+
+
+def require_rewards(context: RoundContext) -> None:
+    """Check that the rewards of a round can be had on this machine, before its first clip is made.
+
+    Raises:
+        BadInput: a reward lacks something, and scores that the round needs of it are not in the store.
+    """
+    for stage, rewards in (
+        ("score", (*context.rewards, context.feedback)),
+        ("evaluate", context.evaluate.measures),
+    ):
+        lacking = _lacking(rewards)
+        if lacking is None:
+            continue
+        for planned in plan(context):
+            if not planned.whole:
+                raise lacking
+            if planned.stage == stage:
+                break
+
+
+def _lacking(rewards: Sequence[RewardRef]) -> BadInput | None:
+    for reward in rewards:
+        try:
+            require_ready(reward.name, reward.settings)
+        except BadInput as error:
+            return error
+    return None
 
 
 def is_there(context: RoundContext, unit: Unit) -> bool:

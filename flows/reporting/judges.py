@@ -11,6 +11,7 @@ from data.records import Score
 from data.store import Manifest, Store
 from flows.reporting import words
 from flows.reporting.facts import Judge, RewardSpread
+from tasks import calibrate
 
 JUDGE: Final = "judge"
 QUESTION: Final = "judge/"
@@ -63,14 +64,14 @@ def read_judge(store: Store, clips: Sequence[Manifest], recipe: Mapping[str, Any
 
 
 def _belief(store: Store, version: str) -> str:
-    """How often this version of the judge was right, by its calibration in the store, in words."""
-    path = store.path(f"calibrations/{JUDGE}-{version}.json")
-    if not path.exists():
+    """How often this version of the judge was right, by its calibration, in words."""
+    known = calibrate.read(store, JUDGE, version)
+    if known is None:
         return (
             f"Version {version[:12]} was not calibrated: nobody knows how often it is right. "
             "vidloop calibrate with the same recipe and store tells."
         )
-    found: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    found, _ = known
     figures = found["overall"]
     still = " It passes frozen clips nearly as it passes moving ones." if found["still"] else ""
     return (

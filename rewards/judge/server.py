@@ -173,6 +173,12 @@ def command(settings: JudgeSettings, port: int) -> list[str]:
     return arguments + shlex.split(settings.server_args)
 
 
+def require_server(settings: JudgeSettings) -> None:
+    """Check that the server which these settings ask for can be started. Raises BadInput: no environment."""
+    if settings.backend == "vllm" and not settings.url:
+        environment_python(settings.environment)
+
+
 def environment_python(environment: str) -> Path:
     """The Python of the environment that has vLLM, from the working folder or else from the checkout.
 
@@ -186,7 +192,7 @@ def environment_python(environment: str) -> Path:
             return python.absolute()
     raise BadInput(
         f"judge: there is no environment with vLLM at {environment}: `make judge` makes one. judge.url names "
-        "a server that is running; judge.backend: local does without"
+        "a server that is running; judge.backend: local (--set judge.backend=local) does without"
     )
 
 

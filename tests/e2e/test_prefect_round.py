@@ -74,7 +74,16 @@ def test_deploy(prefect_server: Server) -> None:
     done = prefect_server.command("deploy", "--all", cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     deployments = {one["name"]: one for one in prefect_server.ask("/deployments/filter")}
-    assert deployments.keys() == {"round", "improve", "generate", "score", "curate", "finetune", "evaluate"}
+    assert deployments.keys() == {
+        "round",
+        "improve",
+        "study",
+        "generate",
+        "score",
+        "curate",
+        "finetune",
+        "evaluate",
+    }
     form = deployments["round"]["parameter_openapi_schema"]["properties"]
     assert form["recipe"]["description"].startswith("A YAML file")
     assert form["from_stage"]["enum"] == ["generate", "score", "curate", "finetune", "evaluate"]

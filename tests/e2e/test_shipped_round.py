@@ -5,6 +5,7 @@ The README states what a round gains, on three seeds; here one of them has to ga
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,16 +13,24 @@ import pytest
 
 from data import champion
 from data.store import Store
-from tests.tiny_round import Ended, cached, summaries
+from tests.tiny_round import ROOT, Ended, cached, summaries
+
+ENVIRONMENT = Path(os.environ.get("VIDLOOP_JUDGE_VENV", ROOT / ".venv-judge")).absolute()
+if not (ENVIRONMENT / "bin/python").exists():
+    pytest.skip(f"no vLLM at {ENVIRONMENT}: `make judge`, or set VIDLOOP_JUDGE_VENV", allow_module_level=True)
+SERVED = ["--set", f"judge.environment={ENVIRONMENT}"]
 
 
 @pytest.mark.slow
 def test_one_round_of_the_miniature(tmp_path: Path, vidloop: Callable[..., Ended]) -> None:
     store = tmp_path / "store"
-    ended = vidloop("round", "--store", store, limit_s=3000)
+    ended = vidloop("round", "--store", store, *SERVED, limit_s=3000)
     assert ended.code == 0, ended.err
     summary = summaries(store)[0]
     primary = summary["primary"]
+    assert summary["feedback"] == "judge"
+    assert summary["stages"]["score"]["failed"] == 0
+    assert "was not calibrated" not in ended.out
     assert primary["n"] >= 400
     assert 0.25 <= primary["before"] <= 0.5
     assert primary["delta"] >= 0.08
@@ -35,7 +44,7 @@ def test_one_round_of_the_miniature(tmp_path: Path, vidloop: Callable[..., Ended
     assert (store / "rounds" / summary["round"] / "report.html").stat().st_size < 15e6
 
     # Again: nothing is left to compute, and the verdict stands.
-    ended = vidloop("round", "--plain", "--store", store)
+    ended = vidloop("round", "--plain", "--store", store, *SERVED)
     assert ended.code == 0, ended.err
     again = summaries(store)[1]
     assert all(found == all_ for found, all_ in cached(again).values())
@@ -44,7 +53,7 @@ def test_one_round_of_the_miniature(tmp_path: Path, vidloop: Callable[..., Ended
     # Clips and scores serve another objective.
     more = ["--set", "finetune.objective=sft", "--set", "finetune.steps=2", "--set", "evaluate.clips=16",
             "--set", "evaluate.also=[]"]  # fmt: skip
-    ended = vidloop("round", "--plain", "--store", store, *more)
+    ended = vidloop("round", "--plain", "--store", store, *SERVED, *more)
     assert ended.code == 0, ended.err
     found = cached(summaries(store)[2])
     assert found["generate"][0] == found["generate"][1]

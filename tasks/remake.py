@@ -1,0 +1,107 @@
+"""Remake: a clip made again from its id, by what its shard's question says, and compared with what was seen.
+
+Clips are sampled in batches of a fixed shape, and the batch is part of their identity; so the whole batch is
+made again, and the one clip is kept. Nothing is written into the store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from data.errors import BadInput
+from data.keys import bytes_digest
+from data.manifest import Manifest
+from data.records import Clip, Prompt
+from data.store import Store
+from data.video import VideoSettings, decode_mp4, encode_mp4
+from models.settings import ModelSettings, SampleSettings
+from tasks import questions
+from tasks.context import ClipJob, Generation, PolicyRef, open_sampler
+
+
+@dataclass(frozen=True)
+class Remade:
+    """A clip made again.
+
+    Attributes:
+        clip: its row, as it was committed.
+        video: the file that was made now.
+        frames_sha256: digest of the decoded frames of that file.
+        same_file: whether its bytes are those that the row names.
+        same_frames: whether the stored file shows the same frames; None if the store no longer has it.
+    """
+
+    clip: Clip
+    video: bytes
+    frames_sha256: str
+    same_file: bool
+    same_frames: bool | None
+
+
+def remake(
+    store: Store, clip_id: str, model: ModelSettings, find_policy: Callable[[str], PolicyRef]
+) -> Remade:
+    """Make a clip of `store` again.
+
+    Args:
+        store: holds the clip's row; its video and latent may be gone.
+        clip_id: which clip.
+        model: the base model, and where it runs; its family, dtype and frame rate must be the clip's.
+        find_policy: the policy of an id; its adapter must be in the store.
+
+    Raises:
+        BadInput: the store has no such clip, or `model` is not what it was made with.
+    """
+    manifest, clip = _find(store, clip_id)
+    how, jobs = generation(store, manifest, model)
+    batch = jobs + jobs[-1:] * (how.batch_size - len(jobs))
+    with open_sampler(how, find_policy(clip.policy_id)) as sampler:
+        made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
+    video = encode_mp4(made.frames[clip.row_in_batch], how.fps, how.video)
+    frames = frames_digest(video)
+    return Remade(clip, video, frames, bytes_digest(video) == clip.video_sha256, _same(store, clip, frames))
+
+
+def generation(
+    store: Store, manifest: Manifest, model: ModelSettings
+) -> tuple[Generation, tuple[ClipJob, ...]]:
+    """How a committed shard was made, and its clips in batch order.
+
+    Raises:
+        BadInput: the shard was made with another model family, precision or frame rate than `model` has.
+    """
+    asked = manifest.question
+    sampling = dict(asked["sampling"])
+    video, fps = VideoSettings(**sampling.pop("video")), sampling["fps"]
+    names = {field.name for field in dataclasses.fields(SampleSettings)}
+    sample = SampleSettings(**{name: value for name, value in sampling.items() if name in names})
+    how = Generation(str(store.root), model, sample, video, fps, asked["batch_size"])
+    now = questions.sampling(how)
+    changed = sorted(name for name, value in now.items() if value != asked["sampling"].get(name))
+    if changed:
+        raise BadInput(
+            f"the clip was made with {changed[0]} {asked['sampling'].get(changed[0])!r}, the recipe's is "
+            f"{now[changed[0]]!r}: name the recipe that it was made with"
+        )
+    prompts = [Prompt(*one) for one in asked["prompts"]]
+    return how, tuple(ClipJob(prompts[row], seed) for row, seed in asked["clips"])
+
+
+def frames_digest(video: bytes) -> str:
+    """SHA-256 of the decoded frames of a file, uint8 RGB in row order. Raises VideoError."""
+    return bytes_digest(decode_mp4(video)[0].tobytes())
+
+
+def _find(store: Store, clip_id: str) -> tuple[Manifest, Clip]:
+    for manifest in store.manifests("generate"):
+        for clip in store.read(manifest.key, "clips"):
+            if clip.clip_id == clip_id:
+                return manifest, clip
+    raise BadInput(f"{store.root} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
+
+
+def _same(store: Store, clip: Clip, frames: str) -> bool | None:
+    path = store.path(clip.video_path)
+    return frames_digest(store.read_media(clip.video_path)) == frames if path.is_file() else None
