@@ -30,6 +30,7 @@ class Cell:
         rounds: played in a row.
         noise: share of labels taught the other way round.
         changes: to the recipe, beside those of feedback, objective and its chosen settings.
+        later: further changes from the second round of a row on.
         trial: of `tuning`: which of the objective's settings; None takes the chosen one.
     """
 
@@ -41,6 +42,7 @@ class Cell:
     rounds: int = 1
     noise: float = 0.0
     changes: Tree = field(default_factory=dict)
+    later: Tree = field(default_factory=dict)
     trial: int | None = None
 
     @property
@@ -96,7 +98,8 @@ def _main(study: Study, seed: int) -> Iterator[Cell]:
 def _in_a_row(study: Study, seed: int) -> Iterator[Cell]:
     row = study.in_a_row
     if row is not None:
-        yield Cell(IN_A_ROW, row.feedback, row.objective, seed, rounds=row.rounds)
+        for name, later in row.later.items():
+            yield Cell(IN_A_ROW, row.feedback, row.objective, seed, name, row.rounds, later=later)
 
 
 def _noise(study: Study, seed: int) -> Iterator[Cell]:

@@ -72,7 +72,7 @@ class Opened:
         """Round `number` (from 2) of a row, from `policy`, with clips and an examination of its own."""
         seed = int(digest(["study round", cell.seed, number])[:15], 16)
         before = self.base(cell.seed, cell.variant == TUNING)
-        recipe = self._recipe(cell, chosen, before)
+        recipe = self._recipe(cell, chosen, before, cell.later)
         own = check(Recipe, resolve(recipe) | {"seed": seed, "policy": policy.policy_id}, cell.label)
         return open_round(own, self.store, self.run_id)
 
@@ -89,7 +89,7 @@ class Opened:
             found[str(name)] = (self._reward(context, recipe), recipe)
         return found
 
-    def _recipe(self, cell: Cell, chosen: Chosen, base: RoundContext) -> Recipe:
+    def _recipe(self, cell: Cell, chosen: Chosen, base: RoundContext, *more: Tree) -> Recipe:
         feedback = self.study.feedbacks[cell.feedback]  # type: ignore[index]  # as above
         return cell_recipe(
             self.study,
@@ -98,6 +98,7 @@ class Opened:
             {"finetune": {"objective": cell.objective}},
             self.settings(cell, chosen),
             cell.changes,
+            *more,
             self._examined(cell.variant == TUNING),
             seed=cell.seed,
         )

@@ -54,6 +54,12 @@ class RowPart(Part):
     feedback: FeedbackName
     objective: Objective
     rounds: int = Field(ge=2, le=100, title="Rounds", description="In a row.")
+    later: dict[str, Tree] = Field(
+        default={"": {}},
+        min_length=1,
+        title="Later",
+        description="By name: what is changed of curate and finetune from the second round on; a row each.",
+    )
 
 
 class NoisePart(Part):
@@ -184,6 +190,11 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> Study:
                     )
             first = next(iter(study.feedbacks.values()))
             cell_recipe(study, first, {"finetune": {"objective": objective}}, tree, where=where)
+    if study.in_a_row is not None:
+        for name, tree in study.in_a_row.later.items():
+            where = f"{what}: in_a_row.later.{name}"
+            _only(tree, ("curate", "finetune"), where)
+            cell_recipe(study, study.feedbacks[study.in_a_row.feedback], tree, where=where)
     return study
 
 
