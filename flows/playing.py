@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from flows.recipe import Recipe
 from flows.recipe_file import dump, load_recipe
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
+from tasks.early_start import beside_generation
 from tasks.rounds import RECIPE, finish, give_up, new_round_id
 from tasks.stages import STAGES, require_rewards, require_whole, run_stage
 from tasks.units import Runner, StageResult
@@ -84,7 +85,8 @@ def play(
     stage = ""
     try:
         for stage in STAGES:
-            results[stage] = call(stage)
+            with beside_generation(context) if stage == "generate" else nullcontext():
+                results[stage] = call(stage)
         summary = finish(context, results)
     except BaseException as error:
         # A store that cannot be written is most likely what went wrong: do not hide it behind itself.

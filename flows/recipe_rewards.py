@@ -124,6 +124,11 @@ class JudgePart(Part):
     server_args: str = Field(
         default="", title="Server arguments", description="More of vLLM's, as in a shell."
     )
+    early_start: bool = Field(
+        default=True,
+        title="Early start",
+        description="A server on the CPU starts while clips are still being generated.",
+    )
     start_timeout_s: float = Field(
         default=600.0, gt=0.0, title="Start time-out", description="For the server to load and answer."
     )

@@ -1,11 +1,16 @@
-"""One question as a request, and its reply as a probability, if the server did as it was asked."""
+"""Questions as requests, and replies as probabilities, if the server did as it was asked.
+
+A segment's questions travel together where the server can take them so (vLLM's /chat/completions/batch),
+which saves it, and us, most of what a request costs beside the model; else one by one.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from data.errors import BadInput
-from rewards.judge.answers import Fault, Probability, p_yes
+from rewards.judge.answers import Fault, NoAnswer, Probability, p_yes
 from rewards.judge.frames import Segment, media_parts, remembered_parts
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.prompt import conversation
@@ -14,7 +19,10 @@ from rewards.judge.settings import JudgeSettings, served_name
 from rewards.judge.transport import Http, Refused
 
 _CHAT = "/chat/completions"
+_TOGETHER = "/chat/completions/batch"
 _MOST_TOP_LOGPROBS = 20
+# P(yes) of equal questions may differ by rounding on a GPU whose kernels depend on the batch.
+SAME = 0.02
 
 
 class Requests:
@@ -32,7 +40,10 @@ class Requests:
         self._processing = processing
         self._own = settings.api == "vllm"
         self.model = served_name(settings)
-        self._ids = self._answer_ids() if self._own else {}
+        self.ids = self._answer_ids() if self._own else {}
+        """Spelling -> token id, of the spellings that are one token; empty for servers that are not vLLM."""
+        self.together = False
+        """Whether `ask_together` works: set by `try_together`."""
 
     def ask(
         self,
@@ -65,15 +76,65 @@ class Requests:
         reply = self._http.post(_CHAT, self.body(segment, text, True), timeout_s)
         return self._read(reply, segment, text, mass)
 
+    def ask_together(
+        self, segment: Segment, texts: Sequence[str], min_mass: float | None = None
+    ) -> list[tuple[Probability, int] | NoAnswer]:
+        """`ask` for several questions about one segment in one request, tried once; an answer each, in order.
+
+        Raises:
+            Refused, Fault: there are no answers; of one question asked alone there may be.
+        """
+        assert self._processing is not None, "try_together has said no"
+        mass = self._rubric.answer.min_mass if min_mass is None else min_mass
+        messages = [self._conversation(segment, text, place == 0) for place, text in enumerate(texts)]
+        reply = self._http.post(_TOGETHER, self._asked() | {"messages": messages}, retries=0)
+        # The reply has the sum of the prompts' lengths: had one lost frames, the sum would be too small.
+        lengths = [self._processing.tokens(segment.frames.shape, text) for text in texts]
+        self._check(reply, sum(lengths), segment, len(texts))
+        choices = reply.get("choices")
+        if not isinstance(choices, list) or len(choices) != len(texts):
+            raise Fault(f"{len(texts)} questions were asked together and not so many were answered")
+        found: list[tuple[Probability, int] | NoAnswer] = []
+        for place, (choice, length) in enumerate(zip(choices, lengths, strict=True)):
+            if not isinstance(choice, dict) or choice.get("index") != place:
+                raise Fault("the answers to questions asked together are not in their order")
+            try:
+                found.append((self._probability(choice, mass), length))
+            except NoAnswer as error:
+                found.append(error)
+        return found
+
+    def try_together(self, segment: Segment, text: str, expected: Probability) -> None:
+        """Find out whether the server takes questions together, and answers them as it does one alone.
+
+        Without the checkpoint's processor they are asked one by one: the length of each prompt is not known.
+        """
+        if not self._own or self._processing is None:
+            return
+        try:
+            first, *_ = self.ask_together(segment, [text, f"{text} {text}"], min_mass=0.0)
+        except (Refused, Fault, BadInput):  # an older vLLM, whose answer to a foreign address is 404
+            return
+        same = not isinstance(first, NoAnswer) and abs(first[0].yes - expected.yes) <= SAME
+        self.together = same
+
     def body(self, segment: Segment, text: str, with_data: bool) -> dict[str, Any]:
-        """The request's body."""
-        parts = media_parts(segment, self._rubric.frames.media) if with_data or not self._own else []
+        """The body of a request with one question."""
+        return self._asked() | {"messages": self._conversation(segment, text, with_data)}
+
+    def _conversation(self, segment: Segment, text: str, with_data: bool) -> list[dict[str, Any]]:
+        parts: list[dict[str, Any]] = []
+        if with_data or not self._own:
+            parts = media_parts(segment, self._rubric.frames.media, self._own and self._http.near)
         if self._own:
             kinds = parts or [{"type": kind, kind: None} for kind in self._kinds()]
             parts = remembered_parts(kinds, segment.media_id, with_data)
+        return conversation(self._rubric.system, parts, text)
+
+    def _asked(self) -> dict[str, Any]:
+        """All of a request but its messages."""
         asked: dict[str, Any] = {
             "model": self.model,
-            "messages": conversation(self._rubric.system, parts, text),
             "max_completion_tokens": 1,
             "temperature": 0.0,
             "logprobs": True,
@@ -82,8 +143,8 @@ class Requests:
         if self._own:
             # Ids, because different tokens may read the same, and the words asked for, however unlikely.
             asked |= {
-                "top_logprobs": len(self._ids) + 1,
-                "logprob_token_ids": list(self._ids.values()),
+                "top_logprobs": len(self.ids) + 1,
+                "logprob_token_ids": list(self.ids.values()),
                 "return_tokens_as_token_ids": True,
             }
         return asked
@@ -95,6 +156,17 @@ class Requests:
     def _read(
         self, reply: dict[str, Any], segment: Segment, text: str, min_mass: float
     ) -> tuple[Probability, int]:
+        expected = None
+        if self._processing is not None:
+            expected = self._processing.tokens(segment.frames.shape, text)
+        tokens = self._check(reply, expected, segment, 1)
+        choices = reply.get("choices")
+        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
+            raise Fault("the answer has no log-probabilities")
+        return self._probability(choices[0], min_mass), tokens
+
+    def _check(self, reply: dict[str, Any], expected: int | None, segment: Segment, asked: int) -> int:
+        """The number of the prompts' tokens, if `asked` questions were answered in a token each."""
         if reply.get("model") != self.model:
             raise Fault(f"{self.model} was asked, and {reply.get('model')!r} answers")
         usage = reply.get("usage")
@@ -102,29 +174,30 @@ class Requests:
         tokens = usage.get("prompt_tokens")
         if not isinstance(tokens, int) or isinstance(tokens, bool):
             raise Fault("the answer does not say how many tokens the prompt had (usage.prompt_tokens)")
-        if self._processing is not None:
-            expected = self._processing.tokens(segment.frames.shape, text)
-            if tokens != expected:
-                raise Fault(
-                    f"the prompt had {tokens} tokens on the server and has {expected} with all "
-                    f"{len(segment.frames)} frames: it did not look at what it was sent"
-                )
-        if usage.get("completion_tokens") != 1:
-            raise Fault(f"one token was asked for and {usage.get('completion_tokens')} came")
-        answer = self._rubric.answer
-        found = p_yes(self._logprobs(reply), answer.positive, answer.negative, min_mass)
-        return found, tokens
+        if expected is not None and tokens != expected:
+            raise Fault(
+                f"the prompt had {tokens} tokens on the server and has {expected} with all "
+                f"{len(segment.frames)} frames: it did not look at what it was sent"
+            )
+        if usage.get("completion_tokens") != asked:
+            wanted = "one token was" if asked == 1 else f"{asked} tokens were"
+            raise Fault(f"{wanted} asked for and {usage.get('completion_tokens')} came")
+        return tokens
 
-    def _logprobs(self, reply: dict[str, Any]) -> dict[str, float]:
+    def _probability(self, choice: dict[str, Any], min_mass: float) -> Probability:
+        answer = self._rubric.answer
+        return p_yes(self._logprobs(choice), answer.positive, answer.negative, min_mass)
+
+    def _logprobs(self, choice: dict[str, Any]) -> dict[str, float]:
         try:
-            first = reply["choices"][0]["logprobs"]["content"][0]
+            first = choice["logprobs"]["content"][0]
             pairs = {str(item["token"]): float(item["logprob"]) for item in first["top_logprobs"]}
         except (KeyError, IndexError, TypeError, ValueError):
             raise Fault("the answer has no log-probabilities") from None
         if not self._own:
             # Servers differ in whether a token keeps its leading space; the rubric names both spellings.
             return pairs
-        named = {spelling: f"token_id:{token}" for spelling, token in self._ids.items()}
+        named = {spelling: f"token_id:{token}" for spelling, token in self.ids.items()}
         missing = [spelling for spelling, token in named.items() if token not in pairs]
         if missing:
             raise Fault(f"the log-probability of {missing[0]!r} was asked for and is not in the answer")

@@ -45,6 +45,14 @@ class Backend(Protocol):
         """
         ...
 
+    def prepare(self) -> None:
+        """Begin what takes long before the first question, and do not wait for it; may do nothing.
+
+        Raises:
+            BadInput: it cannot begin.
+        """
+        ...
+
     @property
     def identity(self) -> dict[str, str]:
         """Who answers: backend, library and its version, model. Kept with each answer."""

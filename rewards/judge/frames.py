@@ -1,4 +1,4 @@
-"""Which frames a judge sees, and the bytes in which they travel: PNG, so that nothing is lost on the way."""
+"""Which frames a judge sees, and the bytes in which they travel: PNG or PPM, so that nothing is lost."""
 
 from __future__ import annotations
 
@@ -68,29 +68,39 @@ def spread(frames: int, wanted: int) -> list[int]:
     return [round(i * (frames - 1) / (wanted - 1)) for i in range(wanted)]
 
 
-def png(frame: NDArray[np.uint8]) -> str:
-    """One frame, uint8 [H, W, 3], as base64 of a PNG file."""
+def png(frame: NDArray[np.uint8]) -> bytes:
+    """One frame, uint8 [H, W, 3], as a PNG file."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    # Level 1: the bytes travel over loopback or a local network, and the pixels are the same.
+    # Level 1: the bytes travel over a local network, and the pixels are the same.
     Image.fromarray(frame).save(buffer, "PNG", compress_level=1)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")
+    return buffer.getvalue()
 
 
-def media_parts(segment: Segment, media: str) -> list[dict[str, Any]]:
+def ppm(frame: NDArray[np.uint8]) -> bytes:
+    """One frame, uint8 [H, W, 3], as a binary PPM file: a line of text and the pixels as they are."""
+    height, width, _ = frame.shape
+    return b"P6 %d %d 255\n" % (width, height) + frame.tobytes()
+
+
+def media_parts(segment: Segment, media: str, plain: bool = False) -> list[dict[str, Any]]:
     """The segment as content parts of a chat request.
 
-    A list of PNG files under the type video/jpeg is what vLLM takes for frames that were sampled already: it
-    opens each with PIL whatever the type says, and takes no sample of its own.
+    A list of picture files under the type video/jpeg is what vLLM takes for frames that were sampled already:
+    it opens each with PIL whatever the type says, and takes no sample of its own.
+
+    Args:
+        segment: the frames.
+        media: "video" or "images".
+        plain: PPM, which a server on this machine opens in a fifth of PNG's time, and we write in a seventh;
+            where bytes travel far, PNG.
     """
+    kind, encode = ("x-portable-pixmap", ppm) if plain else ("png", png)
+    files = [base64.b64encode(encode(frame)).decode("ascii") for frame in segment.frames]
     if media == "video":
-        url = "data:video/jpeg;base64," + ",".join(png(frame) for frame in segment.frames)
-        return [{"type": "video_url", "video_url": {"url": url}}]
-    return [
-        {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{png(frame)}"}}
-        for frame in segment.frames
-    ]
+        return [{"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(files)}}]
+    return [{"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{file}"}} for file in files]
 
 
 def remembered_parts(parts: Sequence[dict[str, Any]], media_id: str, with_data: bool) -> list[dict[str, Any]]:

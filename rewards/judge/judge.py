@@ -82,6 +82,14 @@ class JudgeReward:
             judgements[part][clip_id] = checked(self._judgement(self._questions[part], some), self.range)
         return PartScores(judgements, self._backend.down)
 
+    def prepare(self) -> None:
+        """Say that clips will come: a server of the run's own may start, beside other work.
+
+        Raises:
+            BadInput: there is no environment with vLLM.
+        """
+        self._backend.prepare()
+
     def close(self) -> None:
         """Let go of the model, or end the server if it is ours; may be called twice."""
         self._backend.close()

@@ -35,6 +35,9 @@ class LocalBackend:
         self._lock = threading.Lock()
         self._loaded: tuple[Any, Processing, dict[str, int]] | None = None
 
+    def prepare(self) -> None:
+        """See `Backend.prepare`: nothing; the model takes this process's time and memory."""
+
     @property
     def identity(self) -> dict[str, str]:
         """See `Backend.identity`."""

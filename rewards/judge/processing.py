@@ -83,6 +83,8 @@ class Processing:
         """Tokens of a prompt about frames of this shape [F, H, W, 3]."""
         return self._media_tokens(shape) + self.text_tokens(question)
 
+    # A prompt has several clips, and each is asked the same.
+    @functools.lru_cache(maxsize=4096)  # noqa: B019  (one processor lives as long as the judge)
     def text_tokens(self, question: str) -> int:
         """Tokens of the conversation, each piece of media counted as one."""
         text = self.text(question)

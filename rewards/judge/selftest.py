@@ -10,14 +10,11 @@ import numpy as np
 
 from data.errors import BadInput
 from rewards.judge.answers import Fault, NoAnswer, Probability
-from rewards.judge.asking import Requests
+from rewards.judge.asking import SAME, Requests
 from rewards.judge.backend import Ask
 from rewards.judge.frames import Segment
 from rewards.judge.settings import JudgeSettings
 from rewards.judge.transport import Http, Refused
-
-# Equal requests may differ by rounding on a GPU whose kernels depend on the batch.
-_SAME = 0.02
 
 
 def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: Ask) -> dict[str, str]:
@@ -59,11 +56,12 @@ def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: As
             f"judge: {http.url} does not pass the self-test: a longer question has no more tokens: "
             "it cuts prompts"
         )
+    requests.try_together(moving, first.text, one)
     return about
 
 
 def _near(one: Probability, other: Probability) -> bool:
-    return abs(one.yes - other.yes) <= _SAME
+    return abs(one.yes - other.yes) <= SAME
 
 
 def _check_served(http: Http, model: str) -> None:

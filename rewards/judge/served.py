@@ -1,7 +1,8 @@
 """Backend `vllm`: any OpenAI-compatible server, one that is running or one that the run starts.
 
-A clip's questions go one after the other, clips side by side: the first question brings the frames along and
-fills the server's caches (rubric and media stand first in the prompt), the others name the frames by id.
+Clips go side by side, a clip's questions together in one request where the server takes them so, else one
+after the other. The first question brings the frames along and fills the server's caches (rubric and media
+stand first in the prompt), the others name the frames by id.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rewards.judge.backend import Ask, Reply
 from rewards.judge.processing import Processing
 from rewards.judge.rubric import Rubric
 from rewards.judge.selftest import self_test
-from rewards.judge.server import ManagedServer
+from rewards.judge.server import ManagedServer, on_cpu
 from rewards.judge.settings import JudgeSettings, model_path
 from rewards.judge.transport import Http, Refused
 
@@ -97,6 +98,14 @@ class VllmBackend:
             pool.shutdown(wait=False, cancel_futures=True)
         return [reply for some in replies for reply in some]
 
+    def prepare(self) -> None:
+        """Start the server, if it is ours and early starts are allowed; `ask` waits for it."""
+        if self._settings.url or not self._settings.early_start or not on_cpu():
+            return
+        with self._lock:
+            if self._server is None:
+                self._server = ManagedServer.launch(self._settings)
+
     def close(self) -> None:
         """Close the connections and end the server if it is ours."""
         with self._lock:
@@ -109,12 +118,30 @@ class VllmBackend:
 
     def _series(self, opened: _Open, asks: Sequence[Ask]) -> list[Reply]:
         """The questions about one segment, in order."""
+        if len(asks) > 1 and opened.requests.together and self._breaker.reason is None:
+            together = self._together(opened, asks)
+            if together is not None:
+                return together
         replies, known = [], False
         for ask in asks:
             reply = self._one(opened, ask, known)
             known = known or reply.error is None
             replies.append(reply)
         return replies
+
+    def _together(self, opened: _Open, asks: Sequence[Ask]) -> list[Reply] | None:
+        """The replies to one request; None where it did not work out, and each is to be asked alone."""
+        try:
+            answers = opened.requests.ask_together(asks[0].segment, [ask.text for ask in asks])
+        except (Refused, Fault):
+            return None
+        self._breaker.note(None)
+        return [
+            Reply(None, str(answer), False)
+            if isinstance(answer, NoAnswer)
+            else Reply(answer[0], None, False, {"prompt_tokens": answer[1]})
+            for answer in answers
+        ]
 
     def _one(self, opened: _Open, ask: Ask, known: bool) -> Reply:
         down = self._breaker.reason
@@ -150,7 +177,13 @@ class VllmBackend:
         if settings.url:
             url, key = settings.url, os.environ.get(settings.key_env, "")
         else:
-            self._server = ManagedServer.start(settings)
+            if self._server is None:
+                self._server = ManagedServer.launch(settings)
+            try:
+                self._server.wait(settings.start_timeout_s)
+            except BaseException:
+                self._server = None
+                raise
             url, key = self._server.url, self._server.key
         http = Http(url, key, settings.timeout_s, settings.retries, settings.concurrency)
         try:

@@ -40,8 +40,9 @@ class ManagedServer:
         log: file with everything it printed; removed when the server is stopped in good order.
     """
 
-    def __init__(self, url: str, key: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
-        self.url = url
+    def __init__(self, port: int, key: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
+        self.url = f"http://127.0.0.1:{port}/v1"
+        self._port = port
         self.key = key
         self.log = folder / "server.log"
         self._folder = folder
@@ -50,12 +51,14 @@ class ManagedServer:
 
     @classmethod
     def start(cls, settings: JudgeSettings) -> Self:
-        """Start the server and wait until it answers.
+        """`launch` and `wait`."""
+        server = cls.launch(settings)
+        server.wait(settings.start_timeout_s)
+        return server
 
-        Raises:
-            BadInput: there is no environment with vLLM, or the server ended, or did not answer in time; the
-                message names its log.
-        """
+    @classmethod
+    def launch(cls, settings: JudgeSettings) -> Self:
+        """Start the server; it answers later. Raises BadInput if there is no environment with vLLM."""
         python = environment_python(settings.environment)
         folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
         port, key = _free_port(), secrets.token_urlsafe(32)
@@ -79,13 +82,19 @@ class ManagedServer:
                 env=_environment(settings, key, python),
                 start_new_session=True,
             )
-        server = cls(f"http://127.0.0.1:{port}/v1", key, folder, process)
+        return cls(port, key, folder, process)
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until the server answers; at most so long, and not at all for one that has ended.
+
+        Raises:
+            BadInput: it ended, or did not answer in time, and is stopped; the message names its log.
+        """
         try:
-            server._wait(port, settings.start_timeout_s)
+            self._wait(timeout_s)
         except BaseException as error:
-            server.stop(keep_log=isinstance(error, BadInput))
+            self.stop(keep_log=isinstance(error, BadInput))
             raise
-        return server
 
     @property
     def alive(self) -> bool:
@@ -114,7 +123,7 @@ class ManagedServer:
         if not keep_log:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait(self, port: int, timeout_s: float) -> None:
+    def _wait(self, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if not self.alive:
@@ -122,7 +131,7 @@ class ManagedServer:
                     f"judge: the server ended before it answered. Last words: {self._last_words()}. "
                     f"Its log: {self.log}. judge.backend: local does without a server"
                 )
-            if _healthy(port):
+            if _healthy(self._port):
                 return
             time.sleep(0.2)
         raise BadInput(
@@ -138,7 +147,8 @@ class ManagedServer:
 
 def command(settings: JudgeSettings, port: int) -> list[str]:
     """The server's module and arguments, after `python -P`."""
-    frames = load_rubric(settings.rubric).frames
+    rubric = load_rubric(settings.rubric)
+    frames = rubric.frames
     # vLLM takes one video and drops frames after the 32nd of a list unless it is told otherwise.
     media = (
         '{"video": 1, "image": 0}' if frames.media == "video" else f'{{"image": {frames.count}, "video": 0}}'
@@ -148,13 +158,18 @@ def command(settings: JudgeSettings, port: int) -> list[str]:
         *("--model", model_path(settings), "--served-model-name", served_name(settings)),
         *("--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", settings.dtype, "--max-model-len", str(settings.max_tokens)),
-        *("--max-num-seqs", str(max(16, settings.concurrency))),
+        # All questions of all clips that are asked about at the same time: one step of the engine for all.
+        *("--max-num-seqs", str(max(16, settings.concurrency * len(rubric.questions)))),
         *("--limit-mm-per-prompt", media, "--media-io-kwargs", '{"video": {"num_frames": -1}}'),
         *("--gpu-memory-utilization", str(settings.gpu_share)),
         *("--seed", "0", "--enforce-eager", "--disable-uvicorn-access-log"),
     ]
     if settings.revision:
         arguments += ["--revision", settings.revision]
+    if on_cpu():
+        # In the engine's own process. vLLM's default for CPUs is a worker process beside it, and the two wait
+        # for each other in busy loops, which on two cores takes a third of the server's time.
+        arguments += ["--distributed-executor-backend", "uni"]
     return arguments + shlex.split(settings.server_args)
 
 
@@ -181,22 +196,38 @@ def environment_python(environment: str) -> Path:
     )
 
 
+def on_cpu() -> bool:
+    """Whether the server computes on the CPU; `make judge` chooses the build of vLLM by the same sign."""
+    return not Path("/proc/driver/nvidia/version").exists()
+
+
 def _environment(settings: JudgeSettings, key: str, python: Path) -> dict[str, str]:
     """The run's environment without what would lead Python into the checkout, and what vLLM must know."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     threads = kept.get("OMP_NUM_THREADS", "1")
-    return kept | {
-        # In the environment and not on the command line, which every user of the machine may read.
-        "VLLM_API_KEY": key,
-        # torch.compile and uvicorn look for programs beside their Python.
-        "PATH": f"{python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
-        "HF_HUB_OFFLINE": kept.get("HF_HUB_OFFLINE", "1" if Path(model_path(settings)).is_dir() else "0"),
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-        "VLLM_CPU_KVCACHE_SPACE": kept.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB),
-        "VLLM_CPU_OMP_THREADS_BIND": kept.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
-        "OMP_NUM_THREADS": threads,
+    for_cpu = {
+        # Else vLLM overrules the executor `uni`, for threads bound to cores; ours are not (`nobind`).
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # vLLM compiles one small function of its sampler with g++ at the first request that wants
+        # log-probabilities, which takes longer than all that it ever saves here.
+        "TORCH_COMPILE_DISABLE": "1",
     }
+    return (
+        kept
+        | (for_cpu if on_cpu() else {})
+        | {
+            # In the environment and not on the command line, which every user of the machine may read.
+            "VLLM_API_KEY": key,
+            # torch.compile and uvicorn look for programs beside their Python.
+            "PATH": f"{python.parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
+            "HF_HUB_OFFLINE": kept.get("HF_HUB_OFFLINE", "1" if Path(model_path(settings)).is_dir() else "0"),
+            "VLLM_NO_USAGE_STATS": "1",
+            "DO_NOT_TRACK": "1",
+            "VLLM_CPU_KVCACHE_SPACE": kept.get("VLLM_CPU_KVCACHE_SPACE", _CPU_CACHE_GIB),
+            "VLLM_CPU_OMP_THREADS_BIND": kept.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+            "OMP_NUM_THREADS": threads,
+        }
+    )
 
 
 def _free_port() -> int:

@@ -41,6 +41,8 @@ class JudgeSettings:
         breaker: so many questions in a row unanswered after their retries, and the judge counts as down.
         environment: folder of the virtual environment that has vLLM.
         server_args: more arguments for the server, as in a shell.
+        early_start: a round starts a server of its own while it still generates clips, if that server is one
+            for the CPU; on a GPU it would take memory that generation has.
         start_timeout_s: for the server to load the model and answer.
         gpu_share: share of the GPU's memory that the server may take.
         max_tokens: longest prompt, in tokens, that the server must take.
@@ -63,6 +65,7 @@ class JudgeSettings:
     breaker: int = 5
     environment: str = ".venv-judge"
     server_args: str = ""
+    early_start: bool = True
     start_timeout_s: float = 600.0
     gpu_share: float = 0.3
     max_tokens: int = 2048

@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 from data.errors import BadInput
 from rewards.judge.answers import Fault
@@ -27,6 +28,7 @@ _WRONG: Final = {
     403: "the key may not do this: set the environment variable that judge.key_env names",
     404: "there is no such address or model there: look at judge.url and judge.served_name",
 }
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _LARGEST_REPLY: Final = 4 << 20
 _LONGEST_WAIT_S: Final = 60.0
 
@@ -58,6 +60,11 @@ class Http:
         """Close the connections; whoever waits before a retry gives up."""
         self._closing.set()
         self._client.close()
+
+    @property
+    def near(self) -> bool:
+        """Whether the server stands on this machine."""
+        return urlsplit(self.url).hostname in _LOOPBACK
 
     def root(self) -> Http:
         """The same client for addresses beside /v1, such as /version."""

@@ -65,10 +65,12 @@ def clips() -> Callable[..., list[LoadedClip]]:
     return make
 
 
-@pytest.fixture
-def server(tiny_vlm: Path, rubric: Rubric, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
+@pytest.fixture(params=[False, True], ids=["questions alone", "questions together"])
+def server(
+    tiny_vlm: Path, rubric: Rubric, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[FaultServer]:
     monkeypatch.setenv("VIDLOOP_JUDGE_KEY", KEY)
-    with FaultServer(Processing(str(tiny_vlm), "", rubric)) as running:
+    with FaultServer(Processing(str(tiny_vlm), "", rubric), together=request.param) as running:
         yield running
 
 

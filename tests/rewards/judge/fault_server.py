@@ -29,10 +29,15 @@ def nothing(question: str, media: str) -> str | None:
 
 
 class FaultServer:
-    """Answers with log-probabilities that depend on frames and question alone. Use it as a context."""
+    """Answers with log-probabilities that depend on frames and question alone. Use it as a context.
 
-    def __init__(self, processing: Processing) -> None:
+    together: whether it takes several questions in one request, as newer vLLM does; else 404.
+    """
+
+    def __init__(self, processing: Processing, together: bool = False) -> None:
         self.processing = processing
+        self.together = together
+        self.batches = 0
         self.faults: Faults = nothing
         self.asked: list[
             tuple[str, str]
@@ -100,6 +105,24 @@ class FaultServer:
                 raise AssertionError(fault)
         return 200, json.dumps(reply).encode()
 
+    def answer_together(self, body: dict[str, Any]) -> tuple[int, bytes]:
+        """The same of a request with several conversations: one that fails, fails all."""
+        self.batches += 1
+        replies = []
+        for messages in body["messages"]:
+            status, content = self.answer(body | {"messages": messages})
+            if status != 200:
+                return status, content
+            try:
+                replies.append(json.loads(content))
+            except ValueError:
+                return 200, content
+        usage = {name: sum(one["usage"][name] for one in replies) for name in replies[0]["usage"]}
+        choices = [one["choices"][0] | {"index": place} for place, one in enumerate(replies)]
+        models = {one["model"] for one in replies} - {body["model"]}
+        model = models.pop() if models else body["model"]
+        return 200, json.dumps({"model": model, "choices": choices, "usage": usage}).encode()
+
     def reply(self, body: dict[str, Any], question: str, media: str) -> dict[str, Any]:
         lot = hashlib.sha256(f"{question} {media}".encode()).digest()
         # A strong yes or no: probabilities of 0.95 to 0.97 among the two, 0.98 together.
@@ -147,8 +170,12 @@ class FaultServer:
                     self.send(401, b'{"error": "Unauthorized"}')
                 elif self.path == "/tokenize":
                     self.send(200, json.dumps({"tokens": server.tokenize(body["prompt"])}).encode())
-                else:
+                elif self.path == "/v1/chat/completions":
                     self.send(*server.answer(body))
+                elif self.path == "/v1/chat/completions/batch" and server.together:
+                    self.send(*server.answer_together(body))
+                else:
+                    self.send(404, b'{"detail": "Not Found"}')
 
             def send(self, status: int, content: bytes) -> None:
                 try:

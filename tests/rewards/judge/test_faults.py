@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -147,6 +148,37 @@ def test_frames_travel_once_a_clip(server: FaultServer, served: Settings, clips:
     before, asked = server.with_data, len(server.asked)
     assert all(one.value is not None for one in judge.score(clips(5)))
     assert (server.with_data - before, len(server.asked) - asked) == (5, 10)
+    # One for the self-test, one for the clip before, and one for each of these.
+    assert server.batches == (7 if server.together else 0)
+
+
+def test_questions_together_and_alone_are_answered_alike(
+    server: FaultServer, served: Settings, clips: Clips
+) -> None:
+    judge = build_reward("judge", served())
+    first = judge.score(clips(3))
+    server.together = not server.together
+    other = build_reward("judge", served())
+    assert other.score(clips(3)) == first
+
+
+@pytest.mark.parametrize("server", [True], indirect=True)
+def test_answers_that_are_out_of_order_are_not_believed(
+    server: FaultServer, served: Settings, clips: Clips
+) -> None:
+    judge = build_reward("judge", served())
+    calm = judge.score(clips(2))
+    honest = server.answer_together
+
+    def shuffled(body: dict[str, Any]) -> tuple[int, bytes]:
+        status, content = honest(body)
+        reply = json.loads(content)
+        return status, json.dumps(reply | {"choices": reply["choices"][::-1]}).encode()
+
+    server.answer_together = shuffled  # type: ignore[method-assign]
+    before = len(server.asked)
+    assert judge.score(clips(2)) == calm
+    assert len(server.asked) - before == 8, "each clip's two questions together, and then alone"
 
 
 def test_a_server_that_forgot_the_frames_is_sent_them_again(

@@ -38,13 +38,14 @@ def test_segments_need_a_clock(clips: Clips) -> None:
         segments(replace(clips(1)[0], fps=None), Frames(count=3, segment_seconds=1.0))
 
 
-def test_nothing_is_lost_on_the_way(clips: Clips) -> None:
+@pytest.mark.parametrize("plain", [False, True])
+def test_nothing_is_lost_on_the_way(plain: bool, clips: Clips) -> None:
     (one,) = segments(clips(1)[0], Frames(count=4))
-    (part,) = media_parts(one, "video")
+    (part,) = media_parts(one, "video", plain)
     sent = part["video_url"]["url"].removeprefix("data:video/jpeg;base64,").split(",")
-    received = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in sent]
+    received = [np.asarray(Image.open(io.BytesIO(base64.b64decode(file)))) for file in sent]
     assert np.array_equal(np.stack(received), one.frames)
-    assert len(media_parts(one, "images")) == 4
+    assert len(media_parts(one, "images", plain)) == 4
 
 
 def test_media_ids_are_of_the_pixels(clips: Clips) -> None:

@@ -1,0 +1,141 @@
+"""The two clients that `benchmarks.judge` compares, each over stored mp4 files and the rubric's questions."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+
+import httpx
+
+from data.video import decode_mp4
+from rewards.base import LoadedClip
+from rewards.judge.answers import p_yes
+from rewards.judge.frames import segments
+from rewards.judge.judge import JudgeReward
+from rewards.judge.prompt import conversation, question_text
+from rewards.judge.rubric import Rubric
+from rewards.judge.settings import part_name
+
+# P(yes) by (clip, question).
+Answers = dict[tuple[str, str], float]
+
+
+@dataclass(frozen=True)
+class StoredClip:
+    """A clip as the store has it: the mp4 file's bytes."""
+
+    clip_id: str
+    prompt: str
+    mp4: bytes
+
+
+class OurClient:
+    """What a round does: shards side by side, each decoded once and judged by `JudgeReward`."""
+
+    def __init__(self, judge: JudgeReward, shard: int, workers: int) -> None:
+        self._judge = judge
+        self._shard = shard
+        self._workers = workers
+
+    def ask(self, clips: Sequence[StoredClip]) -> Answers:
+        """P(yes) of every question about every clip. Raises RuntimeError for a clip that was not judged."""
+        shards = [clips[start : start + self._shard] for start in range(0, len(clips), self._shard)]
+        with ThreadPoolExecutor(self._workers) as pool:
+            found = list(pool.map(self._ask_shard, shards))
+        return {place: value for some in found for place, value in some.items()}
+
+    def _ask_shard(self, clips: Sequence[StoredClip]) -> Answers:
+        loaded = [LoadedClip(clip.clip_id, clip.prompt, *decode_mp4(clip.mp4)) for clip in clips]
+        scored = self._judge.score_parts({part.name: loaded for part in self._judge.parts})
+        answers: Answers = {}
+        for question in self._judge.rubric.questions:
+            for clip_id, judgement in scored.judgements[part_name(question)].items():
+                if judgement.value is None:
+                    raise RuntimeError(f"{clip_id}, {question.id}: {judgement.error}")
+                answers[clip_id, question.id] = judgement.detail["answers"][0]["p_yes"]
+        return answers
+
+
+class PlainClient:
+    """One request at a time over one kept connection, the mp4 with each question; the server decodes it.
+
+    Same conversation, same questions, same log-probabilities asked for as by ours.
+
+    Args:
+        url, key: of the server, up to and with /v1.
+        model: what it is called there.
+        rubric: the questions.
+        ids: spelling -> token id of the answers that count.
+    """
+
+    def __init__(self, url: str, key: str, model: str, rubric: Rubric, ids: Mapping[str, int]) -> None:
+        self._model = model
+        self._rubric = rubric
+        self._ids = ids
+        self._http = httpx.Client(
+            base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=120, trust_env=False
+        )
+        self.prompt_tokens: dict[tuple[str, str], int] = {}
+        """Length of the prompt by (clip, question), of those asked so far."""
+
+    def ask(self, clips: Sequence[StoredClip]) -> Answers:
+        """P(yes) of every question about every clip. Raises httpx.HTTPError, or Fault for a bad answer."""
+        answers: Answers = {}
+        for clip in clips:
+            for question in self._rubric.questions:
+                place = (clip.clip_id, question.id)
+                answers[place], self.prompt_tokens[place] = self._one(
+                    clip.mp4, question_text(question, clip.prompt)
+                )
+        return answers
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._http.close()
+
+    def _one(self, mp4: bytes, text: str) -> tuple[float, int]:
+        url = "data:video/mp4;base64," + base64.b64encode(mp4).decode("ascii")
+        media = [{"type": "video_url", "video_url": {"url": url}}]
+        reply = self._http.post(
+            "/chat/completions",
+            json={
+                "model": self._model,
+                "messages": conversation(self._rubric.system, media, text),
+                "max_completion_tokens": 1,
+                "temperature": 0.0,
+                "logprobs": True,
+                "top_logprobs": len(self._ids) + 1,
+                "logprob_token_ids": list(self._ids.values()),
+                "return_tokens_as_token_ids": True,
+            },
+        )
+        reply.raise_for_status()
+        content = json.loads(reply.content)
+        top = content["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        pairs = {item["token"]: item["logprob"] for item in top}
+        found = {spelling: pairs[f"token_id:{token}"] for spelling, token in self._ids.items()}
+        answer = self._rubric.answer
+        yes = p_yes(found, answer.positive, answer.negative, answer.min_mass).yes
+        return yes, content["usage"]["prompt_tokens"]
+
+
+def judged_frames_only(clip: StoredClip, rubric: Rubric) -> StoredClip:
+    """The same clip as an mp4 without loss (libx264rgb, crf 0) of the frames that our client sends."""
+    import av
+
+    frames, fps = decode_mp4(clip.mp4)
+    (only,) = segments(LoadedClip(clip.clip_id, clip.prompt, frames, fps), rubric.frames)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        stream = container.add_stream("libx264rgb", rate=Fraction(fps), options={"crf": "0"})
+        stream.height, stream.width = only.frames.shape[1:3]
+        stream.pix_fmt = "rgb24"
+        for frame in only.frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return StoredClip(clip.clip_id, clip.prompt, buffer.getvalue())

@@ -1,0 +1,39 @@
+"""The judge's server starts while clips are still being generated, so that scoring need not wait for it.
+
+Only a server that computes on the CPU: on a GPU, generation has the memory (`rewards.judge.served`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rewards.judge.judge import JudgeReward
+from tasks import generate, score
+from tasks.context import RESIDENTS, RoundContext
+
+
+@contextmanager
+def beside_generation(context: RoundContext) -> Iterator[None]:
+    """Around the generate stage of a round: what it prepares is found by the score stage.
+
+    Nothing starts if all clips are there: whether all are judged, too, the score stage finds out. If the
+    stage ends in an error, the server ends with it.
+
+    Raises:
+        BadInput: there is no environment with vLLM.
+    """
+    judges = [reward for reward in context.rewards if reward.name == "judge"]
+    missing = any(context.store.manifest(unit.keys[0]) is None for unit in generate.units(context))
+    if not judges or not missing:
+        yield
+        return
+    try:
+        for reward in judges:
+            with score.lent(reward) as judge:
+                if isinstance(judge, JudgeReward):
+                    judge.prepare()
+        yield
+    except BaseException:
+        RESIDENTS.give_up("reward judge")
+        raise
