@@ -99,6 +99,11 @@ class JudgePart(Part):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Environment variable with the server's key.",
     )
+    ca_file: str = Field(
+        default="",
+        title="Authority",
+        description="PEM file of who signed an https server's certificate; empty: the public authorities.",
+    )
     api: Literal["vllm", "openai"] = Field(
         default="vllm", title="API", description="openai for servers that know none of vLLM's own fields."
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 from data.errors import BadInput
 from rewards.judge.answers import Fault, Probability, p_yes
-from rewards.judge.frames import Segment, media_parts, remembered_parts
+from rewards.judge.frames import Segment, Timing, media_parts, remembered_parts
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.prompt import conversation
 from rewards.judge.rubric import Rubric
@@ -86,6 +86,9 @@ class Requests:
                 "logprob_token_ids": list(self._ids.values()),
                 "return_tokens_as_token_ids": True,
             }
+            if segment.timing is not None:
+                # Without it vLLM dates the frames at one a second, and keeps 32 of them.
+                asked["media_io_kwargs"] = {"video": _clock(segment.timing)}
         return asked
 
     def _kinds(self) -> list[str]:
@@ -103,7 +106,7 @@ class Requests:
         if not isinstance(tokens, int) or isinstance(tokens, bool):
             raise Fault("the answer does not say how many tokens the prompt had (usage.prompt_tokens)")
         if self._processing is not None:
-            expected = self._processing.tokens(segment.frames.shape, text)
+            expected = self._processing.tokens(segment, text)
             if tokens != expected:
                 raise Fault(
                     f"the prompt had {tokens} tokens on the server and has {expected} with all "
@@ -146,3 +149,13 @@ class Requests:
             if isinstance(tokens, list) and len(tokens) == 1 and tokens[0] not in ids.values():
                 ids[spelling] = int(tokens[0])
         return answer_ids(ids, self._rubric, self.model)
+
+
+def _clock(timing: Timing) -> dict[str, Any]:
+    """vLLM's words for when the frames of a list are."""
+    return {
+        "num_frames": -1,
+        "fps": timing.fps,
+        "frames_indices": list(timing.indices),
+        "total_num_frames": timing.length,
+    }
