@@ -1,13 +1,14 @@
-"""A calibration as one self-contained HTML page: the reliability plot, the tables."""
+"""Calibrations as one self-contained HTML page: the reliability plots, the tables."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from html import escape
 from typing import Final
 
 from rewards.calibration import Bin, Figures
-from tasks.calibrate import HARMLESS, Calibration
+from tasks.calibrate import HARMLESS, Calibration, Control
 
 _STYLE: Final = """
 :root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif }
@@ -21,24 +22,52 @@ _NAMES: Final = (
 )  # fmt: skip
 
 
-def page(found: Calibration) -> str:
-    """The page of one calibration."""
+def page(found: Sequence[Calibration]) -> str:
+    """The page of one calibration, or of several: side by side first, then each."""
+    names = escape(", ".join(one.reward for one in found))
+    return (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<title>Calibration of {names}</title><style>{_STYLE}</style>"
+        f"{_beside(found) if len(found) > 1 else ''}{''.join(map(_section, found))}</html>\n"
+    )
+
+
+def _beside(found: Sequence[Calibration]) -> str:
+    figures = [[one.reward, f"{one.threshold:.3g}", *_cells(one.overall)] for one in found]
+    controls = [
+        [name, *(_fall(one.controls.get(name)) for one in found), _should(name)]
+        for name in dict.fromkeys(name for one in found for name in one.controls)
+    ]
+    rewards = [one.reward for one in found]
+    return (
+        f"<h1>Side by side, against {escape(found[0].labels)}</h1>"
+        f"{_table('Agreement', ('', 'threshold', *_NAMES), figures)}"
+        f"{_table('Good clips, tampered with: share that passes', ('', *rewards, 'should'), controls)}"
+    )
+
+
+def _section(found: Calibration) -> str:
     rows = [[name, *_cells(one)] for name, one in {"all": found.overall, **found.categories}.items()]
     tampered = [
-        [name, str(one.n), _share(one.intact), _share(one.tampered), "stay" if name in HARMLESS else "fall"]
+        [name, str(one.n), _share(one.intact), _share(one.tampered), _should(name)]
         for name, one in found.controls.items()
     ]
     still = "<p><b>It passes frozen clips nearly as it passes moving ones.</b></p>" if found.still else ""
     return (
-        "<!doctype html><html lang=en><meta charset=utf-8>"
-        f"<title>Calibration of {escape(found.reward)}</title><style>{_STYLE}</style>"
         f"<h1>{escape(found.reward)} against {escape(found.labels)}</h1>"
         f"<p>Version {escape(found.version)}; a clip passes from {found.threshold:.3g} on.</p>{still}"
         f"{reliability_plot(found.bins)}"
         f"{_table('Agreement', ('', *_NAMES), rows)}"
         f"{_table('Good clips, tampered with', ('', 'clips', 'intact', 'tampered', 'should'), tampered)}"
-        "</html>\n"
     )
+
+
+def _fall(one: Control | None) -> str:
+    return "-" if one is None else f"{_share(one.intact)} > {_share(one.tampered)}"
+
+
+def _should(control: str) -> str:
+    return "stay" if control in HARMLESS else "fall"
 
 
 def reliability_plot(bins: list[Bin]) -> str:

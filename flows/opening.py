@@ -19,7 +19,7 @@ from data.store import Store
 from data.video import VideoSettings
 from flows.recipe import Recipe, feedback_reward
 from flows.recipe_file import find, load_recipe, resolve
-from flows.recipe_rewards import ClipPart, FlowPart, Hpsv2Part, JudgePart, PickScorePart
+from flows.recipe_rewards import ClipPart, FlowPart, Hpsv2Part, JudgePart, PickScorePart, VideoScorePart
 from models.policy import BASE, base_id, policy_id
 from models.settings import FinetuneSettings, GateSettings, ModelSettings, SampleSettings
 from rewards import reward_parts, reward_settings, reward_version
@@ -259,9 +259,10 @@ def _reward_settings(recipe: Recipe, name: str) -> object:
             ),
             recipe.composite.motion_floor,
         )
-    parts: dict[str, ClipPart | FlowPart | JudgePart | Hpsv2Part | PickScorePart] = {
+    parts: dict[str, ClipPart | FlowPart | JudgePart | Hpsv2Part | PickScorePart | VideoScorePart] = {
         "hpsv2": recipe.hpsv2,
         "pickscore": recipe.pickscore,
+        "videoscore": recipe.videoscore,
         "clip": recipe.clip,
         "flow": recipe.flow,
         "judge": recipe.judge,

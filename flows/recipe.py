@@ -21,6 +21,7 @@ from flows.recipe_rewards import (
     Hpsv2Part,
     JudgePart,
     PickScorePart,
+    VideoScorePart,
 )
 from models.settings import Objective
 
@@ -28,9 +29,11 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 RoundId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}-[0-9a-f]{8}$")]
 
 RewardName = Literal[ComponentName, "composite"]
+# Every reward may teach; the physics reward is called `oracle` where it does.
 Feedback = Literal[
-    "oracle", "judge", "clip", "flow", "hpsv2", "pickscore", "composite", "motion", "sharpness", "flicker"
-]
+    "oracle", "judge", "clip", "flow", "hpsv2", "pickscore", "videoscore", "composite",
+    "motion", "sharpness", "flicker",
+]  # fmt: skip
 Guard = Literal["motion", "diversity", "sharpness", "flicker"]
 
 
@@ -452,6 +455,9 @@ class Recipe(Part):
     )
     pickscore: PickScorePart = Field(
         default_factory=PickScorePart, title="PickScore", description="Settings of the pickscore reward."
+    )
+    videoscore: VideoScorePart = Field(
+        default_factory=VideoScorePart, title="VideoScore", description="Settings of the videoscore reward."
     )
     composite: CompositePart = Field(
         default_factory=CompositePart, title="Composite", description="Settings of the composite reward."

@@ -10,7 +10,7 @@ from flows.recipe_part import Part
 
 # What a composite may mix: every reward but itself.
 ComponentName = Literal[
-    "physics", "judge", "clip", "flow", "hpsv2", "pickscore", "motion", "sharpness", "flicker"
+    "physics", "judge", "clip", "flow", "hpsv2", "pickscore", "videoscore", "motion", "sharpness", "flicker"
 ]
 
 
@@ -99,6 +99,11 @@ class JudgePart(Part):
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
         description="Environment variable with the server's key.",
     )
+    ca_file: str = Field(
+        default="",
+        title="Authority",
+        description="PEM file of who signed an https server's certificate; empty: the public authorities.",
+    )
     api: Literal["vllm", "openai"] = Field(
         default="vllm", title="API", description="openai for servers that know none of vLLM's own fields."
     )
@@ -183,6 +188,39 @@ class PickScorePart(_PreferencePart):
         pattern=r"^([0-9a-f]{40})?$",
         title="Revision",
         description="Commit of a hub id, 40 hex digits.",
+    )
+
+
+class VideoScorePart(Part):
+    """VideoScore, a model of people's marks of videos: five aspects from 1 to 4."""
+
+    model: str = Field(
+        default="hf-hub:TIGER-Lab/VideoScore-v1.1",
+        min_length=1,
+        title="Model",
+        description="Folder or hub id with an Idefics2 of five outputs in safetensors; a hub id needs its "
+        "revision.",
+    )
+    revision: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{40})?$",
+        title="Revision",
+        description="Commit of a hub id, 40 hex digits.",
+    )
+    prompt: str = Field(
+        default="",
+        title="Prompt",
+        description="Text file with the words of the model's card, {prompt} in the place of the clip's own; "
+        "empty: prompt.txt in the folder.",
+    )
+    aspect: Literal["mean", "visual", "temporal", "dynamic", "alignment", "factual"] = Field(
+        default="mean", title="Aspect", description="What the value is; all five are kept."
+    )
+    frames: int = Field(
+        default=48, ge=1, le=1024, title="Frames", description="At most; 16 for VideoScore, 48 for v1.1."
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = Field(
+        default="bfloat16", title="Precision", description="Of the model; part of the scores' version."
     )
 
 

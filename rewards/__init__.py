@@ -11,6 +11,7 @@ Who calls: tasks/ (score, evaluate). This package knows data/ and neither models
     flow         RAFT, speed of the fastest 5% of pixels, sides a second that it moves, never how
     judge        a vision-language model's P(yes) to a rubric            what is asked, as well as it can see
     hpsv2, pickscore    models of what people prefer in pictures         single frames, as clip
+    videoscore   a model of what people see in a video, five aspects     from 1 to 4, order of frames included
     composite    a weighted mean of others, 0 to 1                       what they see above a floor of motion
     motion, sharpness, flicker                                    guards: a cheated reward shows here
 

@@ -34,6 +34,7 @@ from rewards.preference import (
     hpsv2_version,
     pickscore_version,
 )
+from rewards.videoscore import VideoScoreReward, VideoScoreSettings, videoscore_version
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ REWARDS: Final[Mapping[str, RewardKind]] = {
     ),
     "hpsv2": RewardKind(Hpsv2Settings, Hpsv2Reward, hpsv2_version),
     "pickscore": RewardKind(PickScoreSettings, PickScoreReward, pickscore_version),
+    "videoscore": RewardKind(VideoScoreSettings, VideoScoreReward, videoscore_version),
     "composite": RewardKind(
         CompositeSettings, _build_composite, _composite_version, _composite_parts, _combine_composite
     ),

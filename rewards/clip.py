@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from data.errors import BadInput
 from data.keys import digest
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
-from rewards.loading import HUB, local_folder, resolve_device, weights_identity
+from rewards.loading import HUB, local_folder, opening, resolve_device, weights_identity
 
 if TYPE_CHECKING:
     import torch
@@ -78,7 +78,6 @@ class ClipReward:
 
     def __init__(self, settings: ClipSettings) -> None:
         import open_clip
-        from safetensors import SafetensorError
 
         self.settings = settings
         self.version = clip_version(settings)
@@ -90,13 +89,11 @@ class ClipReward:
                 f"clip: {name!r} is neither a folder, nor a hub id ({HUB}org/name), nor an architecture of "
                 "open_clip (its list_models() names them)"
             )
-        try:
+        with opening(self.name, settings.model):
             self.model, self._transform = open_clip.create_model_from_pretrained(
                 name, settings.pretrained or None, precision=settings.precision, device=self.device
             )
             self._tokenize: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(name)
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise BadInput(f"clip: open_clip cannot load {settings.model!r}: {error}") from error
         self.model.eval().requires_grad_(False)
         self._dtype: torch.dtype | None = open_clip.get_input_dtype(settings.precision)
 

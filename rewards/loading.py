@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from data.errors import BadInput
 from data.keys import tree_digest
@@ -14,6 +17,7 @@ HUB: Final = "hf-hub:"
 
 # Everything that decides what a model computes; cards and READMEs may be reworded without a new version.
 _CONTENT: Final = ("*.safetensors", "*.json", "*.txt", "*.model")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def local_folder(name: str) -> Path | None:
@@ -41,6 +45,67 @@ def weights_identity(name: str, pretrained: str) -> dict[str, str]:
     if "/" in name and not name.startswith(HUB):
         raise BadInput(f"there is no folder {name}; for a hub id say {HUB}{name}")
     return {"name": name, "pretrained": pretrained}
+
+
+def pinned_identity(reward: str, model: str, revision: str) -> dict[str, str]:
+    """`weights_identity` of a folder, or of a hub id at a commit: what a branch points to may change.
+
+    Raises:
+        BadInput: there is no such folder, no safetensors in it, or a hub id has no commit.
+    """
+    if local_folder(model) is None:
+        if not model.startswith(HUB):
+            raise BadInput(f"{reward}: there is no folder {model}; for a hub id say {HUB}org/name")
+        if not _COMMIT.fullmatch(revision):
+            raise BadInput(
+                f"{reward}: {model} needs the commit to take: set {reward}.revision to its 40 hex digits, "
+                f"not {revision!r}"
+            )
+    return weights_identity(model, revision)
+
+
+@contextmanager
+def opening(reward: str, model: str) -> Iterator[None]:
+    """Whatever a library says of a checkpoint that it cannot read, as BadInput with its name."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
+        raise BadInput(f"{reward}: cannot load {model!r}: {error}") from error
+
+
+def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision: str, dtype: str) -> Any:
+    """A transformers model, ready to score, and its processor; safetensors and no code of the checkpoint.
+
+    Args:
+        kind, processor: their classes.
+        reward: for messages.
+        model, revision: a folder; or a hub id and its commit.
+        dtype: "float32", "bfloat16" or "float16".
+
+    Returns:
+        (model, processor).
+
+    Raises:
+        BadInput: they cannot be loaded, or the checkpoint lacks a part of the model, which transformers would
+            fill with random numbers.
+    """
+    import torch
+
+    folder = local_folder(model)
+    where = model.removeprefix(HUB) if folder is None else str(folder)
+    pinned = {"trust_remote_code": False} | ({"revision": revision} if folder is None else {})
+    with opening(reward, model):
+        found, said = kind.from_pretrained(
+            where, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True, **pinned
+        )
+        words = processor.from_pretrained(where, **pinned)
+    lacking = sorted(said["missing_keys"])
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
+        raise BadInput(f"{reward}: {model} is no whole {kind.__name__}: it lacks {lacking[0]}{more}")
+    return found.eval().requires_grad_(False), words
 
 
 def resolve_device(name: str) -> str:

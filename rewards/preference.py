@@ -14,7 +14,6 @@ A hub id needs the full commit hash: what a name points to may change, and score
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +25,13 @@ from numpy.typing import NDArray
 from data.errors import BadInput
 from data.keys import digest
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
-from rewards.loading import HUB, local_folder, resolve_device, weights_identity
+from rewards.loading import HUB, local_folder, open_pretrained, opening, pinned_identity, resolve_device
 
 if TYPE_CHECKING:
     import torch
 
 # Raise it when the same weights and settings would give other values.
 _CODE: Final = 1
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 # HPSv2.1's architecture, where a folder does not say another; its weights file in a hub repository.
 _ARCHITECTURE: Final = "ViT-H-14"
 _WEIGHTS: Final = "model.safetensors"
@@ -92,20 +90,9 @@ class PickScoreSettings(_Settings):
 
 
 def preference_version(name: str, settings: _Settings) -> str:
-    """Digest of weights, frame sampling and code; loads nothing.
-
-    Raises:
-        BadInput: there is no such folder, no safetensors in it, or a hub id has no commit.
-    """
-    folder = local_folder(settings.model)
-    if folder is None and settings.model.startswith(HUB) and not _COMMIT.fullmatch(settings.revision):
-        raise BadInput(
-            f"{name}: {settings.model} needs the commit to take: set {name}.revision to its 40 hex digits, "
-            f"not {settings.revision!r}"
-        )
-    if folder is None and not settings.model.startswith(HUB):
-        raise BadInput(f"{name}: there is no folder {settings.model}; for a hub id say {HUB}org/name")
-    return digest([name, _CODE, weights_identity(settings.model, settings.revision), settings.frames])[:16]
+    """Digest of weights, frame sampling and code; loads nothing. Raises as `pinned_identity`."""
+    weights = pinned_identity(name, settings.model, settings.revision)
+    return digest([name, _CODE, weights, settings.frames])[:16]
 
 
 def hpsv2_version(settings: Hpsv2Settings) -> str:
@@ -131,7 +118,6 @@ class Hpsv2Reward:
     def __init__(self, settings: Hpsv2Settings) -> None:
         import open_clip
         from open_clip.transform import PreprocessCfg, image_transform_v2
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         self.settings = settings
@@ -140,7 +126,7 @@ class Hpsv2Reward:
         folder = local_folder(settings.model)
         own = folder is not None and (folder / "open_clip_config.json").exists()
         architecture = f"local-dir:{folder}" if own else _ARCHITECTURE
-        try:
+        with opening(self.name, settings.model):
             file = _hub_file(settings) if folder is None else folder / _WEIGHTS
             self.model = open_clip.create_model(architecture, load_weights=False, device=self.device)
             self.model.load_state_dict(_unwrapped(load_file(file)), strict=True)
@@ -148,8 +134,6 @@ class Hpsv2Reward:
                 PreprocessCfg(**self.model.visual.preprocess_cfg), is_train=False
             )
             self._tokenize: Any = open_clip.get_tokenizer(architecture)
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise BadInput(f"hpsv2: cannot load {settings.model!r}: {error}") from error
         self.model.eval().requires_grad_(False)
 
     @guarded
@@ -179,21 +163,15 @@ class PickScoreReward:
     range: Final = (-_MAX_SCALE, _MAX_SCALE)
 
     def __init__(self, settings: PickScoreSettings) -> None:
-        from safetensors import SafetensorError
         from transformers import CLIPModel, CLIPProcessor
 
         self.settings = settings
         self.version = pickscore_version(settings)
         self.device = resolve_device(settings.device)
-        folder = local_folder(settings.model)
-        where = settings.model.removeprefix(HUB) if folder is None else str(folder)
-        pinned = {"revision": settings.revision} if folder is None else {}
-        try:
-            self.model: Any = CLIPModel.from_pretrained(where, use_safetensors=True, **pinned)
-            self._processor: Any = CLIPProcessor.from_pretrained(where, **pinned)
-        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise BadInput(f"pickscore: cannot load {settings.model!r}: {error}") from error
-        self.model.to(self.device, _float32()).eval().requires_grad_(False)
+        self.model, self._processor = open_pretrained(
+            CLIPModel, CLIPProcessor, self.name, settings.model, settings.revision, "float32"
+        )
+        self.model.to(self.device)
         self.scale = float(self.model.logit_scale.exp())
 
     @guarded
@@ -254,9 +232,3 @@ def _hub_file(settings: _Settings) -> Path:
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(settings.model.removeprefix(HUB), _WEIGHTS, revision=settings.revision))
-
-
-def _float32() -> torch.dtype:
-    import torch
-
-    return torch.float32

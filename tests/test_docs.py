@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
+from flows.recipe import Recipe
 from rewards import LoadedClip
+from rewards.judge.rubric import load_rubric
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -19,6 +22,23 @@ def test_links_to_files_of_the_repository_exist(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
     missing = [target for target in targets if not (page.parent / target).exists()]
     assert missing == []
+
+
+FRAGMENTS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+    if re.search(r"^(judge|videoscore|hpsv2|composite|rewards):", block, re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize("fragment", FRAGMENTS)
+def test_lines_for_a_recipe_fit_into_one(fragment: str) -> None:
+    base = yaml.safe_load((ROOT / "recipes" / "mini.yaml").read_text("utf-8"))
+    lines = yaml.safe_load(fragment.replace("<commit>", "0" * 40))
+    rewards = [*lines.get("rewards", base["rewards"]), *base["rewards"]]
+    recipe = Recipe.model_validate({**base, **lines, "rewards": list(dict.fromkeys(rewards))})
+    assert load_rubric(recipe.judge.rubric).questions
 
 
 def test_the_example_reward_scores_clips(monkeypatch: pytest.MonkeyPatch) -> None:

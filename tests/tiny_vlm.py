@@ -1,12 +1,13 @@
-"""A Qwen2-VL of a few hundred thousand random parameters, with its tokenizer and processor, as any checkpoint."""
+"""Qwen-VL models of a few hundred thousand random parameters, with tokenizer and processor, as any checkpoint."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rewards.mini.judge import JudgeShape, build_judge, save_judge
+from rewards.mini.judge import CHAT_TEMPLATE, JudgeShape, build_judge, build_tokenizer, save_judge
 
 TEXTS = [
     "Answer yes or no.",
@@ -29,4 +30,64 @@ def build_tiny_vlm(folder: Path, frames: int = 4) -> None:
 def tiny_vlm(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-vlm") / "judge"
     build_tiny_vlm(folder)
+    return folder
+
+
+def build_tiny_qwen(folder: Path, kind: str) -> None:
+    """A Qwen2.5-VL or Qwen3-VL with random weights ("qwen2_5_vl", "qwen3_vl"): two layers, frames of 32 x 32."""
+    import torch
+    import transformers
+
+    tokenizer = build_tokenizer([*TEXTS, "<0.1 seconds><2.3 seconds><4.5 seconds><6.7 seconds><8.9 seconds>"])
+    ids = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("image_pad", "video_pad")}
+    marks = {name: tokenizer.convert_tokens_to_ids(f"<|{name}|>") for name in ("vision_start", "vision_end")}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [4, 6, 6]}
+    text: dict[str, Any] = {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 2, "vocab_size": len(tokenizer), "max_position_embeddings": 4096,
+        "initializer_range": 0.06, "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+    vision: dict[str, Any] = {
+        "depth": 2, "hidden_size": 64, "intermediate_size": 128, "num_heads": 2, "patch_size": 8,
+        "spatial_merge_size": 2, "temporal_patch_size": 2, "out_hidden_size": 64, "initializer_range": 0.06,
+    }  # fmt: skip
+    frame = 32 * 32
+    if kind == "qwen2_5_vl":
+        name = "Qwen2_5_VL"
+        text |= {"rope_parameters": rope}
+        vision |= {"window_size": 32, "fullatt_block_indexes": [1], "tokens_per_second": 2}
+        pixels, videos = (frame, frame), transformers.Qwen2VLVideoProcessor
+    else:
+        name = "Qwen3VL"
+        text |= {"rope_parameters": {**rope, "mrope_interleaved": True}, "head_dim": 32}
+        vision |= {"num_position_embeddings": 16, "deepstack_visual_indexes": [0]}
+        # Its budget is for all pixels of a video.
+        pixels, videos = (frame, 16 * frame), transformers.Qwen3VLVideoProcessor
+    config = getattr(transformers, f"{name}Config")(
+        text_config=text, vision_config=vision, tie_word_embeddings=False,
+        image_token_id=ids["image_pad"], video_token_id=ids["video_pad"],
+        vision_start_token_id=marks["vision_start"], vision_end_token_id=marks["vision_end"],
+    )  # fmt: skip
+    patches = {"patch_size": 8, "merge_size": 2, "temporal_patch_size": 2}
+    processor = getattr(transformers, f"{name}Processor")(
+        image_processor=transformers.Qwen2VLImageProcessor(
+            size={"shortest_edge": frame, "longest_edge": frame}, **patches
+        ),
+        video_processor=videos(
+            size={"shortest_edge": pixels[0], "longest_edge": pixels[1]}, do_sample_frames=False, **patches
+        ),
+        tokenizer=tokenizer,
+        chat_template=CHAT_TEMPLATE,
+    )
+    torch.manual_seed(0)
+    model = getattr(transformers, f"{name}ForConditionalGeneration")(config).float()
+    save_judge(model, processor, folder, half=False)
+
+
+@pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen3_vl"])
+def tiny_qwen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for each class that the recipes of real judges use, named after it."""
+    folder: Path = tmp_path_factory.mktemp("tiny-qwen") / request.param
+    build_tiny_qwen(folder, request.param)
     return folder

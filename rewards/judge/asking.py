@@ -11,7 +11,7 @@ from typing import Any
 
 from data.errors import BadInput
 from rewards.judge.answers import Fault, NoAnswer, Probability, p_yes
-from rewards.judge.frames import Segment, media_parts, remembered_parts
+from rewards.judge.frames import Segment, Timing, media_parts, remembered_parts
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.prompt import conversation
 from rewards.judge.rubric import Rubric
@@ -87,9 +87,9 @@ class Requests:
         assert self._processing is not None, "try_together has said no"
         mass = self._rubric.answer.min_mass if min_mass is None else min_mass
         messages = [self._conversation(segment, text, place == 0) for place, text in enumerate(texts)]
-        reply = self._http.post(_TOGETHER, self._asked() | {"messages": messages}, retries=0)
+        reply = self._http.post(_TOGETHER, self._asked(segment) | {"messages": messages}, retries=0)
         # The reply has the sum of the prompts' lengths: had one lost frames, the sum would be too small.
-        lengths = [self._processing.tokens(segment.frames.shape, text) for text in texts]
+        lengths = [self._processing.tokens(segment, text) for text in texts]
         self._check(reply, sum(lengths), segment, len(texts))
         choices = reply.get("choices")
         if not isinstance(choices, list) or len(choices) != len(texts):
@@ -120,7 +120,7 @@ class Requests:
 
     def body(self, segment: Segment, text: str, with_data: bool) -> dict[str, Any]:
         """The body of a request with one question."""
-        return self._asked() | {"messages": self._conversation(segment, text, with_data)}
+        return self._asked(segment) | {"messages": self._conversation(segment, text, with_data)}
 
     def _conversation(self, segment: Segment, text: str, with_data: bool) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = []
@@ -131,8 +131,8 @@ class Requests:
             parts = remembered_parts(kinds, segment.media_id, with_data)
         return conversation(self._rubric.system, parts, text)
 
-    def _asked(self) -> dict[str, Any]:
-        """All of a request but its messages."""
+    def _asked(self, segment: Segment) -> dict[str, Any]:
+        """All of a request about a segment but its messages."""
         asked: dict[str, Any] = {
             "model": self.model,
             "max_completion_tokens": 1,
@@ -147,6 +147,9 @@ class Requests:
                 "logprob_token_ids": list(self.ids.values()),
                 "return_tokens_as_token_ids": True,
             }
+            if segment.timing is not None:
+                # Without it vLLM dates the frames at one a second, and keeps 32 of them.
+                asked["media_io_kwargs"] = {"video": _clock(segment.timing)}
         return asked
 
     def _kinds(self) -> list[str]:
@@ -158,7 +161,7 @@ class Requests:
     ) -> tuple[Probability, int]:
         expected = None
         if self._processing is not None:
-            expected = self._processing.tokens(segment.frames.shape, text)
+            expected = self._processing.tokens(segment, text)
         tokens = self._check(reply, expected, segment, 1)
         choices = reply.get("choices")
         if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
@@ -219,3 +222,13 @@ class Requests:
             if isinstance(tokens, list) and len(tokens) == 1 and tokens[0] not in ids.values():
                 ids[spelling] = int(tokens[0])
         return answer_ids(ids, self._rubric, self.model)
+
+
+def _clock(timing: Timing) -> dict[str, Any]:
+    """vLLM's words for when the frames of a list are."""
+    return {
+        "num_frames": -1,
+        "fps": timing.fps,
+        "frames_indices": list(timing.indices),
+        "total_num_frames": timing.length,
+    }

@@ -23,16 +23,45 @@ class Segment:
     Attributes:
         indices: their numbers in the stored file, rising.
         frames: uint8 [F, H, W, 3], RGB.
+        fps: frame rate of the stored file; None where frames travel as pictures, which have no clock.
+        start, end: frame numbers of the piece of the clip that they stand for, `end` excluded.
     """
 
     indices: tuple[int, ...]
     frames: NDArray[np.uint8]
+    fps: float | None
+    start: int
+    end: int
+
+    @property
+    def timing(self) -> Timing | None:
+        """When the frames are, counted from the segment's first; None without a clock."""
+        if self.fps is None:
+            return None
+        # Shown more than once, a frame is a frame more: no library takes a video of fewer than it has.
+        length = max(self.end - self.start, len(self.indices))
+        return Timing(self.fps, tuple(index - self.start for index in self.indices), length)
 
     @property
     def media_id(self) -> str:
-        """Digest of the pixels: what a server may remember these frames by."""
-        shape = ",".join(map(str, self.frames.shape))
-        return hashlib.sha256(shape.encode() + np.ascontiguousarray(self.frames).tobytes()).hexdigest()
+        """Digest of the pixels and their times: what a server may remember these frames by."""
+        told = f"{self.frames.shape};{self.timing}"
+        return hashlib.sha256(told.encode() + np.ascontiguousarray(self.frames).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Timing:
+    """When sampled frames are: Qwen2.5-VL's temporal positions and Qwen3-VL's written time stamps follow it.
+
+    Attributes:
+        fps: frames per second of the video that was sampled.
+        indices: which of its frames were.
+        length: how many it has, at least as many as `indices`.
+    """
+
+    fps: float
+    indices: tuple[int, ...]
+    length: int
 
 
 def segments(clip: LoadedClip, spec: Frames) -> list[Segment]:
@@ -43,13 +72,15 @@ def segments(clip: LoadedClip, spec: Frames) -> list[Segment]:
     half a segment is part of the one before.
 
     Raises:
-        CannotJudge: segments are asked for and the clip's frame rate is unknown.
+        CannotJudge: the clip's frame rate is unknown, and segments are asked for, or a video, which has a
+            clock.
     """
     total = len(clip.frames)
-    if spec.segment_seconds is None:
+    fps = None if spec.segment_seconds is None and spec.media == "images" else known_fps(clip)
+    if fps is None or spec.segment_seconds is None:
         pieces = [(0, total)]
     else:
-        length = max(1, round(spec.segment_seconds * known_fps(clip)))
+        length = max(1, round(spec.segment_seconds * fps))
         starts = list(range(0, total, length))
         if len(starts) > 1 and 2 * (total - starts[-1]) < length:
             starts.pop()
@@ -57,7 +88,8 @@ def segments(clip: LoadedClip, spec: Frames) -> list[Segment]:
     found = []
     for start, end in pieces:
         indices = tuple(start + i for i in spread(end - start, spec.count))
-        found.append(Segment(indices, clip.frames[list(indices)]))
+        clock = fps if spec.media == "video" else None
+        found.append(Segment(indices, clip.frames[list(indices)], clock, start, end))
     return found
 
 

@@ -48,7 +48,7 @@ class LocalBackend:
         model, processing, ids = self._load()
         groups: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
         for place, ask in enumerate(asks):
-            groups[processing.text_tokens(ask.text), ask.segment.frames.shape].append(place)
+            groups[processing.tokens(ask.segment, ask.text), ask.segment.frames.shape].append(place)
         replies: dict[int, Reply] = {}
         for places in groups.values():
             for start in range(0, len(places), self._settings.batch_size):
@@ -72,12 +72,12 @@ class LocalBackend:
         import torch
 
         inputs = processing.inputs(
-            [asks[place].segment.frames for place in some], [asks[place].text for place in some]
+            [asks[place].segment for place in some], [asks[place].text for place in some]
         )
         tokens = int(inputs["input_ids"].shape[1])
         try:
             with torch.inference_mode():
-                on_device = {name: self._to(value, model) for name, value in inputs.items()}
+                on_device = {name: self._to(name, value, model) for name, value in inputs.items()}
                 logits = model(**on_device, logits_to_keep=1).logits[:, -1]
                 rows = logits.float().log_softmax(-1)[:, list(ids.values())].cpu().tolist()
         except torch.OutOfMemoryError:
@@ -103,8 +103,9 @@ class LocalBackend:
         return Reply(found, None, False, {"prompt_tokens": tokens})
 
     @staticmethod
-    def _to(value: torch.Tensor, model: Any) -> torch.Tensor:
-        return value.to(model.device, model.dtype if value.is_floating_point() else None)
+    def _to(name: str, value: torch.Tensor, model: Any) -> torch.Tensor:
+        # Pixels only: seconds a frame, which Qwen2.5-VL's positions follow, would be rounded in 16 bit.
+        return value.to(model.device, model.dtype if name.startswith("pixel_values") else None)
 
     def _load(self) -> tuple[Any, Processing, dict[str, int]]:
         with self._lock:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import BadInput
+from rewards.judge.frames import Segment, Timing
 from rewards.judge.prompt import bare_media, conversation
 from rewards.judge.rubric import Rubric
 
@@ -57,31 +58,37 @@ class Processing:
                 self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             )
 
-    def inputs(
-        self, frames: Sequence[NDArray[np.uint8]], questions: Sequence[str]
-    ) -> dict[str, torch.Tensor]:
-        """Model inputs of a batch whose texts have the same number of tokens.
+    def inputs(self, segments: Sequence[Segment], questions: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Model inputs of a batch whose prompts have the same number of tokens: one question a segment.
 
-        Args:
-            frames: uint8 [F, H, W, 3] for each question.
-            questions: as `rewards.judge.prompt.question_text` gives them.
+        `questions` are as `rewards.judge.prompt.question_text` gives them.
         """
+        return self._inputs([(one.frames, one.timing) for one in segments], questions)
+
+    def _inputs(
+        self, seen: Sequence[tuple[NDArray[np.uint8], Timing | None]], questions: Sequence[str]
+    ) -> dict[str, torch.Tensor]:
         import torch
 
         texts = [self.text(question) for question in questions]
         with self._lock:
             if self._rubric.frames.media == "video":
-                videos = [torch.from_numpy(np.ascontiguousarray(one)).permute(0, 3, 1, 2) for one in frames]
-                media: dict[str, Any] = {"videos": videos, "do_sample_frames": False}
+                videos = [torch.from_numpy(np.ascontiguousarray(one)).permute(0, 3, 1, 2) for one, _ in seen]
+                media: dict[str, Any] = {
+                    "videos": videos,
+                    "do_sample_frames": False,
+                    "video_metadata": [_metadata(timing) for _, timing in seen],
+                }
             else:
                 from PIL import Image
 
-                media = {"images": [Image.fromarray(frame) for one in frames for frame in one]}
-            return dict(self._processor(text=texts, return_tensors="pt", **media))
+                media = {"images": [Image.fromarray(frame) for one, _ in seen for frame in one]}
+            found = self._processor(text=texts, return_tensors="pt", **media)
+            return {name: torch.as_tensor(value) for name, value in found.items()}
 
-    def tokens(self, shape: tuple[int, ...], question: str) -> int:
-        """Tokens of a prompt about frames of this shape [F, H, W, 3]."""
-        return self._media_tokens(shape) + self.text_tokens(question)
+    def tokens(self, segment: Segment, question: str) -> int:
+        """Tokens of a prompt about a segment: its pixels do not matter, but its size and its times do."""
+        return self._media_tokens(segment.frames.shape, segment.timing) + self.text_tokens(question)
 
     # A prompt has several clips, and each is asked the same.
     @functools.lru_cache(maxsize=4096)  # noqa: B019  (one processor lives as long as the judge)
@@ -92,10 +99,10 @@ class Processing:
             return len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  (one processor lives as long as the judge)
-    def _media_tokens(self, shape: tuple[int, ...]) -> int:
-        """How many tokens more than one the media take."""
+    def _media_tokens(self, shape: tuple[int, ...], timing: Timing | None) -> int:
+        """How many tokens more than their place in the text the media take, time stamps included."""
         blank = np.zeros(shape, np.uint8)
-        return len(self.inputs([blank], ["?"])["input_ids"][0]) - self.text_tokens("?")
+        return len(self._inputs([(blank, timing)], ["?"])["input_ids"][0]) - self.text_tokens("?")
 
     def spelling_ids(self, spellings: Sequence[str]) -> dict[str, int]:
         """Spelling -> token id, of those that are one token; of two with the same token, the first."""
@@ -106,6 +113,20 @@ class Processing:
                 if len(ids) == 1 and ids[0] not in found.values():
                     found[spelling] = int(ids[0])
         return found
+
+
+def _metadata(timing: Timing | None) -> Any:
+    """transformers' words for when the frames of a video are."""
+    from transformers.video_utils import VideoMetadata
+
+    assert timing is not None, "a video has a clock"
+    # A copy for each: a processor may add to the indices what it adds to the frames.
+    return VideoMetadata(
+        total_num_frames=timing.length,
+        fps=timing.fps,
+        duration=timing.length / timing.fps,
+        frames_indices=list(timing.indices),
+    )
 
 
 def answer_ids(ids: dict[str, int], rubric: Rubric, who: str) -> dict[str, int]:

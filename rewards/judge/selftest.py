@@ -6,13 +6,14 @@ take half a minute, and no clip's time-out should pay for it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from data.errors import BadInput
 from rewards.judge.answers import Fault, NoAnswer, Probability
 from rewards.judge.asking import SAME, Requests
 from rewards.judge.backend import Ask
-from rewards.judge.frames import Segment
 from rewards.judge.settings import JudgeSettings
 from rewards.judge.transport import Http, Refused
 
@@ -31,8 +32,8 @@ def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: As
     _check_served(http, requests.model)
     shape = first.segment.frames.shape
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    moving = Segment(tuple(range(shape[0])), noise)
-    still = Segment(tuple(range(shape[0])), np.full(shape, 237, np.uint8))
+    moving = replace(first.segment, frames=noise)
+    still = replace(first.segment, frames=np.full(shape, 237, np.uint8))
     try:
         # How likely yes and no are at the sight of noise says nothing about the server.
         one, tokens = requests.ask(moving, first.text, False, settings.start_timeout_s, min_mass=0.0)

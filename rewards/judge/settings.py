@@ -13,7 +13,7 @@ from rewards.loading import HUB, local_folder
 
 NAME: Final = "judge"
 # Raise it when the same model, rubric and frames would give other values.
-_CODE: Final = 1
+_CODE: Final = 2
 # The chat template is a file of its own in newer checkpoints; cards may be reworded without a new version.
 _CONTENT: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
@@ -34,6 +34,7 @@ class JudgeSettings:
         url: of a server that is running, up to and with /v1; "": the run starts one.
         served_name: what that server calls the model; "": `model` itself.
         key_env: environment variable that holds the server's key.
+        ca_file: certificates (PEM) of who signed an https server's; "": the public authorities.
         api: "vllm", or "openai" for servers that know none of vLLM's own fields.
         timeout_s: for one request, all of it.
         concurrency: clips judged at the same time.
@@ -58,6 +59,7 @@ class JudgeSettings:
     url: str = ""
     served_name: str = ""
     key_env: str = "VIDLOOP_JUDGE_KEY"
+    ca_file: str = ""
     api: str = "vllm"
     timeout_s: float = 120.0
     concurrency: int = 8

@@ -146,6 +146,47 @@ def test_a_judge_is_calibrated_against_labels_of_ones_own(
     assert summary["stages"]["score"]["failed"] == 0
 
 
+def test_rewards_are_calibrated_side_by_side(judged: Tiny, vidloop: Command, tmp_path: Path) -> None:
+    """One command, one table, one page: values that are no probability have every figure but calibration error."""
+    for stage in ("generate", "score"):
+        run_stage(stage, context(judged), Runner())
+    store = Store.open(judged.store)
+    clips = [row for m in store.manifests("generate") for row in store.read(m.key, "clips")]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("clip_id,label\n" + "".join(f"{row.clip_id},{i % 2}\n" for i, row in enumerate(clips)))
+    rewards = ("judge", "sharpness", "flicker")
+    asked = [word for name in rewards for word in ("--reward", name)]
+    ended = vidloop("calibrate", *asked, "--labels", labels, "--controls", "2", *judged.args())
+    assert ended.code == 0, ended.err
+    table = ended.out[ended.out.index("side by side, against labels.csv") :]
+    rows = {name: next(line for line in table.splitlines() if name in line.split()) for name in rewards}
+    for name in rewards:
+        (kept,) = (judged.store / "calibrations").glob(f"{name}-*.json")
+        found = json.loads(kept.read_text())
+        assert (found["overall"]["ece"] is None) == (name != "judge")
+        cells = [cell.strip() for cell in rows[name].strip("│ ").split("│")]
+        for figure in ("accuracy", "precision", "recall", "auc", "ece"):
+            value = found["overall"][figure]
+            assert ("-" if value is None else f"{value:.3f}") in cells
+        assert set(found["controls"]) == {
+            "frozen frame", "shuffled frames", "reversed motion", "wrong caption", "compression",
+        }  # fmt: skip
+    page = (judged.store / "calibrations" / "judge+sharpness+flicker.html").read_text()
+    assert page.count("against labels.csv") == 1 + len(rewards)
+    assert page.index("Side by side") < page.index("Reliability")
+
+
+def test_a_threshold_is_of_one_reward_and_a_name_must_be_one(judged: Tiny, vidloop: Command) -> None:
+    Store.open(judged.store, create=True)
+    for words, said in (
+        (("--reward", "clip", "--reward", "flow", "--threshold", "0.5"), "of one reward"),
+        (("--reward", "judge", "--reward", "clap"), "did you mean 'clip'"),
+    ):
+        ended = vidloop("calibrate", *words, *judged.args())
+        assert ended.code == 2
+        assert said in ended.err
+
+
 def test_a_judge_that_likes_stillness_is_told_of(judged: Tiny) -> None:
     opened = context(judged)
     version = opened.feedback.version

@@ -32,20 +32,24 @@ HEAVY = (
 
 
 PINNED = {"revision": "0" * 40}
+# Any text with a place for the clip's prompt does; a rubric has one.
+ASKED = {**PINNED, "prompt": "rewards/judge/rubrics/general.yaml"}
 MIXTURE = CompositeSettings((Component("sharpness", worst=0.0, best=1.0),))
 
 
 def settings_of(name: str, judge: Path) -> object:
     """Defaults, but for the judge, whose model is a random one, the mixture, which mixes nothing by default, and
-    the model of preference that has no commit of its own."""
-    return {"judge": {"model": str(judge)}, "composite": MIXTURE, "hpsv2": PINNED}.get(name, {})
+    the published models that have no commit of their own."""
+    return {"judge": {"model": str(judge)}, "composite": MIXTURE, "hpsv2": PINNED, "videoscore": ASKED}.get(
+        name, {}
+    )
 
 
 def versions_in_another_process(cwd: Path, judge: Path) -> dict[str, str]:
     code = (
         "import json, sys; from rewards import REWARDS, reward_version\n"
         "from rewards.composite import Component, CompositeSettings\n"
-        f"settings = dict(judge=dict(model={str(judge)!r}), composite={MIXTURE!r}, hpsv2={PINNED!r})\n"
+        f"settings = dict(judge=dict(model={str(judge)!r}), composite={MIXTURE!r}, hpsv2={PINNED!r}, videoscore={ASKED!r})\n"
         "versions = {name: reward_version(name, settings.get(name)) for name in REWARDS}\n"
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "print(json.dumps([versions, loaded]))"

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
+from rewards.judge.frames import Segment
 from rewards.judge.processing import Processing
 
 KEY = "a key"
@@ -45,7 +47,7 @@ class FaultServer:
         self.with_data = 0
         self.hang_s = 5.0
         self.lock = threading.Lock()
-        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.seen: dict[str, Segment] = {}
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
@@ -71,8 +73,12 @@ class FaultServer:
                 self.with_data += 1
                 first, *rest = part["video_url"]["url"].removeprefix("data:video/jpeg;base64,").split(",")
                 picture = Image.open(io.BytesIO(base64.b64decode(first)))
-                self.shapes[media] = (1 + len(rest), picture.height, picture.width, 3)
-            elif media not in self.shapes:
+                blank = np.zeros((1 + len(rest), picture.height, picture.width, 3), np.uint8)
+                clock = body["media_io_kwargs"]["video"]
+                self.seen[media] = Segment(
+                    tuple(clock["frames_indices"]), blank, clock["fps"], 0, clock["total_num_frames"]
+                )
+            elif media not in self.seen:
                 return 400, b'{"error": "no such media"}'
             fault = self.faults(question, media)
             self.asked.append((question, media))
@@ -133,7 +139,7 @@ class FaultServer:
             {"token": f"token_id:{token}", "logprob": math.log(share)}
             for token, share in zip(self._yes_first(ids), shares, strict=True)
         ]
-        tokens = self.processing.tokens(self.shapes[media], question)
+        tokens = self.processing.tokens(self.seen[media], question)
         return {
             "model": body["model"],
             "choices": [

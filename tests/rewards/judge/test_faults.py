@@ -137,7 +137,7 @@ def test_the_self_test_catches_a_server_that_does_not_look_at_the_frames(
     server: FaultServer, served: Settings, clips: Clips, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reply = FaultServer.reply
-    monkeypatch.setattr(FaultServer, "reply", lambda self, body, question, media: reply(self, body, question, "blind") | {"usage": reply(self, body, question, media)["usage"]} if self.shapes.setdefault("blind", self.shapes[media]) else {})  # fmt: skip
+    monkeypatch.setattr(FaultServer, "reply", lambda self, body, question, media: reply(self, body, question, "blind") | {"usage": reply(self, body, question, media)["usage"]} if self.seen.setdefault("blind", self.seen[media]) else {})  # fmt: skip
     with pytest.raises(BadInput, match="does not look at the frames"):
         build_reward("judge", served()).score(clips(1))
 

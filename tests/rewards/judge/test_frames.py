@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from rewards.base import CannotJudge, LoadedClip
-from rewards.judge.frames import media_parts, segments
+from rewards.judge.frames import Timing, media_parts, segments
 from rewards.judge.rubric import Frames
 
 Clips = Callable[..., list[LoadedClip]]
@@ -33,9 +33,20 @@ def test_long_clips_are_cut_into_seconds(clips: Clips) -> None:
     assert [one.indices for one in found] == [(0, 4, 7), (8, 12, 15), (16, 20, 23), (24, 29, 34)]
 
 
-def test_segments_need_a_clock(clips: Clips) -> None:
-    with pytest.raises(CannotJudge, match="frame rate"):
-        segments(replace(clips(1)[0], fps=None), Frames(count=3, segment_seconds=1.0))
+def test_videos_and_segments_need_a_clock_and_pictures_none(clips: Clips) -> None:
+    timeless = replace(clips(1)[0], fps=None)
+    for spec in (Frames(count=3), Frames(count=3, media="images", segment_seconds=1.0)):
+        with pytest.raises(CannotJudge, match="frame rate"):
+            segments(timeless, spec)
+    (one,) = segments(timeless, Frames(count=3, media="images"))
+    assert one.timing is None
+
+
+def test_a_segment_tells_when_its_frames_are_counted_from_its_own_first(clips: Clips) -> None:
+    second = segments(clips(1, frames=35)[0], Frames(count=3, segment_seconds=1.0))[1]
+    assert second.timing == Timing(fps=8.0, indices=(0, 4, 7), length=8)
+    (short,) = segments(clips(1, frames=2)[0], Frames(count=4))
+    assert short.timing == Timing(fps=8.0, indices=(0, 0, 1, 1), length=4)
 
 
 @pytest.mark.parametrize("plain", [False, True])
@@ -48,7 +59,9 @@ def test_nothing_is_lost_on_the_way(plain: bool, clips: Clips) -> None:
     assert len(media_parts(one, "images", plain)) == 4
 
 
-def test_media_ids_are_of_the_pixels(clips: Clips) -> None:
+def test_media_ids_are_of_the_pixels_and_their_times(clips: Clips) -> None:
     first, second = (segments(clip, Frames(count=4))[0] for clip in clips(2))
     again = segments(clips(1)[0], Frames(count=4))[0]
     assert first.media_id == again.media_id != second.media_id
+    slower = segments(replace(clips(1)[0], fps=4.0), Frames(count=4))[0]
+    assert slower.media_id != first.media_id
