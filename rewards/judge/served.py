@@ -185,9 +185,7 @@ class VllmBackend:
                 self._server = None
                 raise
             url, key = self._server.url, self._server.key
-        http = Http(
-            url, key, settings.timeout_s, settings.retries, settings.concurrency, settings.ca_file
-        )
+        http = Http(url, key, settings.timeout_s, settings.retries, settings.concurrency, settings.ca_file)
         try:
             requests = Requests(http, settings, self._rubric, processing)
             about = self_test(http, requests, settings, first)
