@@ -125,7 +125,7 @@ class Facts:
         return _effect(both, category)
 
     def missing(self, study: Study) -> list[tuple[str, str]]:
-        """Cells of the grid that have not left all their rows, and why the last attempt failed, if one did."""
+        """Cells of the grid that have not left all rows, and why the last attempt failed, if one did."""
         there = {
             (row.variant, row.value, row.feedback, row.objective, row.seed, row.rounds) for row in self.rows
         }
