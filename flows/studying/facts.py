@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Final
 
@@ -36,7 +36,8 @@ class Effect:
     Attributes:
         before, after: means; of a comparison of two cells: of the second and of the first one's policies.
         low, high: of `after - before`; None where there is a single prompt.
-        n: clips under each; seeds: how many seeds they come from.
+        n: clips under each; seeds: how many seeds they come from; absent: how many more learned nothing, and
+            so are in none of the figures.
     """
 
     before: float
@@ -45,6 +46,7 @@ class Effect:
     high: float | None
     n: int
     seeds: int
+    absent: int = 0
 
     @property
     def value(self) -> float:
@@ -110,7 +112,9 @@ class Facts:
 
     def effect(self, rows: Sequence[Studied], category: str | None = None) -> Effect | None:
         """Before against after over the rows' seeds; None if nothing was measured."""
-        return _effect([(row.seed, self.paired(row)) for row in rows if row.after is not None], category)
+        found = _effect([(row.seed, self.paired(row)) for row in rows if row.after is not None], category)
+        absent = sum(row.after is None for row in rows)
+        return None if found is None else replace(found, absent=absent)
 
     def between(
         self, first: Sequence[Studied], second: Sequence[Studied], category: str | None = None
@@ -125,7 +129,7 @@ class Facts:
         return _effect(both, category)
 
     def missing(self, study: Study) -> list[tuple[str, str]]:
-        """Cells of the grid that lack some of their rows, and why the last attempt failed, if one."""
+        """Cells of the grid that have not left all rows, and why the last attempt failed, if one did."""
         there = {
             (row.variant, row.value, row.feedback, row.objective, row.seed, row.rounds) for row in self.rows
         }

@@ -76,4 +76,4 @@ def conclude(outcome: Outcome, say: Callable[[str], None]) -> None:
     )
     if outcome.failed:
         told = "\n".join(f"    {label}: {reason}" for label, reason in outcome.failed)
-        raise StageFailed("study", f"{len(outcome.failed)} works of the study failed:\n{told}")
+        raise StageFailed("study", f"this failed in the study ({len(outcome.failed)} in all):\n{told}")

@@ -24,9 +24,10 @@ def gain(effect: Effect | None, nothing: str = "no training data") -> str:
     """A difference in points with its interval; `nothing` where there is none."""
     if effect is None:
         return nothing
+    lacking = f", {effect.absent} seeds without training data" if effect.absent else ""
     if effect.low is None or effect.high is None:
-        return f"{100 * effect.value:+.1f}"
-    return f"{100 * effect.value:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f})"
+        return f"{100 * effect.value:+.1f}{lacking}"
+    return f"{100 * effect.value:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f}){lacking}"
 
 
 def grid(facts: Facts) -> list[str]:

@@ -2,5 +2,7 @@
 
 from tests.prefect_server import prefect_server
 from tests.tiny_round import tiny, tiny_model, vidloop
+from tests.tiny_study import tiny_study
+from tests.tiny_vlm import tiny_vlm
 
-__all__ = ["prefect_server", "tiny", "tiny_model", "vidloop"]
+__all__ = ["prefect_server", "tiny", "tiny_model", "tiny_study", "tiny_vlm", "vidloop"]

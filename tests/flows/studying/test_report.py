@@ -19,6 +19,7 @@ from flows.studying.contract import KEYS, entries, text
 from flows.studying.facts import Facts
 from flows.studying.recipe import load_study
 from flows.studying.report import BEGIN, END, by_hand, write
+from flows.studying.tables import gain
 from tests.tiny_study import TinyStudy
 
 PROMPTS, CLIPS, BASE = 30, 4, 0.4
@@ -95,6 +96,17 @@ def test_intervals_hold_the_truth(studied: Facts, cell: tuple[str, str], truth: 
     # The base's own rate is drawn too, and is the same for every cell of a seed.
     assert effect.low <= truth - BASE <= effect.high
     assert effect.low < effect.value < effect.high
+
+
+def test_a_seed_that_learned_nothing_is_told_and_is_no_zero(studied: Facts) -> None:
+    rows = studied.main("judge-binary", "sft")
+    fewer = studied.effect([*rows[:2], replace(rows[2], after=None)])
+    assert fewer is not None
+    assert (fewer.seeds, fewer.absent) == (2, 1)
+    assert gain(fewer).endswith("), 1 seeds without training data")
+    assert fewer.value == pytest.approx(sum(row.after - row.before for row in rows[:2]) / 2)  # type: ignore[operator]
+    assert studied.effect([replace(row, after=None) for row in rows]) is None
+    assert gain(None) == "no training data"
 
 
 def test_feedbacks_are_compared_on_the_same_clips(studied: Facts) -> None:
