@@ -11,6 +11,7 @@ Sizes called "tiny" have the same classes and cost nothing; tests run the benchm
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,6 +207,14 @@ def build_pipeline(
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
+
+
+def with_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy of `module` with all its weights in `dtype`."""
+    other = copy.deepcopy(module)
+    for parameter in other.parameters():
+        parameter.data = parameter.data.to(dtype)
+    return other
 
 
 def parameters(module: nn.Module) -> int:

@@ -29,7 +29,7 @@ class Room:
 
     @property
     def clips(self) -> int:
-        """How many clips fit at once; low rather than high: one clip's peak holds what is needed only once."""
+        """How many clips fit at once, rather too few: one clip's peak holds what is needed only once."""
         return 0 if self.clip is None else int(_USABLE * (self.total - self.resident) / max(1, self.clip))
 
 

@@ -54,6 +54,10 @@ class Sampler:
         compiled: run the network's blocks through torch.compile.
         texts: where embeddings come from, and the text encoder stays meanwhile; None encodes every batch's
             prompts together, as the plain pipeline does.
+
+    Attributes:
+        pipeline: what is sampled from: this sampler's own, but for the weights.
+        source: the pipeline it was made over, as it was loaded: eager, without a cache.
     """
 
     def __init__(
@@ -68,8 +72,8 @@ class Sampler:
         self.family = family
         self.settings = settings
         self.compiled = compiled
-        self._texts = texts
-        self._source = pipeline  # never sampled from: a fork must not copy state that is in use
+        self.texts = texts
+        self.source = pipeline  # never sampled from: a fork must not copy state that is in use
         self.pipeline = _private(pipeline, settings.flow_shift)
         if compiled or settings.fast is not None:
             # Both put something of their own on the network's layers.
@@ -118,7 +122,7 @@ class Sampler:
 
     def fork(self) -> Sampler:
         """A sampler for another thread, over the same weights."""
-        return Sampler(self.family, self._source, self.settings, compiled=self.compiled, texts=self._texts)
+        return Sampler(self.family, self.source, self.settings, compiled=self.compiled, texts=self.texts)
 
     @property
     def name(self) -> str:
@@ -134,21 +138,25 @@ class Sampler:
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Encode prompts that batches to come will ask for, where embeddings are kept; else do nothing."""
-        if self._texts is not None:
+        if self.texts is not None:
             unconditional = [self.settings.negative_prompt] if self.settings.guidance > 1 else []
-            self._texts.prepare([*prompts, *unconditional])
+            self.texts.prepare([*prompts, *unconditional])
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
         """[B, L, D] embeddings of `prompts` on the model's device; see `texts` for how they are batched."""
-        if self._texts is not None:
-            return self._texts(prompts)
+        if self.texts is not None:
+            return self.texts(prompts)
         return self.family.encode_prompts(self.pipeline, prompts, self.settings.max_sequence_length)
 
-    def sample(self, embeds: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Latents float32 [B, C, T, H, W] for embeddings [B, L, D] and B seeds, on the model's device."""
-        return self._sample(embeds, seeds, self.settings)
+    def sample(self, embeds: Tensor, seeds: Sequence[int], steps: int | None = None) -> Tensor:
+        """Latents float32 [B, C, T, H, W] for embeddings [B, L, D] and B seeds, on the model's device.
 
-    def _sample(self, embeds: Tensor, seeds: Sequence[int], settings: SampleSettings) -> Tensor:
+        Args:
+            embeds: of the prompts.
+            seeds: one a clip.
+            steps: other than the settings', to warm up or to measure.
+        """
+        settings = self.settings if steps is None else dataclasses.replace(self.settings, steps=steps)
         negative = self._negatives(len(seeds))
         with preferred_attention(self.device), step_cache(self.pipeline.transformer, settings.fast):
             return self.family.sample_latents(self.pipeline, embeds, negative, seeds, settings)
@@ -174,10 +182,10 @@ class Sampler:
 
     def _room(self, prompt: str, seed: int) -> Room:
         """What one clip takes: two steps and the decoding, which together hold the peak."""
-        two = dataclasses.replace(self.settings, steps=min(2, self.settings.steps), fast=None)
+        steps = min(2, self.settings.steps)
 
         def one_clip() -> None:
-            self.decode(self._sample(self.encode([prompt]), [seed], two))
+            self.decode(self.sample(self.encode([prompt]), [seed], steps))
 
         return measure(self.device, one_clip)
 

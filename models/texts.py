@@ -38,7 +38,6 @@ class Texts:
         self._lock = threading.Lock()
         self._weights = list(pipeline.text_encoder.parameters()) + list(pipeline.text_encoder.buffers())
         self._home: list[Tensor] = []
-        self._here = True
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Encode those of `prompts` that are not known yet, in one visit of the encoder to the device."""
@@ -60,19 +59,15 @@ class Texts:
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
-        if not self._here:
-            for weight, home in zip(self._weights, self._home, strict=True):
+        if not self._home:
+            self._home = [weight.data.cpu() for weight in self._weights]
+        for weight, home in zip(self._weights, self._home, strict=True):
+            if weight.device.type != self._device.type:
                 weight.data = home.to(self._device)
         try:
             yield
         finally:
-            self._park()
-
-    def _park(self) -> None:
-        if not self._home:
-            self._home = [weight.data.cpu() for weight in self._weights]
-        for weight, home in zip(self._weights, self._home, strict=True):
-            weight.data = home
-        self._here = False
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            for weight, home in zip(self._weights, self._home, strict=True):
+                weight.data = home
+            if self._device.type == "cuda":
+                torch.cuda.empty_cache()
