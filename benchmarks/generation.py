@@ -84,7 +84,7 @@ def run(work: Workload, options: argparse.Namespace) -> None:
             details = {
                 "model built (s)": round(built, 1),
                 "first start: compile and warm-up (s)": round(exact.warm_up_seconds, 1),
-                **_costs(exact, made, plain, work),
+                **_costs(exact, pipeline, made, plain, work),
             }
             pending = {"pending": "written when the comparison is done"}
             result = to_result("generation", work, plain, made, details, pending)
@@ -187,7 +187,7 @@ def table(work: Workload, plain: Made, sides: dict[str, Made]) -> None:
     )
 
 
-def _costs(exact: Ours, made: Made, plain: Made, work: Workload) -> dict[str, Any]:
+def _costs(exact: Ours, pipeline: Any, made: Made, plain: Made, work: Workload) -> dict[str, Any]:
     """Where the time goes: one batch decoded, one file encoded, and the rate of the denoising."""
     import numpy as np
 
@@ -199,11 +199,21 @@ def _costs(exact: Ours, made: Made, plain: Made, work: Workload) -> dict[str, An
     frames = exact.sampler.decode(latents)
     synchronize(work.device)
     decode = (time.monotonic() - begun) / len(latents)
+    exact.family.decode(pipeline, latents[:1])
+    synchronize(work.device)
+    begun = time.monotonic()
+    exact_frames = exact.family.decode(pipeline, latents[:1])
+    synchronize(work.device)
+    decode_float32 = time.monotonic() - begun
     begun = time.monotonic()
     encode_mp4(np.asarray(frames[0]), work.fps, exact.how.video)
     encode = time.monotonic() - begun
     found: dict[str, Any] = {
         "decode (s a clip, on the device)": round(decode, 3),
+        "decode by the float32 VAE (s a clip)": round(decode_float32, 3),
+        "frames of both VAEs, mean difference in levels of 255": round(
+            float(np.abs(frames[0].astype(np.float32) - exact_frames[0].astype(np.float32)).mean()), 3
+        ),
         "mp4 (s a clip, one core, beside the next batch)": round(encode, 3),
     }
     if work.family == "wan" and work.device.startswith("cuda"):

@@ -155,7 +155,7 @@ class Busy:
     why: str = ""
     peak_gib: float | None = None
     _samples: list[float] = field(default_factory=list)
-    _process: subprocess.Popen[str] | None = None
+    _done: threading.Event = field(default_factory=threading.Event)
     _reader: threading.Thread | None = None
 
     def __enter__(self) -> Self:
@@ -164,39 +164,37 @@ class Busy:
             return self
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
-        index = torch.cuda.current_device()
-        ask = ["nvidia-smi", f"--id={index}", "--query-gpu=utilization.gpu"]
-        try:
-            self._process = subprocess.Popen(
-                [*ask, "--format=csv,noheader,nounits", "-lms", "200"], stdout=subprocess.PIPE, text=True
-            )
-        except OSError as error:
-            self.why = f"nvidia-smi: {error}"
-            return self
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         return self
 
     def _read(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            if line.strip().isdigit():
-                self._samples.append(float(line) / 100)
+        # Each answer is of the last fraction of a second before it.
+        ask = ["nvidia-smi", f"--id={torch.cuda.current_device()}", "--query-gpu=utilization.gpu"]
+        while not self._done.wait(0.5):
+            try:
+                answer = subprocess.run(
+                    [*ask, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=10
+                )
+            except (OSError, subprocess.TimeoutExpired) as error:
+                self.why = f"nvidia-smi: {error}"
+                return
+            if not answer.stdout.strip().isdigit():
+                self.why = f"nvidia-smi said {answer.stdout.strip() or answer.stderr.strip()!r}"
+                return
+            self._samples.append(float(answer.stdout) / 100)
 
     def __exit__(self, *_: object) -> None:
-        if self.device.startswith("cuda"):
-            torch.cuda.synchronize()
-            self.peak_gib = torch.cuda.max_memory_allocated() / 2**30
-        if self._process is None or self._reader is None:
+        self._done.set()
+        if self._reader is None:
             return
-        self._process.terminate()
-        self._process.wait(10)
-        self._reader.join(10)
+        torch.cuda.synchronize()
+        self.peak_gib = torch.cuda.max_memory_allocated() / 2**30
+        self._reader.join(15)
         if self._samples:
             self.share = float(np.mean(self._samples))
-        else:
-            self.why = "nvidia-smi gave no samples"
+        elif not self.why:
+            self.why = "too short to sample"
 
 
 @dataclass(frozen=True)
