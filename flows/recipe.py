@@ -352,7 +352,7 @@ class Recipe(Part):
         ge=1,
         le=64,
         title="Workers",
-        description="Shards computed at the same time; each holds its own model.",
+        description="Shards computed at the same time; on a GPU they take turns and share the model.",
     )
     model: ModelPart = Field(title="Model", description="The text-to-video model.")
     generate: GeneratePart = Field(default_factory=GeneratePart, title="Generate", description="Stage 1.")
