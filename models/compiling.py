@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,10 +44,8 @@ def compile_blocks(transformer: nn.Module, mode: str | None = None, backend: str
         BadInput: the network names no repeated blocks.
     """
     os.environ.setdefault(_CACHE_VARIABLE, str(Path.home() / ".cache" / "vidloop" / "inductor"))
-    network: Any = transformer
-    names = tuple(network._repeated_blocks or ())
     compiled: dict[type[nn.Module], Callable[..., Any]] = {}
-    blocks = [module for module in transformer.modules() if type(module).__name__ in names]
+    blocks = blocks_of(transformer)
     if not blocks:
         raise BadInput(f"{type(transformer).__name__} names no repeated blocks: set model.compile to false")
     for block in blocks:
@@ -57,6 +56,16 @@ def compile_blocks(transformer: nn.Module, mode: str | None = None, backend: str
             )
         block.forward = functools.partial(compiled[kind], block)
     return len(blocks)
+
+
+def blocks_of(transformer: nn.Module) -> list[nn.Module]:
+    """The blocks that a diffusers network repeats, by what it says of itself."""
+    network: Any = transformer
+    # CogVideoX names only what must not be split over devices: the block, and parts that it has once.
+    names = tuple(network._repeated_blocks or network._no_split_modules or ())
+    found = [module for module in transformer.modules() if type(module).__name__ in names]
+    count = Counter(type(module) for module in found)
+    return [module for module in found if count[type(module)] > 1]
 
 
 @contextmanager

@@ -17,6 +17,7 @@ import torch
 
 from data.errors import BadInput
 from models import compiling, sampling
+from models.compiling import blocks_of
 from models.families import get_family
 from models.sampling import Generated, Sampler
 from models.settings import FastSettings, ModelSettings, SampleSettings
@@ -44,11 +45,6 @@ def pipeline(case: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Any:
 @pytest.fixture(scope="module")
 def settings(case: Tiny) -> SampleSettings:
     return replace(case.settings, steps=8)
-
-
-def blocks_of(sampler: Sampler) -> list[torch.nn.Module]:
-    names = sampler.pipeline.transformer._repeated_blocks
-    return [part for part in sampler.pipeline.transformer.modules() if type(part).__name__ in names]
 
 
 def test_prompts_encoded_once_give_the_same_clips(
@@ -90,7 +86,9 @@ def test_the_fast_mode_asks_the_network_as_often_as_it_says(
     passes: dict[str, list[int]] = {"exact": [], "fast": []}
     # below the cache's hooks: what really runs
     for name, sampler in (("exact", exact), ("fast", fast)):
-        attention = next(part for key, part in blocks_of(sampler)[0].named_modules() if key == "attn1")
+        attention = next(
+            part for key, part in blocks_of(sampler.pipeline.transformer)[0].named_modules() if key == "attn1"
+        )
         attention.register_forward_hook(lambda *_, name=name: passes[name].append(1))
     clips = {"exact": exact.generate(PROMPTS, SEEDS), "fast": fast.generate(PROMPTS, SEEDS)}
     calls = len(passes["exact"]) // settings.steps  # guidance may take two of them
@@ -170,7 +168,7 @@ def test_all_blocks_share_one_compiled_graph_without_breaks(
     eager = Sampler(family, pipeline, settings).generate(PROMPTS, SEEDS)
     counters.clear()
     compiled = Sampler(family, pipeline, settings, compiled=True)
-    assert len(blocks_of(compiled)) > 1
+    assert len(blocks_of(compiled.pipeline.transformer)) > 1
     made = compiled.generate(PROMPTS, SEEDS)
     assert torch.allclose(made.latents, eager.latents, atol=1e-5)
     assert np.abs(made.frames.astype(int) - eager.frames.astype(int)).max() <= 1
@@ -185,7 +183,12 @@ def test_all_blocks_share_one_compiled_graph_without_breaks(
 
 def test_a_network_without_repeated_blocks_is_refused() -> None:
     class Strange(torch.nn.Module):
-        _repeated_blocks = ("NotThere",)
+        _repeated_blocks = ()
+        _no_split_modules = ("Linear",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.only = torch.nn.Linear(1, 1)
 
     with pytest.raises(BadInput, match=r"set model\.compile to false"):
         compiling.compile_blocks(Strange())
