@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,7 +28,7 @@ from benchmarks.result import RESULTS, Result, command_line, device_name, show, 
 from data.keys import clip_seed
 from data.prompts import load_prompts
 from data.records import Prompt
-from data.threads import in_threads
+from data.threads import cores, in_threads
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from data.world.oracle import judge
 from models import bootstrap
@@ -34,6 +37,7 @@ from models.settings import FastSettings, ModelSettings, SampleSettings
 
 _FOLDER: Final = Path(__file__).resolve().parent.parent / "models/mini/weights/wan"
 _FPS: Final = 8
+_WORTH_PROCESSES: Final = 256
 _SAMPLE: Final = SampleSettings(
     steps=50, guidance=1.0, height=64, width=64, frames=17, max_sequence_length=24
 )
@@ -65,6 +69,20 @@ class Quality:
     change: bootstrap.Interval
 
 
+Clip = tuple[npt.NDArray[np.uint8], str]
+Judges = Callable[[Callable[[Clip], float], list[Clip]], list[float]]
+
+
+@contextmanager
+def oracles(clips: int) -> Iterator[Judges]:
+    """The oracle on all cores. It holds Python's lock, so many clips are worth processes of their own."""
+    if clips < _WORTH_PROCESSES:
+        yield in_threads
+        return
+    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
+        yield lambda work, items: list(pool.map(work, items, chunksize=4))
+
+
 def modes(steps: int, device: str, intervals: Sequence[int] = (2, 3)) -> list[Mode]:
     """The reference, the exact mode, fast modes, and fewer steps at the first fast mode's price."""
     gpu = device.startswith("cuda")
@@ -89,20 +107,21 @@ def measure(device: str, clips: int, steps: int, batch: int, modes: Sequence[Mod
     clusters: npt.NDArray[np.int64] = np.asarray([prompts.index(prompt) for prompt, _ in jobs], np.int64)
     found: list[Quality] = []
     before: npt.NDArray[np.float64] | None = None
-    for mode in modes:
-        begun = time.monotonic()
-        passed = _passed(device, mode, jobs, batch)
-        seconds = time.monotonic() - begun
-        if before is None:
-            before = passed
-        change = bootstrap.mean(passed - before, clusters, 10_000, 0.95, 0)
-        found.append(Quality(mode, float(passed.mean()), seconds, change))
-        print(f"{mode.name}: {passed.mean():.4f} of {len(passed)} clips in {seconds:.0f} s", flush=True)
+    with oracles(clips) as judges:
+        for mode in modes:
+            begun = time.monotonic()
+            passed = _passed(device, mode, jobs, batch, judges)
+            seconds = time.monotonic() - begun
+            if before is None:
+                before = passed
+            change = bootstrap.mean(passed - before, clusters, 10_000, 0.95, 0)
+            found.append(Quality(mode, float(passed.mean()), seconds, change))
+            print(f"{mode.name}: {passed.mean():.4f} of {len(passed)} clips in {seconds:.0f} s", flush=True)
     return found
 
 
 def _passed(
-    device: str, mode: Mode, jobs: Sequence[tuple[Prompt, int]], batch: int
+    device: str, mode: Mode, jobs: Sequence[tuple[Prompt, int]], batch: int, judges: Judges
 ) -> npt.NDArray[np.float64]:
     model = ModelSettings("wan", str(_FOLDER), dtype=mode.dtype, device=device, compile=mode.compiled)
     sampler = Sampler.open(model, replace(_SAMPLE, steps=mode.steps, fast=mode.fast))
@@ -113,11 +132,11 @@ def _passed(
         padded = part + part[-1:] * (batch - len(part))
         made = sampler.generate([prompt.text for prompt, _ in padded], [seed for _, seed in padded])
         texts = [prompt.text for prompt, _ in part]
-        passed += in_threads(_verdict, list(zip(made.frames, texts, strict=False)))
+        passed += judges(_verdict, list(zip(made.frames, texts, strict=False)))
     return np.asarray(passed, np.float64)
 
 
-def _verdict(clip: tuple[npt.NDArray[np.uint8], str]) -> float:
+def _verdict(clip: Clip) -> float:
     frames, text = clip
     seen, _ = decode_mp4(encode_mp4(frames, _FPS, VideoSettings()))
     return 1.0 if judge(seen, text).passed else 0.0
