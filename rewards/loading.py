@@ -56,5 +56,7 @@ def resolve_device(name: str) -> str:
     if kind == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} was asked for, but this machine has no usable GPU; say auto or cpu")
     if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
-        raise BadInput(f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} GPUs")
+        raise BadInput(
+            f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} GPUs"
+        )
     return name
