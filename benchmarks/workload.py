@@ -332,4 +332,5 @@ def relative(ours: Tensor, plain: Tensor) -> float:
 def _latents(store: Store, path: str) -> Tensor:
     from safetensors.torch import load
 
-    return load(store.read_media(path))["latents"]
+    latents: Tensor = load(store.read_media(path))["latents"]
+    return latents

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,9 @@ from rewards import (
     build_reward,
     combine_judgements,
 )
+from rewards.clip import ClipSettings
+from rewards.flow import FlowSettings
+from rewards.preference import Hpsv2Settings, PickScoreSettings
 from tasks import generate, mixture, questions, unfinished
 from tasks.context import (
     RESIDENTS,
@@ -39,6 +41,8 @@ from tasks.score_rows import judgement_of, score_row
 from tasks.units import Unit
 
 STAGE = "score"
+# Settings of rewards that run a network of their own in this process.
+_NETWORKS = (ClipSettings, FlowSettings, Hpsv2Settings, PickScoreSettings)
 
 
 @dataclass(frozen=True)
@@ -99,8 +103,8 @@ class ScoreShard:
     def _judge(self, reward: RewardRef, clips: Sequence[LoadedClip]) -> dict[str, Judgement]:
         if not clips:
             return {}
-        # A reward without a network has no such setting, and waits for no GPU.
-        device = dataclasses.asdict(reward.settings).get("device", "cpu")
+        # A reward without a network waits for no GPU.
+        device = reward.settings.device if isinstance(reward.settings, _NETWORKS) else "cpu"
         with gpu_turn(device), lent(reward) as judge:
             judgements = judge.score(clips)
         return {clip.clip_id: judgement for clip, judgement in zip(clips, judgements, strict=True)}
