@@ -261,6 +261,9 @@ def _equality(exact: Ours, plain: Made, made: Made, work: Workload, steps: int) 
     found: dict[str, Any] = {
         "prediction against eager, same inputs, relative": _predictions(exact, made, work),
         "prediction tolerance": PREDICTION_TOLERANCE,
+        f"eager one by one against eager batch {work.batch_size}, the same way": _batch_effect(
+            exact, made, work
+        ),
     }
     both = [seed for seed in plain.latents if seed in made.latents]
     apart = [relative(made.latents[seed], plain.latents[seed]) for seed in both]
@@ -290,6 +293,22 @@ def _predictions(exact: Ours, made: Made, work: Workload) -> dict[str, float]:
         eager = family.predict(sampler.source.transformer, noisy, sigma, embeds)
         found[f"sigma {level}"] = relative(mine, eager)
     return found
+
+
+@torch.no_grad()
+def _batch_effect(exact: Ours, made: Made, work: Workload) -> float:
+    """The same distance between eager one by one and eager in a batch: what bfloat16 does by itself."""
+    family, sampler = exact.family, exact.sampler
+    jobs = work.jobs(work.batch_size)
+    embeds = sampler.encode([job.prompt.text for job in jobs])
+    clean = torch.stack([made.latents[job.seed] for job in jobs]).to(work.device)
+    noise = torch.randn(clean.shape, generator=torch.Generator("cpu").manual_seed(7)).to(work.device)
+    sigma = torch.full((len(clean),), _SIGMAS[1], device=work.device)
+    inputs = (family.parameterization.noisy(clean, noise, sigma), sigma, embeds)
+    network = sampler.source.transformer
+    together = family.predict(network, *inputs)
+    alone = [family.predict(network, *(part[i : i + 1] for part in inputs)) for i in range(len(clean))]
+    return relative(torch.cat(alone), together)
 
 
 def _deviation(exact: Ours, work: Workload, steps: int) -> dict[str, float]:
