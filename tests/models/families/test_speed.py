@@ -111,6 +111,7 @@ def test_a_fast_clip_does_not_depend_on_its_company(
     assert torch.allclose(together.latents[0], other.latents[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_fast_samplers_of_several_threads_do_not_meet(
     case: Tiny, pipeline: Any, settings: SampleSettings
 ) -> None:
