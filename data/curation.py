@@ -256,7 +256,8 @@ def curate(
         error.
 
     Raises:
-        BadInput: clips are given, but no score of that feedback, or scores of two versions of it.
+        BadInput: clips are given, but no score of that feedback, or scores of two versions of it; or some
+            clips were sampled in a fast mode and others exactly or in another one.
         StoreError: a unit is missing or damaged.
     """
     import duckdb
@@ -267,6 +268,7 @@ def curate(
         con.register("scores", scores)
         if clips.num_rows:
             _check_feedback(con, settings.feedback)
+            _check_modes(con)
         left_out = list(settings.leave_out)
         _run(con, JUDGED, feedback=settings.feedback, seed=str(settings.seed), leave_out=left_out)
         shaping = _shaping(con, settings)
@@ -332,6 +334,17 @@ def _check_feedback(con: duckdb.DuckDBPyConnection, feedback: str) -> None:
         raise BadInput(
             f"scores of {len(versions)} versions of {feedback!r} are mixed: curate one version at a time"
         )
+
+
+def _check_modes(con: duckdb.DuckDBPyConnection) -> None:
+    """A pair of an exact and a fast clip would teach the difference of the modes."""
+    # The fast mode stands behind the scheduler's name; exact samplers have none.
+    modes = con.execute(
+        "SELECT DISTINCT regexp_extract(sampler, 'fast: .*') AS mode FROM clips ORDER BY mode"
+    ).fetchall()
+    if len(modes) > 1:
+        names = "; ".join(mode or "exact" for (mode,) in modes)
+        raise BadInput(f"clips of different sampling modes are mixed ({names}): curate one mode at a time")
 
 
 def _shaping(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[str, Any]:

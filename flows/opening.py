@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,7 +21,7 @@ from flows.recipe import Recipe, feedback_reward
 from flows.recipe_file import find, load_recipe, resolve
 from flows.recipe_rewards import ClipPart, FlowPart, Hpsv2Part, JudgePart, PickScorePart, VideoScorePart
 from models.policy import BASE, base_id, policy_id
-from models.settings import FinetuneSettings, GateSettings, ModelSettings, SampleSettings
+from models.settings import FastSettings, FinetuneSettings, GateSettings, ModelSettings, SampleSettings
 from rewards import reward_parts, reward_settings, reward_version
 from rewards.composite import Component, CompositeSettings
 from rewards.judge.rubric import load_rubric
@@ -50,6 +50,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     """
     model = model_settings(recipe)
     base = base_id(model.path, model.revision)
+    fast = recipe.generate.fast
     policy = find_policy(store, recipe.policy, base)
     feedback = feedback_reward(recipe.feedback)
     return RoundContext(
@@ -61,7 +62,9 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         generation=Generation(
             root=str(store.root),
             model=model,
-            sample=_from(recipe.generate, SampleSettings),
+            sample=replace(
+                _from(recipe.generate, SampleSettings), fast=_from(fast, FastSettings) if fast else None
+            ),
             video=_from(recipe.generate.video, VideoSettings),
             fps=recipe.generate.fps,
             batch_size=recipe.generate.batch_size,
@@ -91,6 +94,7 @@ def model_settings(recipe: Recipe) -> ModelSettings:
         recipe.model.dtype,
         recipe.model.device,
         frame_rate=recipe.generate.fps,
+        compile=recipe.model.compile,
     )
 
 

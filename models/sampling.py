@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,14 @@ from torch import Tensor
 
 from data.errors import BadInput
 from models import lora
+from models.compiling import compile_blocks, preferred_attention
 from models.families import get_family
 from models.families.base import Family, Frames
+from models.room import Room, advice, measure
 from models.settings import ModelSettings, SampleSettings
 from models.sharing import shell
+from models.step_cache import step_cache
+from models.texts import Texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +46,42 @@ class Sampler:
 
     diffusers keeps state in the scheduler (step index), the Wan VAE (frame cache), the fast tokenizer
     (padding) and the pipeline object (guidance), so two threads may share none of these.
+
+    Args:
+        family: of the pipeline.
+        pipeline: on its device, with any adapter merged.
+        settings: how clips are sampled.
+        compiled: run the network's blocks through torch.compile.
+        texts: where embeddings come from, and the text encoder stays meanwhile; None encodes every batch's
+            prompts together, as the plain pipeline does.
+
+    Attributes:
+        pipeline: what is sampled from: this sampler's own, but for the weights.
+        source: the pipeline it was made over, as it was loaded: eager, without a cache.
     """
 
-    def __init__(self, family: Family, pipeline: Any, settings: SampleSettings) -> None:
+    def __init__(
+        self,
+        family: Family,
+        pipeline: Any,
+        settings: SampleSettings,
+        *,
+        compiled: bool = False,
+        texts: Texts | None = None,
+    ) -> None:
         self.family = family
         self.settings = settings
-        self._source = pipeline  # never sampled from: a fork must not copy state that is in use
+        self.compiled = compiled
+        self.texts = texts
+        self.source = pipeline  # never sampled from: a fork must not copy state that is in use
         self.pipeline = _private(pipeline, settings.flow_shift)
+        if compiled or settings.fast is not None:
+            # Both put something of their own on the network's layers.
+            self.pipeline.transformer = shell(pipeline.transformer)
+        if compiled:
+            compile_blocks(self.pipeline.transformer)
+        if texts is not None:
+            self.pipeline.text_encoder = None
         self._negative: dict[int, Tensor] = {}
 
     @classmethod
@@ -73,26 +107,60 @@ class Sampler:
         _load_linear_algebra(pipeline.transformer.device)
         if adapter is not None:
             lora.merge(pipeline.transformer, adapter, base_id)
-        return cls(family, pipeline, settings)
+        return cls.on(family, pipeline, model, settings)
+
+    @classmethod
+    def on(cls, family: Family, pipeline: Any, model: ModelSettings, settings: SampleSettings) -> Sampler:
+        """A sampler over a loaded pipeline, with what its device makes worth while.
+
+        On a GPU blocks are compiled and prompts are encoded once; on a CPU neither gains anything, and
+        sampling equals the plain pipeline's bit for bit.
+        """
+        gpu = pipeline.transformer.device.type == "cuda"
+        compiled = gpu if model.compile is None else model.compile
+        texts = Texts(family, pipeline, settings.max_sequence_length) if gpu else None
+        return cls(family, pipeline, settings, compiled=compiled, texts=texts)
 
     def fork(self) -> Sampler:
         """A sampler for another thread, over the same weights."""
-        return Sampler(self.family, self._source, self.settings)
+        return Sampler(self.family, self.source, self.settings, compiled=self.compiled, texts=self.texts)
 
     @property
     def name(self) -> str:
-        """The sampling algorithm, as stored with every clip: the scheduler's class name."""
-        return type(self.pipeline.scheduler).__name__
+        """The sampling algorithm as stored with every clip: the scheduler's class and any fast mode."""
+        kind = type(self.pipeline.scheduler).__name__
+        return kind if self.settings.fast is None else f"{kind}, {self.settings.fast.describe()}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        device: torch.device = self.pipeline.transformer.device
+        return device
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encode prompts that batches to come will ask for, where embeddings are kept; else do nothing."""
+        if self.texts is not None:
+            unconditional = [self.settings.negative_prompt] if self.settings.guidance > 1 else []
+            self.texts.prepare([*prompts, *unconditional])
 
     def encode(self, prompts: Sequence[str]) -> Tensor:
-        """[B, L, D] embeddings of `prompts`, encoded as one batch, on the model's device."""
+        """[B, L, D] embeddings of `prompts` on the model's device; see `texts` for how they are batched."""
+        if self.texts is not None:
+            return self.texts(prompts)
         return self.family.encode_prompts(self.pipeline, prompts, self.settings.max_sequence_length)
 
-    def sample(self, embeds: Tensor, seeds: Sequence[int]) -> Tensor:
-        """Latents float32 [B, C, T, H, W] for embeddings [B, L, D] and B seeds, on the model's device."""
-        return self.family.sample_latents(
-            self.pipeline, embeds, self._negatives(len(seeds)), seeds, self.settings
-        )
+    def sample(self, embeds: Tensor, seeds: Sequence[int], steps: int | None = None) -> Tensor:
+        """Latents float32 [B, C, T, H, W] for embeddings [B, L, D] and B seeds, on the model's device.
+
+        Args:
+            embeds: of the prompts.
+            seeds: one a clip.
+            steps: other than the settings', to warm up or to measure.
+        """
+        settings = self.settings if steps is None else dataclasses.replace(self.settings, steps=steps)
+        negative = self._negatives(len(seeds))
+        with preferred_attention(self.device), step_cache(self.pipeline.transformer, settings.fast):
+            return self.family.sample_latents(self.pipeline, embeds, negative, seeds, settings)
 
     def decode(self, latents: Tensor) -> Frames:
         """Frames uint8 [B, T, H, W, 3] of latents [B, C, T, H, W], `decode_batch` clips at a time."""
@@ -101,7 +169,28 @@ class Sampler:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Generated:
-        """Clips for `prompts` (repeated for several clips of one) and as many seeds, as one batch."""
+        """Clips for `prompts` (repeated for several clips of one) and as many seeds, as one batch.
+
+        Raises:
+            BadInput: the device's memory does not hold so many clips; the message says how many it would.
+        """
+        try:
+            return self._generate(prompts, seeds)
+        except torch.OutOfMemoryError:
+            # Measured outside the handler: its traceback holds the failed batch's tensors.
+            pass
+        raise BadInput(advice(self.settings, len(seeds), self._room(prompts[0], seeds[0])))
+
+    def _room(self, prompt: str, seed: int) -> Room:
+        """What one clip takes: two steps and the decoding, which together hold the peak."""
+        steps = min(2, self.settings.steps)
+
+        def one_clip() -> None:
+            self.decode(self.sample(self.encode([prompt]), [seed], steps))
+
+        return measure(self.device, one_clip)
+
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Generated:
         different = list(dict.fromkeys(prompts))
         rows = [different.index(prompt) for prompt in prompts]
         embeds = self.encode(different)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, get_args
 
 from data.errors import BadInput
 
@@ -28,6 +28,8 @@ class ModelSettings:
         device: a torch device, "cpu" or "cuda" or "cuda:1".
         frame_rate: frames a second of the clips, for families whose network is told it (ltx), in sampling and
             training alike; None takes the pipeline's default.
+        compile: whether sampling runs the network's blocks through torch.compile; None does on a GPU and not
+            on a CPU, where it gains nothing. It changes results by rounding, as another GPU does.
     """
 
     family: str
@@ -36,12 +38,47 @@ class ModelSettings:
     dtype: str = "float32"
     device: str = "cpu"
     frame_rate: float | None = None
+    compile: bool | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise BadInput(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
         if self.frame_rate is not None and not self.frame_rate > 0:
             raise BadInput(f"the frame rate is {self.frame_rate}; it must be above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class FastSettings:
+    """Step caching: at some steps the network's answer is extrapolated from earlier ones (TaylorSeer).
+
+    Liu et al. 2025, arXiv 2503.06923, in its light form: the output of the last projection is extrapolated.
+    Which steps are asked is fixed by number alone, so a clip does not depend on those it was sampled with.
+
+    Attributes:
+        interval: of `interval` steps the network is asked at one; at least 2.
+        warmup: first steps at which it is always asked, at least 2: an extrapolation needs two points.
+        order: of the Taylor expansion, 0 (the last answer again) to 3.
+    """
+
+    interval: int = 2
+    warmup: int = 4
+    order: int = 1
+
+    def __post_init__(self) -> None:
+        if self.interval < 2:
+            raise BadInput(f"generate.fast.interval is {self.interval}; it must be at least 2")
+        if self.warmup < 2:
+            raise BadInput(f"generate.fast.warmup is {self.warmup}; it must be at least 2")
+        if not 0 <= self.order <= 3:
+            raise BadInput(f"generate.fast.order is {self.order}; it must lie between 0 and 3")
+
+    def asked(self, steps: int) -> int:
+        """At how many of `steps` the network is asked."""
+        return min(steps, self.warmup) + len(range(self.warmup + 1, steps, self.interval))
+
+    def describe(self) -> str:
+        """The mode in a word, as it stands with every clip's sampler."""
+        return f"fast: taylorseer interval {self.interval} warmup {self.warmup} order {self.order}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +94,7 @@ class SampleSettings:
         negative_prompt: text of the unconditional branch.
         flow_shift: shift of the noise schedule; None keeps the one the model was saved with.
         decode_batch: clips decoded at once; None decodes the whole batch (fast, more memory).
+        fast: leave out some of the network's passes; None is exact.
     """
 
     steps: int
@@ -68,6 +106,11 @@ class SampleSettings:
     negative_prompt: str = ""
     flow_shift: float | None = None
     decode_batch: int | None = None
+    fast: FastSettings | None = None
+
+    def question(self) -> dict[str, Any]:
+        """The settings in a clip's identity. Exact clips are what they were before there was a fast mode."""
+        return {name: value for name, value in asdict(self).items() if name != "fast" or value is not None}
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from data.errors import BadInput
 from data.keys import digest
+from data.threads import in_threads
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
 from rewards.loading import HUB, local_folder, opening, resolve_device, weights_identity
 
@@ -127,12 +128,17 @@ class ClipReward:
     def embed_frames(self, frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Unit image embeddings, float64 [N, D], of uint8 [H, W, 3] frames, preprocessed as it wants."""
         import torch
-        from PIL import Image
 
         rows, waiting = [], iter(frames)
         while batch := list(itertools.islice(waiting, self.settings.batch_size)):
-            pixels = torch.stack([self._transform(Image.fromarray(frame)) for frame in batch])
+            pixels = torch.stack(in_threads(self._prepare, batch))
             with torch.inference_mode():
                 images = self.model.encode_image(pixels.to(self.device, self._dtype), normalize=True)
             rows.append(images.double().cpu().numpy())
         return np.concatenate(rows)
+
+    def _prepare(self, frame: NDArray[np.uint8]) -> torch.Tensor:
+        from PIL import Image
+
+        pixels: torch.Tensor = self._transform(Image.fromarray(frame))
+        return pixels

@@ -120,4 +120,8 @@ def resolve_device(name: str) -> str:
         raise BadInput(f"{name!r} is no device; say auto, cpu, cuda or cuda:0") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} was asked for, but this machine has no usable GPU; say auto or cpu")
+    if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
+        raise BadInput(
+            f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} GPUs"
+        )
     return name

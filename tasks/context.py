@@ -220,6 +220,28 @@ class _Held:
 RESIDENTS = Residents()
 
 
+_GPU_TURN = threading.Lock()
+
+
+@contextmanager
+def gpu_turn(device: str) -> Iterator[None]:
+    """Within: the only thread of this process that computes on a GPU; on a CPU, nothing.
+
+    Two threads on one GPU take turns with whole batches, and while one computes the other decodes, encodes
+    and writes: the GPU does not wait for files.
+
+    Args:
+        device: as in recipes; "auto" is a GPU where there is one.
+    """
+    from rewards.loading import resolve_device
+
+    if resolve_device(device) == "cpu":
+        yield
+    else:
+        with _GPU_TURN:
+            yield
+
+
 @contextmanager
 def open_sampler(how: Generation, policy: PolicyRef) -> Iterator[Sampler]:
     """A sampler of `policy`, for this thread alone.

@@ -11,9 +11,18 @@ from typing import TYPE_CHECKING, Any
 from data.keys import digest
 from data.records import Clip, clip_id
 from data.store import Media, Store
+from data.threads import in_threads
 from data.video import encode_mp4
 from tasks import questions
-from tasks.context import ClipJob, Generation, PolicyRef, RoundContext, open_sampler, open_store
+from tasks.context import (
+    ClipJob,
+    Generation,
+    PolicyRef,
+    RoundContext,
+    gpu_turn,
+    open_sampler,
+    open_store,
+)
 from tasks.units import Unit
 
 if TYPE_CHECKING:
@@ -24,12 +33,16 @@ STAGE = "generate"
 
 @dataclass(frozen=True)
 class GenerateShard:
-    """The clips of one batch: at most `batch_size` jobs of one policy."""
+    """The clips of one batch: at most `batch_size` jobs of one policy.
+
+    `stage_prompts` are the texts of all the shards it was cut with, for a sampler that encodes them at once.
+    """
 
     how: Generation
     policy: PolicyRef
     jobs: tuple[ClipJob, ...]
     label: str
+    stage_prompts: tuple[str, ...] = ()
     task: str = "generate-shard"
 
     @cached_property
@@ -52,14 +65,19 @@ class GenerateShard:
         store = open_store(self.how.root)
         # A batch that is not full is filled up, for its shape is part of a clip's identity.
         batch = self.jobs + self.jobs[-1:] * (self.how.batch_size - len(self.jobs))
-        with open_sampler(self.how, self.policy) as sampler:
+        with gpu_turn(self.how.model.device), open_sampler(self.how, self.policy) as sampler:
+            sampler.prepare(self.stage_prompts)
             made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
-            rows, media = self._keep(store, made, sampler.name)
+            name, compiled = sampler.name, sampler.compiled
+        # The sampler is free: with two workers the next batch is made while this one is encoded and written.
+        rows, media = self._keep(store, made, name, compiled)
         counts = {"clips": len(rows), "prompts": len({row.prompt_id for row in rows})}
         prompts = list(dict.fromkeys(job.prompt for job in self.jobs))
         store.commit(STAGE, self.question, {"clips": rows, "prompts": prompts}, media, counts=counts)
 
-    def _keep(self, store: Store, made: Generated, sampler: str) -> tuple[list[Clip], list[Media]]:
+    def _keep(
+        self, store: Store, made: Generated, sampler: str, compiled: bool
+    ) -> tuple[list[Clip], list[Media]]:
         from safetensors.torch import save
 
         how, count = self.how, len(self.jobs)
@@ -71,8 +89,9 @@ class GenerateShard:
         latents = store.write_media(save(tensors), ".safetensors")
         media = [latents]
         rows = []
-        for row, job in enumerate(self.jobs):
-            video = store.write_media(encode_mp4(made.frames[row], how.fps, how.video), ".mp4")
+        files = in_threads(lambda frames: encode_mp4(frames, how.fps, how.video), list(made.frames[:count]))
+        for row, (job, file) in enumerate(zip(self.jobs, files, strict=True)):
+            video = store.write_media(file, ".mp4")
             media.append(video)
             rows.append(
                 Clip(
@@ -105,7 +124,7 @@ class GenerateShard:
                     latent_row=row,
                     embed_row=embed_rows[row],
                     device_kind=_device_kind(how.model.device),
-                    code_version=_code_version(),
+                    code_version=_code_version(compiled),
                 )
             )
         return rows, media
@@ -116,12 +135,14 @@ def shards(
 ) -> list[GenerateShard]:
     """`jobs` in their order, cut into shards of `batch_size`."""
     size = how.batch_size
+    prompts = tuple(dict.fromkeys(job.prompt.text for job in jobs))
     return [
         GenerateShard(
             how,
             policy,
             tuple(jobs[start : start + size]),
             f"{what} {start + 1}-{min(start + size, len(jobs))} of {len(jobs)}",
+            prompts,
         )
         for start in range(0, len(jobs), size)
     ]
@@ -152,6 +173,6 @@ def _device_kind(device: str) -> str:
     return f"cuda {torch.cuda.get_device_name(kind)}" if kind.startswith("cuda") else kind
 
 
-def _code_version() -> str:
+def _code_version(compiled: bool) -> str:
     libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers"))
-    return f"generate {questions.VERSIONS[STAGE]}, {libraries}"
+    return f"generate {questions.VERSIONS[STAGE]}, {libraries}" + (", compiled" if compiled else "")

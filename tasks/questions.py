@@ -34,7 +34,7 @@ def sampling(how: Generation) -> dict[str, Any]:
         "dtype": how.model.dtype,
         "fps": how.fps,
         "video": dataclasses.asdict(how.video),
-        **dataclasses.asdict(how.sample),
+        **how.sample.question(),
     }
 
 

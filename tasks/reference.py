@@ -22,6 +22,7 @@ from tasks.context import (
     Generation,
     PolicyRef,
     RoundContext,
+    gpu_turn,
     open_store,
     quieten_libraries,
     resident_name,
@@ -77,7 +78,7 @@ class ReferenceShard:
         store = open_store(self.how.root)
         clips = load_clips(store.root, store.read(self.clips_key, "clips"))
         RESIDENTS.release(keep=_RESIDENT)
-        with self._network(store) as network:
+        with gpu_turn(self.how.model.device), self._network(store) as network:
             found = measure(network, get_family(self.how.model.family), clips, self.settings, self.rows)
         name = digest(self.settings.draws_from)[:16]
         prompts = [clips.prompt_ids[row] for row in clips.prompt_index.tolist()]

@@ -12,6 +12,7 @@ from data.errors import StageFailed, VideoError
 from data.keys import digest
 from data.records import Clip, Score
 from data.store import Store
+from data.threads import in_threads
 from data.video import decode_mp4
 from rewards import (
     Judgement,
@@ -23,12 +24,25 @@ from rewards import (
     build_reward,
     combine_judgements,
 )
+from rewards.clip import ClipSettings
+from rewards.flow import FlowSettings
+from rewards.preference import Hpsv2Settings, PickScoreSettings
 from tasks import generate, mixture, questions, unfinished
-from tasks.context import RESIDENTS, RewardRef, RoundContext, on_gpu, open_store, resident_name
+from tasks.context import (
+    RESIDENTS,
+    RewardRef,
+    RoundContext,
+    gpu_turn,
+    on_gpu,
+    open_store,
+    resident_name,
+)
 from tasks.score_rows import judgement_of, score_row
 from tasks.units import Unit
 
 STAGE = "score"
+# Settings of rewards that run a network of their own in this process.
+_NETWORKS = (ClipSettings, FlowSettings, Hpsv2Settings, PickScoreSettings)
 
 
 @dataclass(frozen=True)
@@ -89,7 +103,9 @@ class ScoreShard:
     def _judge(self, reward: RewardRef, clips: Sequence[LoadedClip]) -> dict[str, Judgement]:
         if not clips:
             return {}
-        with lent(reward) as judge:
+        # A reward without a network waits for no GPU.
+        device = reward.settings.device if isinstance(reward.settings, _NETWORKS) else "cpu"
+        with gpu_turn(device), lent(reward) as judge:
             judgements = judge.score(clips)
         return {clip.clip_id: judgement for clip, judgement in zip(clips, judgements, strict=True)}
 
@@ -211,14 +227,20 @@ class ShardClips:
     def _decoded(self) -> tuple[dict[str, LoadedClip], dict[str, str]]:
         loaded: dict[str, LoadedClip] = {}
         undecodable: dict[str, str] = {}
-        for clip in self.rows:
-            try:
-                frames, fps = decode_mp4(self._store.read_media(clip.video_path))
-            except VideoError as error:
-                undecodable[clip.clip_id] = str(error)
+        for clip, found in zip(self.rows, in_threads(self._decode, self.rows), strict=True):
+            if isinstance(found, LoadedClip):
+                loaded[clip.clip_id] = found
             else:
-                loaded[clip.clip_id] = LoadedClip(clip.clip_id, clip.prompt, frames, fps, clip.category)
+                undecodable[clip.clip_id] = found
         return loaded, undecodable
+
+    def _decode(self, clip: Clip) -> LoadedClip | str:
+        """The clip, or why it cannot be decoded."""
+        try:
+            frames, fps = decode_mp4(self._store.read_media(clip.video_path))
+        except VideoError as error:
+            return str(error)
+        return LoadedClip(clip.clip_id, clip.prompt, frames, fps, clip.category)
 
 
 def shards(

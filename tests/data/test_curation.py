@@ -270,6 +270,25 @@ def test_other_rewards_are_left_alone_and_versions_not_mixed(store, commit, make
         run(store, (clips, ["0" * 64]))
 
 
+def test_exact_and_fast_clips_are_not_mixed(store, commit, make_clip, make_score):
+    exact, fast = (
+        "UniPCMultistepScheduler",
+        "UniPCMultistepScheduler, fast: taylorseer interval 2 warmup 4 order 1",
+    )
+    scores = [make_score(f"c{i}", i % 2, "physics") for i in range(4)]
+    key = commit("score", "s", scores=scores).key
+
+    def clips(name, *samplers):
+        rows = [make_clip(f"c{i}", sampler=sampler) for i, sampler in enumerate(samplers)]
+        return commit("generate", name, clips=rows).key
+
+    mixed = clips("mixed", exact, fast, exact, fast)
+    with pytest.raises(BadInput, match=r"modes are mixed \(exact; fast: taylorseer interval 2"):
+        run(store, ([mixed], [key]))
+    for name, sampler in (("exact", exact), ("fast", fast)):
+        assert run(store, ([clips(name, *[sampler] * 4)], [key])).pairs
+
+
 def test_settings_decide_the_id(store, scored):
     keys = scored({"a": [1, 0]})
     assert run(store, keys).curation_id == run(store, keys).curation_id

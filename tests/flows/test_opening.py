@@ -14,6 +14,8 @@ from data.store import Store
 from flows.opening import evaluation_jobs, find_policy, open_round, training_jobs
 from flows.recipe_file import load_recipe
 from models.policy import policy_id
+from models.settings import FastSettings
+from tasks import generate
 from tasks.context import RoundContext
 from tests.tiny_round import Tiny
 
@@ -35,6 +37,21 @@ def test_training_clips_come_in_prompt_order_each_with_its_own_seed(prompts: lis
     assert set(jobs) <= set(training_jobs(prompts, 4, seed=0))
     assert set(training_jobs(prompts[3:4], 3, seed=0)) <= set(jobs)
     assert not set(jobs) & set(training_jobs(prompts, 3, seed=1))
+
+
+def test_the_fast_mode_of_a_recipe_is_part_of_what_a_clip_is(tiny: Tiny) -> None:
+    exact, fast = opened(tiny), opened(tiny, "generate.fast={interval: 3, warmup: 2}")
+    assert exact.generation.sample.fast is None
+    assert fast.generation.sample.fast == FastSettings(interval=3, warmup=2, order=1)
+    questions = [generate.units(context)[0].question for context in (exact, fast)]
+    assert "fast" not in questions[0]["sampling"]
+    assert questions[1]["sampling"] == {
+        **questions[0]["sampling"], "fast": {"interval": 3, "warmup": 2, "order": 1},
+    }  # fmt: skip
+    # where a model runs, and whether compiled, decides no clip
+    compiled = opened(tiny, "model.compile=true")
+    assert compiled.generation.model.compile is True
+    assert generate.units(compiled)[0].question == questions[0]
 
 
 @pytest.mark.parametrize("clips", [1, 3, 10, 11, 25, 40])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import pickle
 import threading
+import time
 import weakref
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from flows.opening import open_round
 from flows.recipe_file import load_recipe
 from tasks import generate
-from tasks.context import Residents
+from tasks.context import Residents, gpu_turn
 from tests.tiny_round import Tiny
 
 
@@ -102,3 +103,38 @@ def test_units_can_be_sent_to_another_process(tiny: Tiny) -> None:
     assert pickle.loads(pickle.dumps(context)) == context
     for unit in generate.units(context):
         assert pickle.loads(pickle.dumps(unit)).keys == unit.keys
+
+
+def test_on_a_cpu_nobody_waits_for_a_turn() -> None:
+    inside = threading.Barrier(2)
+
+    def work() -> None:
+        with gpu_turn("cpu"):
+            inside.wait(10)
+
+    other = threading.Thread(target=work)
+    other.start()
+    work()  # both are within at the same time, or the barrier breaks
+    other.join()
+
+
+@pytest.mark.gpu
+def test_threads_on_a_gpu_take_turns() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    held = []
+
+    def work() -> None:
+        with gpu_turn("cuda"):
+            held.append("in")
+            time.sleep(0.05)
+            held.append("out")
+
+    others = [threading.Thread(target=work) for _ in range(4)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+    assert held == ["in", "out"] * 4

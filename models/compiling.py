@@ -1,0 +1,89 @@
+"""torch.compile of a network's repeated blocks, and the attention kernel that sampling prefers.
+
+Block by block ("regional compilation", diffusers' `compile_repeated_blocks`): the blocks are alike, so one is
+compiled and all run it, in seconds where the whole network takes minutes. Two things differ from diffusers'
+own method: all blocks share one compiled function, and it takes the place of `forward` itself, below any
+hook, so that a step cache (`models.step_cache`) and the compiled block work together without graph breaks.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from data.errors import BadInput
+
+_CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
+# From this compute capability on (Hopper) cuDNN's attention is the fastest that PyTorch has.
+_CUDNN_FROM: Final = (9, 0)
+
+
+def compile_blocks(transformer: nn.Module, backend: str = "inductor") -> int:
+    """Have the blocks of `transformer` compiled when they first run, once for each shape.
+
+    A graph break is an error and no silent slowness. On a GPU fused kernels round to bfloat16 wherever eager
+    ones do (Inductor would leave those roundings out): over thirty blocks the difference would otherwise be
+    as large as bfloat16's own error. Compiled kernels are kept on disk: a second start on
+    the same machine finds them (in `$TORCHINDUCTOR_CACHE_DIR`, else in the user's cache folder).
+
+    Args:
+        transformer: a diffusers network that names its repeated blocks.
+        backend: of torch.compile.
+
+    Returns:
+        The number of blocks.
+
+    Raises:
+        BadInput: the network names no repeated blocks.
+    """
+    os.environ.setdefault(_CACHE_VARIABLE, str(Path.home() / ".cache" / "vidloop" / "inductor"))
+    compiled: dict[type[nn.Module], Callable[..., Any]] = {}
+    blocks = blocks_of(transformer)
+    if not blocks:
+        raise BadInput(f"{type(transformer).__name__} names no repeated blocks: set model.compile to false")
+    gpu = backend == "inductor" and next(transformer.parameters()).device.type == "cuda"
+    options: dict[str, Any] | None = {"emulate_precision_casts": True} if gpu else None
+    for block in blocks:
+        kind = type(block)
+        if kind not in compiled:
+            compiled[kind] = torch.compile(
+                kind.forward, fullgraph=True, dynamic=False, backend=backend, options=options
+            )
+        block.forward = functools.partial(compiled[kind], block)
+    return len(blocks)
+
+
+def blocks_of(transformer: nn.Module) -> list[nn.Module]:
+    """The blocks that a diffusers network repeats, by what it says of itself."""
+    network: Any = transformer
+    # CogVideoX names only what must not be split over devices: the block, and parts that it has once.
+    names = tuple(network._repeated_blocks or network._no_split_modules or ())
+    found = [module for module in transformer.modules() if type(module).__name__ in names]
+    count = Counter(type(module) for module in found)
+    return [module for module in found if count[type(module)] > 1]
+
+
+@contextmanager
+def preferred_attention(device: torch.device) -> Iterator[None]:
+    """Within: cuDNN's attention first, on GPUs where it is the fastest and for inputs that it takes."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) < _CUDNN_FROM:
+        yield
+        return
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    order = [
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.MATH,
+    ]
+    with sdpa_kernel(order, set_priority=True):
+        yield
