@@ -1,0 +1,243 @@
+"""Models of published sizes with random weights, made on the device: time and memory need no checkpoint.
+
+The configurations are those of the published repositories in diffusers layout. Nothing is downloaded and
+nothing is read from disk but a tokenizer that comes with this repository (its words are the miniature's; what
+a prompt says does not change how long it takes). Weights are drawn so that every block matters: with the
+library's own start values the residual stream passes nearly unchanged, and errors of single blocks would not
+show at the end.
+
+Sizes called "tiny" have the same classes and cost nothing; tests run the benchmarks on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+import torch
+from torch import nn
+
+from data.errors import BadInput
+
+TOKENIZER: Final = Path(__file__).resolve().parent.parent / "models/mini/weights/wan/tokenizer"
+# Of the spread that keeps the variance of a layer's output at that of its input.
+_GAIN: Final = 0.8
+# Wan's and LTX's gates start near 0; trained ones do not stay there.
+_GATE: Final = 0.5
+
+_WAN: Final = {
+    "patch_size": (1, 2, 2), "attention_head_dim": 128, "in_channels": 16, "out_channels": 16,
+    "text_dim": 4096, "freq_dim": 256, "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads",
+    "eps": 1e-6, "rope_max_seq_len": 1024,
+}  # fmt: skip
+_T5_XXL: Final = {
+    "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
+    "feed_forward_proj": "gated-gelu", "dropout_rate": 0.0,
+}  # fmt: skip
+_UMT5_XXL: Final = {"vocab_size": 256384, **_T5_XXL}
+_TINY_T5: Final = {**_T5_XXL, "vocab_size": 128, "d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2,
+                   "num_heads": 4}  # fmt: skip
+# https://huggingface.co/Wan-AI/Wan2.1-T2V-1.3B-Diffusers: the 480p release samples with a shift of 3.
+_UNIPC: Final = {
+    "prediction_type": "flow_prediction", "use_flow_sigmas": True, "num_train_timesteps": 1000,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Size:
+    """The configurations of one published model.
+
+    Attributes:
+        family: as in recipes ("wan" for Wan2.2 too: one diffusers class).
+        transformer, vae, text_encoder, scheduler: keyword arguments of the parts' constructors or configs.
+        pipeline: keyword arguments of the pipeline beyond its parts.
+    """
+
+    family: str
+    transformer: Mapping[str, Any]
+    vae: Mapping[str, Any] = field(default_factory=dict)
+    text_encoder: Mapping[str, Any] = field(default_factory=dict)
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    pipeline: Mapping[str, Any] = field(default_factory=dict)
+
+
+SIZES: Final[Mapping[str, Size]] = {
+    "wan-1.3b": Size(
+        "wan",
+        {**_WAN, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
+        text_encoder=_UMT5_XXL,
+        scheduler={**_UNIPC, "flow_shift": 3.0},
+    ),
+    "wan-14b": Size(
+        "wan",
+        {**_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
+        text_encoder=_UMT5_XXL,
+        scheduler={**_UNIPC, "flow_shift": 3.0},
+    ),
+    # Wan-AI/Wan2.2-TI2V-5B-Diffusers: a timestep a token, a VAE of stride 16.
+    "wan-5b": Size(
+        "wan",
+        {**_WAN, "num_attention_heads": 24, "num_layers": 30, "ffn_dim": 14336, "in_channels": 48,
+         "out_channels": 48},
+        vae={
+            "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "in_channels": 12, "out_channels": 12,
+            "patch_size": 2, "is_residual": True, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48,
+            "latents_std": [1.0] * 48,
+        },
+        text_encoder=_UMT5_XXL,
+        scheduler={**_UNIPC, "flow_shift": 5.0},
+        pipeline={"expand_timesteps": True},
+    ),
+    "wan-tiny": Size(
+        "wan",
+        {**_WAN, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 32,
+         "text_dim": 32, "freq_dim": 32, "rope_max_seq_len": 64},
+        vae={"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+        text_encoder=_TINY_T5,
+        scheduler={**_UNIPC, "flow_shift": 3.0},
+    ),
+    "cogvideox-5b": Size(
+        "cogvideox",
+        {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
+        vae={
+            "block_out_channels": (128, 256, 256, 512), "latent_channels": 16, "layers_per_block": 3,
+            "down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+            "scaling_factor": 0.7,
+        },
+        text_encoder={"vocab_size": 32128, **_T5_XXL},
+        scheduler={"prediction_type": "v_prediction", "beta_schedule": "scaled_linear",
+                   "beta_start": 0.00085, "beta_end": 0.012, "rescale_betas_zero_snr": True,
+                   "set_alpha_to_one": True, "snr_shift_scale": 1.0, "timestep_spacing": "trailing"},
+    ),
+    "ltx-2b": Size("ltx", {}, text_encoder={"vocab_size": 32128, **_T5_XXL}),
+}  # fmt: skip
+
+
+def size_of(family: str, size: str) -> Size:
+    """The configurations of `<family>-<size>`. Raises BadInput, naming those there are."""
+    found = SIZES.get(f"{family}-{size}")
+    if found is None:
+        raise BadInput(f"there is no {family}-{size} here (known: {', '.join(sorted(SIZES))})")
+    return found
+
+
+def build_transformer(
+    family: str, size: str, device: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0
+) -> nn.Module:
+    """The denoising network, frozen, in eval mode, with the parts in float32 that diffusers keeps so."""
+    import diffusers
+
+    kinds = {
+        "wan": diffusers.WanTransformer3DModel,
+        "cogvideox": diffusers.CogVideoXTransformer3DModel,
+        "ltx": diffusers.LTXVideoTransformer3DModel,
+    }
+    found = size_of(family, size)
+    return _made(kinds[found.family], found.transformer, device, dtype, seed, redraw=True)
+
+
+def build_vae(
+    family: str, size: str, device: str, dtype: torch.dtype = torch.bfloat16, seed: int = 1
+) -> nn.Module:
+    """The video autoencoder; its start values are the library's own."""
+    import diffusers
+
+    kinds = {
+        "wan": diffusers.AutoencoderKLWan,
+        "cogvideox": diffusers.AutoencoderKLCogVideoX,
+        "ltx": diffusers.AutoencoderKLLTXVideo,
+    }
+    found = size_of(family, size)
+    return _made(kinds[found.family], found.vae, device, dtype, seed)
+
+
+def build_text_encoder(
+    family: str, size: str, device: str, dtype: torch.dtype = torch.bfloat16, seed: int = 2
+) -> nn.Module:
+    """UMT5-XXL or T5-v1.1-XXL, encoder only: 5.7 or 4.8 billion parameters."""
+    import transformers
+
+    found = size_of(family, size)
+    umt5 = found.family == "wan"
+    config = (transformers.UMT5Config if umt5 else transformers.T5Config)(**found.text_encoder)
+    kind = transformers.UMT5EncoderModel if umt5 else transformers.T5EncoderModel
+    torch.manual_seed(seed)
+    with torch.device(device):
+        module = kind(config)
+    return cast(nn.Module, module.to(dtype).eval().requires_grad_(False))
+
+
+def build_pipeline(
+    family: str,
+    size: str,
+    device: str,
+    dtype: torch.dtype = torch.bfloat16,
+    vae_dtype: torch.dtype | None = None,
+) -> Any:
+    """The whole diffusers pipeline on `device`.
+
+    Args:
+        family, size: a name of `SIZES`, split at its first dash.
+        device: "cpu", "cuda" or "cuda:1".
+        dtype: of transformer and text encoder.
+        vae_dtype: of the VAE; None takes `dtype`.
+
+    Raises:
+        BadInput: there is no such size.
+    """
+    import diffusers
+    from transformers import AutoTokenizer
+
+    found = size_of(family, size)
+    kind, scheduler = {
+        "wan": (diffusers.WanPipeline, diffusers.UniPCMultistepScheduler),
+        "cogvideox": (diffusers.CogVideoXPipeline, diffusers.CogVideoXDDIMScheduler),
+        "ltx": (diffusers.LTXPipeline, diffusers.FlowMatchEulerDiscreteScheduler),
+    }[found.family]
+    pipeline = kind(
+        tokenizer=AutoTokenizer.from_pretrained(TOKENIZER),
+        text_encoder=build_text_encoder(family, size, device, dtype),
+        vae=build_vae(family, size, device, vae_dtype or dtype),
+        scheduler=scheduler(**found.scheduler),
+        transformer=build_transformer(family, size, device, dtype),
+        **found.pipeline,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def parameters(module: nn.Module) -> int:
+    """How many numbers the weights are."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _made(
+    kind: Any, config: Mapping[str, Any], device: str, dtype: torch.dtype, seed: int, redraw: bool = False
+) -> nn.Module:
+    # On the device from the start: a host copy of 14 billion weights would take a minute to make and move.
+    torch.manual_seed(seed)
+    with torch.device(device):
+        module = cast(nn.Module, kind(**config))
+    if redraw:
+        _draw(module)
+    # As `from_pretrained(torch_dtype=...)` does, and `to(dtype)` does not.
+    kept = set(kind._keep_in_fp32_modules or ())
+    for name, parameter in module.named_parameters():
+        if not kept & set(name.split(".")):
+            parameter.data = parameter.data.to(dtype)
+    return module.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def _draw(module: nn.Module) -> None:
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Conv2d | nn.Conv3d):
+            fan_in = part.weight[0].numel()
+            part.weight.normal_(0, _GAIN / fan_in**0.5)
+            if part.bias is not None:
+                part.bias.zero_()
+    for name, parameter in module.named_parameters():
+        if name.endswith("scale_shift_table"):
+            parameter.normal_(0, _GATE)
