@@ -9,7 +9,8 @@ top and is measured with the product's `measure`; the ratio is given without it,
 `--epochs`.
 
 The loss curves of all runs start from one adapter and one table of draws. What rounding may do to them is
-measured: the plain loss once more, with the halves of a pair one after the other.
+measured: the plain loss once more, with the halves of a pair one after the other and another attention kernel
+of the same precision.
 """
 
 from __future__ import annotations
@@ -91,8 +92,10 @@ def main(arguments: list[str] | None = None) -> Result:
     def stored(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return data.latents[rows].to(device), data.embeds[rows // 2].to(device)
 
-    again = plain(data, shape, settings, device, dtype, stored, apart=True, until=began + asked.seconds - 20)
-    _say(began, f"plain again, halves apart, {len(again.losses)} steps")
+    again = plain(
+        data, shape, settings, device, dtype, stored, otherwise=True, until=began + asked.seconds - 20
+    )
+    _say(began, f"plain, rounded otherwise: {len(again.losses)} steps")
 
     equality = _equality(before, tight, free, again)
     release(device)

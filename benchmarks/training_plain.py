@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.full_size import TOKENIZER, build_text_encoder, build_vae
 from benchmarks.training_parts import Shape, Timed, network, peak, release
@@ -94,7 +95,7 @@ def plain(
     dtype: torch.dtype,
     encode: Encode,
     *,
-    apart: bool = False,
+    otherwise: bool = False,
     until: float | None = None,
 ) -> Timed:
     """Train for `settings.steps` steps of one pair each.
@@ -102,8 +103,8 @@ def plain(
     Args:
         data: names the clips, prompts and pairs; its latents are read only to know their shape.
         encode: where x0 and the embeddings come from.
-        apart: the two halves of a pair one after the other: the same sums in another order, to see what
-            rounding alone does to the curve.
+        otherwise: the same arithmetic rounded otherwise: the halves of a pair one after the other, attention
+            by another kernel of the same precision. Shows what rounding alone does to the curve.
         until: of `time.monotonic()`, after which no further step is begun.
     """
     release(device)
@@ -119,32 +120,38 @@ def plain(
     del data
 
     def predict(noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
-        parts = zip(*(one.chunk(2 if apart else 1) for one in (noisy, sigma, embeds)), strict=True)
+        parts = zip(*(one.chunk(2 if otherwise else 1) for one in (noisy, sigma, embeds)), strict=True)
         with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
             return torch.cat([_ask(transformer, *part) for part in parts])
 
-    for step in range(settings.steps):
-        if until is not None and time.monotonic() > until and timed.losses:
-            break
-        start = time.perf_counter()
-        rows = batches.at(step).halves()
-        x0, embeds = encode(rows.clips[:, 0])
-        noisy, target = path.noisy(x0, rows.noise, rows.sigma), path.target(x0, rows.noise, rows.sigma)
-        with torch.no_grad(), adapter.disabled():
-            reference = objectives.error(predict(noisy, rows.sigma, embeds), target)
-        policy = objectives.error(predict(noisy, rows.sigma, embeds), target)
-        gap = (policy - reference).view(2, -1)
-        loss = -F.logsigmoid(-settings.beta / 2 * (gap[0] - gap[1])).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, step)
-        optimizer.step()
-        optimizer.zero_grad()
-        timed.losses.append(loss.item())
-        timed.seconds.append(time.perf_counter() - start)
+    with _kernels(otherwise and device.type == "cuda"):
+        for step in range(settings.steps):
+            if until is not None and time.monotonic() > until and timed.losses:
+                break
+            start = time.perf_counter()
+            rows = batches.at(step).halves()
+            x0, embeds = encode(rows.clips[:, 0])
+            noisy, target = path.noisy(x0, rows.noise, rows.sigma), path.target(x0, rows.noise, rows.sigma)
+            with torch.no_grad(), adapter.disabled():
+                reference = objectives.error(predict(noisy, rows.sigma, embeds), target)
+            policy = objectives.error(predict(noisy, rows.sigma, embeds), target)
+            gap = (policy - reference).view(2, -1)
+            loss = -F.logsigmoid(-settings.beta / 2 * (gap[0] - gap[1])).mean()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(settings, step)
+            optimizer.step()
+            optimizer.zero_grad()
+            timed.losses.append(loss.item())
+            timed.seconds.append(time.perf_counter() - start)
     timed.peak_bytes = peak(device)
     return timed
+
+
+def _kernels(otherwise: bool) -> AbstractContextManager[Any]:
+    """PyTorch's own choice of attention kernel, or another one."""
+    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]) if otherwise else nullcontext()
 
 
 def _ask(transformer: Any, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
