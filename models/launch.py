@@ -36,6 +36,8 @@ def run_together(
         StageFailed: a process failed; the others were ended, and the end of its output is in the message.
     """
     meeting = folder / "rendezvous"
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     meeting.unlink(missing_ok=True)
     children: list[subprocess.Popen[bytes]] = []
     logs = [folder / f"rank-{rank}.log" for rank in range(processes)]
@@ -46,11 +48,12 @@ def run_together(
                 "NCCL_NVLS_ENABLE": "0",
                 "GLOO_SOCKET_IFNAME": "lo",
                 "NCCL_SOCKET_IFNAME": "lo",
+                "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
                 **os.environ,
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(processes),
-                "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parent.parent), *sys.path[1:]]),
+                "PYTHONPATH": path,
                 RENDEZVOUS: str(meeting),
             }
             with log.open("wb") as output:
