@@ -297,7 +297,13 @@ def test_gradient_checkpointing_changes_memory_not_results(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
 ) -> None:
     plain, *saving = (
-        train(make_transformer(), family, train_data, tune(objective="dpo", gradient_checkpointing=on), "b")
+        train(
+            make_transformer(),
+            family,
+            train_data,
+            tune(objective="dpo", gradient_checkpointing=on, probe=2),
+            "b",
+        )
         for on in (False, True, "attention", "auto")
     )
     assert all(run.adapter == plain.adapter for run in saving)
