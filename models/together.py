@@ -63,8 +63,10 @@ def train_together(
     Raises:
         StageFailed: a process failed; the end of its output is in the message. Checkpoints stay.
     """
+    # safetensors refuses tensors that share memory, and of the small ones some may.
+    large = ("latents", "embeds")
     tensors = {
-        field.name: value
+        field.name: value if field.name in large else value.clone()
         for field in dataclasses.fields(data)
         if isinstance(value := getattr(data, field.name), Tensor)
     }
