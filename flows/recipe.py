@@ -277,8 +277,28 @@ class FinetunePart(Part):
     reference: Literal["start", "base"] = Field(
         default="start", title="Reference", description="The policy the round starts from, or the base model."
     )
-    gradient_checkpointing: bool = Field(
-        default=False, title="Checkpointing", description="Recompute activations: slower, far less memory."
+    gradient_checkpointing: bool | Literal["attention", "auto"] = Field(
+        default=False,
+        title="Checkpointing",
+        description="Recompute activations: slower, far less memory. attention: all but self-attention; "
+        "auto: only as much as the GPU's memory asks.",
+    )
+    memory_gb: float | None = Field(
+        default=None,
+        gt=0.0,
+        title="Memory",
+        description="GB of GPU memory that checkpointing auto may use; null: what is free.",
+    )
+    compile: bool = Field(
+        default=False, title="Compile", description="Compile the network's blocks: worth its minute on a GPU."
+    )
+    attention: Literal["fastest", "default"] = Field(
+        default="fastest",
+        title="Attention",
+        description="On a GPU: the fastest of PyTorch's kernels, tried at the start, or its own choice.",
+    )
+    processes: int = Field(
+        default=1, ge=1, le=64, title="Processes", description="That train together, a GPU each."
     )
     checkpoint_every: int = Field(
         default=50, ge=1, title="Checkpoint every", description="Steps between resumable checkpoints."

@@ -14,6 +14,8 @@ Which file to open first:
     objectives.py        the losses, beside their equations (docs/objectives.md derives them)
     terms.py             a loss put together from them, and what is logged of it
     run.py, trainer.py   one optimisation step, and the loop around it
+    blocks.py            how blocks run in training, what they keep; memory_plan.py: how much that may be
+    team.py, together.py  several processes, a GPU each
     reference.py         the reference's errors as stored numbers; calibration.py: beta from them
     probe.py, diagnosis.py  what training did, measured at fixed noise, and what ails it in words
     families/base.py     what a model family has to provide

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from models import draws, lora, objectives
+from models.attention import fastest_attention
+from models.blocks import compile_blocks
 from models.families.base import Family
 from models.forward import predict
 from models.fused_lora import fused
@@ -28,16 +30,19 @@ class ErrorTable:
         clip_ids: rows of the training data.
         errors: float32 [K] of each clip, in the order of its draws; more clips than needed do no harm.
 
+    Attributes:
+        table: float32 [N, K].
+
     Raises:
         KeyError: a clip has no errors.
     """
 
     def __init__(self, clip_ids: tuple[str, ...], errors: Mapping[str, Tensor]) -> None:
-        self._table = torch.stack([errors[clip] for clip in clip_ids])
+        self.table = torch.stack([errors[clip] for clip in clip_ids])
 
     def __call__(self, clips: Tensor, fixed_draws: Tensor) -> Tensor:
         """float32 [b] errors of rows `clips` [b] of the training data at their fixed draws [b]."""
-        return self._table[clips.cpu(), fixed_draws.cpu()]
+        return self.table[clips.cpu(), fixed_draws.cpu()]
 
 
 def reference_network(transformer: nn.Module, start: bytes | None, base_id: str) -> nn.Module:
@@ -62,7 +67,8 @@ def measure(
 
     Args:
         network: see `reference_network`.
-        settings: `draws` above 0; of the rest only what decides the draws is used.
+        settings: `draws` above 0; of the rest only what decides the draws, and how the network is run
+            (`compile`, `attention`): as in training, so that the errors round alike.
         rows: of one forward pass; the last is filled up. Where this is the number that training puts through
             its own, the errors equal training's bit for bit on a CPU; elsewhere up to rounding.
     """
@@ -71,10 +77,15 @@ def measure(
     count = len(clips.clip_ids)
     shape = clips.latents.shape[1:]
     asked = [(clip, draw) for clip in range(count) for draw in range(settings.draws)]
-    found = torch.empty(count * settings.draws)
+    # Kept where it is computed, so that the CPU draws the next noise while a GPU is at work.
+    found = torch.empty(count * settings.draws, device=device)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
-        if device.type == "cpu":
+        if settings.attention == "fastest":
+            stack.enter_context(fastest_attention(device))
+        if settings.compile:
+            compile_blocks(network)
+        elif device.type == "cpu":
             stack.enter_context(fused(lora.layers_of(network)))
         for first in range(0, len(asked), rows):
             part = asked[first : first + rows]
@@ -87,5 +98,5 @@ def measure(
             x0, embeds = clips.latents[places].to(device), clips.embeds[index].to(device)
             prediction = predict(family, network, kind.noisy(x0, noise, sigma), sigma, embeds)
             errors = objectives.error(prediction, kind.target(x0, noise, sigma))
-            found[first : first + len(part)] = errors[: len(part)].cpu()
-    return found.view(count, settings.draws)
+            found[first : first + len(part)] = errors[: len(part)]
+    return found.view(count, settings.draws).cpu()

@@ -158,8 +158,16 @@ class FinetuneSettings:
         prompt_dropout: share of clips trained with the unconditional embedding (the reference gets the same
             one).
         reference: "start" (the policy that training starts from) or "base" (no adapter at all).
-        gradient_checkpointing: recompute activations in the backward pass: slower, far less memory.
+        gradient_checkpointing: recompute activations in the backward pass: slower, far less memory. True: of
+            every block; "attention": all of a block but its self-attention, half of the work for one more
+            tensor a block; "auto": as few blocks as memory asks, measured before the first step (on a GPU; on
+            a CPU it is False). See `models.blocks`.
+        memory_gb: of "auto": GPU memory (1e9 bytes) that training may take at its peak; None: what is free.
+        compile: compile the network's blocks; on a GPU, worth its minute on long runs.
+        attention: on a GPU, "fastest" tries PyTorch's kernels and takes the fastest; "default" is PyTorch's
+            own choice.
         checkpoint_every: steps between checkpoints.
+        processes: that share a step's micro-batches, a GPU each; see `models.team`.
         seed: of the adapter's start values and of every draw.
     """
 
@@ -192,8 +200,12 @@ class FinetuneSettings:
     weight_decay: float = 0.0
     prompt_dropout: float = 0.0
     reference: Literal["start", "base"] = "start"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["attention", "auto"] = False
+    memory_gb: float | None = None
+    compile: bool = False
+    attention: Literal["fastest", "default"] = "fastest"
     checkpoint_every: int = 50
+    processes: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -201,8 +213,11 @@ class FinetuneSettings:
             raise BadInput(
                 f"finetune.objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}"
             )
-        positive = ("steps", "batch_size", "lr", "rank", "alpha", "shift", "sigma_std", "checkpoint_every")
-        given = ("target_spread",) if self.target_spread is not None else ()
+        positive = (
+            "steps", "batch_size", "lr", "rank", "alpha", "shift", "sigma_std", "checkpoint_every",
+            "processes",
+        )  # fmt: skip
+        given = tuple(name for name in ("target_spread", "memory_gb") if getattr(self, name) is not None)
         for name in (*positive, "max_grad_norm", *(("beta",) if self.compares_errors else ()), *given):
             if not getattr(self, name) > 0:
                 raise BadInput(f"finetune.{name} is {getattr(self, name)}; it must be above 0")

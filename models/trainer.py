@@ -20,12 +20,15 @@ from data.errors import BadInput, StageFailed
 from data.keys import bytes_digest, digest
 from models import checkpoint, draws, lora, objectives
 from models.batches import unit_weights
+from models.blocks import compile_blocks
 from models.calibration import Calibration, calibrate
 from models.families.base import Family
 from models.lora import LoraSpec
+from models.memory_plan import MemoryPlan
 from models.probe import probe
 from models.run import STAGE, ReferenceErrors, Run
 from models.settings import FinetuneSettings
+from models.team import Team
 from models.train_data import TrainData
 
 log = logging.getLogger(__name__)
@@ -62,8 +65,8 @@ def train(
     *,
     start: bytes | None = None,
     reference_errors: ReferenceErrors | None = None,
-    compiled: bool = False,
     threads: int = 1,
+    team: Team | None = None,
 ) -> TrainResult:
     """Train an adapter of `transformer` on stored clips.
 
@@ -75,8 +78,10 @@ def train(
         on_step: called after every step with the entry of the curve.
         start: adapter bytes to start from (the champion's); None starts at the base.
         reference_errors: stored errors at the fixed draws; None computes them as it goes.
-        compiled: compile the repeated blocks (worth its minute on a GPU, on long runs).
         threads: CPU threads that share the micro-batches of a step; on a GPU it is always one.
+        team: the processes that share them; each calls this with the same arguments and gets the same result.
+            The one that leads writes the checkpoints, and it alone has the probe. None: this process is
+            alone.
 
     Raises:
         BadInput: nothing to learn from, or the settings do not fit the data or the model.
@@ -84,27 +89,25 @@ def train(
             Checkpoints stay.
     """
     _check(data, settings, reference_errors)
+    team, device = team or Team(), next(transformer.parameters()).device
     transformer.requires_grad_(False).eval()
     spec = LoraSpec(settings.rank, settings.alpha, settings.targets or family.lora_targets)
     if start is None:
         adapter = lora.attach(transformer, spec, draws.seed_of(settings.seed, "adapter"))
     else:
         adapter = lora.resume(transformer, start, base_id, keep_reference=settings.reference == "start")
-    network: Any = transformer  # a diffusers model: nn.Module does not declare what follows
-    if settings.gradient_checkpointing:
-        network.enable_gradient_checkpointing()
-    if compiled:
-        network.compile_repeated_blocks()
+    network: Any = transformer  # a diffusers model: nn.Module does not declare its dtype
     identity = _identity(data, settings, base_id, start)
     found: Calibration | None = None
     if settings.target_spread is not None and settings.compares_errors:
         rows = settings.micro_batch or settings.batch_size
         found = calibrate(lora.reference_of(transformer), family, data, settings, rows, reference_errors)
-        settings = dataclasses.replace(settings, beta=found.beta)
+        # One number for all: processes that round differently would otherwise drift apart.
+        settings = dataclasses.replace(settings, beta=team.least(found.beta, device))
         log.info("beta is %g: the logit's spread is %g", found.beta, found.target_spread)
     curve: list[dict[str, float]] = []
     starts_at_reference = start is None or settings.reference == "start"
-    with Run(transformer, family, data, settings, adapter, reference_errors, threads) as run:
+    with Run(transformer, family, data, settings, adapter, reference_errors, threads, team) as run:
         saved = checkpoint.latest(checkpoint_dir, identity) if checkpoint_dir else None
         if saved is not None:
             run.restore(saved.tensors)
@@ -117,14 +120,21 @@ def train(
             if on_step is not None:
                 on_step(curve[-1])
             done = step + 1
-            if checkpoint_dir and done % settings.checkpoint_every == 0 and done < settings.steps:
+            if (
+                team.leads
+                and checkpoint_dir
+                and done % settings.checkpoint_every == 0
+                and done < settings.steps
+            ):
                 checkpoint.save(checkpoint_dir, identity, done, run.state(), curve)
         measured: dict[str, Any] | None = None
-        if settings.probe:
+        if settings.probe and team.leads:
             still = lora.reference_of(transformer)
+            if settings.compile:
+                compile_blocks(still)
             measured = probe(transformer, still, family, data, settings, run.micro_batch)
     facts = {"objective": settings.objective, "steps": settings.steps, "reference": settings.reference}
-    diagnostics = _diagnostics(data, settings, curve, run.micro_batch)
+    diagnostics = _diagnostics(data, settings, curve, run.micro_batch, run.memory_plan)
     if measured is not None:
         diagnostics["probe"] = measured
     if found is not None:
@@ -178,7 +188,11 @@ def _identity(data: TrainData, settings: FinetuneSettings, base_id: str, start: 
 
 
 def _diagnostics(
-    data: TrainData, settings: FinetuneSettings, curve: list[dict[str, float]], micro_batch: int
+    data: TrainData,
+    settings: FinetuneSettings,
+    curve: list[dict[str, float]],
+    micro_batch: int,
+    plan: MemoryPlan | None,
 ) -> dict[str, Any]:
     usable = data.usable(settings)
     found: dict[str, Any] = {
@@ -187,6 +201,8 @@ def _diagnostics(
         "micro_batch": micro_batch,
         "last_quarter": late_means(curve),
     }
+    if plan is not None:
+        found["memory_plan"] = dataclasses.asdict(plan)
     if "gap/max" in curve[0]:
         found["gap_at_start"] = curve[0]["gap/max"]
     if settings.compares_errors:

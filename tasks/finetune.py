@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.curation import labels
@@ -121,18 +123,30 @@ class FinetuneUnit:
         family = get_family(self.how.model.family)
         model = replace(self.how.model, device=resolve_device(self.how.model.device))
         start = store.read_media(self.policy.adapter_path) if self.policy.adapter_path else None
-        result = train(
-            family.load_transformer(model),
-            family,
-            data,
-            self.settings,
-            self.policy.base_id,
-            store.scratch(self.keys[0]),
-            lambda entry: report_steps(int(entry["step"]) + 1, self.settings.steps),
-            start=start,
-            reference_errors=self._table(store, data),
-            threads=self.threads,
-        )
+        reference_errors = self._table(store, data)
+        checkpoints = store.scratch(self.keys[0])
+
+        def on_step(entry: dict[str, float]) -> None:
+            report_steps(int(entry["step"]) + 1, self.settings.steps)
+
+        if self.settings.processes > 1:
+            from models.team import check_devices
+            from models.together import train_together
+
+            if model.device != "cpu":
+                check_devices(self.settings.processes)
+                model = replace(model, device="cuda")
+            with tempfile.TemporaryDirectory(prefix="vidloop-train-") as folder:
+                result = train_together(
+                    model, data, self.settings, self.policy.base_id, Path(folder), checkpoints, on_step,
+                    start=start, reference_errors=reference_errors,
+                    threads=max(1, self.threads // self.settings.processes),
+                )  # fmt: skip
+        else:
+            result = train(
+                family.load_transformer(model), family, data, self.settings, self.policy.base_id, checkpoints,
+                on_step, start=start, reference_errors=reference_errors, threads=self.threads,
+            )  # fmt: skip
         targets = sorted(read(result.adapter).spec.targets)
         return result.adapter, result.curve, result.diagnostics | {"targets": targets}
 

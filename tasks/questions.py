@@ -21,8 +21,11 @@ VERSIONS: Final[Mapping[str, int]] = {
     "generate": 1, "score": 1, "curate": 1, "reference": 1, "finetune": 2, "evaluate": 1,
 }  # fmt: skip
 
-# How a training run is cut into pieces of work changes no result beyond rounding, and none on one machine.
-_COSTS_ONLY: Final = ("micro_batch", "gradient_checkpointing", "checkpoint_every")
+# How a training run is cut into pieces of work, and which kernels do it, changes no result beyond rounding.
+_COSTS_ONLY: Final = (
+    "micro_batch", "gradient_checkpointing", "checkpoint_every", "memory_gb", "compile", "attention",
+    "processes",
+)  # fmt: skip
 
 Question = dict[str, Any]
 

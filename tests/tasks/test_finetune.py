@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -81,3 +82,13 @@ def test_stored_reference_errors_are_planned_before_the_training(tiny: Tiny) -> 
         ("finetune-policy", True),
     ]
     assert not planned.more
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_policy_under_the_key_of_one(tiny: Tiny) -> None:
+    settings = ("finetune.steps=2", "finetune.probe=1")
+    summary = play(tiny, *settings, "finetune.processes=2")
+    (policy,) = Store.open(tiny.store).read(summary["stages"]["finetune"]["key"], "policies")
+    assert len(json.loads(policy.curve)) == 2
+    again = play(tiny, *settings)
+    assert again["stages"]["finetune"]["cached_shards"] == again["stages"]["finetune"]["shards"]

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from data.errors import BadInput
 from models import lora
+from models.blocks import BlockRunner
 from models.families import get_family
 from models.families.base import Family, prediction_and_target
 from models.lora import LoraSpec
@@ -248,6 +249,53 @@ def test_training_reduces_the_error_on_one_clip(
     after = errors(family, network, x0, embeds, seed=5)  # at noise that no step has drawn
     assert (after < before).all(), (before, after)
     assert after.mean() < 0.95 * before.mean()
+
+
+def test_recomputing_blocks_changes_no_byte_of_what_is_learned(
+    case: Tiny, model: ModelSettings, family: Family
+) -> None:
+    x0, embeds = one_clip(case, family, model)
+    one = torch.zeros(1, dtype=torch.int64)
+    data = TrainData(
+        clip_ids=("c",), prompt_ids=("p",), latents=x0, embeds=embeds, prompt_index=one, examples=one,
+        weights=torch.ones(1), accepted=torch.ones(1, dtype=torch.bool), pairs=torch.zeros(0, 2, dtype=torch.int64),
+    )  # fmt: skip
+    settings = FinetuneSettings(
+        objective="sft", steps=3, batch_size=2, rank=4, alpha=4.0, lr=1e-2, warmup=1, probe=0
+    )
+    ways: tuple[bool | Literal["attention"], ...] = (False, "attention", True)
+    learned = [
+        train(
+            family.load_transformer(model),
+            family,
+            data,
+            replace(settings, gradient_checkpointing=way),
+            "base-1",
+        ).adapter
+        for way in ways
+    ]
+    assert learned[0] == learned[1] == learned[2]
+
+
+@pytest.mark.slow
+def test_blocks_compile_without_a_graph_break(
+    case: Tiny, model: ModelSettings, family: Family, network: nn.Module
+) -> None:
+    x0, embeds = one_clip(case, family, model)
+    sigma, noise = torch.tensor([0.4]), torch.randn(x0.shape, generator=torch.Generator().manual_seed(1))
+    adapter = lora.attach(network, LoraSpec(4, 4.0, family.lora_targets), seed=0)
+
+    def gradients() -> tuple[Tensor, ...]:
+        prediction, target = prediction_and_target(family, network, x0, embeds, sigma, noise)
+        return torch.autograd.grad((prediction - target).square().mean(), list(adapter.parameters().values()))
+
+    plain = gradients()
+    # Dynamo and the partition of inductor, without minutes of its code generation; a graph break would raise.
+    runner = BlockRunner(network, compiled=True, backend="aot_eager_decomp_partition")
+    for keep in ("everything", "attention"):
+        runner.keep([keep] * len(runner.blocks))
+        for mine, theirs in zip(gradients(), plain, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
 def test_a_pair_starts_with_no_gap_to_the_reference(
