@@ -147,10 +147,14 @@ class Requests:
                 "logprob_token_ids": list(self.ids.values()),
                 "return_tokens_as_token_ids": True,
             }
-            if segment.timing is not None:
-                # Without it vLLM dates the frames at one a second, and keeps 32 of them.
+            if segment.timing is not None and self._dated(segment.timing, segment.frames.shape):
+                # Without it vLLM dates the frames at one a second. It takes it from nobody unless it was started
+                # so (--trust-request-mm-kwargs): it is said only where it means something.
                 asked["media_io_kwargs"] = {"video": _clock(segment.timing)}
         return asked
+
+    def _dated(self, timing: Timing, shape: tuple[int, ...]) -> bool:
+        return self._processing is None or self._processing.dated(timing, shape)
 
     def _kinds(self) -> list[str]:
         frames = self._rubric.frames

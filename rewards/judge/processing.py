@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -103,6 +104,16 @@ class Processing:
         """How many tokens more than their place in the text the media take, time stamps included."""
         blank = np.zeros(shape, np.uint8)
         return len(self._inputs([(blank, timing)], ["?"])["input_ids"][0]) - self.text_tokens("?")
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019  (one processor lives as long as the judge)
+    def dated(self, timing: Timing, shape: tuple[int, ...]) -> bool:
+        """Whether the model is told when the frames are: Qwen2.5-VL and Qwen3-VL are, Qwen2-VL is not."""
+        import torch
+
+        blank = np.zeros(shape, np.uint8)
+        faster = replace(timing, fps=7 * timing.fps)
+        one, other = (self._inputs([(blank, when)], ["?"]) for when in (timing, faster))
+        return any(not torch.equal(one[name], other[name]) for name in one)
 
     def spelling_ids(self, spellings: Sequence[str]) -> dict[str, int]:
         """Spelling -> token id, of those that are one token; of two with the same token, the first."""

@@ -161,6 +161,8 @@ def command(settings: JudgeSettings, port: int) -> list[str]:
         # All questions of all clips that are asked about at the same time: one step of the engine for all.
         *("--max-num-seqs", str(max(16, settings.concurrency * len(rubric.questions)))),
         *("--limit-mm-per-prompt", media, "--media-io-kwargs", '{"video": {"num_frames": -1}}'),
+        # Each request says when its frames are. Who may ask is who has the key: the run itself.
+        "--trust-request-mm-kwargs",
         *("--gpu-memory-utilization", str(settings.gpu_share)),
         *("--seed", "0", "--enforce-eager", "--disable-uvicorn-access-log"),
     ]
