@@ -148,8 +148,8 @@ class Requests:
                 "return_tokens_as_token_ids": True,
             }
             if segment.timing is not None and self._dated(segment.timing, segment.frames.shape):
-                # Without it vLLM dates the frames at one a second. It takes it from nobody unless it was started
-                # so (--trust-request-mm-kwargs): it is said only where it means something.
+                # Without it vLLM dates the frames at one a second. It takes it from nobody unless started
+                # with --trust-request-mm-kwargs: it is said only where it means something.
                 asked["media_io_kwargs"] = {"video": _clock(segment.timing)}
         return asked
 

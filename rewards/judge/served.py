@@ -85,14 +85,19 @@ class VllmBackend:
         """See `Backend.ask`."""
         if not asks:
             return []
-        # Whoever asks again after an outage gets a new chance.
-        if self._breaker.reason is not None:
+        # Whoever asks again after an outage gets a new chance, if need be with a new server.
+        outage = self._breaker.reason is not None
+        if outage:
             self._breaker.reset()
-        opened = self._ready(asks[0])
+        opened = self._ready(asks[0], outage)
         series = [list(some) for _, some in groupby(asks, key=lambda ask: id(ask.segment))]
         pool = ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="judge")
         try:
             replies = list(pool.map(lambda some: self._series(opened, some), series))
+        except KeyboardInterrupt:
+            # A request under way to a server that hangs would hold up the end of the process: end the server.
+            self.close()
+            raise
         finally:
             # After Ctrl-C nothing new is asked, and nobody waits for what is under way.
             pool.shutdown(wait=False, cancel_futures=True)
@@ -158,14 +163,13 @@ class VllmBackend:
         self._breaker.note(None)
         return Reply(found, None, False, {"prompt_tokens": tokens})
 
-    def _ready(self, first: Ask) -> _Open:
-        """The server, started and tested if that has not happened yet."""
+    def _ready(self, first: Ask, outage: bool) -> _Open:
+        """The server, started and tested if that has not happened yet, or if it has ended or hangs."""
         with self._lock:
-            if self._server is not None and not self._server.alive:
-                log.warning(
-                    "the judge's server has ended and is started again; its log: %s", self._server.log
-                )
-                self._server.stop(keep_log=True)
+            server = self._server
+            if server is not None and not (server.answers() if outage else server.alive):
+                log.warning("the judge's server is down and is started again; its log: %s", server.log)
+                server.stop(keep_log=True)
                 self._server = self._open = None
             if self._open is None:
                 self._open = self._connect(first)

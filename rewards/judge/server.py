@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Final, Self
+from urllib.parse import urlsplit
 
 from data.errors import BadInput
 from rewards.judge.rubric import load_rubric
@@ -100,6 +101,11 @@ class ManagedServer:
     def alive(self) -> bool:
         """Whether the process is still there."""
         return self._process is not None and self._process.poll() is None
+
+    def answers(self) -> bool:
+        """Whether it says within a few seconds that it is well."""
+        port = urlsplit(self.url).port
+        return self.alive and port is not None and _healthy(port)
 
     def stop(self, keep_log: bool = False) -> None:
         """End the server and everything it started; may be called twice."""
