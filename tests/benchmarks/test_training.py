@@ -1,0 +1,52 @@
+"""The training benchmarks' own arithmetic, and the plain side run beside ours at a tiny size."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import training_pair
+from benchmarks.training_parts import Shape, clip_flops, network
+from models.families.wan import Wan
+
+TINY = Shape("tiny", 32, 48, 9, 16)
+
+
+def test_tokens_of_the_published_shape() -> None:
+    shape = Shape("1.3b", 480, 832, 33, 512)
+    assert shape.latent == (16, 9, 60, 104)
+    assert shape.tokens == 14_040
+
+
+def test_a_block_costs_what_torch_counts() -> None:
+    """Between one block and two lies one block's work: its linear layers, counted by torch as products."""
+    counted, claimed = [], []
+    for layers in (1, 2):
+        shape = Shape(TINY.size, TINY.height, TINY.width, TINY.frames, TINY.text_length, layers)
+        made = network(shape, torch.device("cpu"), torch.float32)
+        x, embeds = torch.randn(1, *shape.latent), torch.randn(1, shape.text_length, 32)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            Wan().predict(made, x, torch.tensor([0.5]), embeds)
+        products = counter.get_flop_counts()["Global"]
+        counted.append(
+            sum(value for op, value in products.items() if op in (torch.ops.aten.addmm, torch.ops.aten.mm))
+        )
+        claimed.append(clip_flops(made, shape)["linear"])
+    assert counted[1] - counted[0] == claimed[1] - claimed[0] > 0
+
+
+@pytest.mark.slow
+def test_both_sides_learn_alike_at_a_tiny_size(tmp_path: Path) -> None:
+    sizes = "--size tiny --height 32 --width 48 --frames 9 --text-length 16 --rank 4 --pairs 2 --steps 4"
+    result = training_pair.main(
+        [*sizes.split(), "--no-compile", "--device", "cpu", "--results", str(tmp_path)]
+    )
+    assert result.equality["ok"]
+    assert result.equality["steps"] == 4
+    # float32 on a CPU: far closer than what bfloat16 is allowed
+    assert result.equality["ours"] < 5e-4
+    assert json.loads((tmp_path / "training-pair.json").read_text())["ratio"] == result.ratio
