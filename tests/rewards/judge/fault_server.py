@@ -74,7 +74,9 @@ class FaultServer:
                 first, *rest = part["video_url"]["url"].removeprefix("data:video/jpeg;base64,").split(",")
                 picture = Image.open(io.BytesIO(base64.b64decode(first)))
                 blank = np.zeros((1 + len(rest), picture.height, picture.width, 3), np.uint8)
-                clock = body["media_io_kwargs"]["video"]
+                # A model that is not told when its frames are, is asked without a clock: any one does.
+                undated = {"frames_indices": range(len(blank)), "fps": 1.0, "total_num_frames": len(blank)}
+                clock = body.get("media_io_kwargs", {"video": undated})["video"]
                 self.seen[media] = Segment(
                     tuple(clock["frames_indices"]), blank, clock["fps"], 0, clock["total_num_frames"]
                 )
