@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Final, Self
 
+from data import device_lock
 from data.errors import BadInput
 from rewards.judge.rubric import load_rubric
 from rewards.judge.settings import JudgeSettings, model_path, served_name
@@ -77,6 +78,8 @@ class ManagedServer:
                 stderr=subprocess.STDOUT,
                 cwd=folder,
                 env=_environment(settings, key, python),
+                # Should we be killed, the device is taken until the server's memory is free again.
+                pass_fds=device_lock.descriptors(),
                 start_new_session=True,
             )
         server = cls(f"http://127.0.0.1:{port}/v1", key, folder, process)
