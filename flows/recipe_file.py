@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -15,6 +16,8 @@ from data.yaml_text import parse_yaml
 from flows.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+# Environment variable: folders with more recipes for the run forms, as in PATH.
+RECIPES = "VIDLOOP_RECIPES"
 
 
 def find(path: str) -> Path:
@@ -68,6 +71,13 @@ def dump(recipe: Recipe) -> str:
 def shipped() -> list[str]:
     """Recipes in the checkout."""
     return sorted(f"recipes/{file.name}" for file in (ROOT / "recipes").glob("*.yaml"))
+
+
+def offered() -> list[str]:
+    """What the run forms offer: the checkout's recipes, then those in the folders of VIDLOOP_RECIPES."""
+    folders = [Path(one).expanduser() for one in os.environ.get(RECIPES, "").split(os.pathsep) if one]
+    own = [str(file.absolute()) for folder in folders for file in sorted(folder.glob("*.yaml"))]
+    return list(dict.fromkeys([*shipped(), *own]))
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

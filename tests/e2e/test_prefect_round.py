@@ -75,6 +75,8 @@ def test_deploy(prefect_server: Server) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     deployments = {one["name"]: one for one in prefect_server.ask("/deployments/filter")}
     assert deployments.keys() == {"round", "improve", "generate", "score", "curate", "finetune", "evaluate"}
+    assert {one["work_queue_name"] for one in deployments.values()} == {"people"}
     form = deployments["round"]["parameter_openapi_schema"]["properties"]
-    assert form["recipe"]["description"].startswith("A YAML file")
+    assert "recipes/mini.yaml" in form["recipe"]["enum"]
+    assert form["recipe"]["description"].startswith("The settings to start from")
     assert form["from_stage"]["enum"] == ["generate", "score", "curate", "finetune", "evaluate"]
