@@ -105,6 +105,7 @@ def main() -> None:
     import flows.cli_improve
     import flows.cli_machine
     import flows.cli_round
+    import flows.cli_serve
     import flows.cli_store  # noqa: F401  (importing a module adds its commands)
 
     signal.signal(signal.SIGTERM, _on_sigterm)
