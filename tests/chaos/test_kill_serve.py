@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,8 +21,8 @@ pytestmark = pytest.mark.slow
 
 # Promised times after a kill (docs/prefect.md); the time an ended process takes to start again comes on top.
 FLOW_S, BOTH_S = 15.0, 150.0
-# Enough shards to be in their middle; an orphan needs more, for it must outlive the start of another run.
-SOME, MANY = 60, 600
+# Enough shards to be in their middle.
+SOME = 60
 
 
 @pytest.fixture(scope="module")
@@ -81,32 +80,6 @@ def test_the_worker_and_its_flow(served: Served) -> None:
     assert "no heartbeat for 90 s" in found["state"]["message"]
     assert worker(served) != killed
     finishes(served, 2)
-
-
-def test_the_worker_alone(served: Served) -> None:
-    run, pid = begun(served, 3, MANY)
-    os.kill(worker(served), signal.SIGKILL)
-    # The pool has one slot and the orphan keeps it: give the second run one of its own, so that the lock decides.
-    served.set_slots(2)
-    try:
-        second = served.run("generate", seed=4, generate={"clips_per_prompt": 2})
-        other = served.flow_process(second)
-        said = wait_for(
-            "line of the one that waits",
-            lambda: [line for line in served.log(second) if line.startswith("waiting for device cpu")],
-        )
-        assert f"process {pid} (generate of round" in said[0]
-        os.kill(pid, signal.SIGSTOP)  # as long as it lives, nobody else computes
-        before = manifests(served.tiny.store)
-        time.sleep(5)
-        assert manifests(served.tiny.store) == before
-        assert Path(f"/proc/{other}").exists()
-        os.kill(pid, signal.SIGCONT)
-        assert served.until(run, *ENDED)["state_type"] == "COMPLETED"
-        assert served.until(second, *ENDED)["state_type"] == "COMPLETED"
-    finally:
-        served.set_slots(1)
-    finishes(served, 3, MANY)
 
 
 def test_the_server(served: Served) -> None:
