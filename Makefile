@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup judge round test test-all check format lock lock-judge weights clean distclean
+.PHONY: help setup judge round serve test test-all check format lock lock-judge weights clean distclean
 
 VENV ?= .venv
 UV_VERSION ?= 0.13.9
@@ -72,6 +72,9 @@ $(JUDGE_VENV)/.requirements: requirements-judge-$(JUDGE).txt | $(VENV)/.requirem
 NO_SERVER := judge.backend=local judge.url= --dry-run --help
 round: setup $(if $(strip $(foreach word,$(NO_SERVER),$(findstring $(word),$(ARGS)))),,judge)  ## one round of the miniature: generate, score, curate, finetune, evaluate; its store is ./store
 	@$(QUIET_ENV) OMP_NUM_THREADS=$(ROUND_THREADS) $(BIN)/vidloop round $(ARGS)
+
+serve: setup  ## the Prefect UI with every deployment and a worker for each device, on loopback, until Ctrl-C
+	@$(QUIET_ENV) OMP_NUM_THREADS=$(ROUND_THREADS) exec $(BIN)/vidloop serve $(ARGS)
 
 test: setup  ## the quick tests, with coverage of the five packages (some minutes)
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(COVERAGE) $(ARGS)

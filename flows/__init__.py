@@ -14,6 +14,8 @@ Open first: `recipe` (every setting), then `playing` (the walk through the five 
     improving       rounds in a row: plan, play, record, stop; `series`: their record; `improve`: the flow
     studying/       a grid of feedbacks and objectives, each cell a round's last stages; `study`: the flow
     generate_videos, score_with_rewards, curate_dataset, offline_rl_finetune, evaluate_policy     a stage each
+    forms           what a person may change in the Prefect UI; `planning`: what a round would run, in words
+    serving/        `vidloop serve`: server, bootstrap, workers, and what can be wrong with them
     prefect_settings    how Prefect is set before it is imported
     cli, cli_*      the command line
     reporting/      the HTML report

@@ -106,6 +106,7 @@ def main() -> None:
     import flows.cli_machine
     import flows.cli_remake
     import flows.cli_round
+    import flows.cli_serve
     import flows.cli_store
     import flows.cli_study  # noqa: F401  (importing a module adds its commands)
 

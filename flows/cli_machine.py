@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -17,6 +17,8 @@ from data.store import Store
 from flows.cli import BAD_INPUT, answers, app
 from flows.cli_round import StoreOption
 from flows.recipe_file import find, load_recipe, shipped
+from flows.serving.checks import Finding, check_serving
+from flows.serving.place import DEFAULT_FOLDER
 from flows.telling import DEFAULT_STORE
 from rewards.judge.server import environment_python
 from rewards.judge.settings import JudgeSettings
@@ -34,20 +36,16 @@ _LIBRARIES = (
 )
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; `remedy` is what to do if it is not `fine`."""
-
-    what: str
-    fine: bool
-    remedy: str = ""
-
-
 @app.command("doctor")
 @answers
-def doctor(store: StoreOption = DEFAULT_STORE) -> None:
-    """Look at Python, libraries, devices, recipes and the store; exit code 2 if something is missing."""
-    findings = [*_python(), *_devices(), *_judge(), *_recipes(), *_store(store)]
+def doctor(
+    store: StoreOption = DEFAULT_STORE,
+    serve: Annotated[
+        str, typer.Option("--serve", help="Folder that `vidloop serve` was given.")
+    ] = DEFAULT_FOLDER,
+) -> None:
+    """Look at Python, libraries, devices, recipes, the store and the server; exit code 2 if one is wrong."""
+    findings = [*_python(), *_devices(), *_judge(), *_recipes(), *_store(store), *check_serving(serve)]
     for finding in findings:
         print(f"ok    {finding.what}" if finding.fine else f"MISS  {finding.what}: {finding.remedy}")
     if not all(finding.fine for finding in findings):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
-from tempfile import TemporaryDirectory
 from typing import Annotated, cast
 
 import typer
@@ -14,12 +13,11 @@ from rich.console import Console
 from data.store import Store
 from flows import explaining, terminal
 from flows.cli import answers, app
-from flows.opening import open_round
-from flows.playing import begin, frozen_recipe
+from flows.planning import plan_lines, to_look_at
+from flows.playing import begin
 from flows.recipe_file import dump, load_recipe
-from flows.telling import DEFAULT_STORE, introduction
-from tasks.context import RoundContext
-from tasks.stages import plan, require_whole
+from flows.telling import DEFAULT_STORE
+from tasks.stages import require_whole
 
 
 class Stage(StrEnum):
@@ -75,7 +73,6 @@ def round_command(
         from flows.round import StageName, round_flow
 
         round_flow(
-            recipe=frozen_recipe(context),
             store=context.generation.root,
             from_stage=cast(StageName, from_stage or "generate"),
             run=context.run_id,
@@ -105,7 +102,7 @@ def _stage_command(stage: str, text: str) -> None:
         with prefect_ready(context.store, context.run_id):
             from flows.round import FLOWS
 
-            FLOWS[stage](recipe=frozen_recipe(context), store=context.generation.root, run=context.run_id)
+            FLOWS[stage](store=context.generation.root, run=context.run_id)
 
 
 _stage_command("generate", "Stage 1 alone: clips from the policy.")
@@ -143,51 +140,16 @@ def explain_command(
     set_: SetOption = NOTHING_SET,
 ) -> None:
     """Show what a key asks, and how it differs from the nearest one that the store holds."""
-    with _to_look_at(recipe, store, set_) as context:
+    with to_look_at(recipe, store, set_) as context:
         for line in explaining.explain(context, key):
             print(line)
 
 
 def _show_plan(recipe: str, store: str, set_: list[str]) -> None:
     console = Console()
-    with _to_look_at(recipe, store, set_) as context:
-        for line in introduction(context)[1:]:
+    with to_look_at(recipe, store, set_) as context:
+        for line in plan_lines(context):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
-        console.print()
-        for planned in plan(context):
-            cached = sum(whole for _, whole in planned.units)
-            missing = [unit for unit, whole in planned.units if not whole]
-            more = ", and more that depends on earlier answers" if planned.more else ""
-            what = (
-                f"{cached} cached, {len(missing)} to run{more}"
-                if planned.units
-                else "depends on earlier answers"
-            )
-            console.print(f"{planned.stage:<10}{what}", highlight=False)
-            for unit in missing[:3]:
-                console.print(f"    {unit.keys[0][:12]}  {unit.label}", markup=False, highlight=False)
-            if len(missing) > 3:
-                console.print(f"    and {len(missing) - 3} more", highlight=False)
-
-
-@contextmanager
-def _to_look_at(recipe: str, store: str, set_: list[str]) -> Iterator[RoundContext]:
-    """A context that writes nothing."""
-    read = load_recipe(recipe, set_)
-    with to_look_at(store) as opened:
-        yield open_round(read, opened, "plan")
-
-
-@contextmanager
-def to_look_at(store: str) -> Iterator[Store]:
-    """The store, to be read; one that does not exist yet is taken for an empty one."""
-    from pathlib import Path
-
-    if (Path(store).expanduser() / "format.json").exists():
-        yield Store.open(store)
-        return
-    with TemporaryDirectory() as folder:
-        yield Store.open(folder, create=True)
 
 
 @contextmanager

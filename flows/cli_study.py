@@ -18,8 +18,8 @@ from flows.cli_round import (
     SetOption,
     StoreOption,
     prefect_ready,
-    to_look_at,
 )
+from flows.planning import store_to_look_at
 from flows.telling import DEFAULT_STORE
 from tasks.rounds import new_round_id
 
@@ -70,7 +70,7 @@ def study_command(
     if dry_run:
         from flows.studying.showing import show
 
-        with to_look_at(store) as looked_at:
+        with store_to_look_at(store) as looked_at:
             for line in show(study, looked_at, chosen):
                 terminal.current().says(line)
         return

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
 
 from data.store import Store
-from flows.improving import finish, improve
-from flows.playing import frozen_recipe
+from flows import improving
+from flows.forms import (
+    DryRunField,
+    ImproveForm,
+    OverridesField,
+    RecipeField,
+    SeedField,
+    StoreField,
+    overrides_of,
+    titled,
+)
+from flows.improving import finish
 from flows.recipe_file import load_recipe
 from flows.round import round_flow
-from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, run_name
+from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, run_name, tell_plan
 from flows.telling import DEFAULT_STORE
 from tasks.context import RoundContext
 
 
 @flow(name="improve", flow_run_name=run_name, result_serializer="json")
 def improve_flow(
-    recipe: str = DEFAULT_RECIPE, store: str = DEFAULT_STORE, overrides: list[str] = NO_OVERRIDES
+    recipe: RecipeField = DEFAULT_RECIPE,
+    store: StoreField = DEFAULT_STORE,
+    seed: SeedField = None,
+    dry_run: DryRunField = False,
+    improve: Annotated[ImproveForm, titled("Improve")] = ImproveForm(),
+    overrides: OverridesField = NO_OVERRIDES,
 ) -> dict[str, Any]:
     """Play rounds from champion to champion until the recipe's part `improve` says stop.
 
     Args:
-        recipe: A YAML file, from the working folder or from vidloop's checkout.
+        recipe: The settings to start from: one of vidloop's recipes.
         store: The folder that keeps everything.
-        overrides: Changes to the recipe, each like improve.rounds=5.
+        seed: Of the first round; the others derive theirs from it. Empty: the recipe's.
+        dry_run: Only say what the first round would run, and what the store holds already.
+        improve: How many rounds, on which clips, and when to stop.
+        overrides: Changes to anything else in the recipe, each like finetune.steps=100.
     """
+    given = locals()
+    if dry_run:
+        return tell_plan(given | {"overrides": [*overrides, "policy=champion"]})
     opened = Store.open(store, create=True)
 
     def play(context: RoundContext) -> dict[str, Any]:
-        summary: dict[str, Any] = round_flow(
-            recipe=frozen_recipe(context), store=context.generation.root, run=context.run_id
-        )
+        summary: dict[str, Any] = round_flow(store=context.generation.root, run=context.run_id)
         return summary
 
-    return finish(opened, improve(load_recipe(recipe, overrides), opened, play))
+    return finish(opened, improving.improve(load_recipe(recipe, overrides_of(given)), opened, play))

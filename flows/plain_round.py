@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flows import terminal
-from flows.playing import play, play_stage
+from flows.playing import play, play_stage, ready
 from tasks.context import RoundContext
 from tasks.units import Runner, StageResult
 
@@ -17,4 +17,6 @@ def plain_round(context: RoundContext, from_stage: str | None = None) -> dict[st
 
 def plain_stage(stage: str, context: RoundContext) -> StageResult:
     """Run one stage, here and now. Raises as `flows.playing.play_stage`."""
-    return play_stage(stage, context, Runner(context.workers, terminal.current()))
+    return play_stage(
+        stage, context, Runner(context.workers, terminal.current(), ready=ready(context, stage))
+    )

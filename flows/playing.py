@@ -7,12 +7,14 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+from data import device_lock
 from data.errors import StoreError
 from data.store import Store
 from flows import terminal
 from flows.opening import open_round
 from flows.recipe import Recipe
 from flows.recipe_file import dump, load_recipe
+from tasks import devices
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.early_start import beside_generation
@@ -46,16 +48,31 @@ def begin_with(read: Recipe, opened: Store) -> RoundContext:
     return context
 
 
-def frozen_recipe(context: RoundContext) -> str:
-    """Path of the round's own copy of its recipe."""
-    return str(Path(context.generation.root) / "rounds" / context.run_id / RECIPE)
+def frozen_recipe(store: str, run: str) -> str:
+    """Path of a round's own copy of its recipe."""
+    return str(Path(store).expanduser() / "rounds" / run / RECIPE)
 
 
-def context_of(recipe: str, store: str, run: str) -> RoundContext:
+def context_of(store: str, run: str) -> RoundContext:
     """The context of a run that has begun, in this process or another."""
     if run not in _contexts:
-        _contexts[run] = open_round(load_recipe(recipe), Store.open(store), run)
+        _contexts[run] = open_round(load_recipe(frozen_recipe(store, run)), Store.open(store), run)
     return _contexts[run]
+
+
+def ready(context: RoundContext, stage: str) -> Callable[[], None]:
+    """What a runner does before the first unit of `stage` that must be computed: hold the device."""
+    if stage == "curate":
+        return lambda: None  # SQL and arithmetic
+
+    def hold() -> None:
+        device_lock.hold(
+            devices.lock_name(context.generation.model.device),
+            f"{stage} of round {context.run_id} ({context.name})",
+            terminal.current().says,
+        )
+
+    return hold
 
 
 def play(

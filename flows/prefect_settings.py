@@ -5,6 +5,7 @@ What the caller has set in the environment wins, except that nothing is pickled 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data.errors import BadInput
+from flows.serving.asking import Refused, ask
 
 # Facts behind the values are in docs/prefect.md.
 DEFAULTS = {
@@ -54,7 +56,10 @@ def named_server() -> str | None:
 
 
 def check_server(url: str) -> None:
-    """Raise BadInput if nothing answers at `url`. Any answer will do: what it means is for Prefect to say."""
+    """Raise BadInput if nothing answers at `url`, or if what answers refuses our auth string.
+
+    Any other answer will do: what it means is for Prefect to say.
+    """
     place = urlsplit(url)
     port = place.port or (443 if place.scheme == "https" else 80)
     try:
@@ -64,3 +69,22 @@ def check_server(url: str) -> None:
             f"no Prefect server answers at {url} ({error}): start it with `prefect server start`, unset "
             "PREFECT_API_URL to use a temporary one, or give --plain to do without Prefect"
         ) from error
+    if _refuses(url, os.environ.get("PREFECT_API_AUTH_STRING")):
+        from prefect.settings import get_current_settings
+
+        # It may stand in one of Prefect's own files.
+        held = get_current_settings().api.auth_string
+        if held is None or _refuses(url, held.get_secret_value()):
+            raise BadInput(
+                f"the Prefect server at {url} refuses the auth string: export PREFECT_API_AUTH_STRING. "
+                "`vidloop serve` keeps its own in the file `auth` of its folder"
+            )
+
+
+def _refuses(url: str, auth: str | None) -> bool:
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            ask(url.rstrip("/"), "/admin/version", auth)
+        except Refused as refused:
+            return refused.status == 401
+    return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
@@ -15,6 +16,8 @@ from data.yaml_text import parse_yaml
 from flows.recipe import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
+# Environment variable: folders with more recipes for the run forms, as in PATH.
+RECIPES = "VIDLOOP_RECIPES"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -88,6 +91,13 @@ def shipped() -> list[str]:
     """Recipes of rounds in the checkout; those of studies, which are made of rounds, are named study-..."""
     names = sorted(file.name for file in (ROOT / "recipes").glob("*.yaml"))
     return [f"recipes/{name}" for name in names if not name.startswith("study-")]
+
+
+def offered() -> list[str]:
+    """What the run forms offer: the checkout's recipes, then those in the folders of VIDLOOP_RECIPES."""
+    folders = [Path(one).expanduser() for one in os.environ.get(RECIPES, "").split(os.pathsep) if one]
+    own = [str(file.absolute()) for folder in folders for file in sorted(folder.glob("*.yaml"))]
+    return list(dict.fromkeys([*shipped(), *own]))
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

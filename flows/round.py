@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from prefect import flow
+from prefect import Flow, flow
 
 from flows.curate_dataset import curate_dataset
 from flows.evaluate_policy import evaluate_policy
+from flows.forms import (
+    CurateForm,
+    DryRunField,
+    EvaluateForm,
+    FinetuneForm,
+    GenerateForm,
+    OverridesField,
+    RecipeField,
+    RunField,
+    ScoreForm,
+    SeedField,
+    StoreField,
+    overrides_of,
+    titled,
+)
 from flows.generate_videos import generate_videos
 from flows.offline_rl_finetune import offline_rl_finetune
-from flows.playing import begin, context_of, frozen_recipe, play
+from flows.playing import begin, context_of, play
 from flows.score_with_rewards import score_with_rewards
-from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, run_name
+from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, run_name, tell_plan
 from flows.telling import DEFAULT_STORE
 from tasks.units import StageResult
 
-FLOWS = {
+FLOWS: Mapping[str, Flow[..., dict[str, Any]]] = {
     "generate": generate_videos,
     "score": score_with_rewards,
     "curate": curate_dataset,
@@ -28,25 +44,43 @@ StageName = Literal["generate", "score", "curate", "finetune", "evaluate"]
 
 @flow(name="round", flow_run_name=run_name, result_serializer="json")
 def round_flow(
-    recipe: str = DEFAULT_RECIPE,
-    store: str = DEFAULT_STORE,
-    overrides: list[str] = NO_OVERRIDES,
-    from_stage: StageName = "generate",
-    run: str = "",
+    recipe: RecipeField = DEFAULT_RECIPE,
+    store: StoreField = DEFAULT_STORE,
+    seed: SeedField = None,
+    from_stage: Annotated[StageName, titled("From stage")] = "generate",
+    dry_run: DryRunField = False,
+    generate: Annotated[GenerateForm, titled("Generate")] = GenerateForm(),
+    score: Annotated[ScoreForm, titled("Score")] = ScoreForm(),
+    curate: Annotated[CurateForm, titled("Curate")] = CurateForm(),
+    finetune: Annotated[FinetuneForm, titled("Finetune")] = FinetuneForm(),
+    evaluate: Annotated[EvaluateForm, titled("Evaluate")] = EvaluateForm(),
+    overrides: OverridesField = NO_OVERRIDES,
+    run: RunField = "",
 ) -> dict[str, Any]:
     """Generate, score, curate, finetune, evaluate; promote the candidate if the gate lets it through.
 
     Args:
-        recipe: A YAML file, from the working folder or from vidloop's checkout.
+        recipe: The settings to start from: one of vidloop's recipes.
         store: The folder that keeps everything.
-        overrides: Changes to the recipe, each like finetune.steps=100.
+        seed: All randomness derives from it; empty: the recipe's.
         from_stage: The stages before this one must be whole in the store.
-        run: A round that has begun elsewhere; leave it empty to begin one.
+        dry_run: Only say what would run, and what the store holds already.
+        generate: Changes to stage 1.
+        score: Changes to stage 2.
+        curate: Changes to stage 3.
+        finetune: Changes to stage 4.
+        evaluate: Changes to stage 5.
+        overrides: Changes to anything else in the recipe, each like gate.confidence=0.99.
+        run: A round that has begun elsewhere.
     """
-    context = context_of(recipe, store, run) if run else begin(recipe, store, overrides)
-    frozen, root = frozen_recipe(context), context.generation.root
+    given = locals()
+    if dry_run:
+        return tell_plan(given)
+    create = from_stage == "generate"
+    context = context_of(store, run) if run else begin(recipe, store, overrides_of(given), create=create)
+    root = context.generation.root
 
     def call(stage: str) -> StageResult:
-        return StageResult(**FLOWS[stage](recipe=frozen, store=root, run=context.run_id))
+        return StageResult(**FLOWS[stage](store=root, run=context.run_id))
 
     return play(context, call, from_stage)

@@ -9,7 +9,6 @@ from prefect import flow
 
 from data.store import Store
 from flows import terminal
-from flows.stage_flows import NO_OVERRIDES
 from flows.studying.engine import play
 from flows.studying.grid import parts
 from flows.studying.recipe import load_study
@@ -17,6 +16,7 @@ from flows.studying.showing import conclude
 from flows.telling import DEFAULT_STORE
 
 DEFAULT_STUDY = "recipes/study-mini.yaml"
+NOTHING_SET: list[str] = []
 NO_PARTS: list[str] = []
 
 
@@ -24,7 +24,7 @@ NO_PARTS: list[str] = []
 def study_flow(
     recipe: str = DEFAULT_STUDY,
     store: str = DEFAULT_STORE,
-    overrides: list[str] = NO_OVERRIDES,
+    overrides: list[str] = NOTHING_SET,
     only: list[str] = NO_PARTS,
     max_minutes: float | None = None,
 ) -> dict[str, Any]:

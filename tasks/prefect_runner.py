@@ -8,6 +8,7 @@ JSON, and lie in the store they belong to.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
 from data.store import Store
-from tasks.units import RETRIES, Listener, Runner, Unit, is_transient, unit_key
+from tasks.units import RETRIES, Listener, Runner, Unit, do_nothing, is_transient, unit_key
 
 RESULTS = "prefect-results"
 
 
-def prefect_runner(store: Store, workers: int, listener: Listener) -> Runner:
+def prefect_runner(
+    store: Store, workers: int, listener: Listener, ready: Callable[[], None] = do_nothing
+) -> Runner:
     """A runner that executes each unit as a task run of the Prefect flow it is called in."""
 
     def execute(unit: Unit, whole: bool) -> None:
@@ -32,7 +35,7 @@ def prefect_runner(store: Store, workers: int, listener: Listener) -> Runner:
         )
         run(quote(unit), unit_key(unit), unit.label, whole)
 
-    return Runner(workers, listener, execute)
+    return Runner(workers, listener, execute, ready)
 
 
 @functools.cache

@@ -210,6 +210,10 @@ def execute_plainly(unit: Unit, whole: bool) -> None:
         run_with_retries(unit)
 
 
+def do_nothing() -> None:
+    """What a runner does before it computes, unless it is told otherwise."""
+
+
 @dataclass(frozen=True)
 class Runner:
     """Works through the units of a stage, one after the other or in `workers` threads.
@@ -218,11 +222,13 @@ class Runner:
         workers: units computed at the same time.
         listener: told of every unit.
         execute: computes one unit, or nothing where it is whole; `tasks.prefect_runner` has the other one.
+        ready: called before a list in which something must be computed, for example to wait for the device.
     """
 
     workers: int = 1
     listener: Listener = field(default_factory=Silent)
     execute: Callable[[Unit, bool], None] = execute_plainly
+    ready: Callable[[], None] = do_nothing
 
     def __call__(self, store: Store, stage: str, units: Sequence[Unit]) -> StageResult:
         """Have every unit's answer in the store.
@@ -236,6 +242,8 @@ class Runner:
         self.listener.begins(stage, units[0].task, len(units))
         try:
             known = [(unit, is_whole(store, unit)) for unit in units]
+            if not all(whole for _, whole in known):
+                self.ready()
             if self.workers == 1 or len(units) == 1:
                 # In this thread, so that Ctrl-C stops a unit at once.
                 for unit, whole in known:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final, Self
 from urllib.parse import urlsplit
 
+from data import device_lock
 from data.errors import BadInput
 from rewards.judge.rubric import load_rubric
 from rewards.judge.settings import JudgeSettings, model_path, served_name
@@ -81,6 +82,8 @@ class ManagedServer:
                 stderr=subprocess.STDOUT,
                 cwd=folder,
                 env=_environment(settings, key, python),
+                # Should we be killed, the device is taken until the server's memory is free again.
+                pass_fds=device_lock.descriptors(),
                 start_new_session=True,
             )
         return cls(port, key, folder, process)

@@ -65,8 +65,14 @@ def _reap() -> None:
             pass
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel send SIGTERM to this process when the one that started it ends."""
     _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends, so that `descendants` still finds them."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -82,9 +88,9 @@ def main(folder: str, command: list[str]) -> int:
     # Ctrl-C is for the run, which tells us by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: _leave(folder, keep=False))
-    _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    adopt_orphans()
     child = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, preexec_fn=_die_with_parent, start_new_session=True
+        command, stdin=subprocess.DEVNULL, preexec_fn=die_with_parent, start_new_session=True
     )
     threading.Thread(target=_watch, args=(folder,), daemon=True).start()
     code = child.wait()

@@ -84,6 +84,8 @@ def test_deploy(prefect_server: Server) -> None:
         "finetune",
         "evaluate",
     }
+    assert {one["work_queue_name"] for one in deployments.values()} == {"people"}
     form = deployments["round"]["parameter_openapi_schema"]["properties"]
-    assert form["recipe"]["description"].startswith("A YAML file")
+    assert "recipes/mini.yaml" in form["recipe"]["enum"]
+    assert form["recipe"]["description"].startswith("The settings to start from")
     assert form["from_stage"]["enum"] == ["generate", "score", "curate", "finetune", "evaluate"]

@@ -1,0 +1,10 @@
+"""Serving: a Prefect server of one's own, with its workers, from one command.
+
+    vidloop serve -> keeper -> server, bootstrap, one worker a device
+
+What comes in: a folder, a port, devices. What goes out: a UI whose deployments work, no process left behind.
+Who calls: `flows.cli_serve`, and `vidloop doctor` for what is wrong.
+
+Open first: `place` (folder, address, auth string, environments), then `keeper` (who is started, restarted and
+ended), `bootstrap` (pool, queues, automations, deployments), `checks` (what can be wrong, in words).
+"""

@@ -1,0 +1,214 @@
+"""What a Prefect server must know before it can run our flows: pool, queues, automations, deployments.
+
+    python -m flows.serving.bootstrap FOLDER
+
+Safe to run again: what is there is brought up to date. What a person may have changed in the UI (a paused
+pool or schedule, an automation switched off) stays as it is. `prefect.yaml` is the only list of deployments;
+`prefect deploy --all` reads the same one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from data.errors import BadInput
+from data.yaml_text import parse_yaml
+from flows import prefect_settings
+from flows.recipe_file import ROOT
+from flows.serving.place import POOL, QUEUES, Place
+
+prefect_settings.apply()
+
+from prefect import Flow  # noqa: E402  (Prefect reads its environment once, when it is imported)
+from prefect.automations import AutomationCore  # noqa: E402
+from prefect.blocks.webhook import Webhook  # noqa: E402
+from prefect.client.orchestration import PrefectClient, get_client  # noqa: E402
+from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate  # noqa: E402
+from prefect.client.schemas.objects import ConcurrencyOptions, StateType  # noqa: E402
+from prefect.client.schemas.schedules import construct_schedule  # noqa: E402
+from prefect.events.actions import CallWebhook, ChangeFlowRunState  # noqa: E402
+from prefect.events.schemas.automations import EventTrigger, Posture  # noqa: E402
+from prefect.exceptions import ObjectNotFound  # noqa: E402
+from prefect.flows import load_flow_from_entrypoint  # noqa: E402
+from prefect.workers.process import ProcessWorker  # noqa: E402
+from pydantic import SecretStr  # noqa: E402
+
+ZOMBIE: Final = "vidloop: a run that gives no sign of life is Crashed"
+STUCK: Final = "vidloop: a run that does not start is Crashed"
+NOTIFY: Final = "vidloop: a round that failed is reported"
+WEBHOOK: Final = "vidloop-notify"
+# Three heartbeats (flows.prefect_settings has their interval).
+ZOMBIE_AFTER_S: Final = 90
+# From the moment a worker took a run until its first line: starting Python, importing torch.
+STUCK_AFTER_S: Final = 300
+_OVER: Final = {
+    f"prefect.flow-run.{state}"
+    for state in (
+        "Completed", "Cached", "RolledBack", "Failed", "TimedOut", "Crashed", "Cancelling", "Cancelled",
+        "Paused", "Suspended", "Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Resuming",
+    )
+}  # fmt: skip
+_ROUNDS: Final = ["round", "improve", "nightly"]
+
+
+async def bootstrap(place: Place, notify: str | None) -> None:
+    """Bring the server at PREFECT_API_URL to what `place` needs."""
+    async with get_client() as client:
+        await _pool(client, len(place.devices))
+        for automation in await _automations(client, notify):
+            await _automation(client, automation)
+        for deployment in declared():
+            await _deployment(client, deployment, place)
+            print(f"deployment {deployment['name']}", flush=True)
+
+
+def declared(path: Path = ROOT / "prefect.yaml") -> list[dict[str, Any]]:
+    """The deployments of prefect.yaml.
+
+    Raises:
+        BadInput: the file cannot be read, or lists none.
+    """
+    tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(tree, dict) or not tree.get("deployments"):
+        raise BadInput(f"{path} lists no deployments")
+    return list(tree["deployments"])
+
+
+async def _pool(client: PrefectClient, workers: int) -> None:
+    """The pool with as many slots as workers: only then does the server hand out runs by priority."""
+    try:
+        await client.read_work_pool(POOL)
+        await client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=workers))
+    except ObjectNotFound:
+        template = ProcessWorker.get_default_base_job_template()
+        await client.create_work_pool(
+            WorkPoolCreate(name=POOL, type="process", base_job_template=template, concurrency_limit=workers)
+        )
+    held = {queue.name: queue for queue in await client.read_work_queues(work_pool_name=POOL)}
+    for name, priority in QUEUES.items():
+        if name not in held:
+            await client.create_work_queue(name, work_pool_name=POOL, priority=priority)
+        elif held[name].priority != priority:
+            await client.update_work_queue(held[name].id, priority=priority)
+
+
+async def _automations(client: PrefectClient, notify: str | None) -> list[AutomationCore]:
+    beat = "prefect.flow-run.heartbeat"
+    every_run: dict[str, str | list[str]] = {"prefect.resource.id": "prefect.flow-run.*"}
+    wanted = [
+        _dead(ZOMBIE, {beat, "prefect.flow-run.Running"}, {beat} | _OVER, ZOMBIE_AFTER_S, "no heartbeat for"),
+        _dead(
+            STUCK,
+            {"prefect.flow-run.Pending"},
+            {beat, "prefect.flow-run.Running"} | _OVER,
+            STUCK_AFTER_S,
+            "its process did not start within",
+        ),
+    ]
+    if notify:
+        block = await Webhook(url=SecretStr(notify)).save(WEBHOOK, overwrite=True, client=client)
+        trigger = EventTrigger(
+            expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
+            match=every_run,
+            match_related={"prefect.resource.role": "flow", "prefect.resource.name": [*_ROUNDS]},
+            posture=Posture.Reactive,
+            threshold=1,
+            within=timedelta(0),
+        )
+        text = (
+            '{"flow": {{ flow.name|tojson }}, "run": {{ flow_run.name|tojson }}, "id": "{{ flow_run.id }}", '
+            '"state": {{ flow_run.state.name|tojson }}, "message": {{ flow_run.state.message|tojson }}}'
+        )
+        action = CallWebhook(block_document_id=block, payload=text)
+        wanted.append(AutomationCore(name=NOTIFY, trigger=trigger, actions=[action]))
+    return wanted
+
+
+def _dead(name: str, after: set[str], expect: set[str], seconds: int, why: str) -> AutomationCore:
+    """Mark a run Crashed if none of `expect` follows `after` in time; its slots are free then."""
+    return AutomationCore(
+        name=name,
+        description="Made by `vidloop serve`. Its devices are guarded by file locks besides.",
+        trigger=EventTrigger(
+            after=after,
+            expect=expect,
+            for_each={"prefect.resource.id"},
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=seconds),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                state=StateType.CRASHED,
+                name="Crashed",
+                force=False,  # a run that is over stays as it is
+                message=f"{why} {seconds} s: its process or its machine is gone. "
+                "Start it again: it continues from the store",
+            )
+        ],
+    )
+
+
+async def _automation(client: PrefectClient, wanted: AutomationCore) -> None:
+    held = await client.read_automations_by_name(wanted.name)
+    if not held:
+        await client.create_automation(wanted)
+        return
+    await client.update_automation(held[0].id, wanted.model_copy(update={"enabled": held[0].enabled}))
+    for double in held[1:]:
+        await client.delete_automation(double.id)
+
+
+def _collision(strategy: str) -> ConcurrencyOptions:
+    return ConcurrencyOptions.model_validate({"collision_strategy": strategy})
+
+
+async def _deployment(client: PrefectClient, said: Mapping[str, Any], place: Place) -> None:
+    flow: Flow[..., Any] = load_flow_from_entrypoint(str(ROOT / said["entrypoint"]))
+    flow_id = await client.create_flow(flow)
+    limit = said.get("concurrency_limit") or {}
+    try:
+        await client.read_deployment_by_name(f"{flow.name}/{said['name']}")
+        schedules = None  # a person may have changed or paused them
+    except ObjectNotFound:
+        schedules = [
+            {
+                "schedule": construct_schedule(cron=one["cron"], timezone=one.get("timezone")),
+                "active": one["active"],
+            }
+            for one in said.get("schedules") or []
+        ]
+    await client.create_deployment(
+        flow_id=flow_id,
+        name=said["name"],
+        description=said["description"],
+        entrypoint=said["entrypoint"],
+        path=str(ROOT),
+        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
+        parameters={**said.get("parameters", {}), "store": place.store},
+        parameter_openapi_schema=flow.parameters.model_dump(),
+        enforce_parameter_schema=True,
+        work_pool_name=said["work_pool"]["name"],
+        work_queue_name=said["work_pool"]["work_queue_name"],
+        job_variables=said["work_pool"].get("job_variables") or {},
+        concurrency_limit=limit.get("limit"),
+        concurrency_options=ConcurrencyOptions(collision_strategy=limit["collision_strategy"])
+        if limit
+        else None,
+        schedules=schedules,  # type: ignore[arg-type]  # plain dicts are what it sends on
+        tags=said.get("tags") or [],
+    )
+
+
+if __name__ == "__main__":
+    served = Place.load(sys.argv[1])
+    if served is None:
+        sys.exit(f"{sys.argv[1]} holds no serve.json")
+    asyncio.run(bootstrap(served, os.environ.get("VIDLOOP_NOTIFY_URL")))

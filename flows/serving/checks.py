@@ -1,0 +1,181 @@
+"""What can be wrong with a server and its workers, in words, each with what to do. For `vidloop doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import socket
+import sqlite3
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from packaging.requirements import Requirement
+
+from data import device_lock
+from data.errors import BadInput
+from flows.recipe_file import ROOT
+from flows.serving.asking import Refused, ask
+from flows.serving.place import AUTH_VARIABLE, POOL, QUEUES, Place, read_auth
+
+# Prefect's server works with these releases only; docs/prefect.md says what breaks with others.
+_PINNED: Final = ("prefect", "fastapi", "sqlalchemy")
+_LOCK_PATIENCE_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; `remedy` is what to do if it is not `fine`."""
+
+    what: str
+    fine: bool
+    remedy: str = ""
+
+
+def check_serving(folder: str) -> Iterator[Finding]:
+    """Look at the pins, at the server of `folder` if there is one, and at what PREFECT_API_URL names."""
+    yield from check_pins()
+    try:
+        place = Place.load(folder)
+    except BadInput as error:
+        yield Finding(folder, False, str(error))
+        return
+    named = os.environ.get("PREFECT_API_URL")
+    if place is None:
+        yield Finding(f"no server has been started in {folder} yet; `make serve` does", True)
+    else:
+        yield from _check_place(place)
+    if named and (place is None or named.rstrip("/") != place.api):
+        yield from _check_server(named.rstrip("/"), os.environ.get(AUTH_VARIABLE), AUTH_VARIABLE)
+
+
+def check_pins() -> Iterator[Finding]:
+    """Whether the releases that are installed are those that pyproject.toml allows."""
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        said = [Requirement(line) for line in tomllib.load(file)["project"]["dependencies"]]
+    for requirement in (one for one in said if one.name in _PINNED):
+        held = importlib.metadata.version(requirement.name)
+        yield Finding(
+            f"{requirement.name} {held} is within {requirement.specifier}",
+            requirement.specifier.contains(held, prereleases=True),
+            "Prefect's server does not work with it: run `make setup`, which installs requirements.txt",
+        )
+
+
+def _check_place(place: Place) -> Iterator[Finding]:
+    try:
+        auth = read_auth(place.auth_file)
+    except BadInput as error:
+        yield Finding("auth string", False, str(error))
+        return
+    yield from _check_database(place)
+    answers = True
+    for finding in _check_server(place.api, auth, str(place.auth_file)):
+        answers = answers and finding.fine
+        yield finding
+    if answers:
+        yield from _check_pool(place, auth)
+        yield from _check_automations(place, auth)
+    for device in place.devices:
+        holder = device_lock.holder(device)
+        yield Finding(f"device {device}: {f'held by {holder}' if holder else 'free'}", True)
+
+
+def _check_server(api: str, auth: str | None, where: str) -> Iterator[Finding]:
+    """Whether a Prefect server answers at `api`, and takes the auth string."""
+    try:
+        version = ask(api, "/admin/version", auth)
+    except Refused as refused:
+        if refused.status == 401:
+            yield Finding(
+                f"server {api}",
+                False,
+                f"it refuses the auth string of {where}: if another server has the port, give --port"
+                if auth
+                else f"it wants an auth string: export {AUTH_VARIABLE}",
+            )
+        else:
+            yield Finding(f"server {api}", False, f"what answers there is no Prefect server ({refused})")
+    except ValueError:
+        yield Finding(
+            f"server {api}", False, "another program has the port: end it, or give `vidloop serve --port`"
+        )
+    except OSError as error:
+        yield Finding(f"server {api}", False, _silence(api, error))
+    else:
+        yield Finding(f"server {api} answers: Prefect {version}", True)
+
+
+def _silence(api: str, error: OSError) -> str:
+    """What it means that nothing came back."""
+    address = urlsplit(api)
+    try:
+        socket.create_connection((address.hostname or "", address.port or 80), timeout=5).close()
+    except OSError:
+        return "nobody listens there: start it with `make serve`"
+    return f"it takes connections and does not answer ({error}): it is starting, overloaded, or not Prefect"
+
+
+def _check_database(place: Place) -> Iterator[Finding]:
+    """Whether SQLite can be written; another database is the server's own business."""
+    path = Path(place.folder) / "prefect" / "prefect.db"
+    if not path.exists():
+        return
+    try:
+        database = sqlite3.connect(path, timeout=_LOCK_PATIENCE_S, isolation_level=None)
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            database.execute("ROLLBACK")
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        yield Finding(
+            f"database {path}",
+            False,
+            f"{error}: another process has kept it for {_LOCK_PATIENCE_S:.0f} s. End what else has it open "
+            f"(`fuser {path}` names it), or use Postgres for many runs at a time (docs/prefect.md)",
+        )
+    else:
+        yield Finding(f"database {path} can be written", True)
+
+
+def _check_pool(place: Place, auth: str) -> Iterator[Finding]:
+    try:
+        pool = ask(place.api, f"/work_pools/{POOL}", auth)
+    except Refused:
+        yield Finding(
+            f"work pool {POOL}", False, "it is missing: start `vidloop serve` again, which makes it"
+        )
+        return
+    yield Finding(
+        f"work pool {POOL} is open",
+        not pool["is_paused"],
+        f"it is paused, nothing starts: resume it in the UI ({place.ui}/work-pools)",
+    )
+    queues = ask(place.api, f"/work_pools/{POOL}/queues/filter", auth, body={})
+    for queue in queues:
+        if queue["name"] in QUEUES and queue["is_paused"]:
+            yield Finding(f"queue {queue['name']}", False, "it is paused: resume it in the UI")
+    workers = ask(place.api, f"/work_pools/{POOL}/workers/filter", auth, body={})
+    online = [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
+    yield Finding(
+        f"{len(online)} of {len(place.devices)} workers poll: {', '.join(sorted(online)) or 'none'}",
+        len(online) >= len(place.devices),
+        f"runs wait for ever: see {Path(place.folder) / 'logs'}; start `vidloop serve` again if it has ended",
+    )
+
+
+def _check_automations(place: Place, auth: str) -> Iterator[Finding]:
+    held: list[dict[str, Any]] = ask(place.api, "/automations/filter", auth, body={})
+    ours = [one for one in held if one["name"].startswith("vidloop:")]
+    off = [one["name"] for one in ours if not one["enabled"]]
+    yield Finding(
+        f"{len(ours)} automations watch over runs",
+        bool(ours) and not off,
+        f"switched off: {'; '.join(off)}. Runs whose process is gone keep their slot"
+        if off
+        else "they are missing: start `vidloop serve` again, which makes them",
+    )

@@ -1,0 +1,54 @@
+"""The devices of this machine that get a worker each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from data.errors import BadInput
+
+CPU = "cpu"
+
+
+def devices(chosen: Sequence[str] = ()) -> tuple[str, ...]:
+    """Names of devices: `chosen` if any; else every GPU that CUDA_VISIBLE_DEVICES allows; else "cpu".
+
+    GPUs are named by UUID, which means the same in every process.
+
+    Raises:
+        BadInput: a device is named twice, or by what is no name, or CUDA_VISIBLE_DEVICES names a GPU that is
+            not there.
+    """
+    if chosen:
+        for name in chosen:
+            if not name or not all(sign.isalnum() or sign in "-_./" for sign in name):
+                raise BadInput(f"device {name!r}: say cpu, a GPU's index or its UUID (`nvidia-smi -L`)")
+        if len(set(chosen)) != len(chosen):
+            raise BadInput("a device is named twice: one worker each is enough")
+        held = _gpus()
+        return tuple(held.get(name, name) for name in chosen)
+    held = _gpus()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None and held:
+        named = [one.strip() for one in allowed.split(",") if one.strip()]
+        unknown = [one for one in named if one not in held and one not in held.values()]
+        if unknown:
+            raise BadInput(f"CUDA_VISIBLE_DEVICES names {unknown[0]!r}, and nvidia-smi lists no such GPU")
+        return tuple(held.get(one, one) for one in named) or (CPU,)
+    return tuple(held.values()) or (CPU,)
+
+
+def _gpus() -> dict[str, str]:
+    """UUIDs of the GPUs by their index, as the driver lists them; empty without a driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return {}
+    asked = [program, "--query-gpu=index,uuid", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    rows = [line.split(",") for line in listed.splitlines() if "," in line]
+    return {index.strip(): uuid.strip() for index, uuid in rows}

@@ -1,0 +1,223 @@
+"""`vidloop serve` as a user starts it: in a process of its own, with a folder, a store and a recipe of the test's."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from data import device_lock
+from flows.serving.asking import Refused, ask
+from flows.serving.place import POOL, Place, read_auth
+from rewards.judge.supervisor import descendants
+from tests.tiny_round import HELDOUT, ROOT, TRAIN, Tiny, tiny_settings, write_prompts
+
+Found = TypeVar("Found")
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+# Patience for what takes seconds on an idle machine; what has a promised time states it where it is tested.
+PATIENCE_S = 900.0
+
+
+def wait_for(what: str, look: Callable[[], Found | None], limit_s: float = PATIENCE_S) -> Found:
+    """What `look` finds, as soon as it finds something."""
+    deadline = time.monotonic() + limit_s
+    while time.monotonic() < deadline:
+        found = look()
+        if found:
+            return found
+        time.sleep(0.25)
+    raise AssertionError(f"no {what} within {limit_s:.0f} s")
+
+
+@dataclass
+class Served:
+    """A running `vidloop serve`."""
+
+    process: subprocess.Popen[str]
+    place: Place
+    tiny: Tiny
+    locks: Path
+    said: Path
+
+    @property
+    def auth(self) -> str:
+        return read_auth(self.place.auth_file)
+
+    def ask(self, path: str, body: Any = None) -> Any:
+        return ask(self.place.api, path, self.auth, timeout_s=120, body=body)
+
+    def run(self, deployment: str, **parameters: Any) -> str:
+        """Send the form of a deployment; the run's id. Raises Refused if the server does not take it."""
+        (held,) = self.ask("/deployments/filter", {"deployments": {"name": {"any_": [deployment]}}})
+        body = {"parameters": {"recipe": str(self.tiny.recipe), **parameters}, "state": {"type": "SCHEDULED"}}
+        path = f"/deployments/{held['id']}/create_flow_run"
+
+        def send() -> str | None:
+            try:
+                return str(self.ask(path, body)["id"])
+            except Refused as refused:
+                if refused.status != 503:  # the server is busy, and says so
+                    raise
+                return None
+
+        return wait_for("run", send)
+
+    def about(self, run: str) -> dict[str, Any]:
+        """A flow run as the API shows it; what a busy server does not say now, it says later."""
+        while True:
+            try:
+                found: dict[str, Any] = self.ask(f"/flow_runs/{run}")
+                return found
+            except (OSError, ValueError, Refused):
+                assert self.process.poll() is None
+                time.sleep(0.5)
+
+    def state(self, run: str) -> str:
+        return str(self.about(run)["state_type"])
+
+    def until(self, run: str, *states: str, limit_s: float = PATIENCE_S) -> dict[str, Any]:
+        """Wait until the run is in one of `states`."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.about(run)
+            return found if found["state_type"] in states else None
+
+        try:
+            return wait_for(f"run in {states}", look, limit_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: it is {self.about(run)['state']}; log: {self.log(run)}") from None
+
+    def log(self, run: str) -> list[str]:
+        """What the run said, oldest first."""
+        wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return [line["message"] for line in self.ask("/logs/filter", wanted)]
+
+    def set_slots(self, slots: int) -> None:
+        """The pool's limit."""
+        done = subprocess.run(
+            [sys.executable, "-m", "prefect", "work-pool", "set-concurrency-limit", POOL, str(slots)],
+            env=self.place.client_environment(self.auth), capture_output=True, text=True, timeout=PATIENCE_S,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+
+    def processes(self) -> dict[int, str]:
+        """Command lines of everything below `vidloop serve`."""
+        found = {}
+        for pid in descendants(self.process.pid):
+            try:
+                found[pid] = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+        return found
+
+    def pid(self, *words: str) -> int:
+        """The one process whose command line has all of `words`."""
+        (pid,) = [pid for pid, line in self.processes().items() if all(word in line for word in words)]
+        return pid
+
+    def flow_process(self, run: str) -> int:
+        """The process that plays a flow run."""
+
+        def look() -> int | None:
+            for pid in descendants(self.process.pid):
+                try:
+                    environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+                except OSError:
+                    continue
+                if f"PREFECT__FLOW_RUN_ID={run}".encode() in environment:
+                    return pid
+            return None
+
+        return wait_for("process of the run", look)
+
+    def has_generated(self, store: Path | None = None) -> None:
+        """Wait for the first shard."""
+        folder = (store or self.tiny.store) / "manifests" / "generate"
+        wait_for("shard", lambda: folder.is_dir() and any(folder.glob("*.json")))
+
+    def free(self, device: str) -> bool:
+        """Whether nobody holds a device."""
+        before = os.environ.get(device_lock.FOLDER)
+        os.environ[device_lock.FOLDER] = str(self.locks)
+        try:
+            return device_lock.holder(device) is None
+        finally:
+            if before is None:
+                del os.environ[device_lock.FOLDER]
+            else:
+                os.environ[device_lock.FOLDER] = before
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def serving(folder: Path, model: Path, *more: str, devices: tuple[str, ...] = ("cpu",)) -> Iterator[Served]:
+    """Serve in `folder` until the block ends; then nothing may be left."""
+    recipes = folder / "recipes"
+    recipes.mkdir(parents=True)
+    write_prompts(recipes / "train.jsonl", TRAIN)
+    write_prompts(recipes / "heldout.jsonl", HELDOUT)
+    (recipes / "tiny.yaml").write_text(yaml.safe_dump(tiny_settings(model, recipes), sort_keys=False))
+    tiny = Tiny(recipes, folder / "store")
+    locks = folder / "locks"
+    said = folder / "said.txt"
+    arguments = ["--folder", str(folder / "serve"), "--store", str(tiny.store), "--port", str(free_port())]
+    chosen = [word for device in devices for word in ("--device", device)]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    with open(said, "w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows", "serve", *arguments, *chosen, "--recipes", str(recipes), *more],
+            cwd=folder, env={**clean, "PYTHONPATH": str(ROOT), device_lock.FOLDER: str(locks)},
+            stdout=output, stderr=output, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+    try:
+
+        def ready() -> Place | None:
+            assert process.poll() is None, said.read_text()
+            return Place.load(folder / "serve") if "Prefect UI:" in said.read_text() else None
+
+        place = wait_for("Prefect UI", ready)
+        yield Served(process, place, tiny, locks, said)
+    finally:
+        if process.poll() is None:
+            left = descendants(process.pid)
+            process.send_signal(signal.SIGINT)
+            process.wait(120)
+            alive = [pid for pid in left if Path(f"/proc/{pid}").exists()]
+            assert not alive
+            assert process.returncode == 0
+
+
+def parts_are_whole(store: Path) -> None:
+    """Every manifest's files are there with the bytes it promises, and nothing else is under media or parts."""
+    from data.store import Store
+
+    opened = Store.open(store)
+    for manifest in opened.manifests():
+        assert opened.verify(manifest.key, "hash") is None
+
+
+def manifests(store: Path) -> int:
+    return len(list((store / "manifests").glob("*/*.json")))
+
+
+def newest_summary(store: Path) -> dict[str, Any]:
+    path = max((store / "rounds").glob("*/summary.json"), key=lambda one: one.stat().st_mtime_ns)
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
