@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from rewards.judge.server import ManagedServer
-from rewards.judge.settings import JudgeSettings
+from rewards.judge.settings import NAME, JudgeSettings
 from tests.rewards.judge.conftest import RUBRIC
 from tests.tiny_round import (
     HELDOUT,
@@ -207,7 +207,8 @@ def asks_for_the_rest_alone(
     begin: Callable[..., Round], tiny: Tiny, kept: dict[str, bytes], shared: dict[str, str]
 ) -> None:
     """The next run judges what is missing, and the kept answers stay the files that they were."""
-    server = (f"judge.url={shared['url']}", f"judge.key_env={KEY_ENV}")
+    # A server of a run's own is told a name that holds no path.
+    server = (f"judge.url={shared['url']}", f"judge.key_env={KEY_ENV}", f"judge.served_name={NAME}")
     ended = begin(*server, command="score", **{KEY_ENV: shared["key"]}).ends()
     assert ended.code == 0, ended.err
     complete(tiny, kept)
