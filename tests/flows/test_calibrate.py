@@ -146,6 +146,7 @@ def test_a_judge_is_calibrated_against_labels_of_ones_own(
     assert summary["stages"]["score"]["failed"] == 0
 
 
+@pytest.mark.slow
 def test_rewards_are_calibrated_side_by_side(judged: Tiny, vidloop: Command, tmp_path: Path) -> None:
     """One command, one table, one page: values that are no probability have every figure but calibration error."""
     for stage in ("generate", "score"):

@@ -17,7 +17,7 @@ from tests.rewards.judge.conftest import RUBRIC
 from tests.tiny_round import Tiny, play
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
 
-ENDED = "the judge's server has ended and is started again"
+ENDED = "the judge's server is down and is started again"
 
 
 @pytest.fixture

@@ -69,6 +69,7 @@ def test_every_new_objective_plays_a_round_and_says_what_it_did(tiny: Tiny) -> N
         assert {"last_quarter", "probe", "effective_sample_size"} <= manifest.counts.keys()
 
 
+@pytest.mark.slow
 def test_stored_reference_errors_are_planned_before_the_training(tiny: Tiny) -> None:
     play(tiny, "finetune.steps=2")
     stored = ["finetune.draws=2", "finetune.reference_errors=stored", "finetune.steps=2"]
