@@ -8,13 +8,13 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 from tests.tiny_round import ROOT
 
 CODE = """
 import os, sys, time
 from pathlib import Path
-
-import pytest
 from flows.temporary_server import TemporaryServer
 server = TemporaryServer(Path(sys.argv[1]))
 server.start()
