@@ -154,19 +154,21 @@ def _refuse_relatives(settings: ModelSettings) -> None:
         raise BadInput(
             f"{settings.path} is made for {index['_class_name']}; family wan drives {WanPipeline.__name__}"
         )
-    if index.get("boundary_ratio") is not None or "WanTransformer3DModel" in index.get("transformer_2", ()):
+    if index.get("boundary_ratio") is not None or any(index.get("transformer_2") or ()):
         raise BadInput(
-            f"{settings.path} is a Wan2.2 model of two experts (transformer_2, boundary_ratio): not supported "
-            "yet. Wan2.2 TI2V-5B has one network and is"
+            f"{settings.path} is a Wan2.2 model of two experts (transformer_2, boundary_ratio): not "
+            "supported yet; Wan2.2 TI2V-5B, which has one network, is"
         )
     network = load_config(settings, WanTransformer3DModel, "transformer")
-    if network.get("in_channels") != network.get("out_channels"):
+    takes, patch = network.get("in_channels", 16), tuple(network.get("patch_size", (1, 2, 2)))
+    gives = network.get("out_channels") or takes  # the class's own defaults
+    if takes != gives:
         raise BadInput(
-            f"the transformer of {settings.path} takes {network.get('in_channels')} channels and gives "
-            f"{network.get('out_channels')}: it is made for image to video; family wan is text to video"
+            f"the transformer of {settings.path} takes {takes} channels and gives {gives}: it is made for "
+            "image to video; family wan is text to video"
         )
-    if index.get("expand_timesteps") and tuple(network["patch_size"]) != (1, 2, 2):
+    if index.get("expand_timesteps") and patch != (1, 2, 2):
         raise BadInput(
-            f"the transformer of {settings.path} has patches of {network['patch_size']}; the pipeline's "
+            f"the transformer of {settings.path} has patches of {patch}; the pipeline's "
             "timestep a token (expand_timesteps) fits (1, 2, 2) only"
         )
