@@ -150,7 +150,8 @@ def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, 
 def _refuse_relatives(settings: ModelSettings) -> None:
     """Models that `WanPipeline` would load and run, but not as they were made to be run or trained."""
     index = load_config(settings, WanPipeline)
-    if index["_class_name"] != WanPipeline.__name__:
+    # One TI2V network makes clips from text or from a picture, whatever pipeline its index names.
+    if index["_class_name"] != WanPipeline.__name__ and not index.get("expand_timesteps"):
         raise BadInput(
             f"{settings.path} is made for {index['_class_name']}; family wan drives {WanPipeline.__name__}"
         )

@@ -176,6 +176,15 @@ def test_an_image_to_video_model_is_refused(wan_folder: Path, tmp_path: Path) ->
     refused(tmp_path / "channels", "takes 36 channels and gives 16")
 
 
+def test_a_ti2v_model_may_be_filed_under_either_pipeline(tmp_path: Path) -> None:
+    save_tiny_wan(tmp_path, expand_timesteps=True)
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace('"WanPipeline"', '"WanImageToVideoPipeline"'))
+    settings = ModelSettings("wan", str(tmp_path))
+    assert get_family("wan").load_pipeline(settings).config.expand_timesteps
+    assert not get_family("wan").load_transformer(settings).training
+
+
 def test_a_timestep_a_token_needs_the_patches_that_the_pipeline_counts_with(tmp_path: Path) -> None:
     save_tiny_wan(tmp_path, transformer_config={"patch_size": (1, 1, 2)}, expand_timesteps=True)
     refused(tmp_path, "expand_timesteps")
