@@ -1,4 +1,4 @@
-"""Prompts: a named set of the physics world, or a file of your own.
+"""Prompts: a named set of the physics world, the one for real models, or a file of your own.
 
 Files: `.txt` (one prompt a line), `.jsonl`, `.csv` and `.parquet` (a column `text` or `prompt`; `id`,
 `category`, `template` and `split` if you like). Every fault is reported with its file and line.
@@ -17,14 +17,18 @@ from typing import Any, Final
 from data.errors import BadInput
 from data.records import Prompt, prompt_id
 
-SPLITS: Final = ("train", "dev", "heldout", "unseen")
+WORLD: Final = ("train", "dev", "heldout", "unseen")
+# Everyday objects and hands, in the world's five categories; no template is in both.
+REAL: Final = ("real-train", "real-heldout")
+SETS: Final = WORLD + REAL
+_REAL_FOLDER: Final = Path(__file__).parent / "real_prompts"
 MAX_CHARS: Final = 2000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
 
 
 def load_prompts(name_or_path: str | Path) -> list[Prompt]:
-    """Prompts of a set ("train", "dev", "heldout", "unseen") or of a file, in their order.
+    """Prompts of one of `SETS` or of a file, in their order.
 
     A prompt's id is a digest of its text; an id of your own is kept in `source` ("walks.jsonl#walk-7").
 
@@ -32,15 +36,15 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
         BadInput: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than 2,000
             characters, with NUL or other control characters, a duplicate, an id that looks like a path.
     """
-    if str(name_or_path) in SPLITS:
+    if str(name_or_path) in WORLD:
         from data.world.prompts import prompt_set
 
         return prompt_set(str(name_or_path))
-    path = Path(name_or_path)
+    path = _REAL_FOLDER / f"{name_or_path}.jsonl" if str(name_or_path) in REAL else Path(name_or_path)
     readers = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if not path.is_file():
         raise BadInput(
-            f"no prompts at {str(name_or_path)!r}: give a set ({', '.join(SPLITS)}) or an existing file "
+            f"no prompts at {str(name_or_path)!r}: give a set ({', '.join(SETS)}) or an existing file "
             f"({', '.join(readers)})"
         )
     if path.suffix.lower() not in readers:

@@ -13,7 +13,7 @@ from data import champion
 from data.curation import CurateSettings
 from data.errors import BadInput
 from data.keys import clip_seed
-from data.prompts import SPLITS, load_prompts
+from data.prompts import SETS, load_prompts
 from data.records import Policy, Prompt
 from data.store import Store
 from data.video import VideoSettings
@@ -234,7 +234,7 @@ def _evaluate(recipe: Recipe, policy: PolicyRef) -> EvaluateSettings:
     ]
     jobs = tuple(
         (
-            name if name in SPLITS else Path(name).stem,
+            name if name in SETS else Path(name).stem,
             evaluation_jobs(_prompts(name), clips, recipe.seed, policy.policy_id),
         )
         for name, clips in sets
@@ -245,7 +245,7 @@ def _evaluate(recipe: Recipe, policy: PolicyRef) -> EvaluateSettings:
 
 
 def _prompts(name: str) -> list[Prompt]:
-    return load_prompts(name if name in SPLITS else find(name))
+    return load_prompts(name if name in SETS else find(name))
 
 
 def open_reward(recipe: Recipe, name: str) -> RewardRef:

@@ -317,7 +317,7 @@ class EvaluatePart(Part):
         description="Says that judging by the training feedback is on purpose.",
     )
     prompts: str = Field(
-        default="heldout", min_length=1, title="Prompts", description="Split name or a file; the primary set."
+        default="heldout", min_length=1, title="Prompts", description="A set or a file; the primary one."
     )
     clips: int = Field(
         default=400,

@@ -47,7 +47,7 @@ class GeneratePart(Part):
         default="train",
         min_length=1,
         title="Prompts",
-        description="Split name (train, dev, heldout, unseen) or a file.",
+        description="A set (train, dev, heldout, unseen; real-train, real-heldout) or a file.",
     )
     only: list[str] | None = Field(
         default=None,

@@ -9,6 +9,7 @@ from typing import Final
 
 from data.errors import BadInput
 from data.keys import digest, tree_digest
+from models.layout import check_layout
 
 BASE: Final = "base"
 """What a recipe says for "the base model, without any adapter"."""
@@ -26,9 +27,10 @@ def base_id(path: str | Path, revision: str | None = None) -> str:
         revision: commit of the hub id, 40 hex digits; must be None for a local folder.
 
     Raises:
-        BadInput: the folder is not in diffusers layout, or the hub id has no pinned commit (a branch moves,
-            and with it what every stored clip of that policy would mean).
+        BadInput: the folder is not in diffusers layout or not whole, or the hub id has no pinned commit (a
+            branch moves, and with it what every stored clip of that policy would mean).
     """
+    check_layout(path)
     folder = Path(path)
     if folder.is_dir():
         if revision is not None:

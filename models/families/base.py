@@ -160,5 +160,8 @@ def loading(settings: ModelSettings, what: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, SafetensorError) as failure:
-        pinned = f" at revision {settings.revision}" if settings.revision else ""
-        raise BadInput(f"cannot load {what} of {settings.path}{pinned}: {failure}") from failure
+        pinned, hint = "", ""
+        if settings.revision:
+            pinned = f" at revision {settings.revision}"
+            hint = ". Is model.revision a commit of this model, and is it in the cache or the network there?"
+        raise BadInput(f"cannot load {what} of {settings.path}{pinned}: {failure}{hint}") from failure

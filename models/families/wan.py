@@ -1,4 +1,4 @@
-"""Wan2.1 text-to-video over diffusers' `WanPipeline`: rectified flow, UMT5 text, causal video VAE."""
+"""Wan2.1 and Wan2.2 TI2V over diffusers' `WanPipeline`, from text: rectified flow, UMT5, causal video VAE."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
 from data.errors import BadInput
-from models.families.base import Frames, check_folder, load_arguments, loading, pixels
+from models.families.base import Frames, check_folder, load_arguments, load_config, loading, pixels
 from models.parameterization import FlowMatching
 from models.settings import ModelSettings, SampleSettings
 
@@ -22,7 +22,14 @@ PIXEL_GRID: Final = 16
 
 
 class Wan:
-    """Wan2.1 T2V. Text embeddings are padded with zeros and not masked, in sampling and in training alike."""
+    """Wan2.1 T2V, and Wan2.2 TI2V where it makes a clip from text alone.
+
+    Text embeddings are padded with zeros and not masked, in sampling and in training alike.
+
+    The pipeline tells a TI2V network one timestep a token (`expand_timesteps`), so that a given first frame
+    could have another; from text alone all are equal, and `predict` says it once a clip: the same numbers up
+    to the order of sums, without [B, tokens, 6, width] of modulation that a backward pass would have to keep.
+    """
 
     name = "wan"
     parameterization = FlowMatching()
@@ -31,7 +38,7 @@ class Wan:
     def load_pipeline(self, settings: ModelSettings) -> WanPipeline:
         """See `Family.load_pipeline`."""
         check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
-        _refuse_wan22(settings)
+        _refuse_relatives(settings)
         with loading(settings, "the pipeline"):
             pipeline = WanPipeline.from_pretrained(settings.path, **load_arguments(settings))
         pipeline.set_progress_bar_config(disable=True)
@@ -42,7 +49,7 @@ class Wan:
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
         """See `Family.load_transformer`."""
         check_folder(settings, ("transformer",))
-        _refuse_wan22(settings)
+        _refuse_relatives(settings)
         with loading(settings, "the transformer"):
             transformer = WanTransformer3DModel.from_pretrained(
                 settings.path, subfolder="transformer", **load_arguments(settings)
@@ -140,16 +147,29 @@ def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, 
     return channels, depth, settings.height // spatial, settings.width // spatial
 
 
-def _refuse_wan22(settings: ModelSettings) -> None:
-    """Wan2.2 has two experts or one timestep a token: treated as Wan2.1 it would be silently wrong."""
-    with loading(settings, "model_index.json"):
-        config: dict[str, Any] = WanPipeline.load_config(
-            settings.path,
-            revision=settings.revision,
-            local_files_only=load_arguments(settings)["local_files_only"],
+def _refuse_relatives(settings: ModelSettings) -> None:
+    """Models that `WanPipeline` would load and run, but not as they were made to be run or trained."""
+    index = load_config(settings, WanPipeline)
+    # One TI2V network makes clips from text or from a picture, whatever pipeline its index names.
+    if index["_class_name"] != WanPipeline.__name__ and not index.get("expand_timesteps"):
+        raise BadInput(
+            f"{settings.path} is made for {index['_class_name']}; family wan drives {WanPipeline.__name__}"
         )
-    for key in ("boundary_ratio", "expand_timesteps"):
-        if config.get(key):
-            raise BadInput(
-                f"{settings.path} is a Wan2.2 model ({key} is set); family wan is Wan2.1 text-to-video"
-            )
+    if index.get("boundary_ratio") is not None or any(index.get("transformer_2") or ()):
+        raise BadInput(
+            f"{settings.path} is a Wan2.2 model of two experts (transformer_2, boundary_ratio): not "
+            "supported yet; Wan2.2 TI2V-5B, which has one network, is"
+        )
+    network = load_config(settings, WanTransformer3DModel, "transformer")
+    takes, patch = network.get("in_channels", 16), tuple(network.get("patch_size", (1, 2, 2)))
+    gives = network.get("out_channels") or takes  # the class's own defaults
+    if takes != gives:
+        raise BadInput(
+            f"the transformer of {settings.path} takes {takes} channels and gives {gives}: it is made for "
+            "image to video; family wan is text to video"
+        )
+    if index.get("expand_timesteps") and patch != (1, 2, 2):
+        raise BadInput(
+            f"the transformer of {settings.path} has patches of {patch}; the pipeline's "
+            "timestep a token (expand_timesteps) fits (1, 2, 2) only"
+        )

@@ -1,12 +1,19 @@
 import json
+import re
+from collections import Counter
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from data.errors import BadInput
-from data.prompts import MAX_CHARS, load_prompts
+from data.prompts import MAX_CHARS, REAL, load_prompts
 from data.records import Prompt, prompt_id
+from data.world.catalog import CATEGORIES
+
+ROOT = Path(__file__).parents[2]
 
 
 def write(path, content):
@@ -133,7 +140,7 @@ def test_faulty_tables_are_refused(tmp_path):
 def test_missing_and_unknown_files_are_refused(tmp_path):
     with pytest.raises(
         BadInput,
-        match=r"no prompts at 'heldut': give a set \(train, dev, heldout, unseen\) or an existing file",
+        match=r"no prompts at 'heldut': give a set \(train, dev, heldout, unseen, real-train, real-heldout\) or an existing file",
     ):
         load_prompts("heldut")
     with pytest.raises(BadInput, match="no prompts at"):
@@ -155,3 +162,38 @@ def test_named_sets_come_from_the_world(split, least):
     assert len(prompts) >= least
     assert {prompt.split for prompt in prompts} == {split}
     assert [prompt.prompt_id for prompt in prompts] == [prompt_id(prompt.text) for prompt in prompts]
+
+
+def test_the_real_sets_hold_enough_of_every_category():
+    sets = {name: load_prompts(name) for name in REAL}
+    for name, least in (("real-train", 40), ("real-heldout", 20)):
+        count = Counter(prompt.category for prompt in sets[name])
+        assert set(count) == set(CATEGORIES)
+        assert min(count.values()) >= least
+        assert {prompt.split for prompt in sets[name]} == {name}
+
+
+def test_no_real_prompt_or_template_is_in_both_sets():
+    train, heldout = (load_prompts(name) for name in REAL)
+    for prompts in (train, heldout):
+        homes = {(prompt.template, prompt.category) for prompt in prompts}
+        assert len({template for template, _ in homes}) == len(homes), "a template is of one category"
+        assert "" not in dict(homes)
+        assert min(Counter(prompt.template for prompt in prompts).values()) >= 4
+    assert not {prompt.template for prompt in train} & {prompt.template for prompt in heldout}
+    words = [re.sub(r"[^a-z]+", " ", prompt.text.lower()).strip() for prompt in train + heldout]
+    assert len(set(words)) == len(words), "nor the same sentence in another spelling"
+
+
+def test_real_prompts_are_short_sentences_of_one_line():
+    for prompt in (prompt for name in REAL for prompt in load_prompts(name)):
+        assert 5 <= len(prompt.text.split()) <= 22, prompt.text
+        assert prompt.text.isascii(), prompt.text
+        assert prompt.text[0].islower() or prompt.text[0] == "T", prompt.text
+        assert not prompt.text.endswith("."), prompt.text
+
+
+def test_the_general_rubric_asks_something_of_every_category_of_the_real_sets():
+    questions = yaml.safe_load((ROOT / "rewards/judge/rubrics/general.yaml").read_text())["questions"]
+    asked = {category for question in questions for category in question.get("categories", [])}
+    assert {prompt.category for name in REAL for prompt in load_prompts(name)} <= asked

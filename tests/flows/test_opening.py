@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -52,6 +53,25 @@ def test_the_fast_mode_of_a_recipe_is_part_of_what_a_clip_is(tiny: Tiny) -> None
     compiled = opened(tiny, "model.compile=true")
     assert compiled.generation.model.compile is True
     assert generate.units(compiled)[0].question == questions[0]
+
+
+def test_the_sets_for_real_models_are_named_as_those_of_the_world(tiny: Tiny) -> None:
+    context = opened(
+        tiny, "generate.prompts=real-train", "generate.clips_per_prompt=1", "evaluate.prompts=real-heldout",
+        "evaluate.clips=100", "evaluate.also=[]",
+    )  # fmt: skip
+    assert {job.prompt.split for job in context.jobs} == {"real-train"}
+    assert context.evaluate.primary == "real-heldout"
+    ((name, jobs),) = context.evaluate.jobs
+    assert (name, len({job.prompt.prompt_id for job in jobs})) == ("real-heldout", 100)
+
+
+def test_a_model_that_lacks_a_part_stops_a_round_before_any_work(tiny: Tiny, tmp_path: Path) -> None:
+    model = Path(load_recipe(str(tiny.recipe)).model.path)
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken, ignore=shutil.ignore_patterns("text_encoder"))
+    with pytest.raises(BadInput, match="has no text_encoder"):
+        opened(tiny, f"model.path={broken}")
 
 
 @pytest.mark.parametrize("clips", [1, 3, 10, 11, 25, 40])

@@ -39,7 +39,9 @@ WORDS = [
 ]
 
 
-def save_tiny_wan(folder: Path, seed: int = 0) -> None:
+def save_tiny_wan(
+    folder: Path, seed: int = 0, transformer_config: dict[str, Any] | None = None, **pipeline: Any
+) -> None:
     """A WanPipeline of random weights, 20,000 parameters, latents [16, 5, 4, 4] for 17 frames of 32x32."""
     torch.manual_seed(seed)
     tokens = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
@@ -50,10 +52,11 @@ def save_tiny_wan(folder: Path, seed: int = 0) -> None:
     )
     mean = torch.linspace(-0.5, 0.5, 16).tolist()
     std = torch.linspace(0.5, 2.0, 16).tolist()
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16,
-        text_dim=32, freq_dim=64, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
-    )  # fmt: skip
+    config = {
+        "patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 16,
+        "out_channels": 16, "text_dim": 32, "freq_dim": 64, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32,
+    }  # fmt: skip
+    transformer = WanTransformer3DModel(**config | (transformer_config or {}))
     vae = AutoencoderKLWan(
         base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True],
         latents_mean=mean, latents_std=std,
@@ -61,7 +64,7 @@ def save_tiny_wan(folder: Path, seed: int = 0) -> None:
     text = UMT5EncoderModel(UMT5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4))
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     WanPipeline(
-        tokenizer=tokenizer, text_encoder=text, vae=vae, scheduler=scheduler, transformer=transformer,
+        tokenizer=tokenizer, text_encoder=text, vae=vae, scheduler=scheduler, transformer=transformer, **pipeline,
     ).save_pretrained(folder)  # fmt: skip
 
 

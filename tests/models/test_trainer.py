@@ -16,8 +16,9 @@ from models import lora, objectives
 from models.batches import Batches
 from models.families.base import Family, prediction_and_target
 from models.families.wan import Wan
+from models.lora import LoraSpec
 from models.parameterization import Epsilon, Parameterization, VPrediction
-from models.run import learning_rate
+from models.run import Run, learning_rate
 from models.settings import OBJECTIVES, FinetuneSettings, ModelSettings
 from models.train_data import TrainData
 from models.trainer import TrainResult, train
@@ -291,6 +292,18 @@ def test_threads_without_a_micro_batch_get_equal_shares(
 ) -> None:
     found = train(make_transformer(), family, train_data, tune(batch_size=5), "b", threads=2)
     assert found.diagnostics["micro_batch"] == 3
+
+
+def test_on_anything_but_a_cpu_one_thread_has_the_whole_batch(
+    family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
+) -> None:
+    """`workers` of a recipe is also for a GPU, where threads would share one device's memory and time."""
+    settings = tune(batch_size=5, attention="default")
+    for device, share in (("meta", 5), ("cpu", 2)):
+        network = make_transformer().to(device)
+        adapter = lora.attach(network, LoraSpec(2, 2.0, ("to_q",)), seed=0)
+        with Run(network, family, train_data, settings, adapter, threads=3) as run:
+            assert run.micro_batch == share
 
 
 def test_gradient_checkpointing_changes_memory_not_results(

@@ -14,6 +14,7 @@ from models.families import get_family
 from models.families.base import Family, prediction_and_target
 from models.sampling import Sampler
 from models.settings import ModelSettings, SampleSettings
+from tests.models.conftest import save_tiny_wan
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
 
@@ -147,14 +148,46 @@ def test_missing_and_damaged_models_are_named(wan_folder: Path, tmp_path: Path, 
         family.load_transformer(ModelSettings("wan", str(broken)))
 
 
-def test_a_wan22_model_is_refused_because_it_would_be_silently_wrong(
+def refused(folder: Path, told: str) -> None:
+    for load in (get_family("wan").load_pipeline, get_family("wan").load_transformer):
+        with pytest.raises(BadInput, match=told):
+            load(ModelSettings("wan", str(folder)))
+
+
+def test_a_model_of_two_experts_is_refused_because_it_would_be_silently_wrong(
     tmp_path: Path, plain_pipeline: Any
 ) -> None:
-    parts = {**plain_pipeline.components, "transformer_2": None}
-    WanPipeline(**parts, boundary_ratio=0.9).save_pretrained(tmp_path)
-    for load in (get_family("wan").load_pipeline, get_family("wan").load_transformer):
-        with pytest.raises(BadInput, match=r"Wan2\.2"):
-            load(ModelSettings("wan", str(tmp_path)))
+    parts = {**plain_pipeline.components, "transformer_2": plain_pipeline.transformer}
+    WanPipeline(**parts).save_pretrained(tmp_path / "experts")
+    refused(tmp_path / "experts", r"two experts .*not supported yet")
+    parts["transformer_2"] = None
+    WanPipeline(**parts, boundary_ratio=0.875).save_pretrained(tmp_path / "boundary")
+    refused(tmp_path / "boundary", r"two experts .*not supported yet")
+
+
+def test_an_image_to_video_model_is_refused(wan_folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other-class"
+    shutil.copytree(wan_folder, other)
+    index = other / "model_index.json"
+    index.write_text(index.read_text().replace('"WanPipeline"', '"WanImageToVideoPipeline"'))
+    refused(other, "made for WanImageToVideoPipeline")
+    # as with Wan2.2's image-to-video network in a text-to-video index: condition and mask as more channels
+    save_tiny_wan(tmp_path / "channels", transformer_config={"in_channels": 36})
+    refused(tmp_path / "channels", "takes 36 channels and gives 16")
+
+
+def test_a_ti2v_model_may_be_filed_under_either_pipeline(tmp_path: Path) -> None:
+    save_tiny_wan(tmp_path, expand_timesteps=True)
+    index = tmp_path / "model_index.json"
+    index.write_text(index.read_text().replace('"WanPipeline"', '"WanImageToVideoPipeline"'))
+    settings = ModelSettings("wan", str(tmp_path))
+    assert get_family("wan").load_pipeline(settings).config.expand_timesteps
+    assert not get_family("wan").load_transformer(settings).training
+
+
+def test_a_timestep_a_token_needs_the_patches_that_the_pipeline_counts_with(tmp_path: Path) -> None:
+    save_tiny_wan(tmp_path, transformer_config={"patch_size": (1, 1, 2)}, expand_timesteps=True)
+    refused(tmp_path, "expand_timesteps")
 
 
 def test_unknown_family_names_the_nearest() -> None:

@@ -11,6 +11,7 @@ import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
     AutoencoderKLLTXVideo,
+    AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXDPMScheduler,
     CogVideoXPipeline,
@@ -18,11 +19,13 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     LTXPipeline,
     LTXVideoTransformer3DModel,
+    UniPCMultistepScheduler,
     WanPipeline,
+    WanTransformer3DModel,
 )
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
 from models.settings import SampleSettings
 from tests.models.conftest import WORDS, save_tiny_wan
@@ -81,6 +84,30 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_t5() -> T5EncoderModel:
     return T5EncoderModel(T5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=37, num_layers=1, num_heads=4))
+
+
+def save_tiny_ti2v(folder: Path) -> None:
+    """Random Wan2.2 TI2V: a timestep a token, and a VAE of 16 pixels a latent cell with 48 channels."""
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=4, attention_head_dim=12, in_channels=48, out_channels=48,
+        text_dim=32, freq_dim=64, ffn_dim=32, num_layers=2, rope_max_seq_len=32,
+    )  # fmt: skip
+    vae = AutoencoderKLWan(
+        base_dim=4, decoder_base_dim=6, z_dim=48, dim_mult=[1, 1, 1, 1], num_res_blocks=1,
+        temperal_downsample=[False, True, True], in_channels=12, out_channels=12, patch_size=2, is_residual=True,
+        scale_factor_spatial=16, latents_mean=torch.linspace(-0.5, 0.5, 48).tolist(),
+        latents_std=torch.linspace(0.5, 2.0, 48).tolist(),
+    )  # fmt: skip
+    text = UMT5EncoderModel(UMT5Config(vocab_size=32, d_model=32, d_kv=8, d_ff=37, num_layers=2, num_heads=4))
+    # the published model's sampler
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=5.0
+    )
+    WanPipeline(
+        tokenizer=tiny_tokenizer(), text_encoder=text, vae=vae, scheduler=scheduler, transformer=transformer,
+        expand_timesteps=True,
+    ).save_pretrained(folder)  # fmt: skip
 
 
 def save_tiny_cogvideox(folder: Path, *, large: bool, **transformer_config: Any) -> None:
@@ -150,6 +177,13 @@ def _flow_path(scheduler: Any, x0: Tensor, noise: Tensor, timestep: Tensor) -> t
     return scheduler.scale_noise(x0, timestep, noise), noise - x0
 
 
+def _unipc_path(scheduler: Any, x0: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
+    # its timesteps are whole, its own sigmas are not: the arithmetic at the noise level that the network is told
+    alpha, sigma = scheduler._sigma_to_alpha_sigma_t(timestep.view(-1, 1, 1, 1, 1) / 1000)
+    noisy = alpha * x0 + sigma * noise
+    return noisy, (noisy - x0) / sigma
+
+
 def _v_path(scheduler: Any, x0: Tensor, noise: Tensor, timestep: Tensor) -> tuple[Tensor, Tensor]:
     return scheduler.add_noise(x0, noise, timestep), scheduler.get_velocity(x0, noise, timestep)
 
@@ -181,6 +215,19 @@ CASES = (
         sigma=lambda scheduler, t: t / 1000,
         normalise=_wan_normalise,
         path=_flow_path,
+    ),
+    Tiny(
+        name="wan2.2-ti2v",
+        family="wan",
+        pipeline=WanPipeline,
+        save=save_tiny_ti2v,
+        settings=SampleSettings(3, 3.0, 64, 96, 9, LENGTH),
+        stride=4,
+        ours=lambda hidden: hidden,
+        # told once a token; from text alone they are all equal
+        sigma=lambda scheduler, t: (t[:, 0] if t.ndim == 2 else t) / 1000,
+        normalise=_wan_normalise,
+        path=_unipc_path,
     ),
     _cogvideox("cogvideox-2b", large=False),
     _cogvideox("cogvideox-5b", large=True),
