@@ -66,8 +66,9 @@ def run_together(
                         stdin=subprocess.DEVNULL,
                     )
                 )
-        while any(child.poll() is None for child in children):
-            if any(child.returncode for child in children):
+        # Every one is asked, each time: `any` over the polls would stop at the first that still runs.
+        while None in (codes := [child.poll() for child in children]):
+            if any(codes):
                 break
             if while_running is not None:
                 while_running()
