@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from rewards.judge.judge import JudgeReward
 from tasks import generate, score
 from tasks.context import RESIDENTS, RoundContext
+from tasks.units import Unit
 
 
 @contextmanager
@@ -24,8 +25,7 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
         BadInput: there is no environment with vLLM.
     """
     judges = [reward for reward in context.rewards if reward.name == "judge"]
-    missing = any(context.store.manifest(unit.keys[0]) is None for unit in generate.units(context))
-    if not judges or not missing:
+    if not judges or not any(_missing(context, unit) for unit in generate.units(context)):
         yield
         return
     try:
@@ -37,3 +37,7 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
     except BaseException:
         RESIDENTS.give_up("reward judge")
         raise
+
+
+def _missing(context: RoundContext, unit: Unit) -> bool:
+    return any(context.store.verify(key, "size") is not None for key in unit.keys)
