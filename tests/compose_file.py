@@ -92,6 +92,13 @@ def image_environment(dockerfile: Path = ROOT / "Dockerfile") -> dict[str, str]:
     return dict(pair.split("=", 1) for line in lines for pair in line.split())
 
 
+def build_context(ignore: Path = ROOT / ".dockerignore") -> list[str]:
+    """What the image's build gets to see, by .dockerignore: nothing but what it takes back."""
+    rules = [line for line in ignore.read_text("utf-8").splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    return [rule[1:] for rule in rules if rule.startswith("!")]
+
+
 def seconds(duration: str) -> float:
     """Compose's durations, for example 1m30s."""
     parts = re.findall(r"(\d+)(h|m|s)", duration)

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.compose_file import ROOT, image_environment, seconds
+from tests.compose_file import ROOT, build_context, image_environment, seconds
 
 # Who owns the folders that new volumes cover, by image; others have no such folder.
 OWNERS = {"vidloop": 10001, "postgres": 999}
@@ -206,7 +206,7 @@ class Machine:
             (str(self.folder / "passwd"), "/etc/passwd", True),
         ]
         if image == "vidloop":
-            binds.append((str(ROOT), "/opt/vidloop", True))
+            binds += [(str(ROOT / name), f"/opt/vidloop/{name}", True) for name in build_context()]
         for volume in said.get("volumes", []):
             source, target, *mode = volume.split(":")
             if source.startswith(("/", ".")):
@@ -230,6 +230,8 @@ class Machine:
         for number, (source, target, only_read) in enumerate(binds):
             if Path(source).is_dir():
                 lines.append(f"mkdir -p {target}")
+            else:
+                lines.append(f"mkdir -p {Path(target).parent} && [ -e {target} ] || touch {target}")
             lines.append(f"mount --bind /mnt/{number} {target}")
             if only_read:
                 lines.append(f"mount -o remount,bind,ro {target}")
