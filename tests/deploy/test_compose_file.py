@@ -210,7 +210,9 @@ def test_workers_are_those_that_vidloop_serve_starts(services: dict[str, Any]) -
 
 
 def test_the_port_can_be_chosen() -> None:
-    server = project({**SECRETS, "VIDLOOP_PORT": "4300"})["services"]["server"]
+    services = project({**SECRETS, "VIDLOOP_PORT": "4300"})["services"]
+    server = services["server"]
+    assert services["worker-gpu"]["environment"]["PREFECT_UI_URL"] == f"http://{LOOPBACK}:4300"
     assert server["ports"] == [f"{LOOPBACK}:4300:4200"]
     assert server["environment"]["PREFECT_UI_API_URL"] == f"http://{LOOPBACK}:4300/api"
 
