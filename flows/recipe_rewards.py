@@ -86,7 +86,8 @@ class JudgePart(Part):
     url: str = Field(
         default="",
         title="Address",
-        description="Of a server that is running, up to and with /v1; empty: the run starts one.",
+        description="Of a server that is running, up to and with /v1; empty: VIDLOOP_JUDGE_URL, else the "
+        "run starts one.",
     )
     served_name: str = Field(
         default="",

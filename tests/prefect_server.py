@@ -1,4 +1,4 @@
-"""A real Prefect server on SQLite, one a session."""
+"""A real Prefect server, one a session: on SQLite, or with VIDLOOP_TEST_DATABASE=postgres on Postgres."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from flows import prefect_settings
+from tests.postgres import postgres
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Server:
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    database = os.environ.get("VIDLOOP_TEST_DATABASE", "sqlite")
     home = tmp_path_factory.mktemp("prefect")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -72,12 +75,19 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
         **prefect_settings.DEFAULTS, **prefect_settings.ALWAYS, "PREFECT_HOME": str(home), "PREFECT_API_URL": url,
         "PYTHONPATH": os.getcwd(),
     }  # fmt: skip
-    with open(home / "server.log", "wb") as log:
+    with ExitStack() as until_the_end:
+        own = {}
+        if database == "postgres":
+            own["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = until_the_end.enter_context(postgres())
+        else:
+            assert database == "sqlite", f"VIDLOOP_TEST_DATABASE={database}: say sqlite or postgres"
+        log = until_the_end.enter_context(open(home / "server.log", "wb"))
         process = subprocess.Popen(
             [sys.executable, "-m", "prefect", "server", "start", "--port", str(port)],
-            env={**os.environ, **environment}, stdout=log, stderr=log,
+            env={**os.environ, **environment, **own}, stdout=log, stderr=log,
         )  # fmt: skip
-    try:
+        until_the_end.callback(process.wait, 60)
+        until_the_end.callback(process.terminate)
         for _ in range(1200):
             try:
                 urllib.request.urlopen(f"{url}/health", timeout=5).close()
@@ -85,7 +95,6 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]
             except OSError:
                 assert process.poll() is None, (home / "server.log").read_text()
                 time.sleep(0.1)
+        # It is where the test says, and nowhere else.
+        assert (home / "prefect.db").exists() == (database == "sqlite")
         yield Server(url, environment)
-    finally:
-        process.terminate()
-        process.wait(60)

@@ -1,6 +1,7 @@
 """What a Prefect server must know before it can run our flows: pool, queues, automations, deployments.
 
-    python -m flows.serving.bootstrap FOLDER
+    python -m flows.serving.bootstrap FOLDER                       store and workers: FOLDER/serve.json
+    python -m flows.serving.bootstrap --store STORE --workers N    as docker-compose.yml says them
 
 Safe to run again: what is there is brought up to date. What a person may have changed in the UI (a paused
 pool or schedule, an automation switched off) stays as it is. `prefect.yaml` is the only list of deployments;
@@ -9,6 +10,7 @@ pool or schedule, an automation switched off) stays as it is. `prefect.yaml` is 
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -57,14 +59,20 @@ _OVER: Final = {
 _ROUNDS: Final = ["round", "improve", "nightly"]
 
 
-async def bootstrap(place: Place, notify: str | None) -> None:
-    """Bring the server at PREFECT_API_URL to what `place` needs."""
+async def bootstrap(store: str, workers: int, notify: str | None) -> None:
+    """Bring the server at PREFECT_API_URL to what our flows need.
+
+    Args:
+        store: what the run forms offer.
+        workers: slots of the pool.
+        notify: web address told of every failed round; None or "" for none.
+    """
     async with get_client() as client:
-        await _pool(client, len(place.devices))
+        await _pool(client, workers)
         for automation in await _automations(client, notify):
             await _automation(client, automation)
         for deployment in declared():
-            await _deployment(client, deployment, place)
+            await _deployment(client, deployment, store)
             print(f"deployment {deployment['name']}", flush=True)
 
 
@@ -170,7 +178,7 @@ def _collision(strategy: str) -> ConcurrencyOptions:
     return ConcurrencyOptions.model_validate({"collision_strategy": strategy})
 
 
-async def _deployment(client: PrefectClient, said: Mapping[str, Any], place: Place) -> None:
+async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str) -> None:
     flow: Flow[..., Any] = load_flow_from_entrypoint(str(ROOT / said["entrypoint"]))
     flow_id = await client.create_flow(flow)
     limit = said.get("concurrency_limit") or {}
@@ -192,7 +200,7 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], place: Pla
         entrypoint=said["entrypoint"],
         path=str(ROOT),
         pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
-        parameters={**said.get("parameters", {}), "store": place.store},
+        parameters={**said.get("parameters", {}), "store": store},
         parameter_openapi_schema=flow.parameters.model_dump(),
         enforce_parameter_schema=True,
         work_pool_name=said["work_pool"]["name"],
@@ -207,8 +215,26 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], place: Pla
     )
 
 
+def main(arguments: list[str]) -> None:
+    """Bootstrap as the command line says; exits with words if it says nothing sensible."""
+    parser = argparse.ArgumentParser(prog="python -m flows.serving.bootstrap")
+    parser.add_argument("folder", nargs="?", help="of `vidloop serve`")
+    parser.add_argument("--store", help="absolute path, in the workers' own file system")
+    parser.add_argument("--workers", type=int)
+    given = parser.parse_args(arguments)
+    if given.folder is not None and given.store is None and given.workers is None:
+        place = Place.load(given.folder)
+        if place is None:
+            parser.error(f"{given.folder} holds no serve.json")
+        store, workers = place.store, len(place.devices)
+    elif given.folder is None and given.store is not None and given.workers is not None:
+        store, workers = given.store, given.workers
+    else:
+        parser.error("give FOLDER, or --store and --workers")
+    if not os.path.isabs(store) or workers < 1:
+        parser.error("--store must be an absolute path, --workers at least 1")
+    asyncio.run(bootstrap(store, workers, os.environ.get("VIDLOOP_NOTIFY_URL")))
+
+
 if __name__ == "__main__":
-    served = Place.load(sys.argv[1])
-    if served is None:
-        sys.exit(f"{sys.argv[1]} holds no serve.json")
-    asyncio.run(bootstrap(served, os.environ.get("VIDLOOP_NOTIFY_URL")))
+    main(sys.argv[1:])

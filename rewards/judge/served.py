@@ -105,7 +105,7 @@ class VllmBackend:
 
     def prepare(self) -> None:
         """Start the server, if it is ours and early starts are allowed; `ask` waits for it."""
-        if self._settings.url or not self._settings.early_start or not on_cpu():
+        if self._settings.address or not self._settings.early_start or not on_cpu():
             return
         with self._lock:
             if self._server is None:
@@ -178,8 +178,8 @@ class VllmBackend:
     def _connect(self, first: Ask) -> _Open:
         settings = self._settings
         processing = self._processing()
-        if settings.url:
-            url, key = settings.url, os.environ.get(settings.key_env, "")
+        if settings.address:
+            url, key = settings.address, os.environ.get(settings.key_env, "")
         else:
             if self._server is None:
                 self._server = ManagedServer.launch(settings)

@@ -154,8 +154,17 @@ class ManagedServer:
         return telling[-1].strip()[:300] if telling else "none"
 
 
-def command(settings: JudgeSettings, port: int) -> list[str]:
-    """The server's module and arguments, after `python -P`."""
+def command(
+    settings: JudgeSettings, port: int, host: str = "127.0.0.1", cpu: bool | None = None
+) -> list[str]:
+    """The server's module and arguments, after `python -P`.
+
+    Args:
+        settings: model, rubric and limits.
+        port: of the server.
+        host: the address it listens on.
+        cpu: whether it computes on the CPU; None: as this machine does.
+    """
     rubric = load_rubric(settings.rubric)
     frames = rubric.frames
     # vLLM takes one video and drops frames after the 32nd of a list unless it is told otherwise.
@@ -165,7 +174,7 @@ def command(settings: JudgeSettings, port: int) -> list[str]:
     arguments = [
         *("-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model_path(settings), "--served-model-name", served_name(settings)),
-        *("--host", "127.0.0.1", "--port", str(port)),
+        *("--host", host, "--port", str(port)),
         *("--dtype", settings.dtype, "--max-model-len", str(settings.max_tokens)),
         # All questions of all clips that are asked about at the same time: one step of the engine for all.
         *("--max-num-seqs", str(max(16, settings.concurrency * len(rubric.questions)))),
@@ -177,7 +186,7 @@ def command(settings: JudgeSettings, port: int) -> list[str]:
     ]
     if settings.revision:
         arguments += ["--revision", settings.revision]
-    if on_cpu():
+    if on_cpu() if cpu is None else cpu:
         # In the engine's own process. vLLM's default for CPUs is a worker process beside it, and the two wait
         # for each other in busy loops, which on two cores takes a third of the server's time.
         arguments += ["--distributed-executor-backend", "uni"]
@@ -186,7 +195,7 @@ def command(settings: JudgeSettings, port: int) -> list[str]:
 
 def require_server(settings: JudgeSettings) -> None:
     """Check that the server which these settings ask for can be started. Raises BadInput: no environment."""
-    if settings.backend == "vllm" and not settings.url:
+    if settings.backend == "vllm" and not settings.address:
         environment_python(settings.environment)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +13,8 @@ from rewards.judge.rubric import Question, Rubric, load_rubric
 from rewards.loading import HUB, local_folder
 
 NAME: Final = "judge"
+# Environment variable: the address of a running server for every run that names none.
+URL_VARIABLE: Final = "VIDLOOP_JUDGE_URL"
 # Raise it when the same model, rubric and frames would give other values.
 _CODE: Final = 2
 # The chat template is a file of its own in newer checkpoints; cards may be reworded without a new version.
@@ -31,7 +34,8 @@ class JudgeSettings:
         dtype: "float32", "bfloat16" or "float16". Part of the version, and so is the backend.
 
     None of the following is part of the version:
-        url: of a server that is running, up to and with /v1; "": the run starts one.
+        url: of a server that is running, up to and with /v1; "": what VIDLOOP_JUDGE_URL says, and where
+            that is empty too, the run starts one.
         served_name: what that server calls the model; "": `model` itself.
         key_env: environment variable that holds the server's key.
         ca_file: certificates (PEM) of who signed an https server's; "": the public authorities.
@@ -82,13 +86,19 @@ class JudgeSettings:
         ):
             if value not in known:
                 raise BadInput(f"judge.{name} is {value!r}: use one of {', '.join(known)}")
-        if self.url and not self.url.startswith(("http://", "https://")):
-            raise BadInput(f"judge.url is {self.url!r}: it must begin with http:// or https://")
+        if self.address and not self.address.startswith(("http://", "https://")):
+            name = "judge.url" if self.url else URL_VARIABLE
+            raise BadInput(f"{name} is {self.address!r}: it must begin with http:// or https://")
         for name, least in (("concurrency", 1), ("retries", 0), ("breaker", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
                 raise BadInput(f"judge.{name} is {getattr(self, name)}: it must be at least {least}")
         if self.timeout_s <= 0 or self.start_timeout_s <= 0:
             raise BadInput("judge.timeout_s and judge.start_timeout_s must be greater than 0")
+
+    @property
+    def address(self) -> str:
+        """Of a server that is running; "" if the run is to start one."""
+        return self.url or os.environ.get(URL_VARIABLE, "")
 
 
 def judge_version(settings: JudgeSettings) -> str:
@@ -145,7 +155,7 @@ def model_path(settings: JudgeSettings) -> str:
 
 def served_name(settings: JudgeSettings) -> str:
     """What the server calls the model. A server of our own is told a name that holds no path."""
-    return settings.served_name or (model_path(settings) if settings.url else NAME)
+    return settings.served_name or (model_path(settings) if settings.address else NAME)
 
 
 def _asked(rubric: Rubric, question: Question) -> str:

@@ -1,0 +1,62 @@
+"""The judge's server in a container: the command that a run would start it with.
+
+    python -m flows.serving.judge_command recipes/wan2.1-1.3b-judge.yaml > docker-compose.judge.yml
+
+docker-compose.yml holds the one of recipes/mini.yaml; a test keeps the two the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from typing import Any, Final
+
+import yaml
+
+from data.errors import VidloopError
+from flows.recipe import Recipe
+from flows.recipe_file import ROOT, load_recipe
+from rewards.build import reward_settings
+from rewards.judge.server import command
+from rewards.judge.settings import JudgeSettings
+
+# Where the containers have the checkout, and what reaches the judge from the others.
+_CHECKOUT: Final = "/opt/vidloop"
+_URL: Final = "http://judge:8000/v1"
+_PORT: Final = 8000
+
+
+def judge_command(recipe: Recipe) -> list[str]:
+    """The module and arguments after `python -P`, for a GPU, in the container `judge`."""
+    settings: JudgeSettings = reward_settings("judge", recipe.judge.model_dump())
+    served = dataclasses.replace(settings, url=settings.url or _URL)
+    words = command(served, _PORT, host="0.0.0.0", cpu=False)  # noqa: S104  (no port of the container is published)
+    return [_in_container(word) for word in words]
+
+
+def override(recipe: Recipe) -> dict[str, Any]:
+    """What a compose file must say to serve the recipe's judge instead."""
+    escaped = [word.replace("$", "$$") for word in judge_command(recipe)]
+    return {"services": {"judge": {"command": escaped}}}
+
+
+def _in_container(word: str) -> str:
+    root = str(ROOT)
+    return _CHECKOUT + word[len(root) :] if word == root or word.startswith(f"{root}/") else word
+
+
+def main(arguments: list[str]) -> int:
+    """Print the override for the recipe that `arguments` name; the exit code."""
+    if len(arguments) != 1:
+        print("usage: python -m flows.serving.judge_command RECIPE", file=sys.stderr)
+        return 2
+    try:
+        print(yaml.safe_dump(override(load_recipe(arguments[0])), sort_keys=False, width=100), end="")
+    except VidloopError as error:
+        print(f"vidloop: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,46 @@
+"""Where the judge's server is: in the recipe, or for a whole deployment in the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data.errors import BadInput
+from rewards.judge.server import command, require_server
+from rewards.judge.settings import URL_VARIABLE, JudgeSettings, judge_version, model_path, served_name
+
+DEPLOYED = "http://judge:8000/v1"
+
+
+def test_the_environment_names_a_server_for_settings_that_name_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings = JudgeSettings(environment=str(tmp_path / "none"))
+    monkeypatch.delenv(URL_VARIABLE, raising=False)
+    version = judge_version(settings)
+    assert settings.address == ""
+    assert served_name(settings) == "judge"
+    with pytest.raises(BadInput, match="no environment with vLLM"):
+        require_server(settings)
+
+    monkeypatch.setenv(URL_VARIABLE, DEPLOYED)
+    assert settings.address == DEPLOYED
+    assert JudgeSettings(url="http://127.0.0.1:9/v1").address == "http://127.0.0.1:9/v1"
+    # Nothing is to be started, so nothing is missing; a server of others' knows the model by its path.
+    require_server(settings)
+    assert served_name(settings) == model_path(settings)
+    assert judge_version(settings) == version
+
+    monkeypatch.setenv(URL_VARIABLE, "judge:8000")
+    with pytest.raises(BadInput, match=rf"{URL_VARIABLE} is 'judge:8000'"):
+        JudgeSettings()
+
+
+def test_the_command_says_where_to_listen_and_what_computes() -> None:
+    own = command(JudgeSettings(), 1234, cpu=False)
+    deployed = command(JudgeSettings(), 1234, host="0.0.0.0", cpu=False)
+    assert own[own.index("--host") + 1] == "127.0.0.1"
+    assert [word for word in deployed if word != "0.0.0.0"] == [word for word in own if word != "127.0.0.1"]
+    assert command(JudgeSettings(), 1234, cpu=True)[: len(own)] == own
+    assert "uni" in command(JudgeSettings(), 1234, cpu=True)
