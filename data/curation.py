@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from data.errors import BadInput
 from data.keys import digest
-from data.records import Example, Pair
+from data.records import Example, Pair, PairSegment
+from data.segments import better, compare
 from data.store import Store
 
 if TYPE_CHECKING:
@@ -56,6 +57,9 @@ class CurateSettings:
         label_noise: for experiments: this share of the clips, drawn by the seed, is taught the other way
             round (r' becomes 1 - r'), as a judge does that errs without bias; in [0, 0.5].
         leave_out: categories whose clips do not teach, as if they had not been made; for experiments too.
+        segments: "differing": of clips that the feedback judged in segments, a pair teaches in those in which
+            the chosen one is better, and is none if there are none (see `data.segments`); "ignore": pairs are
+            of whole clips. Without segments both do the same.
     """
 
     feedback: str
@@ -72,10 +76,14 @@ class CurateSettings:
     seed: int = 0
     label_noise: float = 0.0
     leave_out: tuple[str, ...] = ()
+    segments: Literal["ignore", "differing"] = "differing"
 
     def question(self) -> dict[str, Any]:
         """The settings in a stage's question. No noise, and nothing left out, ask what was asked before."""
         said = {name: value for name, value in asdict(self).items() if name not in _EXPERIMENTS or value}
+        # Whether there are segments is in the scores, and so in the other half of the question.
+        if self.segments == "differing":
+            del said["segments"]
         return said | ({"leave_out": sorted(self.leave_out)} if self.leave_out else {})
 
     def __post_init__(self) -> None:
@@ -115,6 +123,10 @@ class CurateSettings:
                 f"curate.max_per_prompt is {self.max_per_prompt}: use 1 or more",
             ),
             (0 < self.beta < math.inf, f"curate.beta is {self.beta}: it must be above 0"),
+            (
+                self.segments in ("ignore", "differing"),
+                f"curate.segments is {self.segments!r}: use ignore or differing",
+            ),
             (0 <= self.label_noise <= 0.5, f"shaping.label_noise is {self.label_noise}: use 0 to 0.5"),
         ):
             if not right:
@@ -129,6 +141,7 @@ class CurateResult:
     examples: list[Example]
     pairs: list[Pair]
     report: dict[str, Any]
+    pair_segments: list[PairSegment]
 
 
 # A value is null (failed, with its error) or finite: `data.records.Score` allows nothing else.
@@ -152,7 +165,7 @@ FROM judged WHERE value IS NOT NULL
 
 SHAPED: Final = """
 CREATE TEMP TABLE shaped AS
-SELECT * EXCLUDE (clean, flipped), CASE WHEN flipped THEN 1 - clean ELSE clean END AS r,
+SELECT * EXCLUDE (clean), CASE WHEN flipped THEN 1 - clean ELSE clean END AS r,
        coalesce(value >= $threshold, clean > 0) <> flipped AS passed,
        count(*) OVER (PARTITION BY prompt_id) AS clips_of_prompt,
        row_number() OVER (
@@ -251,7 +264,8 @@ def curate(
         Every scored clip as an example (accepted or not, with its reason), the pairs, and a report:
         `outcome` (a sentence), `shaping` (as used: threshold, eta, gamma, top_q), `clips` (total, scored,
         passed, accepted, unscored), `unscored_reasons`, `prompts` (total, scored, usable, all_passed,
-        all_failed), `pairs` (formed, possible, dropped_ties, dropped_limit), `by_category`, `weights` (sum,
+        all_failed), `pairs` (formed, possible, dropped_ties, dropped_limit; where segments were compared
+        dropped_segments: pairs whose chosen clip is better in none of them), `by_category`, `weights` (sum,
         effective_sample_size = (sum w)^2 / sum w^2). No clip accepted, or no pair, is an outcome, not an
         error.
 
@@ -285,6 +299,7 @@ def curate(
             beta=settings.beta,
         )
         _run(con, POSSIBLE, margin=settings.margin)
+        dropped = compare(con, settings.feedback, shaping) if settings.segments == "differing" else None
         _run(con, PAIRS, pairs_per_prompt=settings.pairs_per_prompt)
         curation_id = _curation_id(store, clip_keys, score_keys, settings)
         rows = con.execute(
@@ -292,7 +307,8 @@ def curate(
         ).fetchall()
         examples = [Example(curation_id, *row) for row in rows]
         pairs = [Pair(curation_id, *row) for row in con.execute("FROM paired").fetchall()]
-        return CurateResult(curation_id, examples, pairs, _report(con, shaping, settings))
+        spans = [] if dropped is None else [PairSegment(curation_id, *row) for row in better(con)]
+        return CurateResult(curation_id, examples, pairs, _report(con, shaping, settings, dropped), spans)
 
 
 def labels(examples: Sequence[Example]) -> list[bool | None]:
@@ -376,7 +392,7 @@ def _run(con: duckdb.DuckDBPyConnection, sql: str, **parameters: Any) -> None:
 
 
 def _report(
-    con: duckdb.DuckDBPyConnection, shaping: dict[str, Any], settings: CurateSettings
+    con: duckdb.DuckDBPyConnection, shaping: dict[str, Any], settings: CurateSettings, dropped: int | None
 ) -> dict[str, Any]:
     prompts, scored, usable, all_passed, all_failed, couples = con.execute(BY_PROMPT).fetchall()[0]
     unscored = con.execute(UNSCORED).fetchall()
@@ -410,9 +426,9 @@ def _report(
             "all_passed": all_passed, "all_failed": all_failed,
         },
         "pairs": {
-            "formed": formed, "possible": possible, "dropped_ties": int(couples) - possible,
+            "formed": formed, "possible": possible, "dropped_ties": int(couples) - possible - (dropped or 0),
             "dropped_limit": possible - formed,
-        },
+        } | ({} if dropped is None else {"dropped_segments": dropped}),
         "by_category": {
             name: {"clips": count, "passed": good, "accepted": kept, "pairs": pairs}
             for name, count, good, kept, pairs in categories

@@ -3,7 +3,8 @@
 The views list the files that manifests name (never a folder's content), so they show committed work only. A
 row that several units hold (a clip that two rounds used) appears once.
 
-    prompts clips scores examples pairs reference_errors policies evaluations   the tables of `data.records`
+    prompts clips scores examples pairs pair_segments reference_errors policies evaluations
+                  the tables of `data.records`
     scores_wide   a clip a row, a column for each reward: its newest version under the reward's name, older
                   ones as "<reward>@<version>"
     rounds        the summaries of rounds

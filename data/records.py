@@ -124,6 +124,17 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class PairSegment:
+    """A piece of a pair's clips, in seconds, in which the chosen one is better. A pair without is whole."""
+
+    curation_id: str
+    chosen: str
+    rejected: str
+    start_s: float
+    end_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class StoredError:
     """Denoising error of a policy on one clip at one fixed (noise level, noise).
 
@@ -269,6 +280,7 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "scores": _spec(Score, "clip_id", "reward", "reward_version"),
     "examples": _spec(Example, "curation_id", "clip_id"),
     "pairs": _spec(Pair, "curation_id", "prompt_id", "chosen", "rejected"),
+    "pair_segments": _spec(PairSegment, "curation_id", "chosen", "rejected", "start_s"),
     "reference_errors": _spec(StoredError, "policy_id", "clip_id", "draws", "draw"),
     "policies": _spec(Policy, "policy_id", media=("adapter_path",)),
     "evaluations": _spec(Evaluation, "policy_id", "prompt_id", "seed", "metric", "clip_id"),

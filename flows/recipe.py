@@ -155,6 +155,11 @@ class CuratePart(Part):
     beta: float = Field(
         default=1.0, gt=0.0, title="Temperature", description="Of the exp weight, and so of rwr-exp."
     )
+    segments: Literal["ignore", "differing"] = Field(
+        default="differing",
+        title="Segments",
+        description="differing: where the judge judged segments, pairs teach in those that differ.",
+    )
     leave_out: list[str] = Field(
         default=[],
         title="Left out",

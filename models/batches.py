@@ -29,6 +29,7 @@ class Units:
         sigma: float32 [b] and noise: float32 [b, C, T, H, W]: one draw a unit, shared by its halves.
         fixed_draws: int64 [b], which fixed draw it is; -1 if drawn afresh.
         dropped: bool [b], trained without the prompt.
+        frames: float32 [b, T] weights of latent frames in which pairs are compared; None: all alike.
     """
 
     clips: Tensor
@@ -38,15 +39,17 @@ class Units:
     noise: Tensor
     fixed_draws: Tensor
     dropped: Tensor
+    frames: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def split(self, size: int) -> Iterator[Units]:
         """Parts of at most `size` units, in order."""
-        fields = [getattr(self, f.name).split(size) for f in dataclasses.fields(self)]
-        for part in zip(*fields, strict=True):
-            yield Units(*part)
+        held = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        fields = {name: value.split(size) for name, value in held.items() if value is not None}
+        for part in zip(*fields.values(), strict=True):
+            yield Units(**dict(zip(fields, part, strict=True)))
 
     def halves(self) -> Units:
         """The same, one row a clip: all chosen, then all rejected, each with its unit's draw."""
@@ -59,6 +62,7 @@ class Units:
             self.noise.repeat(times, 1, 1, 1, 1),
             self.fixed_draws.repeat(times),
             self.dropped.repeat(times),
+            None if self.frames is None else self.frames.repeat(times, 1),
         )
 
 
@@ -99,6 +103,10 @@ class Batches:
             rows = data.rows(settings)
             self._clips, self._desirable = data.examples[rows, None], data.accepted[rows, None]
             self._weights = unit_weights(data, settings)
+        self._frames: Tensor | None = None
+        # Where every pair is compared in all frames the loss is summed as without segments, bit for bit.
+        if settings.pairwise and data.pair_frames is not None and not bool(data.pair_frames.all()):
+            self._frames = objectives.frame_weights(data.pair_frames)
         self.accepted_share = float(self._desirable[:, 0].float().mean()) if len(self._clips) else 0.0
 
     def at(self, step: int) -> Units:
@@ -121,9 +129,9 @@ class Batches:
         dropped = torch.from_numpy(draws.dropped_at(settings, step, size))
         weights = self._weights[chosen].to(self.device)
         desirable = self._desirable[chosen].to(self.device)
-        return Units(
-            clips, weights, desirable, sigma.to(self.device), noise.to(self.device), fixed_draws, dropped
-        )
+        frames = None if self._frames is None else self._frames[chosen].to(self.device)
+        sigma, noise = sigma.to(self.device), noise.to(self.device)
+        return Units(clips, weights, desirable, sigma, noise, fixed_draws, dropped, frames)
 
     def inputs(self, rows: Units) -> tuple[Tensor, Tensor]:
         """x0 [b, C, T, H, W] and embeddings [b, L, D] of one-half units; dropped prompts are replaced."""

@@ -9,6 +9,8 @@ clip, at the same noise level and noise, and that is the natural unit of "as dif
     kto:  s = rms over (clip, draw) of e_ref - mean over its prompt's clips
     beta = 2 target_spread / s
 
+Errors are of whole clips, also where pairs are compared in segments of them.
+
 So at target_spread 1 a policy that tells two clips apart by as much again as the reference's errors for them
 differ has a logit of 1. Training changes errors by far less than that, so useful targets lie above 1; what
 was reached is `logit/rms` in the curve, and beta scales it in proportion.

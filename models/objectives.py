@@ -21,11 +21,13 @@ SATURATED: Final = math.log(99)
 DEAD: Final = 0.02
 
 
-def error(prediction: Tensor, target: Tensor) -> Tensor:
+def error(prediction: Tensor, target: Tensor, frames: Tensor | None = None) -> Tensor:
     """e = mean over all non-batch axes of (prediction - target)^2, in float32 whatever the network's dtype.
 
     Args:
         prediction, target: [B, ...] of one shape.
+        frames: [B, T] weights of latent frames, of mean 1 a row (`frame_weights`), for tensors
+            [B, C, T, H, W]: then e is the mean over the weighted frames. Weights of 1 change no bit.
 
     Returns:
         [B] float32. Differences between errors are of order 1e-4: below what bfloat16 can tell apart.
@@ -34,7 +36,22 @@ def error(prediction: Tensor, target: Tensor) -> Tensor:
         raise ValueError(
             f"prediction {tuple(prediction.shape)} and target {tuple(target.shape)} differ in shape"
         )
-    return (prediction.float() - target.float()).square().flatten(1).mean(1)
+    squares = (prediction.float() - target.float()).square()
+    if frames is not None:
+        squares = squares * frames[:, None, :, None, None]
+    return squares.flatten(1).mean(1)
+
+
+def frame_weights(mask: Tensor) -> Tensor:
+    """T / (frames kept) on the latent frames that a mask keeps and 0 elsewhere: float32 [B, T], of mean 1.
+
+    With them `error` is the mean over the kept frames alone: a pair is compared where its clips differ, as
+    DenseDPO (arXiv 2506.03517) compares them segment by segment.
+
+    Args:
+        mask: bool [B, T], at least one frame in each row.
+    """
+    return mask * (mask.shape[1] / mask.sum(1, keepdim=True))
 
 
 def sft(errors: Tensor) -> Tensor:

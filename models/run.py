@@ -34,7 +34,7 @@ from models.forward import predict
 from models.fused_lora import fused
 from models.lora import Adapter
 from models.memory_plan import MemoryPlan, budget, choose, keeps_of
-from models.settings import FinetuneSettings
+from models.settings import STORED_SEGMENTS, FinetuneSettings
 from models.sharing import shell
 from models.team import Team
 from models.terms import WORST, Logs, Passes, finish, loss_of
@@ -87,6 +87,8 @@ class Run:
     ) -> None:
         self.team = team or Team()
         self.family, self.settings, self.reference_errors = family, settings, reference_errors
+        if settings.pairwise and data.pair_frames is not None and reference_errors is not None:
+            raise BadInput(STORED_SEGMENTS)
         self.parameters = adapter.parameters()
         self.device = next(iter(self.parameters.values())).device
         self.batches = Batches(data, settings, self.device)
@@ -331,7 +333,7 @@ class Run:
                 behind = self.reference_errors(rows.clips[:, 0], rows.fixed_draws).to(self.device)
             else:
                 assert reference is not None
-                behind = objectives.error(reference, target)
+                behind = objectives.error(reference, target, rows.frames)
         return Passes(prediction, target, reference, behind)
 
     def _predict(self, network: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:

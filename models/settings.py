@@ -14,6 +14,10 @@ Objective = Literal[
 OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 ANCHORED: Final = "-anchor"
 DTYPES: Final = ("float32", "bfloat16")
+STORED_SEGMENTS: Final = (
+    "pairs are compared in segments, and stored reference errors are of whole clips: use "
+    "finetune.reference_errors: inline, or curate.segments: ignore"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class Passes:
     Attributes:
         prediction: of the policy, [b, C, T, H, W] float32, with gradient; target: what it should have been.
         reference: prediction of the reference, if the settings compare predictions.
-        behind: error of the reference [b], if the settings compare errors.
+        behind: error of the reference [b] over the rows' frames, if the settings compare errors.
     """
 
     prediction: Tensor
@@ -52,7 +52,7 @@ def loss_of(
         accepted_share: of the data's clips, see `objectives.unpaired_anchor`.
         point: z of kto, measured over the whole batch; None measures it over this micro-batch.
     """
-    errors = objectives.error(seen.prediction, seen.target)
+    errors = objectives.error(seen.prediction, seen.target, rows.frames)
     if settings.pairwise:
         assert seen.behind is not None
         loss, logs = _pairs(settings, errors.view(2, -1).T, seen.behind.view(2, -1).T)
@@ -61,7 +61,9 @@ def loss_of(
     logs = {settings.algorithm: loss.detach(), **logs}
     if settings.anchored:
         if settings.pairwise:
-            tie = objectives.anchor(errors.view(2, -1).T)
+            # Over the whole chosen clip, also where the pair is compared in segments of it.
+            whole = errors if rows.frames is None else objectives.error(seen.prediction, seen.target)
+            tie = objectives.anchor(whole.view(2, -1).T)
         else:
             tie = objectives.unpaired_anchor(errors, rows.desirable, accepted_share)
         loss = loss + settings.anchor * tie

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from data.curation import labels
 from data.errors import BadInput
-from data.records import Clip, Example, Pair
+from data.records import Clip, Example, Pair, PairSegment
+from models import latent_frames
 from models.settings import FinetuneSettings
 
 
@@ -28,6 +29,7 @@ class TrainData:
         examples: int64 [n], rows of `latents`; weights: float32 [n], W of rwr, not negative; accepted: bool
             [n]; rejected: bool [n], what kto and nft learn to avoid; None: all that was not accepted.
         pairs: int64 [m, 2], rows of `latents`: chosen, rejected, of one prompt.
+        pair_frames: bool [m, T], the latent frames in which each pair is compared; None: in all.
         unconditional: [L, D], the embedding of the negative prompt; needed for prompt dropout only.
 
     Raises:
@@ -45,6 +47,7 @@ class TrainData:
     pairs: Tensor
     unconditional: Tensor | None = None
     rejected: Tensor | None = None
+    pair_frames: Tensor | None = None
 
     def __post_init__(self) -> None:
         clips, prompts = len(self.clip_ids), len(self.prompt_ids)
@@ -73,6 +76,10 @@ class TrainData:
             raise BadInput("an example's weight is negative or not finite")
         if self.pairs.ndim != 2 or self.pairs.shape[1] != 2:
             raise BadInput(f"pairs have shape {tuple(self.pairs.shape)}, not [m, 2]")
+        if self.pair_frames is not None:
+            wanted = (len(self.pairs), self.latents.shape[2])
+            if self.pair_frames.shape != wanted or not bool(self.pair_frames.any(1).all()):
+                raise BadInput(f"pair_frames must be {wanted}, with a latent frame for every pair")
         chosen, rejected = self.pairs.unbind(1)
         if bool((chosen == rejected).any()):
             raise BadInput("a pair names one clip twice: ties teach nothing and must be dropped")
@@ -117,6 +124,7 @@ def load_train_data(
     examples: Sequence[Example] = (),
     pairs: Sequence[Pair] = (),
     unconditional: Tensor | None = None,
+    pair_segments: Sequence[PairSegment] = (),
 ) -> TrainData:
     """Read what `examples` and `pairs` refer to from the latent files of `clips`.
 
@@ -126,9 +134,11 @@ def load_train_data(
         examples: curation's rows; their `weight` is W, `data.curation.labels` says which are rejected.
         pairs: curation's rows.
         unconditional: [L, D], for prompt dropout.
+        pair_segments: curation's rows; pairs without are compared whole.
 
     Raises:
-        BadInput: a row names an unknown clip, or a latent file is missing or damaged.
+        BadInput: a row names an unknown clip, a latent file is missing or damaged, or a segment lies outside
+            its clips.
     """
     by_id = {clip.clip_id: clip for clip in clips}
     wanted = sorted({e.clip_id for e in examples} | {c for p in pairs for c in (p.chosen, p.rejected)})
@@ -157,7 +167,26 @@ def load_train_data(
         ),
         unconditional=unconditional,
         rejected=torch.tensor([label is False for label in labels(examples)], dtype=torch.bool),
+        pair_frames=_pair_frames(pairs, pair_segments, by_id, held.latents.shape[2])
+        if pair_segments
+        else None,
     )
+
+
+def _pair_frames(
+    pairs: Sequence[Pair], segments: Sequence[PairSegment], clips: dict[str, Clip], latents: int
+) -> Tensor:
+    """bool [m, latents], in the order of the pairs."""
+    spans: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for one in segments:
+        spans.setdefault((one.chosen, one.rejected), []).append((one.start_s, one.end_s))
+    kept = torch.ones(len(pairs), latents, dtype=torch.bool)
+    for row, pair in enumerate(pairs):
+        found = spans.get((pair.chosen, pair.rejected))
+        if found is not None:
+            clip = clips[pair.chosen]
+            kept[row] = latent_frames.held(found, clip.frames, clip.fps, latents)
+    return kept
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -183,6 +183,8 @@ def _identity(data: TrainData, settings: FinetuneSettings, base_id: str, start: 
     rows = [
         table.tolist() for table in (data.examples, data.weights, data.accepted, data.undesirable, data.pairs)
     ]
+    if data.pair_frames is not None:
+        rows.append(data.pair_frames.tolist())
     origin = bytes_digest(start) if start is not None else ""
     return digest([asked, base_id, origin, list(data.clip_ids), list(data.prompt_ids), rows])
 

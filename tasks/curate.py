@@ -10,6 +10,7 @@ from typing import Any
 
 from data.curation import CurateSettings, curate
 from data.keys import digest
+from data.records import Row
 from tasks import questions, score
 from tasks.context import RewardRef, RoundContext, open_store
 from tasks.score import digests
@@ -53,10 +54,13 @@ class CurateUnit:
         """Decide, and commit the decisions with their reasons."""
         store = open_store(self.root)
         result = curate(store, self.clip_keys, self.score_keys, self.settings)
+        tables: dict[str, Sequence[Row]] = {"examples": result.examples, "pairs": result.pairs}
+        if result.pair_segments:
+            tables["pair_segments"] = result.pair_segments
         store.commit(
             STAGE,
             self.question,
-            {"examples": result.examples, "pairs": result.pairs},
+            tables,
             parents=(*self.clip_keys, *self.score_keys),
             counts=result.report,
         )

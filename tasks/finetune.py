@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.curation import labels
+from data.errors import BadInput
 from data.keys import digest
-from data.records import Example, Pair, Policy
+from data.records import Example, Pair, PairSegment, Policy
 from data.store import Store
 from models.policy import policy_id
-from models.settings import FinetuneSettings
+from models.settings import STORED_SEGMENTS, FinetuneSettings
 from tasks import curate, questions, reference
 from tasks.context import (
     RESIDENTS,
@@ -84,7 +85,8 @@ class FinetuneUnit:
                 STAGE, self.question, {"policies": []}, parents=parents, counts={"no_training_data": lacking}
             )
             return
-        adapter, curve, facts = self._train(store, examples, pairs)
+        segments: list[PairSegment] = store.read(self.curation_key, "pair_segments")
+        adapter, curve, facts = self._train(store, examples, pairs, segments)
         media = store.write_media(adapter, ".safetensors")
         before = [self.policy.policy_id] if self.policy.adapter_path else []
         row = Policy(
@@ -106,7 +108,7 @@ class FinetuneUnit:
         store.clear_scratch(self.keys[0])
 
     def _train(
-        self, store: Store, examples: list[Example], pairs: list[Pair]
+        self, store: Store, examples: list[Example], pairs: list[Pair], segments: list[PairSegment]
     ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
         quieten_libraries()
         from models.families import get_family
@@ -119,7 +121,7 @@ class FinetuneUnit:
         # Whatever sampled and judged makes room for what learns.
         RESIDENTS.release()
         clips = [clip for key in self.clip_keys for clip in store.read(key, "clips")]
-        data = load_train_data(store.root, clips, examples, pairs, unconditional)
+        data = load_train_data(store.root, clips, examples, pairs, unconditional, segments)
         family = get_family(self.how.model.family)
         model = replace(self.how.model, device=resolve_device(self.how.model.device))
         start = store.read_media(self.policy.adapter_path) if self.policy.adapter_path else None
@@ -208,9 +210,14 @@ def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
     """Stage 4: the candidate policy, or the statement that there was nothing to learn from.
 
     Before it the reference's errors, where the recipe has them stored.
+
+    Raises:
+        BadInput: they are of whole clips, and the curation's pairs are of segments.
     """
     trained = unit(context)
     if trained.reference_keys:
+        if trained.settings.pairwise and context.store.read(trained.curation_key, "pair_segments"):
+            raise BadInput(STORED_SEGMENTS)
         yield reference.units(context)
     yield [trained]
 

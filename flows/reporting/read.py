@@ -171,9 +171,16 @@ def _curation(store: Store, curated: Manifest | None) -> Curation:
             f"{prompts['all_passed']} of {prompts['total']} prompts had only clips that passed, "
             f"{prompts['all_failed']} only clips that failed: they give no pair.",
             f"{pairs['possible']} pairs were possible, {pairs['dropped_limit']} beyond the limit per prompt. "
-            f"{pairs['dropped_ties']} couples of clips were too alike in reward to be a pair.",
+            f"{pairs['dropped_ties']} couples of clips were too alike in reward to be a pair."
+            + _segments(pairs.get("dropped_segments")),
         ),
     )
+
+
+def _segments(dropped: int | None) -> str:
+    if dropped is None:
+        return ""
+    return f" {dropped} pairs were dropped whose chosen clip is better in no segment."
 
 
 def _curves(store: Store, trained: Manifest | None) -> tuple[Curve, ...]:

@@ -81,7 +81,9 @@ def question_judgement(
 def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> Judgement:
     """The clip's value from its questions' judgements (by question id): no question may be missing or failed.
 
-    `detail` has the value of each question, the label at the rubric's threshold, and what decided.
+    `detail` has the value of each question, the label at the rubric's threshold, and what decided; of a clip
+    judged in several segments also `segments`: [start, end, value] of each, in seconds and in order, the
+    value combined from the questions as the clip's is.
     """
     asked = rubric.asked_of(category)
     if not asked:
@@ -93,19 +95,37 @@ def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> 
         if answer.value is None:
             return failed(f"question {question.id}: {answer.error}", again=answer.again)
     values = {question.id: float(answers[question.id].value or 0.0) for question in asked}
-    match rubric.combine:
-        case "all":
-            value = min(values.values())
-        case "mean":
-            value = sum(values.values()) / len(values)
-        case "weighted":
-            total = sum(question.weight for question in asked)
-            value = sum(question.weight * values[question.id] for question in asked) / total
-    detail = {
+    value = _together(rubric, asked, values)
+    detail: dict[str, Any] = {
         "questions": values,
         "combine": rubric.combine,
         "threshold": rubric.threshold,
         "passed": value >= rubric.threshold,
         "lowest": min(values, key=lambda name: values[name]),
     }
+    spans = answers[asked[0].id].detail.get("segments", [])
+    if spans:
+        by_question = {question.id: _by_segment(question, answers[question.id]) for question in asked}
+        detail["segments"] = [
+            [*span, _together(rubric, asked, {name: found[place] for name, found in by_question.items()})]
+            for place, span in enumerate(spans)
+        ]
     return Judgement(value, detail)
+
+
+def _together(rubric: Rubric, asked: Sequence[Question], values: Mapping[str, float]) -> float:
+    """One value from those of the questions, by their ids."""
+    match rubric.combine:
+        case "all":
+            return min(values.values())
+        case "mean":
+            return sum(values.values()) / len(values)
+        case "weighted":
+            total = sum(question.weight for question in asked)
+            return sum(question.weight * values[question.id] for question in asked) / total
+
+
+def _by_segment(question: Question, answer: Judgement) -> list[float]:
+    """One question's value in each segment, 1 is good."""
+    found = [float(one["p_yes"]) for one in answer.detail["answers"]]
+    return found if question.good == "positive" else [1.0 - value for value in found]

@@ -25,6 +25,7 @@ class Segment:
         frames: uint8 [F, H, W, 3], RGB.
         fps: frame rate of the stored file; None where frames travel as pictures, which have no clock.
         start, end: frame numbers of the piece of the clip that they stand for, `end` excluded.
+        seconds: the same piece in seconds of the stored file, where the clip was cut by them; else None.
     """
 
     indices: tuple[int, ...]
@@ -32,6 +33,7 @@ class Segment:
     fps: float | None
     start: int
     end: int
+    seconds: tuple[float, float] | None = None
 
     @property
     def timing(self) -> Timing | None:
@@ -89,7 +91,8 @@ def segments(clip: LoadedClip, spec: Frames) -> list[Segment]:
     for start, end in pieces:
         indices = tuple(start + i for i in spread(end - start, spec.count))
         clock = fps if spec.media == "video" else None
-        found.append(Segment(indices, clip.frames[list(indices)], clock, start, end))
+        seconds = (start / fps, end / fps) if fps is not None and spec.segment_seconds is not None else None
+        found.append(Segment(indices, clip.frames[list(indices)], clock, start, end, seconds))
     return found
 
 

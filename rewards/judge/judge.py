@@ -53,8 +53,8 @@ class JudgeReward:
         """Judgements of the clips that each question (by its part's name) is wanted of.
 
         `detail` of each: frame numbers seen, log-probabilities of the spellings, tokens of the prompt, who
-        answered. A clip whose frames, prompt or request are at fault fails for good; one that the judge did
-        not answer fails with `again`.
+        answered, and of several segments from when to when each is, in seconds. A clip whose frames, prompt
+        or request are at fault fails for good; one that the judge did not answer fails with `again`.
         """
         clips = {clip.clip_id: clip for some in wanted.values() for clip in some}
         asked_of = {part: {clip.clip_id for clip in some} for part, some in wanted.items()}
@@ -106,6 +106,8 @@ class JudgeReward:
             "prompt_tokens": [reply.detail.get("prompt_tokens") for _, reply in answers],
             "judge": self._backend.identity,
         }
+        if answers[1:]:
+            detail["segments"] = [list(ask.segment.seconds or ()) for ask, _ in answers]
         found = []
         for ask, reply in answers:
             if reply.probability is None:

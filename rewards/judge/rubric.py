@@ -118,7 +118,9 @@ class Rubric(_Part):
         Not in it: the other questions, weights, `combine` and the threshold.
         """
         asked = question.model_dump(include={"text", "categories", "good"})
-        return digest(["question", self.system, self.frames.model_dump(), self.answer.model_dump(), asked])
+        said = ["question", self.system, self.frames.model_dump(), self.answer.model_dump(), asked]
+        # Answers that say when their segments are, which those of a clip judged whole need not.
+        return digest([*said, "seconds"] if self.frames.segment_seconds is not None else said)
 
     @property
     def digest(self) -> str:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from data.errors import BadInput
-from data.records import Clip, Example, Pair
+from data.records import Clip, Example, Pair, PairSegment
 from models.settings import FinetuneSettings
 from models.train_data import TrainData, load_train_data
 
@@ -60,6 +60,17 @@ def test_curated_clips_are_read_from_their_shards(shards: tuple[Path, list[Clip]
     assert data.accepted.tolist() == [True, False]
     # c was not accepted, and nothing else of its prompt was: it is an example of what to avoid
     assert data.undesirable.tolist() == [False, True]
+    assert data.pair_frames is None
+
+
+def test_segments_become_latent_frames_of_their_pairs(shards: tuple[Path, list[Clip]]) -> None:
+    root, clips = shards
+    # 9 frames at 8 a second in 3 latent frames: 0 | 1-4 | 5-8
+    clips = [replace(clip, frames=9, fps=8.0) for clip in clips]
+    spans = [PairSegment("k", "a", "b", 0.0, 0.125), PairSegment("k", "a", "b", 0.625, 1.125)]
+    data = load_train_data(root, clips, [], [pair("d", "b"), pair("a", "b")], pair_segments=spans)
+    assert data.pair_frames is not None
+    assert data.pair_frames.tolist() == [[True, True, True], [True, False, True]]
 
 
 def test_clips_that_nothing_was_learned_from_are_not_read(shards: tuple[Path, list[Clip]]) -> None:

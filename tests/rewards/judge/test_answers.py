@@ -80,6 +80,30 @@ def test_the_worst_segment_decides_or_the_mean(rubric: Rubric) -> None:
     assert question_judgement(question, mean, some, {}).value == pytest.approx(0.7)
 
 
+def test_segments_combine_as_the_clip_does(rubric: Rubric) -> None:
+    spans = [[0.0, 1.0], [1.0, 2.125]]
+
+    def answered(question: Question, *values: float) -> Judgement:
+        some = [p_yes(log(yes=p, no=1 - p), ["yes"], ["no"], 0.0) for p in values]
+        return question_judgement(question, rubric.frames, some, {"segments": spans} if some[1:] else {})
+
+    task = rubric.questions[0]
+    physics = rubric.questions[1].model_copy(update={"good": "negative", "weight": 3.0})
+    turned = rubric.model_copy(update={"questions": [task, physics]})
+    answers = {"task": answered(task, 0.9, 0.6), "physics": answered(physics, 0.2, 0.7)}
+
+    def values(how: str) -> list[float]:
+        found = combine(turned.model_copy(update={"combine": how}), "", answers).detail["segments"]
+        assert [one[:2] for one in found] == spans
+        return [one[2] for one in found]
+
+    assert values("all") == pytest.approx([0.8, 0.3])
+    assert values("mean") == pytest.approx([0.85, 0.45])
+    assert values("weighted") == pytest.approx([(0.9 + 3 * 0.8) / 4, (0.6 + 3 * 0.3) / 4])
+    one = combine(turned, "", {"task": answered(task, 0.9), "physics": answered(physics, 0.2)})
+    assert "segments" not in one.detail
+
+
 def test_the_prompt_is_rubric_then_media_then_question(rubric: Rubric) -> None:
     text = question_text(rubric.questions[0], "a  red\nball")
     assert text == "task: a red ball?"

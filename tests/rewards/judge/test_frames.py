@@ -33,6 +33,13 @@ def test_long_clips_are_cut_into_seconds(clips: Clips) -> None:
     assert [one.indices for one in found] == [(0, 4, 7), (8, 12, 15), (16, 20, 23), (24, 29, 34)]
 
 
+def test_a_segment_says_its_seconds_where_the_clip_was_cut_by_them(clips: Clips) -> None:
+    found = segments(clips(1, frames=17)[0], Frames(count=3, media="images", segment_seconds=1.0))
+    assert [one.seconds for one in found] == [(0.0, 1.0), (1.0, 2.125)]
+    (whole,) = segments(clips(1, frames=17)[0], Frames(count=3))
+    assert whole.seconds is None
+
+
 def test_videos_and_segments_need_a_clock_and_pictures_none(clips: Clips) -> None:
     timeless = replace(clips(1)[0], fps=None)
     for spec in (Frames(count=3), Frames(count=3, media="images", segment_seconds=1.0)):
