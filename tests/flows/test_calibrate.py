@@ -115,6 +115,7 @@ def test_the_rubrics_threshold_is_the_shapings_unless_the_recipe_says_otherwise(
     assert context(judged).curate.threshold == 0.7
 
 
+@pytest.mark.slow
 def test_a_judge_is_calibrated_against_labels_of_ones_own(
     judged: Tiny, vidloop: Command, tmp_path: Path
 ) -> None:

@@ -56,6 +56,7 @@ def test_what_an_objective_lacks_is_said(
     assert bool(lacking) == bool(said)
 
 
+@pytest.mark.slow
 def test_every_new_objective_plays_a_round_and_says_what_it_did(tiny: Tiny) -> None:
     for objective in ("unfiltered", "nft", "kto-anchor"):
         summary = play(tiny, f"finetune.objective={objective}", "finetune.steps=3", "finetune.probe=2")
