@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from flows import terminal
 from flows.opening import open_round
 from flows.recipe import Recipe
 from flows.recipe_file import dump, load_recipe
-from tasks import devices
+from tasks import devices, spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.early_start import beside_generation
@@ -66,11 +67,10 @@ def ready(context: RoundContext, stage: str) -> Callable[[], None]:
         return lambda: None  # SQL and arithmetic
 
     def hold() -> None:
-        device_lock.hold(
-            devices.lock_name(context.generation.model.device),
-            f"{stage} of round {context.run_id} ({context.name})",
-            terminal.current().says,
-        )
+        for name in devices.lock_names(context.generation.model.device):
+            device_lock.hold(
+                name, f"{stage} of round {context.run_id} ({context.name})", terminal.current().says
+            )
 
     return hold
 
@@ -124,7 +124,9 @@ def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult
     """
     say = terminal.current()
     say.stage_begins(stage)
-    result = run_stage(stage, context, runner)
+    wanted = spread.gpus(context.generation.model.device)
+    with spread.spread_over(wanted, context.workers):
+        result = run_stage(stage, context, replace(runner, workers=context.workers * max(1, len(wanted))))
     facts = {"cached": result.shards == result.cached_shards}
     context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
     say.stage_ends(result)

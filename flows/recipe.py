@@ -65,8 +65,9 @@ class ModelPart(Part):
     device: str = Field(
         default="auto",
         title="Device",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto takes the first CUDA device, and the CPU where there is none.",
+        pattern=r"^(auto|cpu|cuda(:(\d+|all))?)$",
+        description="auto takes the first CUDA device, and the CPU where there is none; cuda:all takes every "
+        "GPU: each generates and scores its share.",
     )
     compile: bool | None = Field(
         default=None,

@@ -67,7 +67,7 @@ def _seconds(kind: SDPBackend, device: torch.device) -> float:
 
 
 def trial(kind: SDPBackend, device: torch.device, shape: tuple[int, int, int, int]) -> Callable[[], None]:
-    """A function that runs attention in bfloat16, forward and backward, on `shape` [batch, heads, tokens, width].
+    """A function that runs bfloat16 attention of [batch, heads, tokens, width] forward and backward.
 
     It does so whatever its caller has switched off: the first who asks for a ranking may be a pass without
     gradients, and the answer serves training too.
@@ -76,14 +76,14 @@ def trial(kind: SDPBackend, device: torch.device, shape: tuple[int, int, int, in
         RuntimeError: by the function, where the kernel does not take this input on this device.
     """
     generator = torch.Generator(device).manual_seed(0)
-    inputs = tuple(
+    query, key, value = (
         torch.randn(shape, generator=generator, device=device, dtype=torch.bfloat16).requires_grad_()
         for _ in range(3)
     )
 
     def once() -> None:
         with torch.enable_grad(), sdpa_kernel(kind):
-            out = F.scaled_dot_product_attention(*inputs)
-            torch.autograd.grad(out, inputs, out.detach())
+            out = F.scaled_dot_product_attention(query, key, value)
+            torch.autograd.grad(out, (query, key, value), out.detach())
 
     return once
