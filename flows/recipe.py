@@ -303,8 +303,12 @@ class FinetunePart(Part):
         title="Attention",
         description="On a GPU: the fastest of PyTorch's kernels, tried at the start, or its own choice.",
     )
-    processes: int = Field(
-        default=1, ge=1, le=64, title="Processes", description="That train together, a GPU each."
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        title="Processes",
+        description="That train together, a GPU each; null: one, and with model.device cuda:all one a GPU.",
     )
     checkpoint_every: int = Field(
         default=50, ge=1, title="Checkpoint every", description="Steps between resumable checkpoints."

@@ -11,7 +11,7 @@ import pytest
 
 from data.errors import BadInput, StageFailed
 from data.store import Store
-from flows.opening import open_round
+from flows.opening import finetune_settings, open_round
 from flows.playing import play_stage
 from flows.recipe_file import load_recipe
 from tasks import devices, spread
@@ -140,3 +140,17 @@ def opened(tiny: Tiny, *changes: str) -> RoundContext:
     return open_round(
         load_recipe(str(tiny.recipe), list(changes)), Store.open(tiny.store, create=True), "run"
     )
+
+
+def test_training_takes_every_gpu_too(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "visible", lambda: ["0", "1", "2"])
+    recipe = str(tiny.recipe)
+    assert finetune_settings(load_recipe(recipe, ["model.device=cuda:all"])).processes == 3
+    assert (
+        finetune_settings(load_recipe(recipe, ["model.device=cuda:all", "finetune.processes=2"])).processes
+        == 2
+    )
+    # A step of two pairs has no work for a third process.
+    two = load_recipe(recipe, ["model.device=cuda:all", "finetune.batch_size=2", "finetune.micro_batch=null"])
+    assert finetune_settings(two).processes == 2
+    assert finetune_settings(load_recipe(recipe, [])).processes == 1
