@@ -44,6 +44,15 @@ _TINY_T5: Final = {**_T5_XXL, "vocab_size": 128, "d_model": 32, "d_kv": 8, "d_ff
 _UNIPC: Final = {
     "prediction_type": "flow_prediction", "use_flow_sigmas": True, "num_train_timesteps": 1000,
 }  # fmt: skip
+_COGVIDEOX_VAE: Final = {
+    "block_out_channels": (128, 256, 256, 512), "latent_channels": 16, "layers_per_block": 3,
+    "down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4,
+}  # fmt: skip
+_COGVIDEOX_DDIM: Final = {
+    "prediction_type": "v_prediction", "beta_schedule": "scaled_linear", "beta_start": 0.00085,
+    "beta_end": 0.012, "rescale_betas_zero_snr": True, "set_alpha_to_one": True,
+    "timestep_spacing": "trailing",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,20 +108,39 @@ SIZES: Final[Mapping[str, Size]] = {
         text_encoder=_TINY_T5,
         scheduler={**_UNIPC, "flow_shift": 3.0},
     ),
+    # zai-org/CogVideoX-2b: the network class's own defaults.
+    "cogvideox-2b": Size(
+        "cogvideox",
+        {},
+        vae={**_COGVIDEOX_VAE, "scaling_factor": 1.15258426},
+        text_encoder={"vocab_size": 32128, **_T5_XXL},
+        scheduler={**_COGVIDEOX_DDIM, "snr_shift_scale": 3.0},
+    ),
     "cogvideox-5b": Size(
         "cogvideox",
         {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True},
-        vae={
-            "block_out_channels": (128, 256, 256, 512), "latent_channels": 16, "layers_per_block": 3,
-            "down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4,
-            "scaling_factor": 0.7,
-        },
+        vae={**_COGVIDEOX_VAE, "scaling_factor": 0.7},
         text_encoder={"vocab_size": 32128, **_T5_XXL},
-        scheduler={"prediction_type": "v_prediction", "beta_schedule": "scaled_linear",
-                   "beta_start": 0.00085, "beta_end": 0.012, "rescale_betas_zero_snr": True,
-                   "set_alpha_to_one": True, "snr_shift_scale": 1.0, "timestep_spacing": "trailing"},
+        scheduler={**_COGVIDEOX_DDIM, "snr_shift_scale": 1.0},
+    ),
+    "cogvideox-tiny": Size(
+        "cogvideox",
+        {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2, "text_embed_dim": 32,
+         "time_embed_dim": 8, "max_text_seq_length": 16},
+        vae={**_COGVIDEOX_VAE, "block_out_channels": (4, 4, 4, 4), "layers_per_block": 1,
+             "norm_num_groups": 2},
+        text_encoder=_TINY_T5,
+        scheduler=_COGVIDEOX_DDIM,
     ),
     "ltx-2b": Size("ltx", {}, text_encoder={"vocab_size": 32128, **_T5_XXL}),
+    "ltx-tiny": Size(
+        "ltx",
+        {"num_attention_heads": 2, "attention_head_dim": 16, "cross_attention_dim": 32, "num_layers": 2,
+         "caption_channels": 32},
+        vae={"block_out_channels": (4, 4, 4, 4), "decoder_block_out_channels": (4, 4, 4, 4),
+             "layers_per_block": (1,) * 5, "decoder_layers_per_block": (1,) * 5},
+        text_encoder=_TINY_T5,
+    ),
 }  # fmt: skip
 
 
@@ -176,6 +204,8 @@ def build_pipeline(
     device: str,
     dtype: torch.dtype = torch.bfloat16,
     vae_dtype: torch.dtype | None = None,
+    *,
+    text: bool = True,
 ) -> Any:
     """The whole diffusers pipeline on `device`.
 
@@ -184,6 +214,7 @@ def build_pipeline(
         device: "cpu", "cuda" or "cuda:1".
         dtype: of transformer and text encoder.
         vae_dtype: of the VAE; None takes `dtype`.
+        text: with its text encoder; without, it takes embeddings only.
 
     Raises:
         BadInput: there is no such size.
@@ -197,16 +228,33 @@ def build_pipeline(
         "cogvideox": (diffusers.CogVideoXPipeline, diffusers.CogVideoXDDIMScheduler),
         "ltx": (diffusers.LTXPipeline, diffusers.FlowMatchEulerDiscreteScheduler),
     }[found.family]
-    pipeline = kind(
+    pipeline: Any = kind(
         tokenizer=AutoTokenizer.from_pretrained(TOKENIZER),
-        text_encoder=build_text_encoder(family, size, device, dtype),
+        text_encoder=build_text_encoder(family, size, device, dtype) if text else None,
         vae=build_vae(family, size, device, vae_dtype or dtype),
         scheduler=scheduler(**found.scheduler),
         transformer=build_transformer(family, size, device, dtype),
         **found.pipeline,
     )
     pipeline.set_progress_bar_config(disable=True)
+    _tell(found.family, pipeline)
     return pipeline
+
+
+def _tell(family: str, pipeline: Any) -> None:
+    """What a family's loading puts on the network beside its weights."""
+    network = pipeline.transformer
+    if family == "cogvideox":
+        levels = (1 - pipeline.scheduler.alphas_cumprod.double()).sqrt().to(network.device)
+        network.register_buffer("noise_levels", levels, persistent=False)
+    if family == "ltx":
+        from models.families.ltx import DEFAULT_FRAME_RATE, Positions
+
+        temporal, spatial = (
+            pipeline.vae_temporal_compression_ratio,
+            pipeline.vae_spatial_compression_ratio,
+        )
+        network.positions = Positions(DEFAULT_FRAME_RATE, temporal, spatial)
 
 
 def with_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:

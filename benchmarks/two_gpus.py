@@ -7,6 +7,7 @@ runs. The clips must be the same, byte for byte: batches are cut before they are
 
 from __future__ import annotations
 
+import atexit
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -39,6 +40,7 @@ class Ready:
     def run(self) -> None:
         """See the class."""
         _LOADED.enter_context(ours(self.work.pipeline(), self.work))
+        atexit.register(_LOADED.close)
 
 
 def compare(work: Workload, clips: int, out: Path) -> None:
@@ -67,7 +69,7 @@ def compare(work: Workload, clips: int, out: Path) -> None:
     path = write(
         Result(
             name="generation-two-gpus",
-            device=f"{len(devices)} x {device_name()}",
+            device=device_name(),
             plain=plain,
             ours=theirs,
             ratio=theirs / plain,

@@ -13,6 +13,8 @@ Objective = Literal[
 ]  # fmt: skip
 OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 ANCHORED: Final = "-anchor"
+Quantise = Literal["none", "fp8-storage"]
+QUANTISED: Final[tuple[Quantise, ...]] = get_args(Quantise)
 DTYPES: Final = ("float32", "bfloat16")
 STORED_SEGMENTS: Final = (
     "pairs are compared in segments, and stored reference errors are of whole clips: use "
