@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from data.errors import BadInput
+from flows.serving.server import write_in_turn
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 10.0
@@ -107,6 +108,7 @@ def serve(descriptor: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    write_in_turn()
     app = create_app(ephemeral=True, final=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
     threading.Thread(target=_until_alone, args=(server,), daemon=True).start()

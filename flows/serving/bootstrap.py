@@ -23,6 +23,7 @@ from data.errors import BadInput
 from data.yaml_text import parse_yaml
 from flows import prefect_settings
 from flows.recipe_file import ROOT
+from flows.serving import run_log
 from flows.serving.place import POOL, QUEUES, Place
 
 prefect_settings.apply()
@@ -199,7 +200,10 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
         description=said["description"],
         entrypoint=said["entrypoint"],
         path=str(ROOT),
-        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
+        pull_steps=[
+            {run_log.STEP: {}},
+            {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}},
+        ],
         parameters={**said.get("parameters", {}), "store": store},
         parameter_openapi_schema=flow.parameters.model_dump(),
         enforce_parameter_schema=True,

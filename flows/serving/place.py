@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from data.errors import BadInput
 from flows import prefect_settings
 from flows.recipe_file import RECIPES, ROOT
+from flows.serving import run_log
 
 DEFAULT_FOLDER: Final = "serve"
 DEFAULT_PORT: Final = 4200
@@ -62,6 +63,10 @@ class Place:
     def log(self, name: str) -> Path:
         """Where a process writes what it says."""
         return Path(self.folder) / "logs" / f"{name}.log"
+
+    def worker_log(self, device: str) -> Path:
+        """Where the worker of `device` and its runs write."""
+        return self.log(f"worker-{device.replace('/', '_')}")
 
     def save(self) -> None:
         """Write `serve.json`; it holds no secret."""
@@ -139,6 +144,7 @@ class Place:
             **self.client_environment(auth),
             "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
             "VIDLOOP_DEVICE": device,
+            run_log.LOG: str(self.worker_log(device)),
         }
 
 
