@@ -6,14 +6,16 @@ import base64
 import re
 from typing import Final
 
-# ASCII punctuation that means something to CommonMark, its tables, or the HTML it lets through.
-_MARKUP: Final = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&$:@=^\"'])")
+# What means something to CommonMark, tables, strike-through, mathematics, or the HTML that they let in ...
+_ANYWHERE: Final = re.compile(r"([\\`*_\[\]<>|~&$])")
+# ... and what does so at the beginning of a line: headings, lists, rules.
+_AT_FIRST: Final = re.compile(r"^(\d*)([-+=#.)])")
 _TYPES: Final = {b"\x89PNG": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
 
 def plain(text: str) -> str:
     """`text` as one line in which no character is markup: links, images and tags stay letters."""
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
+    return _AT_FIRST.sub(r"\1\\\2", _ANYWHERE.sub(r"\\\1", " ".join(text.split())))
 
 
 def image(picture: bytes, said: str) -> str:

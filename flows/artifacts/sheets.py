@@ -87,7 +87,7 @@ def _head(group: MoverGroup, shown: int) -> str:
 
 def _caption(mover: Mover) -> str:
     text = mover.prompt if len(mover.prompt) <= 160 else mover.prompt[:159] + "…"
-    return f"**{plain(text)}** ({plain(mover.category)}, seed {mover.seed}): {_outcome(mover)}"
+    return f"**{plain(text)}** ({plain(mover.category)}): {_outcome(mover)}"
 
 
 def _outcome(mover: Mover) -> str:

@@ -59,7 +59,7 @@ def test_a_hostile_prompt_stays_text(reported: Store, hostile: str) -> None:
     text = sheets_markdown(reported, summary_of(reported), each=12)
     said = "".join(token.content for token in tokens(text) if token.type in ("text", "text_special"))
     assert hostile in said
-    assert len(pictures(text)) == text.count(", seed ") > 8
+    assert len(pictures(text)) == text.count("\n**") > 8
 
 
 @pytest.fixture(scope="module")
