@@ -38,6 +38,13 @@ def test_round_on_a_server(
     assert own == f"tiny dpo-anchor seed 0, round {round_id}"
     assert prefect_server.task_states(first, TASKS) == {"Completed": TASKS}
 
+    shown = {one["key"]: one for one in prefect_server.ask("/artifacts/latest/filter", limit=200)}
+    assert shown.keys() >= {"round-report-tiny", "gains-tiny", "rewards-tiny", "progress-round"}
+    assert {f"progress-{stage}" for stage in ("generate", "score", "curate", "finetune")} <= shown.keys()
+    assert shown["round-report-tiny"]["flow_run_id"] == shown["progress-round"]["flow_run_id"] == first
+    assert f"`{round_id}`" in shown["round-report-tiny"]["data"]
+    assert (shown["progress-round"]["data"], shown["progress-generate"]["data"]) == (100.0, 100.0)
+
     # Without Prefect, the very same work.
     plain = tiny.at(tmp_path / "plain")
     play(plain)
