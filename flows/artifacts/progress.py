@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
@@ -35,6 +35,8 @@ class Bar:
         run: the flow run that it belongs to; None: the one at work.
         percent: 0 to 100.
         text: the same in words.
+        artifact: its id, once the server has it.
+        sent: what the server knows.
     """
 
     key: str
@@ -43,13 +45,16 @@ class Bar:
     text: str = ""
     artifact: UUID | None = None
     sent: tuple[float, str] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self) -> None:
         """Tell the server, if there is news. Raises what Prefect's client raises."""
-        news = (self.percent, self.text)
-        if news != self.sent:
-            self.artifact = server.progress(self.key, *news, self.artifact, self.run)
-            self.sent = news
+        # Of two senders the later waits for the earlier: one artifact, and the last word is the last.
+        with self.lock:
+            news = (self.percent, self.text)
+            if news != self.sent:
+                self.artifact = server.progress(self.key, *news, self.artifact, self.run)
+                self.sent = news
 
 
 # Bars of the rounds that this process plays, by round id: their stages move them.
