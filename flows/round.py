@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from prefect import Flow, flow
 
+from flows.artifacts import progress
+from flows.artifacts.showing import show_round
 from flows.curate_dataset import curate_dataset
 from flows.evaluate_policy import evaluate_policy
 from flows.forms import (
@@ -28,7 +30,7 @@ from flows.generate_videos import generate_videos
 from flows.offline_rl_finetune import offline_rl_finetune
 from flows.playing import begin, context_of, play
 from flows.score_with_rewards import score_with_rewards
-from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, run_name, tell_plan
+from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, name_run, run_name, tell_plan
 from flows.telling import DEFAULT_STORE
 from tasks.units import StageResult
 
@@ -83,4 +85,8 @@ def round_flow(
     def call(stage: str) -> StageResult:
         return StageResult(**FLOWS[stage](store=root, run=context.run_id))
 
-    return play(context, call, from_stage)
+    name_run(context)
+    with progress.of_round(context.run_id):
+        summary = play(context, call, from_stage)
+    show_round(context.store, summary)
+    return summary

@@ -231,8 +231,8 @@ def test_a_round_from_the_form_and_its_repetition(served: Served) -> None:
     run = served.run("round", seed=3, finetune={"steps": 4, "objective": "dpo"})
     found = served.until(run, *ENDED)
     assert found["state_type"] == "COMPLETED", served.log(run)
-    assert found["name"] == "tiny dpo seed 3"
     summary = newest_summary(served.tiny.store)
+    assert found["name"] == f"tiny dpo seed 3, round {summary['round']}"
     assert summary["recipe"]["finetune"]["steps"] == 4
     again = served.run("round", seed=3, finetune={"steps": 4, "objective": "dpo"}, from_stage="evaluate")
     assert served.until(again, *ENDED)["state_type"] == "COMPLETED"
