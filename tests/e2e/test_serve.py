@@ -72,7 +72,8 @@ def test_the_auth_string_is_in_no_command_line_and_no_log(served: Served) -> Non
 
 def test_the_forms(served: Served) -> None:
     held = {one["name"]: one for one in served.ask("/deployments/filter", {})}
-    assert held.keys() == {"round", "improve", "generate", "score", "curate", "finetune", "evaluate"}
+    stages = {"generate", "score", "curate", "finetune", "evaluate"}
+    assert held.keys() == {"round", "improve", "nightly", "study", "gc"} | stages
     schema = held["round"]["parameter_openapi_schema"]
     form = schema["properties"]
     shown = sorted(form, key=lambda name: form[name]["position"])
