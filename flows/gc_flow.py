@@ -122,7 +122,7 @@ def _runs(client: SyncPrefectClient, before: datetime, gone: bool) -> Iterator[F
         page = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[*OURS])),
             flow_run_filter=FlowRunFilter(
-                end_time=FlowRunFilterEndTime(before_=before),
+                end_time=FlowRunFilterEndTime.model_validate({"before_": before}),
                 state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OVER)),
             ),
             limit=_PAGE,

@@ -12,12 +12,13 @@ from prefect.client.schemas.filters import (
     FlowRunFilterDeploymentId,
     FlowRunFilterEndTime,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment, flow_run
-from prefect.states import Cancelled
+from prefect.states import Completed
 from pydantic import Field
 
 from data.errors import BadInput
@@ -46,6 +47,7 @@ from tasks.context import RoundContext
 from tasks.promotion import Promotion
 
 DEFAULT_HOURS = 20.0
+SKIPPED = "Skipped"
 
 
 def night_name() -> str:
@@ -122,7 +124,8 @@ def _skip(why: str) -> State[Any]:
     told = f"This night is not played: {why}"
     terminal.current().says(told)
     notifying.tell("skipped", reason=why)
-    return Cancelled(message=told)
+    # Not Cancelled, which would end the run's process with an error.
+    return Completed(name=SKIPPED, message=told, data={"skipped": why})
 
 
 def _resumable(run: str) -> str:
@@ -148,7 +151,9 @@ def _missed(run: str) -> str | None:
             flow_run_filter=FlowRunFilter(
                 deployment_id=FlowRunFilterDeploymentId(any_=[own.deployment_id]),
                 end_time=FlowRunFilterEndTime(after_=own.expected_start_time),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=played)),
+                state=FlowRunFilterState(
+                    type=FlowRunFilterStateType(any_=played), name=FlowRunFilterStateName(not_any_=[SKIPPED])
+                ),
             ),
             limit=2,
         )

@@ -59,8 +59,8 @@ STUCK_AFTER_S: Final = 300
 _OVER: Final = {
     f"prefect.flow-run.{state}"
     for state in (
-        "Completed", "Cached", "RolledBack", "Failed", "TimedOut", "Crashed", "Cancelling", "Cancelled",
-        "Paused", "Suspended", "Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Resuming",
+        "Completed", "Skipped", "Cached", "RolledBack", "Failed", "TimedOut", "Crashed", "Cancelling",
+        "Cancelled", "Paused", "Suspended", "Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Resuming",
     )
 }  # fmt: skip
 _ROUNDS: Final = ["round", "improve", "nightly"]
