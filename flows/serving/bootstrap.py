@@ -60,7 +60,8 @@ _OVER: Final = {
     f"prefect.flow-run.{state}"
     for state in (
         "Completed", "Skipped", "Cached", "RolledBack", "Failed", "TimedOut", "Crashed", "Cancelling",
-        "Cancelled", "Paused", "Suspended", "Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Resuming",
+        "Cancelled", "Paused", "Suspended", "Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot",
+        "Resuming",
     )
 }  # fmt: skip
 _ROUNDS: Final = ["round", "improve", "nightly"]
