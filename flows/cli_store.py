@@ -79,6 +79,8 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
         print("no champion yet: the recipe's base model is the policy to beat")
         return
     print(f"{present.policy_id}  since {present.round_id}")
+    if present.approved_by:
+        print(f"approved by {present.approved_by}: {present.reason}")
     for manifest in opened.manifests("finetune"):
         for policy in opened.read(manifest.key, "policies") if manifest.part("policies") else []:
             if policy.policy_id == present.policy_id:

@@ -19,6 +19,7 @@ from tasks import devices, spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.early_start import beside_generation
+from tasks.promotion import Promotion
 from tasks.rounds import RECIPE, finish, give_up, new_round_id
 from tasks.stages import STAGES, require_rewards, require_whole, run_stage
 from tasks.units import Runner, StageResult
@@ -76,7 +77,10 @@ def ready(context: RoundContext, stage: str) -> Callable[[], None]:
 
 
 def play(
-    context: RoundContext, call: Callable[[str], StageResult], from_stage: str | None = None
+    context: RoundContext,
+    call: Callable[[str], StageResult],
+    from_stage: str | None = None,
+    promotion: Promotion = "at once",
 ) -> dict[str, Any]:
     """Call the five stages in their order and finish the round.
 
@@ -84,6 +88,7 @@ def play(
         context: a round that has begun.
         call: runs one stage, with Prefect or without.
         from_stage: the stages before this one must be whole in the store.
+        promotion: what a gate that lets the candidate through leads to.
 
     Returns:
         The summary.
@@ -104,14 +109,14 @@ def play(
         for stage in STAGES:
             with beside_generation(context) if stage == "generate" else nullcontext():
                 results[stage] = call(stage)
-        summary = finish(context, results)
+        summary = finish(context, results, promotion)
     except BaseException as error:
         # A store that cannot be written is most likely what went wrong: do not hide it behind itself.
         with suppress(StoreError):
             give_up(context, results, stage, error)
         raise
     if any(result.cached_shards < result.shards for result in results.values()):
-        _report(context)
+        write_report(context)
     say.concludes(context, summary)
     return summary
 
@@ -133,7 +138,7 @@ def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult
     return result
 
 
-def _report(context: RoundContext) -> None:
+def write_report(context: RoundContext) -> None:
     """Write the round's page. The round is done and kept: a page that fails is said, and no failure."""
     from flows.reporting import build_report
 

@@ -87,6 +87,8 @@ def test_deploy(prefect_server: Server) -> None:
     assert deployments.keys() == {
         "round",
         "improve",
+        "nightly",
+        "gc",
         "study",
         "generate",
         "score",
@@ -94,7 +96,10 @@ def test_deploy(prefect_server: Server) -> None:
         "finetune",
         "evaluate",
     }
-    assert {one["work_queue_name"] for one in deployments.values()} == {"people"}
+    queues = {name: one["work_queue_name"] for name, one in deployments.items()}
+    assert {name for name, queue in queues.items() if queue == "nightly"} == {"nightly", "gc"}
+    assert {*queues.values()} == {"people", "nightly"}
+    assert [one["active"] for one in deployments["nightly"]["schedules"]] == [False]
     form = deployments["round"]["parameter_openapi_schema"]["properties"]
     assert "recipes/mini.yaml" in form["recipe"]["enum"]
     assert form["recipe"]["description"].startswith("The settings to start from")
