@@ -6,10 +6,8 @@ and clips from before and after; the answer starts the run again, in a new proce
 
 from __future__ import annotations
 
-import base64
 import math
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -21,15 +19,14 @@ from pydantic import Field, ValidationError
 
 from data.errors import VidloopError
 from data.store import Store
+from flows.artifacts.markdown import plain
+from flows.artifacts.sheets import sheets_markdown
 from flows.reporting import words
 from flows.series import Waiting
 from tasks.promotion import Answer
 
 # What the pictures may weigh in Prefect's database and in a browser; those that do not fit are left out.
 PICTURE_BYTES: Final = 256 * 1024
-CLIPS: Final = 6
-COLUMNS: Final = 6
-HEIGHT: Final = 56
 
 
 class Approval(RunInput):
@@ -96,15 +93,15 @@ def question(store: Store, summary: Mapping[str, Any], until: str) -> str:
         until: when the time to answer ends.
 
     Returns:
-        Markdown; its pictures weigh at most `PICTURE_BYTES`, as base64.
+        Markdown; its pictures and their captions weigh at most `PICTURE_BYTES`.
     """
     primary, page = summary["primary"], store.path(f"rounds/{summary['round']}") / "report.html"
     lines = [
         f"## Promote the candidate of round {summary['round']}?",
-        _plain(summary["verdict"]),
-        f"No answer until {_plain(until)} means no: the champion stays.",
+        plain(summary["verdict"]),
+        f"No answer until {plain(until)} means no: the champion stays.",
         "",
-        f"| {_plain(primary['metric'])} | before | after | change (interval) |",
+        f"| {plain(primary['metric'])} | before | after | change (interval) |",
         "|---|---|---|---|",
         _row("all held-out clips", primary),
         *(_row(name, found) for name, found in {**summary["categories"], **summary["also"]}.items()),
@@ -113,10 +110,10 @@ def question(store: Store, summary: Mapping[str, Any], until: str) -> str:
         "|---|---|---|---|---|",
         *(_guard(name, found) for name, found in summary["guards"].items()),
         "",
-        *_pictures(store, summary),
+        _clips(store, summary),
         "",
-        f"Recipe {_plain(summary['recipe_name'])}, feedback {_plain(summary['feedback'])}, "
-        f"objective {_plain(summary['objective'])}.",
+        f"Recipe {plain(summary['recipe_name'])}, feedback {plain(summary['feedback'])}, "
+        f"objective {plain(summary['objective'])}.",
         f"From policy `{summary['policy_before']}` to `{summary['policy_after']}`.",
         f"The whole report: `{page}`",
     ]
@@ -132,48 +129,18 @@ def _row(name: str, found: Mapping[str, Any]) -> str:
 
 def _guard(name: str, found: Mapping[str, Any]) -> str:
     state = {True: "holds", False: "**broken**"}.get(found["ok"], "not measured")
-    why = f"{state}: {_plain(found['reason'])}" if found.get("reason") else state
+    why = f"{state}: {plain(found['reason'])}" if found.get("reason") else state
     before, after = found["before"], found["after"]
     return _cells(name, words.number(before), words.number(after), words.ratio(before, after), why)
 
 
 def _cells(name: str, *cells: str) -> str:
-    return f"| {_plain(name)} | {' | '.join(cells)} |"
+    return f"| {plain(name)} | {' | '.join(cells)} |"
 
 
-def _pictures(store: Store, summary: Mapping[str, Any]) -> Iterator[str]:
-    """A picture a clip: above from before, below from after, time running to the right."""
-    from data.video import decode_mp4
-    from flows.reporting.read import read_facts
-    from flows.reporting.sheet import sheet
-
-    left = PICTURE_BYTES
+def _clips(store: Store, summary: Mapping[str, Any]) -> str:
+    """Clips before and after; a store that is damaged there keeps nobody from answering."""
     try:
-        groups = read_facts(store, summary).movers
+        return sheets_markdown(store, summary, limit=PICTURE_BYTES)
     except VidloopError as error:
-        yield f"No clips can be shown: {_plain(str(error))}"
-        return
-    # One of each kind in turn, so that what was lost is seen beside what was won.
-    most = max((len(group.shown) for group in groups), default=0)
-    turns = [(one, one.shown[turn]) for turn in range(most) for one in groups if turn < len(one.shown)]
-    yield "Of each kind the clips with the smallest hash: nobody picked them. Above before, below after:"
-    for group, mover in turns[:CLIPS]:
-        try:
-            pair = [decode_mp4(store.read_media(path))[0] for path in (mover.path_before, mover.path_after)]
-        except VidloopError as error:
-            yield f"{_plain(mover.prompt)}: {_plain(str(error))}"
-            continue
-        picture = base64.b64encode(sheet(pair, COLUMNS, HEIGHT)).decode("ascii")
-        left -= len(picture)
-        if left < 0:
-            return
-        yield ""
-        moved = f"{words.number(mover.before)} to {words.number(mover.after)}"
-        yield f"**{group.name}** ({moved}): {_plain(mover.prompt)}"
-        yield ""
-        yield f"![before and after](data:image/png;base64,{picture})"
-
-
-def _plain(text: str) -> str:
-    """`text` with nothing that markdown or HTML would take for its own."""
-    return re.sub(r"([\\`*_\[\]<>|#!&~])", r"\\\1", " ".join(str(text).split()))
+        return f"No clips can be shown: {plain(str(error))}"

@@ -87,7 +87,7 @@ def test_yes(served: Served, told: Webhook) -> None:
     summary = read_summary(store, round_id)
     assert "Promoted: sharpness rose from" in description
     assert summary["policy_after"] in description
-    pictures = re.findall(r"data:image/png;base64,([A-Za-z0-9+/=]+)\)", description)
+    pictures = re.findall(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)\)", description)
     assert pictures
     assert sum(map(len, pictures)) <= PICTURE_BYTES
     schema = form(served, run, "schema")
