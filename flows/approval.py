@@ -66,7 +66,7 @@ def ask(store: Store, waiting: Waiting, summary: Mapping[str, Any]) -> Answer | 
         waiting: the question.
         summary: of the round.
     """
-    key = f"approval-{waiting.round}"
+    key = f"approval-{waiting.round.lower()}"  # Prefect takes nothing else
     left = (datetime.fromisoformat(waiting.until) - datetime.now(UTC)).total_seconds()
     with get_client(sync_client=True) as client:
         policy = client.read_flow_run(UUID(waiting.run)).empirical_policy
@@ -79,8 +79,10 @@ def ask(store: Store, waiting: Waiting, summary: Mapping[str, Any]) -> Answer | 
     try:
         # Where it has been asked before, Prefect returns what was filled in.
         said = suspend_flow_run(wait_for_input=form, timeout=max(1, math.ceil(left)), key=key)
-    except ValidationError:  # nothing was: the run was started again by Retry, not by an answer
-        return None
+    except ValidationError:
+        if not asked:
+            raise
+        return None  # nothing was: the run was started again by Retry, not by an answer
     return Answer(said.approve == "yes", said.who, said.reason)
 
 

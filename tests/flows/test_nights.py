@@ -118,6 +118,7 @@ def asked(tiny: Tiny, hours: float = 1.0) -> tuple[Store, Series]:
     return store, series
 
 
+@pytest.mark.filterwarnings("ignore:constrained_layout")  # so few clips leave a chart of the report no room
 def test_yes_no_and_no_answer(tiny: Tiny) -> None:
     """One story: a question, a night that must wait for its answer, no answer in time, no, and yes."""
     store, _ = asked(tiny)
