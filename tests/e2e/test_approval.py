@@ -79,7 +79,7 @@ def test_yes(served: Served, told: Webhook) -> None:
 
     # Neither a process, nor the device, nor a slot: somebody else's run starts and ends meanwhile.
     wait_for("end of the process", lambda: not any(run in line for line in environments(served)), 60)
-    assert served.free("cpu")
+    wait_for("free device", lambda: served.free("cpu"), 60)
     other = served.run("round", dry_run=True)
     ends(served, other)
 
