@@ -25,6 +25,7 @@ from data.errors import BadInput
 from data.store import Store
 from flows import nights, notifying, terminal
 from flows.approval import ask
+from flows.artifacts.showing import show_round
 from flows.forms import (
     DryRunField,
     NightForm,
@@ -107,7 +108,9 @@ def nightly_flow(
     if series.waiting is not None:
         answer = ask(opened, series.waiting, nights.summary_of(opened, series))
         series = nights.settle(opened, series, answer)
-        notifying.tell_verdict(nights.summary_of(opened, series))
+        summary = nights.summary_of(opened, series)
+        show_round(opened, summary)  # the card that stands there still waits for the answer
+        notifying.tell_verdict(summary)
     return finish(opened, series)
 
 
