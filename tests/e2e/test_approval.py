@@ -39,7 +39,11 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, told: Web
 
 
 def suspended(served: Served, hours: float = 1.0) -> tuple[str, str]:
-    """A night whose candidate the gate lets through, and which asks; its run and its round."""
+    """A night from the base, whose candidate the gate lets through, and which asks; its run and its round.
+
+    A candidate of a candidate is not surely sharper still.
+    """
+    (served.tiny.store / "champion.json").unlink(missing_ok=True)
     run = served.run("nightly", approval=True, approval_hours=hours, overrides=PROMOTES)
     found = served.until(run, *ENDED, "PAUSED")
     assert (found["state_type"], found["state_name"]) == ("PAUSED", "Suspended"), (
@@ -128,7 +132,9 @@ def environments(served: Served) -> list[str]:
 
 def test_no_worker_and_no_run_knows_the_address_from_its_environment(served: Served, told: Webhook) -> None:
     workers = [
-        pid for pid, line in served.processes().items() if "worker start" in line or "server start" in line
+        pid
+        for pid, line in served.processes().items()
+        if "worker start" in line or "flows.serving.server" in line
     ]
     assert len(workers) == 2
     for pid in workers:
@@ -137,8 +143,8 @@ def test_no_worker_and_no_run_knows_the_address_from_its_environment(served: Ser
 
 def test_no_and_a_night_while_the_question_is_open(served: Served, told: Webhook) -> None:
     store = Store.open(served.tiny.store)
-    before = champion.history(store)
     run, round_id = suspended(served)
+    before = champion.history(store)
     skipped = served.run("nightly", overrides=PROMOTES)
     found = served.until(skipped, *ENDED)
     assert found["state_name"] == "Skipped", found["state"]

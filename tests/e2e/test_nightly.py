@@ -188,7 +188,7 @@ def test_it_fires_by_itself_and_a_second_one_is_cancelled_and_a_restart_changes_
         assert served.state(running["id"]) == "RUNNING"
 
         # The night on survives the server's end, and goes on to be the only one.
-        os.kill(served.pid("prefect", "server start"), signal.SIGKILL)
+        os.kill(served.pid("flows.serving.server"), signal.SIGKILL)
         count = len(cancelled_or_none(served))
 
         def one_more() -> bool:
@@ -205,7 +205,7 @@ def test_it_fires_by_itself_and_a_second_one_is_cancelled_and_a_restart_changes_
     rounds = len(list(store.root.glob("rounds/*/summary.json")))
 
     # The limit is free again: the next one fires, also after one more restart with nothing on.
-    os.kill(served.pid("prefect", "server start"), signal.SIGKILL)
+    os.kill(served.pid("flows.serving.server"), signal.SIGKILL)
 
     def another() -> list[dict[str, Any]]:
         done = [run for run in safely(served, "COMPLETED") if run["state_name"] == "Completed"]
