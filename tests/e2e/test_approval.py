@@ -180,8 +180,8 @@ def test_a_champion_moved_in_the_meantime(served: Served, vidloop: Callable[...,
 
 def test_no_answer_in_time(served: Served, told: Webhook) -> None:
     store = Store.open(served.tiny.store)
-    before = champion.history(store)
     run, round_id = suspended(served, hours=0.02)
+    before = champion.history(store)
     found = served.until(run, *ENDED, limit_s=300)
     assert (found["state_type"], found["state"]["message"]) == (
         "FAILED",
