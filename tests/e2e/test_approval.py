@@ -38,13 +38,13 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, told: Web
         del os.environ[NOTIFY_VARIABLE]
 
 
-def suspended(served: Served, hours: float = 1.0) -> tuple[str, str]:
+def suspended(served: Served, hours: float = 1.0, **more: int) -> tuple[str, str]:
     """A night from the base, whose candidate the gate lets through, and which asks; its run and its round.
 
     A candidate of a candidate is not surely sharper still.
     """
     (served.tiny.store / "champion.json").unlink(missing_ok=True)
-    run = served.run("nightly", approval=True, approval_hours=hours, overrides=PROMOTES)
+    run = served.run("nightly", approval=True, approval_hours=hours, overrides=PROMOTES, **more)
     found = served.until(run, *ENDED, "PAUSED")
     assert (found["state_type"], found["state_name"]) == ("PAUSED", "Suspended"), (
         found["state"],
@@ -180,7 +180,8 @@ def test_a_champion_moved_in_the_meantime(served: Served, vidloop: Callable[...,
 
 def test_no_answer_in_time(served: Served, told: Webhook) -> None:
     store = Store.open(served.tiny.store)
-    run, round_id = suspended(served, hours=0.02)
+    # With the recipe's own seed the fourth night of a store has a candidate that is no better.
+    run, round_id = suspended(served, hours=0.02, seed=2)
     before = champion.history(store)
     found = served.until(run, *ENDED, limit_s=300)
     assert (found["state_type"], found["state"]["message"]) == (
