@@ -170,7 +170,7 @@ def test_a_killed_night_leaves_the_champion_is_told_and_goes_on_the_next_time(
 def test_it_fires_by_itself_and_a_second_one_is_cancelled_and_a_restart_changes_nothing(
     served: Served, told: Told
 ) -> None:
-    store = Store.open(served.tiny.store)
+    store = Store.open(served.tiny.store, create=True)
     with occupied(served, *DEVICES):
         waited = waits(served)
         switch(served, True, EVERY_MINUTE)

@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
+
 from data import champion, gc
 from data.gc import SAFE_AGE_S, collect
 from data.store import Store
@@ -23,6 +25,7 @@ def age(root: Path) -> None:
             os.utime(path, (then, then))
 
 
+@pytest.mark.slow
 def test_old_files_that_a_running_round_finds_and_uses_again_stay(tiny: Tiny) -> None:
     play(tiny)
     store = Store.open(tiny.store)

@@ -46,6 +46,7 @@ def played(outcome: Series | Skipped) -> Series:
     return outcome
 
 
+@pytest.mark.slow
 def test_a_promotion_then_a_night_from_the_new_champion_on_other_clips(tiny: Tiny) -> None:
     store, recipe = opened(tiny), recipe_for(tiny, PROMOTES)
     first = played(night(recipe, store, play))
@@ -67,6 +68,7 @@ def test_a_promotion_then_a_night_from_the_new_champion_on_other_clips(tiny: Tin
     assert planned.seed not in (one.seed, two.seed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "words"), [(KEEPS, "that is not surely better"), (BREAKS_A_GUARD, "diversity is broken")]
 )
@@ -118,6 +120,7 @@ def asked(tiny: Tiny, hours: float = 1.0) -> tuple[Store, Series]:
     return store, series
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:constrained_layout")  # so few clips leave a chart of the report no room
 def test_yes_no_and_no_answer(tiny: Tiny) -> None:
     """One story: a question, a night that must wait for its answer, no answer in time, no, and yes."""
