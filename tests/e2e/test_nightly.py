@@ -171,6 +171,7 @@ def test_it_fires_by_itself_and_a_second_one_is_cancelled_and_a_restart_changes_
     served: Served, told: Told
 ) -> None:
     store = Store.open(served.tiny.store, create=True)
+    fill_in(served, recipe=str(served.tiny.recipe))
     with occupied(served, *DEVICES):
         waited = waits(served)
         switch(served, True, EVERY_MINUTE)
