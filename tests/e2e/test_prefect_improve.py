@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,10 @@ def test_rounds_are_subflows_and_do_the_same_work_as_without(
     (run,) = [run for run in prefect_server.flow_runs() if flows[run["flow_id"]] == "improve"]
     assert run["state_name"] == "Completed"
     assert [flows[child["flow_id"]] for child in prefect_server.flow_runs(run["id"])] == ["round"]
+    shown = {one["key"]: one for one in prefect_server.ask("/artifacts/latest/filter", limit=200)}
+    (row,) = json.loads(shown["series-tiny"]["data"])
+    assert shown["series-tiny"]["flow_run_id"] == run["id"]
+    assert row["id"] in shown["round-report-tiny"]["data"]
 
     plain = Store.open(tmp_path / "plain", create=True)
     improve(load_recipe(str(tiny.recipe), ["improve.rounds=1"]), plain, plain_round)
