@@ -135,8 +135,8 @@ class Residence:
             free = f", and {torch.cuda.mem_get_info(self._device)[0] / 1e9:.1f} GB of it are free"
         return (
             f"the weights of {name} ({self._bytes(name) / 1e9:.1f} GB) do not fit on {self._device}{free}: "
-            "set model.dtype to bfloat16 or model.quantise to fp8-storage, end other programs on this GPU, or "
-            "take a larger one (docs/cards.md)"
+            "set model.dtype to bfloat16 or model.quantise to fp8-storage, end other programs on this GPU, "
+            "or take a larger one (docs/cards.md)"
         )
 
     def _fits_beside(self, name: str) -> bool:
