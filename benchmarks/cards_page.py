@@ -27,8 +27,8 @@ GB are 1e9 bytes of tensors at the peak, measured{where}, models of the publishe
 weights, eager. A card counts as large enough where the peak is below {usable:.0%} of what it is sold as: \
 the driver and the holes between tensors take the rest.
 
-- **encoding**: the text encoder alone. Sampling brings it to the GPU for the prompts of a stage and \
-sends it back; where there is no room beside the network, the network steps aside meanwhile.
+- **encoding**: the text encoder, which comes to the GPU for the prompts of a stage and leaves again, \
+and the network beside it (the sum of two measurements).
 - **denoising**, **decoding**: one clip of the recipe's size, the network and the VAE on the GPU.
 - **training**: a step of one pair with every block recomputed, the least there is, with the reference \
 beside the policy; the network and its adapter alone on the GPU.
@@ -50,8 +50,8 @@ def write_page(content: Mapping[str, Any], folder: Path) -> Path:
 
 
 def page(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The page; rows without figures (of a CPU, or failed) are left out."""
-    known = [row for row in rows if _peaks(row) is not None]
+    """The page, without rows that lack figures (of a CPU, or failed) or are of weights no recipe asks for."""
+    known = [row for row in rows if _peaks(row) is not None and row["quantise"] == "none"]
     if not known:
         return _HEAD + _EMPTY
     machines = ", ".join(dict.fromkeys(row["device"] for row in known))
@@ -70,14 +70,21 @@ def clips(row: Mapping[str, Any], card: int) -> int:
     """How many clips can be denoised at once, by one clip's peak; 0 where a single one does not fit."""
     found = row["generation"]
     room, one = USABLE * card - found["weights"], found["denoising"] - found["weights"]
-    return 0 if found["peak"] > USABLE * card else min(_MOST, int(room / one))
+    return 0 if _generation(row) > USABLE * card else min(_MOST, int(room / one))
+
+
+def _generation(row: Mapping[str, Any]) -> float:
+    """GB at the peak of generation: the text encoder comes while the network is there."""
+    found = row["generation"]
+    most: float = max(found["weights"] + found["encoding"], found["denoising"], found["decoding"])
+    return most
 
 
 def _peaks(row: Mapping[str, Any]) -> tuple[float, float] | None:
     generation, training = row["generation"], row["training"]
     if not generation or not training or generation["peak"] is None or training["peak"] is None:
         return None
-    return generation["peak"], training["peak"]
+    return _generation(row), training["peak"]
 
 
 def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -88,10 +95,10 @@ def _measured(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
     for row in rows:
         found = row["generation"]
-        figures = [found["encoding"], found["denoising"], found["decoding"], row["training"]["peak"]]
-        held = row["dtype"] if row["quantise"] == "none" else row["quantise"]
+        beside = found["weights"] + found["encoding"]
+        figures = [beside, found["denoising"], found["decoding"], row["training"]["peak"]]
         cells = [
-            f"`{row['recipe']}`", held, row["clip"], *(f"{value:.1f}" for value in figures),
+            f"`{row['recipe']}`", row["dtype"], row["clip"], *(f"{value:.1f}" for value in figures),
             *(_verdict(row, card) for card in CARDS),
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |\n")
@@ -109,9 +116,7 @@ def _said(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| recipe | " + " | ".join(f"{card} GB" for card in CARDS) + " |\n"]
     lines.append("|---" * (1 + len(CARDS)) + "|\n")
     for name in dict.fromkeys(row["recipe"] for row in rows):
-        own = sorted(
-            (row for row in rows if row["recipe"] == name), key=lambda row: row["quantise"] != "none"
-        )
+        own = [row for row in rows if row["recipe"] == name]
         lines.append(f"| `{name}` | " + " | ".join(_line(own, card) for card in CARDS) + " |\n")
     return lines
 
@@ -120,9 +125,6 @@ def _line(rows: Sequence[Mapping[str, Any]], card: int) -> str:
     """The options with which the first of a recipe's rows that fits the card fits it."""
     for row in rows:
         if fits(row, card):
-            how = "" if row["quantise"] == "none" else (
-                f"`--set model.quantise={row['quantise']} --set finetune.compile=false` "
-            )  # fmt: skip
-            return f"{how}`--set generate.batch_size={clips(row, card)}`"
+            return f"`--set generate.batch_size={clips(row, card)}`"
     least = min(max(_peaks(row) or (0.0,)) for row in rows)
     return f"does not fit: the least measured is {least:.1f} GB"

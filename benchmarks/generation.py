@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--deviation-steps", type=int, default=6, help="of the final-latent table; 0: none")
     parser.add_argument("--fast", action="store_true", help="measure the fast mode too")
     parser.add_argument("--fast-interval", type=int, default=2)
-    parser.add_argument("--two-gpus", action="store_true", help="instead: two workers against one")
+    parser.add_argument("--two-gpus", action="store_true", help="instead: all GPUs against one")
     options = parser.parse_args()
     if options.two_gpus:
         from benchmarks.two_gpus import compare

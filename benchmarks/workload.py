@@ -32,7 +32,7 @@ from tasks.units import Runner
 
 LIBRARIES: Final = ("torch", "diffusers", "transformers", "av", "numpy")
 # No adapter: the weights are the base's.
-_NO_POLICY: Final = PolicyRef("random-weights", "random-weights")
+NO_POLICY: Final = PolicyRef("random-weights", "random-weights")
 _VIDEO: Final = VideoSettings(crf=10, pix_fmt="yuv420p")
 
 
@@ -272,7 +272,7 @@ class Ours:
         """The generate stage over `jobs`, whole batches, into a new store: prompts to files and manifests."""
         store = Store.open(root, create=True)
         how = replace(self.how, root=str(root))
-        units = shards(how, _NO_POLICY, jobs)
+        units = shards(how, NO_POLICY, jobs)
         with Busy(self.work.device) as busy:
             begun = time.monotonic()
             # Two workers: one batch is denoised while the files of the one before are written.
@@ -305,7 +305,7 @@ def ours(pipeline: Any, work: Workload, fast: FastSettings | None = None) -> Ite
     begun = time.monotonic()
     warm_up(sampler, work)
     warm_up_seconds = time.monotonic() - begun
-    name = resident_name(how.model, how.sample, _NO_POLICY)
+    name = resident_name(how.model, how.sample, NO_POLICY)
     with RESIDENTS.borrow("sampler", name, lambda: sampler, lambda first: first.fork()):
         pass
     try:

@@ -17,10 +17,23 @@ _FILE = "champion.json"
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """A policy and the round that promoted it (or "set by hand")."""
+    """A policy and the round that promoted it (or "set by hand").
+
+    Attributes:
+        policy_id: id of the policy.
+        round_id: id of the round.
+        approved_by: the person who said yes, where one was asked; else "".
+        reason: why, in that person's words.
+    """
 
     policy_id: str
     round_id: str
+    approved_by: str = ""
+    reason: str = ""
+
+
+class ChampionMoved(BadInput):
+    """The champion is not the policy any more that a candidate was compared with."""
 
 
 def history(store: Store) -> list[Champion]:
@@ -46,20 +59,41 @@ def read(store: Store) -> Champion | None:
     return entries[-1] if entries else None
 
 
-def promote(store: Store, policy_id: str, round_id: str) -> Champion:
+def promote(
+    store: Store,
+    policy_id: str,
+    round_id: str,
+    beaten: str | None = None,
+    base: str = "",
+    approved_by: str = "",
+    reason: str = "",
+) -> Champion:
     """Make a policy the champion. Promoting the present champion again changes nothing.
+
+    Args:
+        store: the store.
+        policy_id: the new champion.
+        round_id: the round that compared it.
+        beaten: id of the policy that it was compared with: somebody else may have moved the champion since.
+            None: whoever is champion.
+        base: id of the base model, which is to be beaten where nothing has been promoted yet.
+        approved_by, reason: who said yes, and why; kept with the champion.
 
     Returns:
         The champion now, with the round that made it so.
 
     Raises:
+        ChampionMoved: the champion is another than `beaten`; nothing has changed.
         StoreError: the store cannot be written.
     """
     with store.lock("champion"):
         entries = history(store)
         if entries and entries[-1].policy_id == policy_id:
             return entries[-1]
-        entries.append(Champion(policy_id, round_id))
+        now = entries[-1].policy_id if entries else base
+        if beaten is not None and now != beaten:
+            raise ChampionMoved(f"it was compared with {beaten}, but the champion is {now} by now")
+        entries.append(Champion(policy_id, round_id, approved_by, reason))
         _write(store, entries)
         return entries[-1]
 
@@ -100,5 +134,6 @@ def rollback(store: Store) -> Champion | None:
 
 
 def _write(store: Store, entries: list[Champion]) -> None:
-    text = json.dumps({"history": [asdict(entry) for entry in entries]}, indent=1) + "\n"
+    said = [{name: value for name, value in asdict(entry).items() if value} for entry in entries]
+    text = json.dumps({"history": said}, indent=1, ensure_ascii=False) + "\n"
     store.write_file(_FILE, text.encode())

@@ -29,3 +29,6 @@ class StageFailed(VidloopError):
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)
         self.stage = stage
+
+    def __reduce__(self) -> tuple[type[StageFailed], tuple[str, str]]:
+        return type(self), (self.stage, str(self))  # so that it can come from another process

@@ -2,12 +2,16 @@
 
 A file is reachable if any committed manifest names it. What a unit at work has written is young and not yet
 named; `min_age_s` protects it, and a file that a unit finds and uses again is made young (see
-`Store.write_media`).
+`Store.write_media`). Between the look at a file's age and its end a unit may do so: a file is therefore moved
+aside first, looked at again, and put back if it is young now.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -51,6 +55,7 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
     now = time.time()
     old: dict[str, int] = {}
     young = 0
+    idle = _idle_folders(store.root, now - min_age_s)
     # Files first, manifests second: a unit committed in between is then reached, not taken.
     present = [path for path in _candidates(store.root) if path.is_file()]
     reached = {item.path for manifest in store.manifests() for item in manifest.files}
@@ -67,9 +72,11 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
         else:
             old[relative] = status.st_size
     if delete:
-        for relative in old:
-            remove(store.root / relative)
-        _remove_empty_folders(store.root)
+        for relative in list(old):
+            if not _take(store.root, relative, now - min_age_s):
+                del old[relative]
+                young += 1
+        _remove_empty(idle)
     return Garbage(tuple(sorted(old)), sum(old.values()), young, delete)
 
 
@@ -93,9 +100,37 @@ def _candidates(root: Path) -> list[Path]:
     return sorted({path for pattern in patterns for path in root.glob(pattern)})
 
 
-def _remove_empty_folders(root: Path) -> None:
+def _take(root: Path, relative: str, since: float) -> bool:
+    """Remove a file, unless it was written or used since; whether it is gone."""
+    path, aside = root / relative, root / "tmp" / f"{uuid.uuid4().hex}.tmp"
+    with storage_errors(path):
+        try:
+            aside.parent.mkdir(exist_ok=True)
+            os.rename(path, aside)
+        except FileNotFoundError:  # another collector, or its unit was discarded
+            return True
+        if aside.stat().st_mtime > since:
+            with contextlib.suppress(FileExistsError):  # written anew meanwhile: the same bytes
+                os.link(aside, path)
+            aside.unlink()
+            return False
+    remove(aside)
+    return True
+
+
+def _idle_folders(root: Path, since: float) -> list[Path]:
+    """Folders of units in which nothing was made or removed since."""
+    found = []
     for pattern in ("parts/*/*/*", "scratch/*"):
         for folder in sorted(root.glob(pattern)):
-            with storage_errors(folder):
-                if folder.is_dir() and not any(folder.iterdir()):
-                    folder.rmdir()
+            with contextlib.suppress(FileNotFoundError):
+                if folder.is_dir() and folder.stat().st_mtime <= since:
+                    found.append(folder)
+    return found
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with storage_errors(folder), contextlib.suppress(FileNotFoundError):
+            if not any(folder.iterdir()):
+                folder.rmdir()

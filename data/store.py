@@ -371,7 +371,10 @@ class Store:
             whole = path.is_file() and path.stat().st_size == item.bytes and file_digest(path) == item.sha256
             if whole:
                 # Young again, so that a garbage collector does not take it before the manifest names it.
-                os.utime(path)
+                try:
+                    os.utime(path)
+                except FileNotFoundError:  # it was quicker
+                    whole = False
         if not whole:
             self._write(item.path, data, replace=True)
 

@@ -12,6 +12,8 @@ Open first: `recipe` (every setting), then `playing` (the walk through the five 
     opening         recipe -> RoundContext: everything that is checked before any work
     round           the round as one Prefect flow of five stage flows; `plain_round`: without Prefect
     improving       rounds in a row: plan, play, record, stop; `series`: their record; `improve`: the flow
+    nights          one more round a night, from champion to champion; `nightly`: the flow; `approval`: the
+                    form of a person's word; `notifying`: the webhook; `gc_flow`: what may be removed
     studying/       a grid of feedbacks and objectives, each cell a round's last stages; `study`: the flow
     generate_videos, score_with_rewards, curate_dataset, offline_rl_finetune, evaluate_policy     a stage each
     forms           what a person may change in the Prefect UI; `planning`: what a round would run, in words

@@ -104,6 +104,7 @@ def main() -> None:
     import flows.cli_calibrate
     import flows.cli_improve
     import flows.cli_machine
+    import flows.cli_nightly
     import flows.cli_remake
     import flows.cli_round
     import flows.cli_serve

@@ -21,9 +21,17 @@ import typer
 from data.errors import BadInput
 from flows.cli import answers, app
 from flows.cli_round import StoreOption
+from flows.notifying import check_address
 from flows.recipe_file import ROOT
 from flows.serving.devices import devices
-from flows.serving.place import AUTH_VARIABLE, DEFAULT_FOLDER, DEFAULT_PORT, LOOPBACK, Place
+from flows.serving.place import (
+    AUTH_VARIABLE,
+    DEFAULT_FOLDER,
+    DEFAULT_PORT,
+    LOOPBACK,
+    NOTIFY_VARIABLE,
+    Place,
+)
 from flows.telling import DEFAULT_STORE
 
 # Longer than the keeper takes at most: it ends flow runs, workers and server in turn.
@@ -54,11 +62,28 @@ def serve_command(
     ] = None,
     notify: Annotated[
         str | None,
-        typer.Option("--notify", envvar="VIDLOOP_NOTIFY_URL", help="Web address told of every failed round."),
+        typer.Option(
+            "--notify",
+            envvar=NOTIFY_VARIABLE,
+            show_envvar=True,
+            help="Web address told of every verdict and every failed round; a secret.",
+        ),
     ] = None,
+    nightly: Annotated[
+        str,
+        typer.Option(
+            "--nightly", metavar="CRON", help='Switch the nights on: "0 2 * * *" is every night at two.'
+        ),
+    ] = "",
+    timezone: Annotated[
+        str, typer.Option("--timezone", help="Of --nightly, for example Europe/Berlin.")
+    ] = "UTC",
 ) -> None:
     """Serve the Prefect UI with all deployments and a worker for each device, until Ctrl-C."""
     folders = tuple(str(_folder(one)) for one in recipes or ())
+    _check_nightly(nightly, timezone)
+    if notify:
+        check_address(notify)
     root = Path(folder).expanduser().absolute()
     _make(root)
     place = Place(
@@ -68,6 +93,8 @@ def serve_command(
         store=str(Path(store).expanduser().absolute()),
         devices=devices(device or ()),
         recipes=folders,
+        nightly=nightly,
+        timezone=timezone,
     )
     with _alone(root):
         _check_port(host, port)
@@ -76,7 +103,7 @@ def serve_command(
         _tell(place, auth, new)
         environment = {**place.client_environment(auth), AUTH_VARIABLE: auth}
         if notify:
-            environment["VIDLOOP_NOTIFY_URL"] = notify
+            environment[NOTIFY_VARIABLE] = notify
         code = keep(place, environment)
     if code:
         raise typer.Exit(code)
@@ -162,6 +189,23 @@ def _alone(root: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _check_nightly(cron: str, timezone: str) -> None:
+    if not cron:
+        return
+    from flows import prefect_settings
+
+    prefect_settings.apply()
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError:
+        raise BadInput(
+            f"--nightly {cron!r} --timezone {timezone!r}: say cron's five fields (minute hour day month "
+            "weekday) and a time zone such as Europe/Berlin"
+        ) from None
 
 
 def _check_port(host: str, port: int) -> None:

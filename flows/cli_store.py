@@ -79,6 +79,8 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
         print("no champion yet: the recipe's base model is the policy to beat")
         return
     print(f"{present.policy_id}  since {present.round_id}")
+    if present.approved_by:
+        print(f"approved by {present.approved_by}: {present.reason}")
     from flows.opening import policies, policy_of
 
     held = policies(opened)

@@ -186,6 +186,21 @@ class ImproveForm(_Improve):  # type: ignore[misc]  # a class made of the recipe
     model_config = ConfigDict(title="Improve")
 
 
+_Night: Any = form_of(
+    "improve",
+    "improve.data",
+    "improve.window",
+    "improve.prompts_per_round",
+    "improve.explore",
+)
+
+
+class NightForm(_Night):  # type: ignore[misc]  # a class made of the recipe's fields
+    """What a night learns from. Empty fields: as the recipe says."""
+
+    model_config = ConfigDict(title="Night")
+
+
 def titled(title: str) -> Any:
     """What shows over a field of the form; Prefect would take the parameter's name."""
     return Field(json_schema_extra={"title": title})
@@ -209,6 +224,7 @@ FORMS: Mapping[str, type[StageForm]] = {
     "finetune": FinetuneForm,
     "evaluate": EvaluateForm,
     "improve": ImproveForm,
+    "night": NightForm,
 }
 
 

@@ -8,6 +8,7 @@ from prefect import flow
 
 from data.store import Store
 from flows import improving
+from flows.artifacts.showing import show_series
 from flows.forms import (
     DryRunField,
     ImproveForm,
@@ -54,4 +55,6 @@ def improve_flow(
         summary: dict[str, Any] = round_flow(store=context.generation.root, run=context.run_id)
         return summary
 
-    return finish(opened, improving.improve(load_recipe(recipe, overrides_of(given)), opened, play))
+    series = improving.improve(load_recipe(recipe, overrides_of(given)), opened, play)
+    show_series(series)
+    return finish(opened, series)

@@ -47,7 +47,7 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
         series = record.unfinished(store, resolve(recipe))
         if series is not None:
             say(f"Improve {series.improve} goes on after {len(series.rounds)} finished rounds")
-            series = _without_stale_plan(recipe, store, series)
+            series = without_stale_plan(recipe, store, series)
         else:
             start = present(recipe, store).policy_id
             series = Series(new_round_id(), resolve(recipe), start, start)
@@ -57,29 +57,43 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
             stopped = why_stop(recipe, series, planned)
             if stopped is not None:
                 break
-            own = recipe_of(recipe, planned)
-            context = begin_with(own, store)
-            planned = replace(planned, attempts=(*planned.attempts, context.run_id))
-            series = record.save(store, replace(series, next=planned))
+            series, context = begin_round(recipe, store, series, planned)
             say("")
-            say(f"Round {planned.number} of at most {recipe.improve.rounds}{_chosen(planned)}")
-            summary = play(context)
-            rounds = (*series.rounds, _played(store, planned, context, summary))
-            now = present(recipe, store).policy_id
-            series = record.save(store, replace(series, rounds=rounds, champion=now, next=None))
+            say(f"Round {planned.number} of at most {recipe.improve.rounds}{chosen(planned)}")
+            series = end_round(recipe, store, series, context, play(context))
         series = replace(series, stopped_by=stopped[0], reason=stopped[1], next=None)
         return record.save(store, series)
 
 
-def plan(recipe: Recipe, store: Store, series: Series) -> Planned:
+def begin_round(
+    recipe: Recipe, store: Store, series: Series, planned: Planned
+) -> tuple[Series, RoundContext]:
+    """Begin the planned round, and write that down first. Raises as `flows.playing.begin_with`."""
+    context = begin_with(recipe_of(recipe, planned), store)
+    planned = replace(planned, attempts=(*planned.attempts, context.run_id))
+    return record.save(store, replace(series, next=planned)), context
+
+
+def end_round(
+    recipe: Recipe, store: Store, series: Series, context: RoundContext, summary: dict[str, Any]
+) -> Series:
+    """Add the round that was begun to those played, by its summary, and write that down."""
+    assert series.next is not None
+    rounds = (*series.rounds, _played(store, series.next, context, summary))
+    now = present(recipe, store).policy_id
+    return record.save(store, replace(series, rounds=rounds, champion=now, next=None, waiting=None))
+
+
+def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) -> Planned:
     """The round after those of `series`.
 
     Each round has a seed of its own: one that promoted nobody must not be played again as it was, and its
     next candidate is examined on clips that no gate has seen. The first has the recipe's, and so shares its
-    work with `vidloop round`.
+    work with `vidloop round`; unless a `seed` is given.
     """
     how, number = recipe.improve, len(series.rounds) + 1
-    seed = recipe.seed if number == 1 else int(digest(["improve", recipe.seed, number])[:8], 16)
+    if seed is None:
+        seed = recipe.seed if number == 1 else int(digest(["improve", recipe.seed, number])[:8], 16)
     policy = present(recipe, store)
     earlier = tuple(one.round for one in series.rounds)
     match how.data:
@@ -156,7 +170,7 @@ def lineage(store: Store, policy: PolicyRef) -> list[str]:
     return line if base in line else [*line, base]
 
 
-def _without_stale_plan(recipe: Recipe, store: Store, series: Series) -> Series:
+def without_stale_plan(recipe: Recipe, store: Store, series: Series) -> Series:
     """`series` without the plan of an interrupted round, if somebody else has moved the champion since."""
     if series.next is None:
         return series
@@ -184,7 +198,8 @@ def _played(store: Store, planned: Planned, context: RoundContext, summary: dict
     )
 
 
-def _chosen(planned: Planned) -> str:
+def chosen(planned: Planned) -> str:
+    """How the round's prompts were chosen, to go on a sentence; empty where they were not."""
     if planned.choice is None:
         return ""
     one = planned.choice

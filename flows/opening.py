@@ -25,6 +25,7 @@ from models.settings import FastSettings, FinetuneSettings, GateSettings, ModelS
 from rewards import reward_parts, reward_settings, reward_version
 from rewards.composite import Component, CompositeSettings
 from rewards.judge.rubric import load_rubric
+from tasks import spread
 from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef, RoundContext
 from tasks.finetune import policy_ref
 from tasks.rounds import RECIPE
@@ -114,10 +115,16 @@ def curate_settings(recipe: Recipe) -> CurateSettings:
 def finetune_settings(recipe: Recipe) -> FinetuneSettings:
     """How it is learned, as the recipe says it."""
     return FinetuneSettings(
-        **recipe.finetune.model_dump(exclude={"targets"}),
+        **recipe.finetune.model_dump(exclude={"targets", "processes"}),
         targets=tuple(recipe.finetune.targets),
         seed=recipe.seed,
+        processes=recipe.finetune.processes or _processes(recipe),
     )
+
+
+def _processes(recipe: Recipe) -> int:
+    """As many as there are GPUs to share out, but no more than a step has units."""
+    return min(max(1, len(spread.gpus(recipe.model.device))), recipe.finetune.batch_size)
 
 
 def round_prompts(recipe: Recipe) -> list[Prompt]:

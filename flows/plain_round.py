@@ -7,12 +7,15 @@ from typing import Any
 from flows import terminal
 from flows.playing import play, play_stage, ready
 from tasks.context import RoundContext
+from tasks.promotion import Promotion
 from tasks.units import Runner, StageResult
 
 
-def plain_round(context: RoundContext, from_stage: str | None = None) -> dict[str, Any]:
+def plain_round(
+    context: RoundContext, from_stage: str | None = None, promotion: Promotion = "at once"
+) -> dict[str, Any]:
     """Play a round that has begun, here and now; returns its summary. Raises as `flows.playing.play`."""
-    return play(context, lambda stage: plain_stage(stage, context), from_stage)
+    return play(context, lambda stage: plain_stage(stage, context), from_stage, promotion)
 
 
 def plain_stage(stage: str, context: RoundContext) -> StageResult:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from flows import terminal
 from flows.opening import open_round
 from flows.recipe import Recipe
 from flows.recipe_file import dump, load_recipe
-from tasks import devices
+from tasks import devices, spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.early_start import beside_generation
+from tasks.promotion import Promotion
 from tasks.rounds import RECIPE, finish, give_up, new_round_id
 from tasks.stages import STAGES, require_rewards, require_whole, run_stage
 from tasks.units import Runner, StageResult
@@ -66,17 +68,19 @@ def ready(context: RoundContext, stage: str) -> Callable[[], None]:
         return lambda: None  # SQL and arithmetic
 
     def hold() -> None:
-        device_lock.hold(
-            devices.lock_name(context.generation.model.device),
-            f"{stage} of round {context.run_id} ({context.name})",
-            terminal.current().says,
-        )
+        for name in devices.lock_names(context.generation.model.device):
+            device_lock.hold(
+                name, f"{stage} of round {context.run_id} ({context.name})", terminal.current().says
+            )
 
     return hold
 
 
 def play(
-    context: RoundContext, call: Callable[[str], StageResult], from_stage: str | None = None
+    context: RoundContext,
+    call: Callable[[str], StageResult],
+    from_stage: str | None = None,
+    promotion: Promotion = "at once",
 ) -> dict[str, Any]:
     """Call the five stages in their order and finish the round.
 
@@ -84,6 +88,7 @@ def play(
         context: a round that has begun.
         call: runs one stage, with Prefect or without.
         from_stage: the stages before this one must be whole in the store.
+        promotion: what a gate that lets the candidate through leads to.
 
     Returns:
         The summary.
@@ -104,14 +109,14 @@ def play(
         for stage in STAGES:
             with beside_generation(context) if stage == "generate" else nullcontext():
                 results[stage] = call(stage)
-        summary = finish(context, results)
+        summary = finish(context, results, promotion)
     except BaseException as error:
         # A store that cannot be written is most likely what went wrong: do not hide it behind itself.
         with suppress(StoreError):
             give_up(context, results, stage, error)
         raise
     if any(result.cached_shards < result.shards for result in results.values()):
-        _report(context)
+        write_report(context)
     say.concludes(context, summary)
     return summary
 
@@ -124,14 +129,16 @@ def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult
     """
     say = terminal.current()
     say.stage_begins(stage)
-    result = run_stage(stage, context, runner)
+    wanted = spread.gpus(context.generation.model.device)
+    with spread.spread_over(wanted, context.workers):
+        result = run_stage(stage, context, replace(runner, workers=context.workers * max(1, len(wanted))))
     facts = {"cached": result.shards == result.cached_shards}
     context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
     say.stage_ends(result)
     return result
 
 
-def _report(context: RoundContext) -> None:
+def write_report(context: RoundContext) -> None:
     """Write the round's page. The round is done and kept: a page that fails is said, and no failure."""
     from flows.reporting import build_report
 

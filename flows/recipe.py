@@ -66,8 +66,9 @@ class ModelPart(Part):
     device: str = Field(
         default="auto",
         title="Device",
-        pattern=r"^(auto|cpu|cuda(:\d+)?)$",
-        description="auto takes the first CUDA device, and the CPU where there is none.",
+        pattern=r"^(auto|cpu|cuda(:(\d+|all))?)$",
+        description="auto takes the first CUDA device, and the CPU where there is none; cuda:all takes every "
+        "GPU: each generates and scores its share.",
     )
     compile: bool | None = Field(
         default=None,
@@ -308,8 +309,12 @@ class FinetunePart(Part):
         title="Attention",
         description="On a GPU: the fastest of PyTorch's kernels, tried at the start, or its own choice.",
     )
-    processes: int = Field(
-        default=1, ge=1, le=64, title="Processes", description="That train together, a GPU each."
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        title="Processes",
+        description="That train together, a GPU each; null: one, and with model.device cuda:all one a GPU.",
     )
     expert: Literal["high", "low", "both"] | None = Field(
         default=None,

@@ -6,7 +6,11 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from prefect import Flow, flow
+from pydantic.json_schema import SkipJsonSchema
 
+from flows import notifying
+from flows.artifacts import progress
+from flows.artifacts.showing import show_round
 from flows.curate_dataset import curate_dataset
 from flows.evaluate_policy import evaluate_policy
 from flows.forms import (
@@ -28,8 +32,9 @@ from flows.generate_videos import generate_videos
 from flows.offline_rl_finetune import offline_rl_finetune
 from flows.playing import begin, context_of, play
 from flows.score_with_rewards import score_with_rewards
-from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, run_name, tell_plan
+from flows.stage_flows import DEFAULT_RECIPE, NO_OVERRIDES, name_run, run_name, tell_plan
 from flows.telling import DEFAULT_STORE
+from tasks.promotion import Promotion
 from tasks.units import StageResult
 
 FLOWS: Mapping[str, Flow[..., dict[str, Any]]] = {
@@ -56,6 +61,7 @@ def round_flow(
     evaluate: Annotated[EvaluateForm, titled("Evaluate")] = EvaluateForm(),
     overrides: OverridesField = NO_OVERRIDES,
     run: RunField = "",
+    promotion: SkipJsonSchema[Promotion] = "at once",
 ) -> dict[str, Any]:
     """Generate, score, curate, finetune, evaluate; promote the candidate if the gate lets it through.
 
@@ -72,6 +78,7 @@ def round_flow(
         evaluate: Changes to stage 5.
         overrides: Changes to anything else in the recipe, each like gate.confidence=0.99.
         run: A round that has begun elsewhere.
+        promotion: Whether the gate's yes is enough; not in the form.
     """
     given = locals()
     if dry_run:
@@ -83,4 +90,10 @@ def round_flow(
     def call(stage: str) -> StageResult:
         return StageResult(**FLOWS[stage](store=root, run=context.run_id))
 
-    return play(context, call, from_stage)
+    name_run(context)
+    with progress.of_round(context.run_id):
+        summary = play(context, call, from_stage, promotion)
+    show_round(context.store, summary)
+    if promotion == "at once":  # else whoever asked for something else has the last word
+        notifying.tell_verdict(summary)
+    return summary

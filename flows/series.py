@@ -1,14 +1,16 @@
 """The record of rounds in a row: what was planned, what was played, why it stopped. One JSON file.
 
 `STORE/improvements/<id>/summary.json` is written before a round begins and after it ends, in one step each,
-so that a killed `vidloop improve` finds the plan of the round it was in, and goes on from there.
+so that a killed `vidloop improve` finds the plan of the round it was in, and goes on from there. Nights are
+such a series too, one that grows by a round a night and does not end.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final, Literal
 
 from data.errors import StoreError
@@ -17,6 +19,7 @@ from data.store import Store
 FOLDER: Final = "improvements"
 SUMMARY: Final = "summary.json"
 StoppedBy = Literal["rounds", "patience", "clips", "minutes"]
+Kind = Literal["improve", "nightly"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,21 @@ class Played:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """A round whose candidate waits for a person's word.
+
+    Attributes:
+        round: its id.
+        run: id of the Prefect flow run that asked.
+        until: when the question ends, in ISO 8601 with a time zone; no answer by then means no.
+    """
+
+    round: str
+    run: str
+    until: str
+
+
+@dataclass(frozen=True)
 class Series:
     """Rounds in a row.
 
@@ -96,6 +114,9 @@ class Series:
         next: the round that was begun and has not ended.
         stopped_by: what ended the series; None while it goes on.
         reason: the same in words.
+        kind: who adds rounds to it.
+        waiting: what a person is asked about the round that was begun.
+        given_up: plans that failed in several nights and were not tried again.
     """
 
     improve: str
@@ -106,6 +127,9 @@ class Series:
     next: Planned | None = None
     stopped_by: StoppedBy | None = None
     reason: str | None = None
+    kind: Kind = "improve"
+    waiting: Waiting | None = None
+    given_up: int = 0
 
     @property
     def clips(self) -> int:
@@ -158,17 +182,44 @@ def unfinished(store: Store, recipe: dict[str, Any]) -> Series | None:
     Raises:
         StoreError: its record is damaged.
     """
-    for path in sorted(store.root.glob(f"{FOLDER}/*/{SUMMARY}"), reverse=True):
-        try:
-            facts = json.loads(path.read_bytes())
-            if facts["recipe"] == recipe:
-                return None if facts["stopped_by"] else _series(facts)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise StoreError(f"cannot read {path} ({error}): move it away") from error
+    for path, facts in _records(store):
+        if _kind(facts) == "improve" and facts["recipe"] == recipe:
+            return None if facts["stopped_by"] else _series(path, facts)
     return None
 
 
-def _series(facts: dict[str, Any]) -> Series:
+def nightly(store: Store) -> list[Series]:
+    """Every series of nights, newest first. Raises StoreError if a record is damaged."""
+    return [_series(path, facts) for path, facts in _records(store) if _kind(facts) == "nightly"]
+
+
+def _records(store: Store) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for path in sorted(store.root.glob(f"{FOLDER}/*/{SUMMARY}"), reverse=True):
+        try:
+            facts = json.loads(path.read_bytes())
+            if not {"recipe", "stopped_by"} <= facts.keys():
+                raise ValueError("it is no record of rounds")
+        except (OSError, ValueError, AttributeError) as error:
+            raise _damaged(path, error) from error
+        yield path, facts
+
+
+def _kind(facts: dict[str, Any]) -> str:
+    return str(facts.get("kind", "improve"))  # older records have none
+
+
+def _damaged(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"cannot read {path} ({error}): move it away")
+
+
+def _series(path: Path, facts: dict[str, Any]) -> Series:
+    try:
+        return _read(facts)
+    except (TypeError, KeyError) as error:
+        raise _damaged(path, error) from error
+
+
+def _read(facts: dict[str, Any]) -> Series:
     planned = facts["next"]
     return Series(
         improve=facts["improve"],
@@ -185,6 +236,9 @@ def _series(facts: dict[str, Any]) -> Series:
         )
         if planned
         else None,
+        kind="nightly" if _kind(facts) == "nightly" else "improve",
+        waiting=Waiting(**facts["waiting"]) if facts.get("waiting") else None,
+        given_up=facts.get("given_up", 0),
     )
 
 

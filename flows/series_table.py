@@ -17,13 +17,15 @@ def table(series: Series) -> list[str]:
     rows = [(*_HEAD, *guards), *(_row(one, guards) for one in series.rounds)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     metric = series.rounds[0].primary["metric"] if series.rounds else "nothing"
-    title = f"Improve {series.improve}: {metric}, {len(series.rounds)} rounds; guards as after / before"
+    name = "Nights" if series.kind == "nightly" else "Improve"
+    title = f"{name} {series.improve}: {metric}, {len(series.rounds)} rounds; guards as after / before"
     lines = ["", title]
     if series.rounds:
         lines += ["    " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     promoted = sum(one.promoted for one in series.rounds)
     champion = series.champion if series.champion != series.start else f"still {series.champion}"
-    lines.append(f"Stopped: {series.reason}")
+    if series.reason is not None:
+        lines.append(f"Stopped: {series.reason}")
     lines.append(f"{promoted} of {len(series.rounds)} rounds promoted their candidate. Champion: {champion}")
     drift = series.drift()
     if promoted > 1 and drift:

@@ -9,11 +9,13 @@ from prefect.runtime import flow_run
 
 from data.errors import VidloopError
 from flows import terminal
+from flows.artifacts import progress, server
 from flows.forms import overrides_of
 from flows.planning import plan_lines, to_look_at
 from flows.playing import begin, context_of, frozen_recipe, play_stage, ready
 from flows.recipe_file import load_recipe
 from flows.telling import DEFAULT_STORE
+from tasks.context import RoundContext
 from tasks.prefect_runner import prefect_runner
 from tasks.stages import require_whole
 
@@ -41,8 +43,10 @@ def run_stage_flow(stage: str, given: dict[str, Any]) -> dict[str, Any]:
     else:
         context = begin(given["recipe"], given["store"], overrides_of(given))
         require_whole(context, stage)
-    runner = prefect_runner(context.store, context.workers, terminal.current(), ready(context, stage))
-    return dataclasses.asdict(play_stage(stage, context, runner))
+    name_run(context)
+    with progress.of_stage(stage, context.run_id, terminal.current()) as listener:
+        runner = prefect_runner(context.store, context.workers, listener, ready(context, stage))
+        return dataclasses.asdict(play_stage(stage, context, runner))
 
 
 def tell_plan(given: dict[str, Any]) -> dict[str, Any]:
@@ -55,14 +59,32 @@ def tell_plan(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_name() -> str:
-    """Recipe and objective, for example "mini dpo-anchor"; the flow's name stands beside it."""
+    """What the run is: see `told_name`. A round that has not begun has no id; `name_run` adds it."""
     given = flow_run.parameters
+    round_id = given.get("run")
     try:
-        if given.get("run"):
-            recipe = load_recipe(frozen_recipe(given.get("store", DEFAULT_STORE), given["run"]))
+        if round_id:
+            recipe = load_recipe(frozen_recipe(given.get("store", DEFAULT_STORE), round_id))
         else:
             recipe = load_recipe(given.get("recipe", DEFAULT_RECIPE), overrides_of(given))
     except (VidloopError, ValueError):
         return "refused recipe"  # the flow itself says why
-    dry = "dry run: " if given.get("dry_run") else ""
-    return f"{dry}{recipe.name} {recipe.finetune.objective} seed {recipe.seed}"
+    name = told_name(recipe.name, recipe.finetune.objective, recipe.seed, round_id)
+    return f"dry run: {name}" if given.get("dry_run") else name
+
+
+def name_run(context: RoundContext) -> None:
+    """Add the round's id to the name of the flow run at work, now that the round has begun."""
+    name = told_name(context.name, context.finetune.objective, context.seed, context.run_id)
+    if server.seen() and flow_run.name != name:
+        server.attempt("the name of the run", lambda: server.rename(name))
+
+
+def told_name(recipe: str, objective: str, seed: int, round_id: str | None) -> str:
+    """For example "evaluate: mini dpo-anchor seed 0, round 20261122T192425-385a4acf".
+
+    The UI's lists do not show the flow's name, so all flows but the round itself put it first.
+    """
+    flow = flow_run.flow_name
+    what = "" if flow in (None, "round") else f"{flow}: "
+    return f"{what}{recipe} {objective} seed {seed}" + (f", round {round_id}" if round_id else "")

@@ -18,9 +18,16 @@ from pathlib import Path
 from typing import Final
 
 from data.errors import BadInput
+from flows.serving.server import write_in_turn
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 10.0
+_urls: list[str] = []
+
+
+def is_at(url: str) -> bool:
+    """Whether this process has started a temporary server there (it has no UI, and ends with the process)."""
+    return url in _urls
 
 
 class TemporaryServer:
@@ -55,6 +62,7 @@ class TemporaryServer:
                     start_new_session=True,
                 )
         os.environ["PREFECT_API_URL"] = self.url
+        _urls.append(self.url)
         # Registered before Prefect's own, and so run after them: they still tell the server something.
         atexit.register(self.stop)
 
@@ -107,6 +115,7 @@ def serve(descriptor: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
+    write_in_turn()
     app = create_app(ephemeral=True, final=True)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
     threading.Thread(target=_until_alone, args=(server,), daemon=True).start()

@@ -114,10 +114,12 @@ def resolve_device(name: str) -> str:
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda:all":
+        name = "cuda:0"  # the first, for what runs on one; `tasks.spread` shows every process one GPU
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
-        raise BadInput(f"{name!r} is no device; say auto, cpu, cuda or cuda:0") from error
+        raise BadInput(f"{name!r} is no device; say auto, cpu, cuda, cuda:0 or cuda:all") from error
     if kind == "cuda" and not torch.cuda.is_available():
         raise BadInput(f"device {name!r} was asked for, but this machine has no usable GPU; say auto or cpu")
     if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():

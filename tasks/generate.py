@@ -60,6 +60,11 @@ class GenerateShard:
         """See `Unit.keys`."""
         return (digest(self.question),)
 
+    @property
+    def spreads(self) -> bool:
+        """See `tasks.spread`."""
+        return True
+
     def run(self) -> None:
         """Sample, decode, encode, commit."""
         store = open_store(self.how.root)

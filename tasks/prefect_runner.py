@@ -19,6 +19,7 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
 from data.store import Store
+from tasks import spread
 from tasks.units import RETRIES, Listener, Runner, Unit, do_nothing, is_transient, unit_key
 
 RESULTS = "prefect-results"
@@ -57,7 +58,7 @@ def _task(name: str) -> Task[..., dict[str, Any]]:
 def _answer(unit: Unit, key: str, label: str, whole: bool) -> dict[str, Any]:
     # Whole without a record of Prefect's: computed by another server, or without Prefect.
     if not whole:
-        unit.run()
+        spread.run(unit)
     return {"unit": label, "key": key, "manifests": list(unit.keys)}
 
 

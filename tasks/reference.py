@@ -70,6 +70,11 @@ class ReferenceShard:
         """See `Unit.keys`."""
         return (digest(self.question),)
 
+    @property
+    def spreads(self) -> bool:
+        """See `tasks.spread`."""
+        return True
+
     def run(self) -> None:
         """Measure and commit."""
         quieten_libraries()

@@ -10,10 +10,12 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from data import champion
+from data.errors import BadInput, StoreError
 from data.keys import digest
+from data.store import Store
 from tasks import evaluate, finetune
 from tasks.context import RoundContext
+from tasks.promotion import Answer, Promotion, answered, conclude
 from tasks.stages import STAGES
 from tasks.units import StageResult
 
@@ -30,8 +32,15 @@ def new_round_id() -> str:
     return f"{now:%Y%m%dT%H%M%S}-{digest([now.isoformat(), os.getpid(), secrets.token_hex(8)])[:8]}"
 
 
-def finish(context: RoundContext, results: Mapping[str, StageResult]) -> dict[str, Any]:
+def finish(
+    context: RoundContext, results: Mapping[str, StageResult], promotion: Promotion = "at once"
+) -> dict[str, Any]:
     """Crown the candidate if the gate says so, write the summary, and return it.
+
+    Args:
+        context: the round.
+        results: of its stages.
+        promotion: what a gate that lets the candidate through leads to.
 
     Raises:
         BadInput, StageFailed: the evaluation is not in the store.
@@ -39,11 +48,31 @@ def finish(context: RoundContext, results: Mapping[str, StageResult]) -> dict[st
     """
     found = evaluate.findings(context)
     candidate = finetune.candidate(context)
-    if found["promoted"]:
-        assert candidate is not None
-        champion.promote(context.store, candidate.policy_id, context.run_id)
     summary = _summary(context, results, found, candidate.policy_id if candidate else None)
-    _write(context, summary)
+    if found["promoted"]:
+        summary |= conclude(context, found["verdict"], promotion)
+    write_summary(context, summary)
+    return summary
+
+
+def settle(context: RoundContext, answer: Answer | None) -> dict[str, Any]:
+    """End a round that waited for a person: crown its candidate or not, say so in the summary, return it.
+
+    Args:
+        context: a round that was finished with promotion "asked".
+        answer: the person's; None: nobody answered in time.
+
+    Raises:
+        BadInput: the round waits for nobody, or its evaluation is not in the store.
+        StoreError: the store cannot be written.
+    """
+    summary = read_summary(context.store, context.run_id)
+    asked = summary.get("approval")
+    if not asked:
+        raise BadInput(f"round {context.run_id} waits for nobody")
+    if asked["answer"] is None:
+        summary |= answered(context, evaluate.findings(context)["verdict"], answer)
+        write_summary(context, summary)
     return summary
 
 
@@ -54,7 +83,18 @@ def give_up(
     reason = f"stage {stage} did not finish: {' '.join(str(error).split()) or type(error).__name__}"
     unmeasured = evaluate.nothing_learned(context.evaluate, reason)
     failed = {stage: StageResult(stage, "", shards=1, failed=1)}
-    _write(context, _summary(context, {**results, **failed}, unmeasured | {"verdict": reason}, None))
+    summary = _summary(context, {**results, **failed}, unmeasured | {"verdict": reason}, None)
+    write_summary(context, summary)
+
+
+def read_summary(store: Store, round_id: str) -> dict[str, Any]:
+    """A round's summary. Raises StoreError if it cannot be read."""
+    path = store.path(f"rounds/{round_id}/{SUMMARY}")
+    try:
+        summary: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path} ({error}): run the round again to write a new one") from error
+    return summary
 
 
 def _summary(
@@ -99,6 +139,7 @@ def _stage(result: StageResult | None) -> dict[str, Any]:
     }
 
 
-def _write(context: RoundContext, summary: Mapping[str, Any]) -> None:
+def write_summary(context: RoundContext, summary: Mapping[str, Any]) -> None:
+    """Write `summary.json`, in one step. Raises StoreError if the store cannot be written."""
     text = json.dumps(summary, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     context.store.write_file(f"rounds/{context.run_id}/{SUMMARY}", text.encode())

@@ -74,6 +74,11 @@ class ScoreShard:
         """Key of one reward's, or part's, manifest."""
         return digest(questions.score(reward, self.clips_digest))
 
+    @property
+    def spreads(self) -> bool:
+        """See `tasks.spread`; a judge's server belongs to one process and serves all of its threads."""
+        return not any(reward.parts for reward in self.rewards)
+
     def run(self) -> None:
         """Decode the clips, and commit what each reward that is missing says of them.
 

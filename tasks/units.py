@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from data.errors import BadInput, StageFailed, VidloopError
 from data.keys import digest
 from data.store import Store
+from tasks import spread
 
 log = logging.getLogger("vidloop.tasks")
 
@@ -155,10 +156,10 @@ def retry_delay(attempt: int, base: float = 2.0) -> float:
 
 
 def run_with_retries(unit: Unit, sleep: Callable[[float], object] = time.sleep) -> None:
-    """`unit.run()`, again up to `RETRIES` times when what failed is transient."""
+    """Run `unit`, again up to `RETRIES` times when what failed is transient."""
     for attempt in range(1, RETRIES + 2):
         try:
-            return unit.run()
+            return spread.run(unit)
         except Exception as error:
             if attempt > RETRIES or not is_transient(error):
                 raise

@@ -9,8 +9,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -101,7 +101,10 @@ class Served:
     def log(self, run: str) -> list[str]:
         """What the run said, oldest first."""
         wanted = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC", "limit": 200}
-        return [line["message"] for line in self.ask("/logs/filter", wanted)]
+        lines: list[str] = []
+        while page := self.ask("/logs/filter", {**wanted, "offset": len(lines)}):
+            lines += [line["message"] for line in page]
+        return lines
 
     def set_slots(self, slots: int) -> None:
         """The pool's limit."""
@@ -159,6 +162,19 @@ class Served:
                 os.environ[device_lock.FOLDER] = before
 
 
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those that still run; what only waits for init to take its exit code does not."""
+    found = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if state != "Z":
+            found.append(pid)
+    return found
+
+
 def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -166,42 +182,70 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving(folder: Path, model: Path, *more: str, devices: tuple[str, ...] = ("cpu",)) -> Iterator[Served]:
-    """Serve in `folder` until the block ends; then nothing may be left."""
+def serving(
+    folder: Path,
+    model: Path,
+    *more: str,
+    devices: tuple[str, ...] = ("cpu",),
+    changes: Callable[[dict[str, Any]], None] = lambda recipe: None,
+) -> Iterator[Served]:
+    """Serve in `folder`, with a recipe that `changes` may edit, until the block ends; then nothing may be left."""
     recipes = folder / "recipes"
     recipes.mkdir(parents=True)
     write_prompts(recipes / "train.jsonl", TRAIN)
     write_prompts(recipes / "heldout.jsonl", HELDOUT)
-    (recipes / "tiny.yaml").write_text(yaml.safe_dump(tiny_settings(model, recipes), sort_keys=False))
+    recipe = tiny_settings(model, recipes)
+    changes(recipe)
+    (recipes / "tiny.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
     tiny = Tiny(recipes, folder / "store")
     locks = folder / "locks"
     said = folder / "said.txt"
     arguments = ["--folder", str(folder / "serve"), "--store", str(tiny.store), "--port", str(free_port())]
     chosen = [word for device in devices for word in ("--device", device)]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    with open(said, "w") as output:
+    with ExitStack() as until_the_end:
+        database = until_the_end.enter_context(_database())
+        output = until_the_end.enter_context(open(said, "w"))
         process = subprocess.Popen(
             [sys.executable, "-m", "flows", "serve", *arguments, *chosen, "--recipes", str(recipes), *more],
-            cwd=folder, env={**clean, "PYTHONPATH": str(ROOT), device_lock.FOLDER: str(locks)},
+            cwd=folder, env={**clean, **database, "PYTHONPATH": str(ROOT), device_lock.FOLDER: str(locks)},
             stdout=output, stderr=output, text=True,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
-    try:
+        until_the_end.callback(_end, process)
 
         def ready() -> Place | None:
             assert process.poll() is None, said.read_text()
             return Place.load(folder / "serve") if "Prefect UI:" in said.read_text() else None
 
         place = wait_for("Prefect UI", ready)
+        # The database is where the tests say, and nowhere else.
+        assert (folder / "serve" / "prefect" / "prefect.db").exists() == (not database)
         yield Served(process, place, tiny, locks, said)
-    finally:
-        if process.poll() is None:
-            left = descendants(process.pid)
-            process.send_signal(signal.SIGINT)
-            process.wait(120)
-            alive = [pid for pid in left if Path(f"/proc/{pid}").exists()]
-            assert not alive
-            assert process.returncode == 0
+
+
+@contextmanager
+def _database() -> Iterator[dict[str, str]]:
+    """What `vidloop serve` is told of its database: nothing for SQLite, or where a Postgres of the test's own is."""
+    named = os.environ.get("VIDLOOP_TEST_DATABASE", "sqlite")
+    if named == "postgres":
+        from tests.postgres import postgres
+
+        with postgres() as address:
+            yield {"PREFECT_API_DATABASE_CONNECTION_URL": address}
+    else:
+        assert named == "sqlite", f"VIDLOOP_TEST_DATABASE={named}: say sqlite or postgres"
+        yield {}
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ctrl-C; then nothing may be left."""
+    if process.poll() is None:
+        left = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        process.wait(120)
+        assert not alive(left)
+        assert process.returncode == 0
 
 
 def parts_are_whole(store: Path) -> None:

@@ -4,8 +4,8 @@
     python -m flows.serving.bootstrap --store STORE --workers N    as docker-compose.yml says them
 
 Safe to run again: what is there is brought up to date. What a person may have changed in the UI (a paused
-pool or schedule, an automation switched off) stays as it is. `prefect.yaml` is the only list of deployments;
-`prefect deploy --all` reads the same one.
+pool, an automation switched off, a deployment's parameters, a schedule) stays as it is. `prefect.yaml` is the
+only list of deployments; `prefect deploy --all` reads the same one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from data.errors import BadInput
 from data.yaml_text import parse_yaml
 from flows import prefect_settings
 from flows.recipe_file import ROOT
-from flows.serving.place import POOL, QUEUES, Place
+from flows.serving import run_log
+from flows.serving.place import NOTIFY_BLOCK, NOTIFY_VARIABLE, POOL, QUEUES, Place
 
 prefect_settings.apply()
 
@@ -31,20 +32,27 @@ from prefect import Flow  # noqa: E402  (Prefect reads its environment once, whe
 from prefect.automations import AutomationCore  # noqa: E402
 from prefect.blocks.webhook import Webhook  # noqa: E402
 from prefect.client.orchestration import PrefectClient, get_client  # noqa: E402
-from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate  # noqa: E402
+from prefect.client.schemas.actions import (  # noqa: E402
+    DeploymentScheduleCreate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.objects import ConcurrencyOptions, StateType  # noqa: E402
+from prefect.client.schemas.responses import DeploymentResponse  # noqa: E402
 from prefect.client.schemas.schedules import construct_schedule  # noqa: E402
 from prefect.events.actions import CallWebhook, ChangeFlowRunState  # noqa: E402
 from prefect.events.schemas.automations import EventTrigger, Posture  # noqa: E402
 from prefect.exceptions import ObjectNotFound  # noqa: E402
 from prefect.flows import load_flow_from_entrypoint  # noqa: E402
+from prefect.variables import Variable  # noqa: E402
 from prefect.workers.process import ProcessWorker  # noqa: E402
 from pydantic import SecretStr  # noqa: E402
 
 ZOMBIE: Final = "vidloop: a run that gives no sign of life is Crashed"
 STUCK: Final = "vidloop: a run that does not start is Crashed"
 NOTIFY: Final = "vidloop: a round that failed is reported"
-WEBHOOK: Final = "vidloop-notify"
+# The server's own note of what --nightly said last: only a change of it touches the schedule again.
+ASKED: Final = "vidloop_nightly"
 # Three heartbeats (flows.prefect_settings has their interval).
 ZOMBIE_AFTER_S: Final = 90
 # From the moment a worker took a run until its first line: starting Python, importing torch.
@@ -52,20 +60,25 @@ STUCK_AFTER_S: Final = 300
 _OVER: Final = {
     f"prefect.flow-run.{state}"
     for state in (
-        "Completed", "Cached", "RolledBack", "Failed", "TimedOut", "Crashed", "Cancelling", "Cancelled",
-        "Paused", "Suspended", "Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot", "Resuming",
+        "Completed", "Skipped", "Cached", "RolledBack", "Failed", "TimedOut", "Crashed", "Cancelling",
+        "Cancelled", "Paused", "Suspended", "Scheduled", "Late", "AwaitingRetry", "AwaitingConcurrencySlot",
+        "Resuming",
     )
 }  # fmt: skip
 _ROUNDS: Final = ["round", "improve", "nightly"]
 
 
-async def bootstrap(store: str, workers: int, notify: str | None) -> None:
+async def bootstrap(
+    store: str, workers: int, notify: str | None, nightly: str = "", timezone: str = "UTC"
+) -> None:
     """Bring the server at PREFECT_API_URL to what our flows need.
 
     Args:
         store: what the run forms offer.
         workers: slots of the pool.
-        notify: web address told of every failed round; None or "" for none.
+        notify: web address told of every verdict and every failed round; None or "" for none.
+        nightly: when a night begins, as cron says it; "" leaves the schedule to the UI.
+        timezone: of `nightly`.
     """
     async with get_client() as client:
         await _pool(client, workers)
@@ -74,6 +87,8 @@ async def bootstrap(store: str, workers: int, notify: str | None) -> None:
         for deployment in declared():
             await _deployment(client, deployment, store)
             print(f"deployment {deployment['name']}", flush=True)
+        if nightly:
+            await _schedule_nights(client, nightly, timezone)
 
 
 def declared(path: Path = ROOT / "prefect.yaml") -> list[dict[str, Any]]:
@@ -120,7 +135,7 @@ async def _automations(client: PrefectClient, notify: str | None) -> list[Automa
         ),
     ]
     if notify:
-        block = await Webhook(url=SecretStr(notify)).save(WEBHOOK, overwrite=True, client=client)
+        block = await Webhook(url=SecretStr(notify)).save(NOTIFY_BLOCK, overwrite=True, client=client)
         trigger = EventTrigger(
             expect={"prefect.flow-run.Failed", "prefect.flow-run.Crashed"},
             match=every_run,
@@ -130,7 +145,8 @@ async def _automations(client: PrefectClient, notify: str | None) -> list[Automa
             within=timedelta(0),
         )
         text = (
-            '{"flow": {{ flow.name|tojson }}, "run": {{ flow_run.name|tojson }}, "id": "{{ flow_run.id }}", '
+            '{"event": {{ flow_run.state.name|lower|tojson }}, "flow": {{ flow.name|tojson }}, '
+            '"run": {{ flow_run.name|tojson }}, "id": "{{ flow_run.id }}", '
             '"state": {{ flow_run.state.name|tojson }}, "message": {{ flow_run.state.message|tojson }}}'
         )
         action = CallWebhook(block_document_id=block, payload=text)
@@ -182,25 +198,25 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
     flow: Flow[..., Any] = load_flow_from_entrypoint(str(ROOT / said["entrypoint"]))
     flow_id = await client.create_flow(flow)
     limit = said.get("concurrency_limit") or {}
+    declared_ = {**said.get("parameters", {}), "store": store}
     try:
-        await client.read_deployment_by_name(f"{flow.name}/{said['name']}")
-        schedules = None  # a person may have changed or paused them
+        held = await client.read_deployment_by_name(f"{flow.name}/{said['name']}")
     except ObjectNotFound:
-        schedules = [
-            {
-                "schedule": construct_schedule(cron=one["cron"], timezone=one.get("timezone")),
-                "active": one["active"],
-            }
-            for one in said.get("schedules") or []
-        ]
+        parameters, schedules = declared_, _declared_schedules(said)
+    else:
+        # Prefect would drop the schedules that are not named again.
+        parameters, schedules = _kept(flow, held, declared_), _held_schedules(held)
     await client.create_deployment(
         flow_id=flow_id,
         name=said["name"],
         description=said["description"],
         entrypoint=said["entrypoint"],
         path=str(ROOT),
-        pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}}],
-        parameters={**said.get("parameters", {}), "store": store},
+        pull_steps=[
+            {run_log.STEP: {}},
+            {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}},
+        ],
+        parameters=parameters,
         parameter_openapi_schema=flow.parameters.model_dump(),
         enforce_parameter_schema=True,
         work_pool_name=said["work_pool"]["name"],
@@ -210,9 +226,56 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
         concurrency_options=ConcurrencyOptions(collision_strategy=limit["collision_strategy"])
         if limit
         else None,
-        schedules=schedules,  # type: ignore[arg-type]  # plain dicts are what it sends on
+        schedules=schedules,
         tags=said.get("tags") or [],
     )
+
+
+def _declared_schedules(said: Mapping[str, Any]) -> list[DeploymentScheduleCreate]:
+    return [
+        DeploymentScheduleCreate(
+            schedule=construct_schedule(cron=one["cron"], timezone=one.get("timezone")), active=one["active"]
+        )
+        for one in said.get("schedules") or []
+    ]
+
+
+def _held_schedules(held: DeploymentResponse) -> list[DeploymentScheduleCreate]:
+    """As they are: a person may have switched them on, or changed them."""
+    return [
+        DeploymentScheduleCreate(
+            schedule=one.schedule,
+            active=one.active,
+            max_scheduled_runs=one.max_scheduled_runs,
+            parameters=one.parameters,
+            slug=one.slug,
+        )
+        for one in held.schedules
+    ]
+
+
+def _kept(flow: Flow[..., Any], held: DeploymentResponse, declared_: dict[str, Any]) -> dict[str, Any]:
+    """A person's parameters, those that the flow still has; the store is this server's."""
+    known = {name: value for name, value in held.parameters.items() if name in flow.parameters.properties}
+    return {**declared_, **known, "store": declared_["store"]}
+
+
+async def _schedule_nights(client: PrefectClient, cron: str, timezone: str) -> None:
+    """Switch the nights on, unless the same was asked before: then a person may have said otherwise since."""
+    asked = f"{cron} {timezone}"
+    held = await client.read_variable_by_name(ASKED)
+    if held is not None and held.value == asked:
+        return
+    schedule = construct_schedule(cron=cron, timezone=timezone)
+    deployment = await client.read_deployment_by_name("nightly/nightly")
+    if deployment.schedules:
+        await client.update_deployment_schedule(
+            deployment.id, deployment.schedules[0].id, active=True, schedule=schedule
+        )
+    else:
+        await client.create_deployment_schedules(deployment.id, [(schedule, True)])
+    await Variable.aset(ASKED, asked, overwrite=True)
+    print(f"nights begin at {asked}", flush=True)
 
 
 def main(arguments: list[str]) -> None:
@@ -221,19 +284,22 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("folder", nargs="?", help="of `vidloop serve`")
     parser.add_argument("--store", help="absolute path, in the workers' own file system")
     parser.add_argument("--workers", type=int)
+    said = os.environ
+    parser.add_argument("--nightly", default=said.get("VIDLOOP_NIGHTLY", ""), help="as cron says it")
+    parser.add_argument("--timezone", default=said.get("VIDLOOP_TIMEZONE") or "UTC")
     given = parser.parse_args(arguments)
     if given.folder is not None and given.store is None and given.workers is None:
         place = Place.load(given.folder)
         if place is None:
             parser.error(f"{given.folder} holds no serve.json")
-        store, workers = place.store, len(place.devices)
+        store, workers, nightly, timezone = place.store, len(place.devices), place.nightly, place.timezone
     elif given.folder is None and given.store is not None and given.workers is not None:
-        store, workers = given.store, given.workers
+        store, workers, nightly, timezone = given.store, given.workers, given.nightly, given.timezone
     else:
         parser.error("give FOLDER, or --store and --workers")
     if not os.path.isabs(store) or workers < 1:
         parser.error("--store must be an absolute path, --workers at least 1")
-    asyncio.run(bootstrap(store, workers, os.environ.get("VIDLOOP_NOTIFY_URL")))
+    asyncio.run(bootstrap(store, workers, os.environ.get(NOTIFY_VARIABLE), nightly, timezone))
 
 
 if __name__ == "__main__":

@@ -90,8 +90,7 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
 
 def server_command(place: Place) -> list[str]:
     """Prefect's server in one process."""
-    address = ["--host", place.host, "--port", str(place.port)]
-    return [sys.executable, "-m", "prefect", "--no-prompt", "server", "start", *address]
+    return [sys.executable, "-m", "flows.serving.server", "--host", place.host, "--port", str(place.port)]
 
 
 def worker_command(device: str) -> list[str]:
@@ -113,7 +112,7 @@ class Keeper:
                 f"the worker of {device}",
                 worker_command(device),
                 place.worker_environment(auth, device),
-                place.log(f"worker-{device.replace('/', '_')}"),
+                place.worker_log(device),
             )
             for device in place.devices
         ]

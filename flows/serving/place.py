@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from data.errors import BadInput
 from flows import prefect_settings
 from flows.recipe_file import RECIPES, ROOT
+from flows.serving import run_log
 
 DEFAULT_FOLDER: Final = "serve"
 DEFAULT_PORT: Final = 4200
@@ -21,6 +22,9 @@ POOL: Final = "vidloop"
 # Lower numbers first: what a person starts overtakes what the night has queued.
 QUEUES: Final[Mapping[str, int]] = {"people": 1, "default": 2, "nightly": 3}
 AUTH_VARIABLE: Final = "PREFECT_API_AUTH_STRING"
+# A web address that is told of verdicts and failures, and the block of the server that keeps it, encrypted.
+NOTIFY_VARIABLE: Final = "VIDLOOP_NOTIFY_URL"
+NOTIFY_BLOCK: Final = "vidloop-notify"
 _USER: Final = "vidloop"
 
 
@@ -35,6 +39,8 @@ class Place:
         store: absolute path of the store that the run forms offer.
         devices: one worker each; see `flows.serving.devices`.
         recipes: folders, beside vidloop's own, whose recipes the run forms offer.
+        nightly: when a night begins, in cron's five fields; "" leaves the schedule as it is.
+        timezone: of `nightly`.
     """
 
     folder: str
@@ -43,6 +49,8 @@ class Place:
     store: str
     devices: tuple[str, ...]
     recipes: tuple[str, ...] = ()
+    nightly: str = ""
+    timezone: str = "UTC"
 
     @property
     def ui(self) -> str:
@@ -62,6 +70,10 @@ class Place:
     def log(self, name: str) -> Path:
         """Where a process writes what it says."""
         return Path(self.folder) / "logs" / f"{name}.log"
+
+    def worker_log(self, device: str) -> Path:
+        """Where the worker of `device` and its runs write."""
+        return self.log(f"worker-{device.replace('/', '_')}")
 
     def save(self) -> None:
         """Write `serve.json`; it holds no secret."""
@@ -108,7 +120,9 @@ class Place:
         return made, True
 
     def client_environment(self, auth: str) -> dict[str, str]:
-        """Of workers, flow runs and the bootstrap: this process's own, and how to reach the server."""
+        """Of the bootstrap, and of all others but for the webhook: this process's own, and how to reach the
+        server.
+        """
         settings = {
             name: value for name, value in prefect_settings.DEFAULTS.items() if name not in os.environ
         }
@@ -129,17 +143,26 @@ class Place:
         """Of the server; PREFECT_API_DATABASE_CONNECTION_URL, if set, names another database than SQLite."""
         return {
             "PREFECT_UI_API_URL": self.api,  # else the page asks port 4200, whatever the port is
-            **self.client_environment(auth),
+            # In memory, the default, a restart forgets them, and ends runs of deployments that have a limit.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,orphans",  # what deleted runs leave behind
+            **self._without_webhook(auth),
             "PREFECT_SERVER_API_AUTH_STRING": auth,
         }
 
     def worker_environment(self, auth: str, device: str) -> dict[str, str]:
         """Of one device's worker, and so of its flow runs: they see this device and no other."""
         return {
-            **self.client_environment(auth),
+            **self._without_webhook(auth),
             "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
             "VIDLOOP_DEVICE": device,
+            run_log.LOG: str(self.worker_log(device)),
         }
+
+    def _without_webhook(self, auth: str) -> dict[str, str]:
+        # The bootstrap hands its address to the server; what a run starts has no business with it.
+        held = self.client_environment(auth)
+        return {name: value for name, value in held.items() if name != NOTIFY_VARIABLE}
 
 
 def read_auth(path: Path) -> str:

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from data.errors import VidloopError
 from flows.studying.plans import Work
-
-# Libraries that would otherwise each take every core; read when they are imported.
-_THREADS: Final = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-_DEVICES: Final = "CUDA_VISIBLE_DEVICES"
+from tasks.processes import begin_as_worker, child_environment, environment
+from tasks.spread import ALL, visible
 
 
 @dataclass(frozen=True)
@@ -130,10 +125,7 @@ class Crew:
     def _start(self, device: str | None) -> _Worker:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=serve, args=(theirs, self._threads), daemon=True)
-        environment = dict.fromkeys(_THREADS, str(self._threads))
-        if device is not None:
-            environment[_DEVICES] = device
-        with _environment(environment):
+        with environment(child_environment(self._threads, device)):
             process.start()
         theirs.close()
         return _Worker(process, ours, device)
@@ -171,11 +163,7 @@ class Alone:
 
 def serve(pipe: Connection, threads: int) -> None:
     """What a worker does: works from `pipe` until it is closed; says "" or why a work failed."""
-    # Ctrl-C reaches the whole group; the process that started us decides what becomes of us.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    _use_threads(threads)
+    begin_as_worker(threads)
     while True:
         try:
             work: Work = pipe.recv()
@@ -193,45 +181,11 @@ def attempt(work: Work) -> str:
     return ""
 
 
-def _use_threads(threads: int) -> None:
-    import cv2
-    import torch
-
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "a worker is started by another process"
-    parent.join()
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """A child inherits the environment as it is when it is started."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def gpus(device: str) -> list[str]:
     """The GPUs to share out under a recipe's `model.device`, as CUDA_VISIBLE_DEVICES names them.
 
     None for a CPU, and none for a device by number: then every worker uses the one that is named.
     """
-    if device == "cpu" or ":" in device:
+    if device == "cpu" or (":" in device and device != ALL):
         return []
-    import torch
-
-    count = torch.cuda.device_count()
-    named = [name for name in os.environ.get(_DEVICES, "").split(",") if name]
-    return named if len(named) == count else [str(index) for index in range(count)]
+    return visible()

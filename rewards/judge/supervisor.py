@@ -57,6 +57,7 @@ def end_all() -> None:
             _reap()
             time.sleep(0.05)
         deadline = time.monotonic() + GRACE_S
+    _reap()  # so that not even an entry in the process table outlives us
 
 
 def _reap() -> None:

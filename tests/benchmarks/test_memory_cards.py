@@ -47,13 +47,18 @@ def test_the_page_says_how_a_model_fits_or_what_it_would_take() -> None:
     text = page([SMALL, LARGE, SQUEEZED])
     said = next(line for line in text.splitlines() if line.startswith("| `large` |") and "--set" in line)
     small, middle, large = said.split("|")[2:5]
-    assert "model.quantise=fp8-storage" in small
-    assert "generate.batch_size=1`" in small
-    assert "quantise" not in middle + large
+    # No recipe can ask for quantised weights, so what they would fit is no answer.
+    assert "does not fit: the least measured is 50.0 GB" in small
     assert "generate.batch_size=11`" in middle
-    alone = page([SMALL, LARGE])
-    assert "does not fit: the least measured is 50.0 GB" in alone
+    assert "generate.batch_size=16`" in large
+    assert "quantise" not in text
     assert "on a GPU" in text
+
+
+def test_the_text_encoder_comes_beside_the_network() -> None:
+    both = row("both", peaks=(12.0, 12.0, 12.0), weights=11.0, training=5.0)
+    assert not fits(both, 24)
+    assert clips(both, 24) == 0
 
 
 def test_without_figures_the_page_says_so() -> None:

@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import training_pair
+from benchmarks.training_pair import equality
 from benchmarks.training_parts import Shape, clip_flops, network
 from models.families.wan import Wan
 
@@ -50,3 +51,15 @@ def test_both_sides_learn_alike_at_a_tiny_size(tmp_path: Path) -> None:
     # float32 on a CPU: far closer than what bfloat16 is allowed
     assert result.equality["ours"] < 5e-4
     assert json.loads((tmp_path / "training-pair.json").read_text())["ratio"] == result.ratio
+
+
+def test_curves_are_compared_over_the_steps_that_rounding_was_measured_over() -> None:
+    plain = [1.0, 1.0, 1.0, 1.0]
+    ours = [1.0, 1.02, 1.5, 1.5]
+    found = equality(plain, ours, plain, [1.0, 1.01])
+    assert found["steps"] == 2
+    assert found["ours"] == pytest.approx(0.02)
+    assert found["ok"]
+    assert found["over all 4 steps"]["ours"] == pytest.approx(0.5)
+    assert not equality(plain, ours, plain, [1.0, 1.001])["ok"]
+    assert not equality(plain, ours, plain, [1.0, 1.01, 1.0])["ok"]

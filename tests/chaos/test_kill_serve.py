@@ -8,21 +8,22 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rewards.judge.supervisor import descendants
-from tests.served import ENDED, Served, manifests, parts_are_whole, serving, wait_for
+from tests.served import ENDED, Served, alive, manifests, parts_are_whole, serving, wait_for
 from tests.tiny_round import committed, play
 
 pytestmark = pytest.mark.slow
 
 # Promised times after a kill (docs/prefect.md); the time an ended process takes to start again comes on top.
 FLOW_S, BOTH_S = 15.0, 150.0
-# Enough shards to be in their middle.
-SOME = 60
+# Enough shards to be in their middle; an orphan needs more, for it must outlive the start of another run.
+SOME, MANY = 60, 400
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +83,47 @@ def test_the_worker_and_its_flow(served: Served) -> None:
     finishes(served, 2)
 
 
+def test_the_worker_alone(served: Served) -> None:
+    """The orphan finishes and says so, and nobody else computes on its device until it has ended."""
+    run, pid = begun(served, 3, MANY)
+    killed = worker(served)
+    os.kill(killed, signal.SIGKILL)
+    # The pool has one slot and the orphan keeps it: give the second run one of its own, so that the lock decides.
+    served.set_slots(2)
+    try:
+        second = served.run("generate", seed=4, generate={"clips_per_prompt": 2})
+        other = served.flow_process(second)
+        (said,) = wait_for(
+            "line of the one that waits",
+            lambda: [line for line in served.log(second) if line.startswith("waiting for device cpu")][:1],
+        )
+        assert f"process {pid} (generate of round" in said
+        os.kill(pid, signal.SIGSTOP)  # as long as it lives, nobody else computes
+        time.sleep(1)
+        before = manifests(served.tiny.store)
+        time.sleep(5)
+        assert manifests(served.tiny.store) == before
+        assert Path(f"/proc/{other}").exists()
+        os.kill(pid, signal.SIGCONT)
+        assert served.until(run, *ENDED)["state_type"] == "COMPLETED", served.log(run)
+        assert served.until(second, *ENDED)["state_type"] == "COMPLETED", served.log(second)
+    finally:
+        served.set_slots(1)
+    assert worker(served) != killed
+    assert served.about(run)["end_time"] < served.about(second)["end_time"]
+    # What it said after the worker's death is where the worker would have written it.
+    told = served.place.worker_log("cpu").read_text(errors="replace")
+    assert f"Flow run '{served.about(run)['name']}' - Finished in state Completed" in told
+    finishes(served, 3, MANY)
+
+
 def test_the_server(served: Served) -> None:
     run, _ = begun(served, 5)
-    killed = served.pid("prefect", "server start")
+    killed = served.pid("flows.serving.server")
     os.kill(killed, signal.SIGKILL)
     wait_for("word of it", lambda: "the server ended (signal SIGKILL)" in served.said.read_text())
     assert _answers(served)
-    assert served.pid("prefect", "server start") != killed
+    assert served.pid("flows.serving.server") != killed
     # Either the run went on, or its record is closed in the promised time.
     served.until(run, *ENDED, limit_s=BOTH_S)
     finishes(served, 5)
@@ -97,7 +132,7 @@ def test_the_server(served: Served) -> None:
 def test_the_server_and_the_flow(served: Served) -> None:
     """A server that was away when the run died still closes its record."""
     run, pid = begun(served, 6)
-    for one in (served.pid("prefect", "server start"), worker(served), pid):
+    for one in (served.pid("flows.serving.server"), worker(served), pid):
         os.kill(one, signal.SIGKILL)
     assert _answers(served)
     assert served.until(run, *ENDED, limit_s=BOTH_S)["state_type"] == "CRASHED"
@@ -124,7 +159,7 @@ def test_nothing_is_left_when_serve_or_its_keeper_is_killed(
         killed = one.process.pid if victim == "serve" else one.pid("flows.serving.keeper")
         os.kill(killed, signal.SIGKILL)
         one.process.wait(120)
-        wait_for("end of all", lambda: not [two for two in below if Path(f"/proc/{two}").exists()], 120)
+        wait_for("end of all", lambda: not alive(below), 120)
         assert one.free("cpu")
 
 

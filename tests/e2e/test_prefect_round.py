@@ -22,8 +22,7 @@ def test_round_on_a_server(
     assert ended.code == 0, ended.err
     assert "Not promoted" in ended.out
     first = newest_round(prefect_server)
-    names = {run["name"] for run in prefect_server.flow_runs()}
-    assert names == {"tiny dpo-anchor seed 0"}
+    round_id = summaries(tiny.store)[-1]["round"]
     flows = {flow["id"]: flow["name"] for flow in prefect_server.ask("/flows/filter")}
     stages = [flows[run["flow_id"]] for run in prefect_server.flow_runs(first)]
     assert stages == [
@@ -33,7 +32,18 @@ def test_round_on_a_server(
         "offline-rl-finetune",
         "evaluate",
     ]
+    names = [run["name"] for run in prefect_server.flow_runs(first)]
+    assert names == [f"{stage}: tiny dpo-anchor seed 0, round {round_id}" for stage in stages]
+    (own,) = [run["name"] for run in prefect_server.flow_runs() if run["id"] == first]
+    assert own == f"tiny dpo-anchor seed 0, round {round_id}"
     assert prefect_server.task_states(first, TASKS) == {"Completed": TASKS}
+
+    shown = {one["key"]: one for one in prefect_server.ask("/artifacts/latest/filter", limit=200)}
+    assert shown.keys() >= {"round-report-tiny", "gains-tiny", "rewards-tiny", "progress-round"}
+    assert {f"progress-{stage}" for stage in ("generate", "score", "curate", "finetune")} <= shown.keys()
+    assert shown["round-report-tiny"]["flow_run_id"] == shown["progress-round"]["flow_run_id"] == first
+    assert f"`{round_id}`" in shown["round-report-tiny"]["data"]
+    assert (shown["progress-round"]["data"], shown["progress-generate"]["data"]) == (100.0, 100.0)
 
     # Without Prefect, the very same work.
     plain = tiny.at(tmp_path / "plain")
@@ -77,6 +87,8 @@ def test_deploy(prefect_server: Server) -> None:
     assert deployments.keys() == {
         "round",
         "improve",
+        "nightly",
+        "gc",
         "study",
         "generate",
         "score",
@@ -84,7 +96,10 @@ def test_deploy(prefect_server: Server) -> None:
         "finetune",
         "evaluate",
     }
-    assert {one["work_queue_name"] for one in deployments.values()} == {"people"}
+    queues = {name: one["work_queue_name"] for name, one in deployments.items()}
+    assert {name for name, queue in queues.items() if queue == "nightly"} == {"nightly", "gc"}
+    assert {*queues.values()} == {"people", "nightly"}
+    assert [one["active"] for one in deployments["nightly"]["schedules"]] == [False]
     form = deployments["round"]["parameter_openapi_schema"]["properties"]
     assert "recipes/mini.yaml" in form["recipe"]["enum"]
     assert form["recipe"]["description"].startswith("The settings to start from")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from flows.serving.asking import Refused, ask
 from flows.serving.place import POOL
@@ -15,6 +23,7 @@ from tests.served import (
     ENDED,
     PATIENCE_S,
     Served,
+    alive,
     manifests,
     newest_summary,
     parts_are_whole,
@@ -33,32 +42,110 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
         yield one
 
 
+# What a monitor may ask without the auth string (docs/prefect.md); they say whether the server lives, and no more.
+OPEN = {("GET", "/health"), ("GET", "/ready")}
+
+
 def test_without_the_auth_string_every_call_is_refused(served: Served) -> None:
-    wrong = "vidloop:guessed"
-    for path, body in [
-        ("/admin/version", None),
-        ("/admin/settings", None),
-        ("/flow_runs/filter", {}),
-        ("/deployments/filter", {}),
-        ("/work_pools/filter", {}),
-        ("/block_documents/filter", {}),
-        ("/variables/filter", {}),
-        ("/automations/filter", {}),
-        ("/logs/filter", {}),
-    ]:
-        for auth in (None, wrong):
-            with pytest.raises(Refused) as refused:
-                ask(served.place.api, path, auth, timeout_s=120, body=body)
-            assert refused.value.status == 401, path
-    assert served.ask("/deployments/filter", {})
+    """Every operation that the server's own description lists, whatever stands in its path."""
+    described = ask(served.place.ui, "/openapi.json", timeout_s=120)
+    operations = {
+        (method.upper(), path) for path, methods in described["paths"].items() for method in methods
+    }
+    assert len(operations) > 150
+    assert operations > OPEN
+    connection = http.client.HTTPConnection(served.place.host, served.place.port, timeout=120)
+
+    def status(method: str, path: str, **headers: str) -> int:
+        body = b"{}" if method in ("POST", "PUT", "PATCH") else None
+        connection.request(method, path, body, {"content-type": "application/json", **headers})
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+
+    guessed = base64.b64encode(b"vidloop:guessed").decode()
+    right = base64.b64encode(served.auth.encode()).decode()
+    # Nor does it help to ask for a thing that is called like what is open.
+    for named in (str(uuid.uuid4()), "health", "ready"):
+        for method, path in sorted(operations - OPEN):
+            asked = "/api" + re.sub(r"{[^}]*}", named, path)
+            assert status(method, asked) == 401, (method, asked)
+            if named != "ready":
+                assert status(method, asked, authorization=f"Basic {guessed}") == 401, (method, asked)
+    for header in (
+        "",
+        "Basic",
+        "Basic !",
+        f"Bearer {right}",
+        right,
+        "Basic " + base64.b64encode(b":").decode(),
+    ):
+        assert status("GET", "/api/admin/settings", authorization=header) == 401, header
+    assert status("GET", "/api/admin/settings", host="127.0.0.1/api/health") == 401
+    assert {status(method, f"/api{path}") for method, path in OPEN} == {200}
+    assert status("GET", "/api/admin/settings", authorization=f"Basic {right}") == 200
+
+
+WEBSOCKETS = """
+import json
+from prefect.server.api.server import API_ROUTERS
+from starlette.routing import WebSocketRoute
+
+routes = [route for router in API_ROUTERS for route in router.routes]
+print(json.dumps(sorted("/api" + route.path for route in routes if isinstance(route, WebSocketRoute))))
+"""
+
+
+def test_without_the_auth_string_no_websocket_opens(served: Served) -> None:
+    """Every websocket of the server: not without a word, not with another one first, not with a guess."""
+    environment = served.place.server_environment(served.auth)
+    listed = subprocess.run(
+        [sys.executable, "-c", WEBSOCKETS], env=environment, capture_output=True, text=True, check=True
+    )
+    paths = json.loads(listed.stdout.splitlines()[-1])
+    assert (
+        len(paths) == 5
+    )  # events in and out, logs out, tasks, workers: a new one is walked too, once counted
+    address = served.place.ui.replace("http://", "ws://")
+
+    def answer(path: str, first: dict[str, str] | None, spoken: bool = True) -> dict[str, str] | None:
+        """What the server says to the first message; None if it closes."""
+        from websockets.exceptions import ConnectionClosed, InvalidStatus
+        from websockets.sync.client import connect
+        from websockets.typing import Subprotocol
+
+        speaks = [Subprotocol("prefect")] if spoken else None
+        try:
+            with connect(f"{address}{path}", subprotocols=speaks, open_timeout=60) as socket:
+                if first is not None:
+                    socket.send(json.dumps(first))
+                return dict(json.loads(socket.recv(timeout=60)))
+        except (ConnectionClosed, InvalidStatus):
+            return None
+
+    for path in (re.sub(r"{[^}]*}", POOL, one) for one in paths):
+        assert answer(path, None, spoken=False) is None, path
+        assert answer(path, {"type": "filter"}) is None, path
+        assert answer(path, {"type": "auth"}) is None, path
+        assert answer(path, {"type": "auth", "token": "vidloop:guessed"}) is None, path
+        assert answer(path, {"type": "auth", "token": served.auth}) == {"type": "auth_success"}, path
 
 
 def test_it_listens_on_loopback_alone(served: Served) -> None:
-    port = f"{served.place.port:04X}"
+    """The server, and whatever else of `vidloop serve` listens: nobody said --host."""
+    held = set()
+    for pid in served.processes():
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                held.add(os.readlink(descriptor))
+    listening = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         rows = [line.split() for line in Path(table).read_text().splitlines()[1:]]
-        listening = [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port}")]
-        assert listening == (["0100007F:" + port] if table.endswith("tcp") else [])
+        listening |= {row[1]: row[9] for row in rows if row[3] == "0A"}
+    ours = [address for address, inode in listening.items() if f"socket:[{inode}]" in held]
+    loopback = "0100007F"  # 127.0.0.1, as the kernel writes it on a little-endian machine
+    assert f"{loopback}:{served.place.port:04X}" in ours
+    assert {address.rpartition(":")[0] for address in ours} == {loopback}
 
 
 def test_the_auth_string_is_in_no_command_line_and_no_log(served: Served) -> None:
@@ -72,7 +159,10 @@ def test_the_auth_string_is_in_no_command_line_and_no_log(served: Served) -> Non
 
 def test_the_forms(served: Served) -> None:
     held = {one["name"]: one for one in served.ask("/deployments/filter", {})}
-    assert held.keys() == {"round", "improve", "generate", "score", "curate", "finetune", "evaluate"}
+    declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    assert held.keys() == {one["name"] for one in declared}
+    stages = {"generate", "score", "curate", "finetune", "evaluate"}
+    assert held.keys() == {"round", "improve", "nightly", "study", "gc"} | stages
     schema = held["round"]["parameter_openapi_schema"]
     form = schema["properties"]
     shown = sorted(form, key=lambda name: form[name]["position"])
@@ -142,8 +232,8 @@ def test_a_round_from_the_form_and_its_repetition(served: Served) -> None:
     run = served.run("round", seed=3, finetune={"steps": 4, "objective": "dpo"})
     found = served.until(run, *ENDED)
     assert found["state_type"] == "COMPLETED", served.log(run)
-    assert found["name"] == "tiny dpo seed 3"
     summary = newest_summary(served.tiny.store)
+    assert found["name"] == f"tiny dpo seed 3, round {summary['round']}"
     assert summary["recipe"]["finetune"]["steps"] == 4
     again = served.run("round", seed=3, finetune={"steps": 4, "objective": "dpo"}, from_stage="evaluate")
     assert served.until(again, *ENDED)["state_type"] == "COMPLETED"
@@ -170,7 +260,7 @@ def test_two_devices_work_at_once_and_each_run_sees_its_own(served: Served) -> N
         served.ask(f"/flow_runs/{run}/set_state", {"state": {"type": "CANCELLING", "name": "Cancelling"}})
     for run in runs:
         assert served.until(run, *ENDED)["state_type"] == "CANCELLED"
-    wait_for("end of both processes", lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    wait_for("end of both processes", lambda: not alive(pids))
     wait_for("free devices", lambda: served.free("standin-0") and served.free("standin-1"), 30)
     assert manifests(served.tiny.store) > 0
     parts_are_whole(served.tiny.store)
@@ -220,6 +310,18 @@ def test_doctor_is_content_and_says_what_is_not(
     looked = vidloop("doctor", "--serve", served.place.folder, "--store", served.tiny.store)
     assert f"ok    server {served.place.api} answers: Prefect 3.8" in looked.out
     assert "ok    2 of 2 workers poll: vidloop-standin-0, vidloop-standin-1" in looked.out
+
+    def pool(word: str) -> None:
+        environment = served.place.client_environment(served.auth)
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "work-pool", word, POOL]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert done.returncode == 0, done.stderr
+
+    pool("pause")
+    looked = vidloop("doctor", "--serve", served.place.folder, "--store", served.tiny.store)
+    assert "it is paused, nothing starts" in looked.out
+    assert looked.code == 2
+    pool("resume")
     wrong = {"PREFECT_API_URL": f"{served.place.ui.replace('127.0.0.1', 'localhost')}/api"}
     looked = vidloop("doctor", "--serve", tmp_path, **wrong, PREFECT_API_AUTH_STRING="vidloop:guessed")
     assert "it refuses the auth string of PREFECT_API_AUTH_STRING" in looked.out
@@ -237,9 +339,14 @@ def test_a_second_one_is_told_that_the_folder_and_the_port_are_taken(
 
 def test_the_command_line_uses_the_server(served: Served, vidloop: Callable[..., Ended]) -> None:
     to_it = {"PREFECT_API_URL": served.place.api}
-    ended = vidloop("curate", *served.tiny.args(), **to_it)
+    only = {"flows": {"name": {"any_": ["generate-videos"]}}}
+    before = served.ask("/flow_runs/count", only)
+    ended = vidloop("generate", *served.tiny.args(), **to_it)
     assert ended.code == 2
     assert "refuses the auth string" in ended.err
+    ended = vidloop("generate", *served.tiny.args(), **to_it, PREFECT_API_AUTH_STRING=served.auth)
+    assert ended.code == 0, ended.err
+    assert served.ask("/flow_runs/count", only) == before + 1
 
 
 SIX = """
@@ -260,11 +367,11 @@ six()
 
 
 def test_six_flows_at_once_lose_no_row(served: Served, tmp_path: Path) -> None:
-    (tmp_path / "six.py").write_text(SIX)
+    (tmp_path / "six_flows.py").write_text(SIX)
     environment = served.place.client_environment(served.auth)
     flows = [
         subprocess.Popen(
-            [sys.executable, str(tmp_path / "six.py")],
+            [sys.executable, str(tmp_path / "six_flows.py")],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

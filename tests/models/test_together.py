@@ -82,3 +82,19 @@ def test_two_processes_learn_what_one_learns(
         torch.testing.assert_close(right[name], value, rtol=1e-3, atol=1e-5)
     words = (tmp_path / "job" / "rank-1.log").read_text()
     assert not re.search("Traceback", words), words
+
+
+@pytest.mark.slow
+def test_pairs_of_segments_reach_every_process(
+    family: Family, model: ModelSettings, train_data: TrainData, tune: Tune, tmp_path: Path
+) -> None:
+    settings = tune(objective="dpo", batch_size=4, micro_batch=2, steps=2)
+    frames = torch.ones(len(train_data.pairs), train_data.latents.shape[2], dtype=torch.bool)
+    frames[:, 0] = False
+    by_segment = replace(train_data, pair_frames=frames)
+    one = train(family.load_transformer(model), family, by_segment, settings, "b")
+    whole = train(family.load_transformer(model), family, train_data, settings, "b")
+    two = train_together(model, by_segment, replace(settings, processes=2), "b", tmp_path)
+    losses = [[entry["loss"] for entry in run.curve] for run in (one, two, whole)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert losses[2][1] != pytest.approx(losses[0][1], rel=1e-6)

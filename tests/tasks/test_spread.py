@@ -1,0 +1,156 @@
+"""Units in processes of their own, one for each GPU; on this machine the processes stand in for GPUs."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data.errors import BadInput, StageFailed
+from data.store import Store
+from flows.opening import finetune_settings, open_round
+from flows.playing import play_stage
+from flows.recipe_file import load_recipe
+from tasks import devices, spread
+from tasks.context import RoundContext
+from tasks.units import Runner
+from tests.tiny_round import Tiny
+
+
+@dataclass(frozen=True)
+class Noting:
+    """A unit that writes down which GPU it saw; `fails` with an error, or ends its process."""
+
+    folder: Path
+    name: str
+    fails: str = ""
+    spreads: bool = True
+
+    def run(self) -> None:
+        (self.folder / self.name).write_text(f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}")
+        match self.fails:
+            case "stage":
+                raise StageFailed("generate", "too large")
+            case "local":
+
+                class Unknown(Exception):
+                    """Nobody elsewhere knows this class."""
+
+                raise Unknown("what happened")
+            case "once" if not (self.folder / "died").exists():
+                (self.folder / "died").touch()
+                os._exit(3)
+
+
+def seen(folder: Path, name: str) -> tuple[str, int]:
+    device, pid = (folder / name).read_text().split()
+    return device, int(pid)
+
+
+def test_units_go_to_a_process_for_each_gpu_and_come_back_with_their_errors(tmp_path: Path) -> None:
+    with spread.spread_over(["3", "5"], slots=2):
+        units = [Noting(tmp_path, f"unit{i}") for i in range(4)]
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(spread.run, units))
+        found = [seen(tmp_path, unit.name) for unit in units]
+        assert {device for device, _ in found} == {"3", "5"}
+        pids = {pid for _, pid in found}
+        assert len(pids) == 2
+        assert os.getpid() not in pids
+
+        with pytest.raises(StageFailed, match="too large") as failed:
+            spread.run(Noting(tmp_path, "fails", "stage"))
+        assert failed.value.stage == "generate"
+        with pytest.raises(RuntimeError, match="Unknown: what happened"):
+            spread.run(Noting(tmp_path, "fails", "local"))
+
+        with pytest.raises(ConnectionError, match="ended in the middle"):
+            spread.run(Noting(tmp_path, "dies", "once"))
+        for i in range(4):  # the other slot of the dead process, and both of the new one, work
+            spread.run(Noting(tmp_path, f"after{i}", "once"))
+        assert {seen(tmp_path, f"after{i}")[0] for i in range(4)} == {"3", "5"}
+
+        spread.run(Noting(tmp_path, "here", spreads=False))
+        assert seen(tmp_path, "here")[1] == os.getpid()
+        for pid in pids:
+            with pytest.raises(ProcessLookupError):
+                os.kill(pid, 0)
+
+
+def test_one_gpu_needs_no_process(tmp_path: Path) -> None:
+    with spread.spread_over(["0"], slots=2):
+        spread.run(Noting(tmp_path, "unit"))
+    assert seen(tmp_path, "unit")[1] == os.getpid()
+
+
+def test_all_gpus_by_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert spread.gpus("cuda:all") == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7")
+    assert spread.gpus("cuda:all") == ["4", "GPU-7"]
+    assert spread.gpus("cuda") == spread.gpus("cuda:1") == spread.gpus("cpu") == []
+
+
+def test_every_gpu_is_locked_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Card:
+        def __init__(self, index: int) -> None:
+            self.uuid = "zyx"[index]
+
+    monkeypatch.delenv(devices.DEVICE, raising=False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.setattr("torch.cuda.get_device_properties", Card)
+    assert devices.lock_names("cuda:all") == ["GPU-x", "GPU-y", "GPU-z"]
+    assert devices.lock_names("cuda:1") == ["GPU-y"]
+    assert devices.lock_names("cuda") == ["GPU-z"]
+    assert devices.lock_names("cuda:3") == devices.lock_names("cpu") == []
+
+
+def test_a_machine_without_a_gpu_says_so(tiny: Tiny) -> None:
+    context = opened(tiny, "model.device=cuda:all")
+    with pytest.raises(BadInput, match="no usable GPU"):
+        play_stage("generate", context, Runner())
+
+
+@pytest.mark.slow
+def test_clips_and_scores_are_those_of_one_process(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = []
+    for name, found in (("one", []), ("two", ["0", "1"])):
+        monkeypatch.setattr(spread, "gpus", lambda device, found=found: found)
+        there = tiny.at(tiny.folder / name)
+        context = opened(there)
+        for stage in ("generate", "score"):
+            result = play_stage(stage, context, Runner())
+            assert result.cached_shards == 0
+            assert result.failed == 0
+        stores.append(context.store)
+    one, two = stores
+    for stage in ("generate", "score"):
+        alone = {manifest.key: manifest.digest for manifest in one.manifests(stage)}
+        shared = {manifest.key: manifest.digest for manifest in two.manifests(stage)}
+        assert alone == shared
+        assert len(alone) > 1
+
+
+def opened(tiny: Tiny, *changes: str) -> RoundContext:
+    return open_round(
+        load_recipe(str(tiny.recipe), list(changes)), Store.open(tiny.store, create=True), "run"
+    )
+
+
+def test_training_takes_every_gpu_too(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spread, "visible", lambda: ["0", "1", "2"])
+    recipe = str(tiny.recipe)
+    assert finetune_settings(load_recipe(recipe, ["model.device=cuda:all"])).processes == 3
+    assert (
+        finetune_settings(load_recipe(recipe, ["model.device=cuda:all", "finetune.processes=2"])).processes
+        == 2
+    )
+    # A step of two pairs has no work for a third process.
+    two = load_recipe(recipe, ["model.device=cuda:all", "finetune.batch_size=2", "finetune.micro_batch=null"])
+    assert finetune_settings(two).processes == 2
+    assert finetune_settings(load_recipe(recipe, [])).processes == 1
