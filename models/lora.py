@@ -163,8 +163,19 @@ def layers_of(transformer: nn.Module) -> list[Any]:
     return [layer for layer in transformer.modules() if isinstance(layer, BaseTunerLayer)]
 
 
-def merge(transformer: nn.Module, data: bytes, base_id: str | None = None, expert: str | None = None) -> None:
+def merge(
+    transformer: nn.Module,
+    data: bytes,
+    base_id: str | None = None,
+    expert: str | None = None,
+    *,
+    device: torch.device | None = None,
+) -> None:
     """Add alpha / rank * B A to the weights in place: the adapter at no cost, for sampling in bulk.
+
+    Args:
+        base_id, expert: see `resume`.
+        device: that computes the sums; None: where the weights lie. They stay where they are.
 
     Raises:
         BadInput: the bytes are no adapter, of another base or expert, or do not fit the network.
@@ -182,8 +193,9 @@ def merge(transformer: nn.Module, data: bytes, base_id: str | None = None, exper
         if weight.dtype.itemsize == 1:
             raise ValueError(f"{layer} is quantised: an adapter's numbers would be rounded away, use resume")
         with torch.no_grad():
-            update = file.spec.scale * (up.to(weight.device) @ down.to(weight.device))
-            weight.copy_((weight.float() + update).to(weight.dtype))
+            where = device or weight.device
+            update = file.spec.scale * (up.to(where) @ down.to(where))
+            weight.copy_((weight.to(where).float() + update).to(weight.dtype))
 
 
 def write(file: LoraFile) -> bytes:

@@ -18,8 +18,9 @@ from data.errors import BadInput
 
 log = logging.getLogger(__name__)
 
-# Networks that take no more than this of the device stay there: what computes needs the other half.
-_STAYING: Final = 0.5
+# Networks that take no more than this of the device stay there: the two experts of Wan2.2 A14B (57 GB in
+# bfloat16) on a card of 80 GB, where a clip of 480x832x33 then asks for 7 GB more.
+_STAYING: Final = 0.75
 # Beside others comes only what leaves a little of the free memory, for its own work.
 _BESIDE: Final = 1.1
 
@@ -27,15 +28,23 @@ _BESIDE: Final = 1.1
 class Residence:
     """The movable parts of one pipeline, shared by all samplers over its weights. One thread at a time.
 
+    A part that moves keeps its parameters and buffers; what changes is the memory they point to. So nothing
+    that was compiled is compiled again, and a part that has left and come back is bit for bit what it was.
+    Copies are made on the stream that computes, so none is read before it is whole. Weights must not change
+    from now on: what has once left the device comes from the host.
+
     Args:
-        networks: that denoise, by name. They stay on the device if they all take less than half of it.
+        networks: that denoise, by name. They stay on the device if they all take less than three quarters.
         text_encoder: comes for prompts and leaves after them.
         device: where parts compute.
         total: bytes of the device; None asks a GPU, and takes a CPU for boundless.
 
     Attributes:
-        stays: whether the networks stay.
+        stays: whether the networks stay; nothing but the text encoder is moved then, where there is room.
         present: names of the parts that are on the device now.
+
+    Raises:
+        BadInput: a network's weights do not fit the device.
     """
 
     TEXT: Final = "text_encoder"
@@ -48,7 +57,6 @@ class Residence:
         total: int | None = None,
     ) -> None:
         self._device = device
-        self._networks = tuple(networks)
         self._weights = {
             name: [*part.parameters(), *part.buffers()]
             for name, part in {**networks, self.TEXT: text_encoder}.items()
@@ -61,7 +69,7 @@ class Residence:
         self.present = {name for name in self._weights if self._is_there(name)}
         for name in networks:
             if self.stays:
-                self._come(name)
+                self.bring(name)
             else:
                 self.leave(name)
         log.info(
@@ -72,28 +80,32 @@ class Residence:
         """Have a part on the device; others leave first where they must.
 
         Raises:
-            BadInput: its weights do not fit there.
+            BadInput: its weights do not fit there, although it is empty of the other parts.
         """
         if name in self.present:
             return
-        beside = self._fits_beside(name) if name == self.TEXT or self.stays else False
-        for other in () if beside else sorted(self.present):
-            self.leave(other)
-        try:
-            self._come(name)
-        except torch.OutOfMemoryError:
-            self.present.add(name)  # some of it is
+        if not (self._shares(name) and self._fits_beside(name)):
+            self._leave_all()
+        while True:
+            try:
+                self._come(name)
+                return
+            except torch.OutOfMemoryError:
+                # By the numbers there was room: in pieces, or another program was faster. What did come is
+                # given back outside the handler, whose traceback may hold tensors.
+                pass
             self.leave(name)
-            raise BadInput(self._too_large(name)) from None
+            if not self.present:
+                raise BadInput(self._too_large(name))
+            self._leave_all()
 
     def leave(self, name: str) -> None:
-        """Free a part's memory on the device."""
-        if name not in self.present:
-            return
+        """Free a part's memory on the device, also where only some of it has come."""
+        weights = self._weights[name]
         home = self._homes.get(name)
         if home is None:
-            home = self._homes[name] = [weight.data.cpu() for weight in self._weights[name]]
-        for weight, kept in zip(self._weights[name], home, strict=True):
+            home = self._homes[name] = [weight.data.cpu() for weight in weights]
+        for weight, kept in zip(weights, home, strict=True):
             weight.data = kept
         self.present.discard(name)
         if self._device.type == "cuda":
@@ -101,9 +113,9 @@ class Residence:
 
     @contextmanager
     def at_work(self, name: str) -> Iterator[None]:
-        """Within: the part is on the device; afterwards it has left."""
-        self.bring(name)
+        """Within: the part is on the device; afterwards it has left, whatever was raised."""
         try:
+            self.bring(name)
             yield
         finally:
             self.leave(name)
@@ -123,11 +135,20 @@ class Residence:
 
     def _come(self, name: str) -> None:
         weights = self._weights[name]
-        if name == self.TEXT or not self.stays:
+        if not (self.stays and name != self.TEXT):
+            # Those that will leave again: their copy in the host's memory is kept, none is ever copied back.
             self._homes.setdefault(name, [weight.data.cpu() for weight in weights])
         for weight in weights:
-            weight.data = weight.data.to(self._device)
+            weight.data = weight.data.to(self._device, copy=True)
         self.present.add(name)
+
+    def _leave_all(self) -> None:
+        for name in sorted(self.present):
+            self.leave(name)
+
+    def _shares(self, name: str) -> bool:
+        """Whether a part may lie beside others: networks that take turns may not, whatever the room."""
+        return name == self.TEXT or self.stays
 
     def _too_large(self, name: str) -> str:
         free = ""

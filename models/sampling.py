@@ -92,7 +92,7 @@ class Sampler:
         self.networks = networks_of(family.experts, self.pipeline)
         if compiled:
             for network in self.networks.values():
-                compile_blocks(network)
+                compile_blocks(network, device=self.device)
         if texts is not None:
             self.pipeline.text_encoder = None
         self._negative: dict[int, Tensor] = {}
@@ -127,7 +127,7 @@ class Sampler:
         for part, (data, expert) in held.items() if adapter is None else [("transformer", (adapter, None))]:
             network = getattr(pipeline, part)
             if model.quantise == "none":
-                lora.merge(network, data, base_id, expert)
+                lora.merge(network, data, base_id, expert, device=pipeline.vae.device)
             else:
                 lora.resume(network, data, base_id, keep_reference=False, expert=expert)
                 network.requires_grad_(False)

@@ -86,9 +86,13 @@ class FinetuneUnit:
             )
             return
         segments: list[PairSegment] = store.read(self.curation_key, "pair_segments")
-        adapter, curve, facts = self._train(store, examples, pairs, segments)
-        if self.settings.expert is not None:
-            facts["expert"] = self.settings.expert
+        from models.families import get_family
+
+        family = get_family(self.how.model.family)
+        settings = reference.for_expert(self.settings, family, self.how.model)
+        adapter, curve, facts = self._train(store, settings, examples, pairs, segments)
+        if settings.expert is not None:
+            facts["expert"] = settings.expert
         media = store.write_media(adapter, ".safetensors")
         before = [self.policy.policy_id] if self.policy.adapter_path else []
         row = Policy(
@@ -103,14 +107,19 @@ class FinetuneUnit:
             alpha=self.settings.alpha,
             targets=facts.pop("targets"),
             steps=self.settings.steps,
-            settings=json.dumps(dataclasses.asdict(self.settings), sort_keys=True),
+            settings=json.dumps(dataclasses.asdict(settings), sort_keys=True),
             curve=json.dumps(curve, sort_keys=True, allow_nan=False),
         )
         store.commit(STAGE, self.question, {"policies": [row]}, [media], parents, facts)
         store.clear_scratch(self.keys[0])
 
     def _train(
-        self, store: Store, examples: list[Example], pairs: list[Pair], segments: list[PairSegment]
+        self,
+        store: Store,
+        settings: FinetuneSettings,
+        examples: list[Example],
+        pairs: list[Pair],
+        segments: list[PairSegment],
     ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
         quieten_libraries()
         from models.families import get_family
@@ -125,7 +134,6 @@ class FinetuneUnit:
         clips = [clip for key in self.clip_keys for clip in store.read(key, "clips")]
         data = load_train_data(store.root, clips, examples, pairs, unconditional, segments)
         family = get_family(self.how.model.family)
-        settings = reference.for_expert(self.settings, family, self.how.model)
         model = reference.model_of(self.how.model, settings)
         model = replace(model, device=resolve_device(model.device))
         path = self.policy.adapter_of(model.expert)

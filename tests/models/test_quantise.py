@@ -14,8 +14,10 @@ from data.errors import BadInput
 from models import lora
 from models.families.base import Family, prediction_and_target
 from models.lora import LoraSpec
+from models.residence import Residence
 from models.sampling import Sampler
 from models.settings import FinetuneSettings, ModelSettings, SampleSettings
+from models.texts import Texts
 from models.train_data import TrainData
 from models.trainer import train
 
@@ -122,6 +124,26 @@ def test_an_adapter_is_computed_beside_them_because_merged_it_would_be_rounded_a
         assert torch.equal(asked(family, tuned.pipeline.transformer)[0], asked(family, network)[0])
     with pytest.raises(ValueError, match="is quantised"):
         lora.merge(family.load_transformer(fp8), data)
+
+
+def test_they_take_turns_with_the_text_encoder_and_threads_share_them(
+    family: Family, fp8: ModelSettings, sample_settings: SampleSettings
+) -> None:
+    """As on a GPU that does not hold all at once: a residence moves weights that change their form at work."""
+    network = family.load_transformer(fp8)
+    data = lora.attach(network, LoraSpec(4, 4.0, family.lora_targets), seed=0).to_bytes("b")
+    plain = Sampler.open(fp8, sample_settings, data, "b")
+    source = Sampler.open(fp8, sample_settings, data, "b").source
+    residence = Residence({"transformer": source.transformer}, source.text_encoder, torch.device("cpu"), 1)
+    texts = Texts(family, source, sample_settings.max_sequence_length, residence)
+    tight = Sampler(family, source, sample_settings, texts=texts, residence=residence, quantised=fp8.quantise)
+    expected = plain.generate(["a red ball falls down"], [1]).latents
+    for ours in (tight, tight.fork(), tight):
+        # rounding: kernels of a CPU depend on where in memory a tensor begins
+        made = ours.generate(["a red ball falls down"], [1]).latents
+        assert torch.allclose(made, expected, atol=1e-4)
+        residence.leave("transformer")
+        assert source.transformer.blocks[0].ffn.net[2].base_layer.weight.dtype == FP8
 
 
 def test_what_is_not_offered_is_refused(model: ModelSettings) -> None:
