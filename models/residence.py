@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 # Networks that take no more than this of the device stay there: the two experts of Wan2.2 A14B (57 GB in
 # bfloat16) on a card of 80 GB, where a clip of 480x832x33 then asks for 7 GB more.
-_STAYING: Final = 0.75
+STAYING: Final = 0.75
 # Beside others comes only what leaves a little of the free memory, for its own work.
 _BESIDE: Final = 1.1
 
@@ -65,7 +65,7 @@ class Residence:
         if total is None and device.type == "cuda":
             total = torch.cuda.get_device_properties(device).total_memory
         size = sum(self._bytes(name) for name in networks)
-        self.stays = total is None or size <= _STAYING * total
+        self.stays = total is None or size <= STAYING * total
         self.present = {name for name in self._weights if self._is_there(name)}
         for name in networks:
             if self.stays:
