@@ -39,7 +39,8 @@ nothing is compiled ([run your own model](run-your-own-model.md)).
 {two}"""
 _TWO: Final = """- **Two experts** (`wan2.2-t2v-a14b`): measured with one on the GPU, and the other in \
 the host's memory ({host}). Where both take less than {staying:.0%} of a card they stay, and the \
-card's column and its batch count both; elsewhere they change places twice a batch ({seconds} each time, on this machine).
+card's column and its batch count both; elsewhere they change places twice a batch \
+({seconds} each time, on this machine).
 """
 _LINES: Final = """
 ## What to say on each card
