@@ -114,6 +114,7 @@ def test_experts_share_what_was_trained_and_go_on_from_it(tiny: Tiny, options: t
     assert {row.policy_id for row in rows} == {alone["policy_before"]}
 
     further = play(tiny, *options, f"policy={both['policy_after']}", "finetune.expert=low")
+    further_key = further["stages"]["finetune"]["key"]
     policy = find_policy(store, further["policy_after"], trained(store, both).base_id)
     before = find_policy(store, both["policy_after"], trained(store, both).base_id)
     assert dict(policy.experts)["high"] == dict(before.experts)["high"]
@@ -122,6 +123,9 @@ def test_experts_share_what_was_trained_and_go_on_from_it(tiny: Tiny, options: t
     # what was learned of low noise was measured there
     measured = json.loads(trained(store, further).settings)
     assert measured["expert"] == "low"
+    assert measured["sigma_range"] == [0.0, BOUNDARY]
+    counts = next(unit for unit in store.manifests("finetune") if unit.key == further_key).counts
+    assert max(counts["probe"]["sigmas"]) < BOUNDARY
 
 
 @pytest.mark.parametrize(
