@@ -14,7 +14,7 @@ RUN apt-get update \
 # A new volume takes owner and mode of the folder that it covers.
 RUN groupadd --gid 10001 vidloop \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin vidloop \
- && install -d -o vidloop -g vidloop -m 0750 /srv/store /srv/cache /srv/judge /srv/locks
+ && install -d -o vidloop -g vidloop -m 0750 /srv/store /srv/cache /srv/judge /srv/locks /srv/prefect
 COPY --from=libraries /opt/venv /opt/venv
 COPY . /opt/vidloop
 RUN /opt/venv/bin/python -m compileall -q /opt/vidloop

@@ -2,10 +2,12 @@
 
     PYTHONPATH=. NCCL_NVLS_ENABLE=0 python -m benchmarks.training_two_gpus
 
-One process, two, and one again, all started alike (`models.launch`), each building the same random network
-and calling the product's `train`. Compared: seconds a step without the first ones (which compile), the loss
-of every step, and the adapters at the end, relative to how far they went from their start. One process
-against itself shows what the GPU's own order of sums does.
+First a process on each GPU, side by side, both doing the whole work; then one team of two. All are started
+alike (`models.launch`), build the same random network and call the product's `train`. Compared: seconds a
+step without the first ones (which compile), the loss of every step, and the adapters at the end, relative to
+how far they went from their start. What one GPU differs from the other shows what orders of sums do, and how
+much faster one card is than the other: two cards of a host need not be alike, and a team goes at the pace of
+its slower one. The second start of the same program tells what is left of the first step's compiling.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -22,13 +26,15 @@ from typing import Any, Final
 import torch
 
 from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
-from benchmarks.training_parts import BASE, Shape, network, pairs_of
+from benchmarks.training_parts import BASE, Shape, network, pairs_of, synchronize
 from models import lora
 from models.families import get_family
 from models.launch import run_together
 from models.settings import FinetuneSettings
 from models.team import joined
 from models.trainer import train
+from tasks import spread
+from tasks.processes import DEVICES
 
 _WARM: Final = 2
 # Two processes may differ from one by so many times what one differs from itself, or by what float32 rounds.
@@ -45,23 +51,19 @@ def main(arguments: list[str] | None = None) -> Result | None:
         _work(asked, Path(asked.child))
         return None
     began = time.monotonic()
-    runs: dict[str, dict[str, Any]] = {}
-    for name, processes in (("one", 1), ("many", asked.processes), ("again", 1)):
-        with tempfile.TemporaryDirectory(prefix="vidloop-two-") as folder:
-            command = ("-m", "benchmarks.training_two_gpus", *(arguments or sys.argv[1:]), "--child", folder)
-            run_together(command, processes, Path(folder))
-            runs[name] = json.loads((Path(folder) / "run.json").read_text())
-            adapter = lora.read((Path(folder) / "adapter.safetensors").read_bytes()).tensors
-            # B starts at zero, so it is how far training went.
-            runs[name]["way"] = torch.cat(
-                [adapter[key].flatten() for key in sorted(adapter) if ".lora_B." in key]
-            )
-        seconds = ", ".join(f"{value:.2f}" for value in runs[name]["seconds"])
-        print(f"[{time.monotonic() - began:5.0f} s] {processes} processes: {seconds} s", flush=True)
-    one, many = runs["one"], runs["many"]
-    apart, noise = _apart(one, many), _apart(one, runs["again"])
+    words = arguments if arguments is not None else sys.argv[1:]
+    with ThreadPoolExecutor(asked.processes) as pool:
+        alone = list(pool.map(lambda card: _run(words, 1, card), range(asked.processes)))
+    for card, run in enumerate(alone):
+        _say(began, f"GPU {card} alone", run)
+    many = _run(words, asked.processes)
+    _say(began, f"a team of {asked.processes}", many)
+    one, again = alone[:2]
+    apart, noise = _apart(one, many), _apart(one, again)
     allowed = {key: min(_CEILING, max(_FLOOR, _NOISES * value)) for key, value in noise.items()}
-    plain, ours = (median(run["seconds"][_WARM:]) for run in (one, many))
+    singles = [median(run["seconds"][_WARM:]) for run in alone]
+    # Of a step on one GPU, whichever it is: the mean of their speeds.
+    plain, ours = len(singles) / sum(1 / single for single in singles), median(many["seconds"][_WARM:])
     result = Result(
         name="training-two-gpus",
         device=device_name(),
@@ -71,13 +73,14 @@ def main(arguments: list[str] | None = None) -> Result | None:
         unit=f"seconds a step of {asked.pairs_a_step} pairs",
         shape={key: value for key, value in vars(asked).items() if key not in ("child", "results")},
         equality={
-            "apart": apart, "one_process_with_itself": noise, "allowed": allowed,
+            "apart": apart, "one_gpu_from_the_other": noise, "allowed": allowed,
             "ok": all(apart[key] <= allowed[key] for key in apart),
         },
         command=command_line(),
         versions=versions("torch", "diffusers", "peft"),
         details={
-            name: {key: value for key, value in run.items() if key != "way"} for name, run in runs.items()
+            name: {key: value for key, value in run.items() if key != "way"}
+            for name, run in {**{f"GPU {i} alone": run for i, run in enumerate(alone)}, "team": many}.items()
         },
     )  # fmt: skip
     write(result, Path(asked.results))
@@ -86,7 +89,10 @@ def main(arguments: list[str] | None = None) -> Result | None:
         f"{asked.height}x{asked.width}x{asked.frames}, {result.device}",
         ["processes", "s/step", "ratio", "efficiency", "first s"],
         [
-            ["1", f"{plain:.3f}", "1.00", "100%", f"{one['seconds'][0]:.1f}"],
+            *(
+                [f"1 (GPU {card})", f"{single:.3f}", f"{plain / single:.2f}", "", f"{run['seconds'][0]:.1f}"]
+                for card, (single, run) in enumerate(zip(singles, alone, strict=True))
+            ),
             [str(asked.processes), f"{ours:.3f}", f"{result.ratio:.2f}",
              f"{100 * result.ratio / asked.processes:.0f}%", f"{many['seconds'][0]:.1f}"],
         ],
@@ -94,10 +100,32 @@ def main(arguments: list[str] | None = None) -> Result | None:
     same = "equal" if result.equality["ok"] else "NOT EQUAL"
     for key, value in apart.items():
         print(
-            f"{key}: {value:.1e} apart, one process with itself {noise[key]:.1e}, allowed {allowed[key]:.1e}"
+            f"{key}: {value:.1e} apart, one GPU from the other {noise[key]:.1e}, allowed {allowed[key]:.1e}"
         )
     print(same)
     return result
+
+
+def _run(words: Sequence[str], processes: int, card: int | None = None) -> dict[str, Any]:
+    """Train in `processes` processes, on GPU `card` where one is named; what they wrote."""
+    with tempfile.TemporaryDirectory(prefix="vidloop-two-") as folder:
+        place = {} if card is None or not torch.cuda.is_available() else {DEVICES: spread.visible()[card]}
+        command = ("-m", "benchmarks.training_two_gpus", *words, "--child", folder)
+        run_together(command, processes, Path(folder), variables=place)
+        run: dict[str, Any] = json.loads((Path(folder) / "run.json").read_text())
+        adapter = lora.read((Path(folder) / "adapter.safetensors").read_bytes()).tensors
+    # B starts at zero, so it is how far training went.
+    run["way"] = torch.cat([adapter[key].flatten() for key in sorted(adapter) if ".lora_B." in key])
+    return run
+
+
+def _say(began: float, who: str, run: dict[str, Any]) -> None:
+    seconds = ", ".join(f"{value:.2f}" for value in run["seconds"])
+    print(
+        f"[{time.monotonic() - began:5.0f} s] {who}: {seconds} s; built in {run['build']:.1f} s, "
+        f"compile caches {run['cache']}",
+        flush=True,
+    )
 
 
 def _apart(left: dict[str, Any], right: dict[str, Any]) -> dict[str, float]:
@@ -137,11 +165,22 @@ def _work(asked: argparse.Namespace, folder: Path) -> None:
             start = now
 
         transformer = network(shape, device, dtype)
+        synchronize(device)
+        start, build = time.perf_counter(), time.perf_counter() - start
         result = train(transformer, get_family("wan"), data, settings, BASE, on_step=on_step, team=team)
         if team.leads:
             (folder / "adapter.safetensors").write_bytes(result.adapter)
             plan = result.diagnostics.get("memory_plan")
-            (folder / "run.json").write_text(json.dumps({"seconds": seconds, "losses": losses, "plan": plan}))
+            found = {"seconds": seconds, "losses": losses, "plan": plan, "build": build, "cache": _cache()}
+            (folder / "run.json").write_text(json.dumps(found))
+
+
+def _cache() -> dict[str, int]:
+    """How often torch.compile found its kernels on disk, by the names that PyTorch counts them under."""
+    from torch._dynamo.utils import counters
+
+    found = {**counters["inductor"], **counters["aot_autograd"]}
+    return {name: int(count) for name, count in found.items() if "cache" in name}
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

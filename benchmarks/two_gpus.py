@@ -1,15 +1,19 @@
 """Generation on all GPUs of a machine against one of them: `benchmarks.generation --two-gpus`.
 
-Both are the product's generate stage over the same weights: in one process on one GPU, and spread over a
-process for each GPU (`tasks.spread`, `model.device: cuda:all`). Models are loaded and warm before the clock
-runs. The clips must be the same, byte for byte: batches are cut before they are shared out.
+Both are the product's generate stage in processes of `tasks.spread`, one a GPU, which have loaded their
+models and are warm before the clock runs. First every GPU makes its part of the clips while the others are
+idle, one after the other: together that is what one GPU takes, whichever of them it is (two cards of a host
+need not be equally fast). Then all make all clips at once. The clips must be the same, byte for byte: batches
+are cut before they are shared out.
 """
 
 from __future__ import annotations
 
 import atexit
+import queue
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,11 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.result import Result, command_line, device_name, show, versions, write
-from benchmarks.workload import LIBRARIES, NO_POLICY, Workload, ours
+from benchmarks.workload import LIBRARIES, NO_POLICY, Workload, description, ours
 from data.store import Store
+from data.threads import cores
 from tasks import spread
+from tasks.context import ClipJob
 from tasks.generate import shards
-from tasks.units import Runner
+from tasks.spread import Crew
+from tasks.units import Runner, Unit
 
 # Batches at a time in one process: one is computed while the files of another are written.
 SLOTS: Final = 2
@@ -48,24 +55,39 @@ def compare(work: Workload, clips: int, out: Path) -> None:
     devices = spread.visible() if work.device.startswith("cuda") else ["0", "1"]
     if len(devices) < 2:
         raise SystemExit(f"this machine shows {len(devices)} GPU; two are needed")
-    batches = max(len(devices), clips // work.batch_size // len(devices) * len(devices))
-    jobs = work.jobs(batches * work.batch_size)
-    with tempfile.TemporaryDirectory() as name:
+    batches = max(1, clips // work.batch_size // len(devices))
+    jobs = work.jobs(batches * len(devices) * work.batch_size)
+    parts = [jobs[start :: len(devices)] for start in range(len(devices))]
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        with ours(work.pipeline(), work) as mine:
-            alone = mine.run(jobs, folder / "one").seconds
-            how = mine.how
-        with spread.spread_over(devices, SLOTS):
-            with ThreadPoolExecutor(len(devices)) as pool:
-                list(pool.map(spread.run, [Ready(work)] * len(devices)))
-            store = Store.open(folder / "all", create=True)
-            units = shards(replace(how, root=str(folder / "all")), NO_POLICY, jobs)
+        how = description(work)
+        crews = [Crew([device], SLOTS, max(1, cores() // len(devices))) for device in devices]
+        for crew in crews:
+            stack.callback(crew.close)
+        with ThreadPoolExecutor(len(crews)) as pool:
+            list(pool.map(lambda crew: crew.run(Ready(work)), crews))
+
+        def seconds(crews: Sequence[Crew], jobs: Sequence[ClipJob], root: Path) -> float:
+            """Of these clips by these processes, files and manifests included."""
+            store = Store.open(root, create=True)
+            units = shards(replace(how, root=str(root)), NO_POLICY, jobs)
             begun = time.monotonic()
-            Runner(workers=SLOTS * len(devices))(store, "generate", units)
-            spread_out = time.monotonic() - begun
-        single, shared = (_files(folder / phase) for phase in ("one", "all"))
+            Runner(workers=SLOTS * len(crews), execute=_shared_out(crews))(store, "generate", units)
+            return time.monotonic() - begun
+
+        alone = [
+            seconds([crew], part, folder / f"alone-{place}")
+            for place, (crew, part) in enumerate(zip(crews, parts, strict=True))
+        ]
+        together = seconds(crews, [job for part in parts for job in part], folder / "all")
+        single = {
+            seed: file
+            for place in range(len(crews))
+            for seed, file in _files(folder / f"alone-{place}").items()
+        }
+        shared = _files(folder / "all")
     same = sum(single[seed] == shared.get(seed) for seed in single)
-    plain, theirs = 3600 * len(jobs) / alone, 3600 * len(jobs) / spread_out
+    plain, theirs = 3600 * len(jobs) / sum(alone), 3600 * len(jobs) / together
     path = write(
         Result(
             name="generation-two-gpus",
@@ -78,25 +100,45 @@ def compare(work: Workload, clips: int, out: Path) -> None:
             equality={"clips of the same bytes": same, "clips": len(jobs), "same": same == len(jobs)},
             command=command_line(),
             versions=versions(*LIBRARIES),
-            details={"seconds": {"one": alone, "all": spread_out}},
+            details={"seconds": {"each alone, its part": alone, "all at once": together}},
         ),
         out,
     )
     show(
         f"Generation on all GPUs, {work.shape}, {work.sample.steps} steps",
-        ["GPUs", "clips", "seconds", "clips an hour", "ratio"],
+        ["GPU", "clips", "seconds", "clips an hour", "ratio"],
         [
-            ["1", str(len(jobs)), f"{alone:.1f}", f"{plain:.1f}", "1.00"],
+            *(
+                [f"{device} alone", str(len(part)), f"{took:.1f}", f"{3600 * len(part) / took:.1f}", ""]
+                for device, part, took in zip(devices, parts, alone, strict=True)
+            ),
+            ["one", str(len(jobs)), f"{sum(alone):.1f}", f"{plain:.1f}", "1.00"],
             [
                 str(len(devices)),
                 str(len(jobs)),
-                f"{spread_out:.1f}",
+                f"{together:.1f}",
                 f"{theirs:.1f}",
                 f"{theirs / plain:.2f}",
             ],
         ],
     )
     print(f"{same} of {len(jobs)} clips have the same bytes; written to {path}")
+
+
+def _shared_out(crews: Sequence[Crew]) -> Callable[[Unit, bool], None]:
+    """Give each unit to the process that has had a free slot for longest, as `Crew` does with its own."""
+    free: queue.SimpleQueue[Crew] = queue.SimpleQueue()
+    for crew in [*crews] * SLOTS:
+        free.put(crew)
+
+    def execute(unit: Unit, whole: bool) -> None:
+        crew = free.get()
+        try:
+            crew.run(unit)
+        finally:
+            free.put(crew)
+
+    return execute
 
 
 def _files(root: Path) -> dict[int, tuple[str, str]]:

@@ -288,6 +288,13 @@ class Ours:
         return Made(latents, seconds, len(jobs), float(np.mean(sizes)), busy)
 
 
+def description(work: Workload, fast: FastSettings | None = None) -> Generation:
+    """How `ours` generates; its root, the store's, is still empty."""
+    model = ModelSettings(work.family, f"random weights of {work.size}", dtype=work.dtype, device=work.device)
+    sample = replace(work.sample, fast=fast)
+    return Generation("", model, sample, _VIDEO, work.fps, work.batch_size)
+
+
 @contextmanager
 def ours(pipeline: Any, work: Workload, fast: FastSettings | None = None) -> Iterator[Ours]:
     """Our sampler over the same weights, with a VAE in the transformer's dtype, warmed up and resident.
@@ -297,10 +304,8 @@ def ours(pipeline: Any, work: Workload, fast: FastSettings | None = None) -> Ite
     family = get_family(work.family)
     mine = copy.copy(pipeline)
     mine.vae = with_dtype(pipeline.vae, getattr(torch, work.dtype))
-    model = ModelSettings(work.family, f"random weights of {work.size}", dtype=work.dtype, device=work.device)
-    sample = replace(work.sample, fast=fast)
-    how = Generation("", model, sample, _VIDEO, work.fps, work.batch_size)
-    sampler = Sampler.on(family, mine, model, sample)
+    how = description(work, fast)
+    sampler = Sampler.on(family, mine, how.model, how.sample)
     sampler.prepare([job.prompt.text for job in work.jobs(work.batch_size)])
     begun = time.monotonic()
     warm_up(sampler, work)

@@ -10,8 +10,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from data.errors import StageFailed
@@ -23,7 +24,11 @@ _TAIL: Final = 4000
 
 
 def run_together(
-    command: Sequence[str], processes: int, folder: Path, while_running: Callable[[], None] | None = None
+    command: Sequence[str],
+    processes: int,
+    folder: Path,
+    while_running: Callable[[], None] | None = None,
+    variables: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Run `python <command>` once a rank and wait for all.
 
@@ -31,6 +36,7 @@ def run_together(
         command: arguments after the interpreter, for example ("-m", "models.team_worker", "/a/folder").
         folder: an empty one for the meeting point and each process's output (`rank-0.log`, ...).
         while_running: called a few times a second.
+        variables: more of the processes' environment, before what this program's own has.
 
     Raises:
         StageFailed: a process failed; the others were ended, and the end of its output is in the message.
@@ -50,6 +56,7 @@ def run_together(
                 "NCCL_SOCKET_IFNAME": "lo",
                 "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
                 **os.environ,
+                **variables,
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(processes),

@@ -30,19 +30,24 @@ def child_environment(threads: int, device: str | None) -> dict[str, str]:
     return dict.fromkeys(_THREADS, str(threads)) | ({} if device is None else {DEVICES: device})
 
 
+# The environment is the whole process's: two threads that start children would give each other's.
+_changing: Final = threading.RLock()
+
+
 @contextlib.contextmanager
 def environment(changes: Mapping[str, str]) -> Iterator[None]:
-    """Within: changed variables. A child inherits the environment as it is when it is started."""
-    before = {name: os.environ.get(name) for name in changes}
-    os.environ.update(changes)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    """Within: changed variables, for one thread at a time. A child inherits them as they are at its start."""
+    with _changing:
+        before = {name: os.environ.get(name) for name in changes}
+        os.environ.update(changes)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
 
 
 def begin_as_worker(threads: int) -> None:

@@ -76,6 +76,10 @@ class StageResult:
 _steps: ContextVar[Callable[[int, int], None] | None] = ContextVar("steps", default=None)
 
 
+# Whether the stage has been interrupted: what fails then failed for that. Set likewise.
+_given_up: ContextVar[Callable[[], bool]] = ContextVar("given_up", default=lambda: False)
+
+
 def report_steps(done: int, total: int) -> None:
     """Say how far the running unit is; does nothing when nobody listens."""
     told = _steps.get()
@@ -156,7 +160,7 @@ def retry_delay(attempt: int, base: float = 2.0) -> float:
 
 
 def run_with_retries(unit: Unit, sleep: Callable[[float], object] = time.sleep) -> None:
-    """Run `unit`, again up to `RETRIES` times when what failed is transient."""
+    """Run `unit`, again up to `RETRIES` times when what failed is transient and nobody has interrupted."""
     for attempt in range(1, RETRIES + 2):
         try:
             return spread.run(unit)
@@ -165,6 +169,8 @@ def run_with_retries(unit: Unit, sleep: Callable[[float], object] = time.sleep) 
                 raise
             log.warning("%s: %s; attempt %d of %d follows", unit.label, error, attempt + 1, RETRIES + 1)
             sleep(retry_delay(attempt))
+            if _given_up.get()():
+                raise
 
 
 @dataclass
@@ -173,13 +179,14 @@ class Failures:
 
     stage: str
     found: list[tuple[Unit, BaseException]] = field(default_factory=list)
+    interrupted: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, unit: Unit, error: BaseException) -> None:
         """Note that `unit` failed with `error`."""
         with self._lock:
             self.found.append((unit, error))
-        if not isinstance(error, BadInput):
+        if not isinstance(error, BadInput) and not self.interrupted:
             log.error("%s failed: %s: %s", unit.label, type(error).__name__, error)
 
     @property
@@ -262,6 +269,7 @@ class Runner:
             return
         begun = time.monotonic()
         listening = _steps.set(lambda done, total: self.listener.steps(stage, unit, done, total))
+        giving_up = _given_up.set(lambda: failures.interrupted)
         try:
             self.execute(unit, whole)
         except Exception as error:
@@ -269,6 +277,7 @@ class Runner:
         else:
             self.listener.unit(stage, unit, whole, time.monotonic() - begun)
         finally:
+            _given_up.reset(giving_up)
             _steps.reset(listening)
 
     def _run_in_threads(self, stage: str, known: Sequence[tuple[Unit, bool]], failures: Failures) -> None:
@@ -281,6 +290,9 @@ class Runner:
             ]
             for future in futures:
                 future.result()
+        except BaseException:
+            failures.interrupted = True
+            raise
         finally:
             # After Ctrl-C: what runs may finish its shard, nothing new begins.
             pool.shutdown(wait=True, cancel_futures=True)

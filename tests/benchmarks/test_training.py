@@ -53,6 +53,17 @@ def test_both_sides_learn_alike_at_a_tiny_size(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "training-pair.json").read_text())["ratio"] == result.ratio
 
 
+@pytest.mark.slow
+def test_the_curves_alone(tmp_path: Path) -> None:
+    sizes = "--size tiny --height 32 --width 48 --frames 9 --text-length 16 --rank 4 --pairs 2 --steps 4"
+    result = training_pair.main(
+        [*sizes.split(), "--curves", "--no-compile", "--device", "cpu", "--results", str(tmp_path)]
+    )
+    assert result.equality["ok"]
+    assert (result.equality["steps"], result.name) == (4, "training-pair-curves")
+    assert result.equality["ours"] < 5e-4
+
+
 def test_curves_are_compared_over_the_steps_that_rounding_was_measured_over() -> None:
     plain = [1.0, 1.0, 1.0, 1.0]
     ours = [1.0, 1.02, 1.5, 1.5]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from typing import Any
 
@@ -156,11 +157,18 @@ def test_everything_but_the_bootstrap_has_a_health_check(services: dict[str, Any
             assert all(seconds(check[key]) > 0 for key in ("interval", "timeout", "start_period"))
 
 
+def test_a_restarted_server_still_knows_who_holds_a_limit(services: dict[str, Any]) -> None:
+    server = services["server"]
+    storage = server["environment"]["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]
+    assert hasattr(importlib.import_module(storage), "ConcurrencyLeaseStorage")
+    assert f"prefect:{server['environment']['PREFECT_HOME']}" in server["volumes"]
+
+
 def test_volumes_and_networks_are_declared_and_used(services: dict[str, Any]) -> None:
     whole = project(SECRETS)
     volumes = [volume.split(":") for service in services.values() for volume in service.get("volumes", [])]
     named = {source for source, *_ in volumes if not source.startswith((".", "/"))}
-    assert named == whole["volumes"].keys() == {"postgres", "store", "cache", "judge", "locks"}
+    assert named == whole["volumes"].keys() == {"postgres", "prefect", "store", "cache", "judge", "locks"}
     assert all(mode == ["ro"] for source, _, *mode in volumes if source.startswith("."))
     assert {network for service in services.values() for network in service["networks"]} == whole[
         "networks"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from data.errors import BadInput, StageFailed, StoreError
 from data.keys import digest
 from data.store import Store
+from tasks import units
 from tasks.units import (
     RETRIES,
     Runner,
@@ -147,6 +149,31 @@ def test_interruption_stops_at_once(store: Store, workers: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         Runner(workers)(store, "try", jobs)
     assert sum(job.runs for job in jobs) < 20
+
+
+def test_what_fails_after_an_interruption_is_not_tried_again(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A signal to the whole group ends the processes that compute too: that is no failure of theirs."""
+    meeting = threading.Barrier(2, timeout=30)
+
+    @dataclass
+    class Meets(Job):
+        def run(self) -> None:
+            meeting.wait()
+            super().run()
+
+    def until_interrupted(_: float) -> None:
+        deadline = time.monotonic() + 30
+        while not units._given_up.get()() and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    jobs = [Meets(store, 0, [KeyboardInterrupt()]), Meets(store, 1, [ConnectionResetError()])]
+    runner = Runner(2, execute=lambda unit, _: run_with_retries(unit, until_interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        runner(store, "try", jobs)
+    assert [job.runs for job in jobs] == [1, 1]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_workers_work_at_the_same_time(store: Store) -> None:
