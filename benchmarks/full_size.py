@@ -44,6 +44,8 @@ _TINY_T5: Final = {**_T5_XXL, "vocab_size": 128, "d_model": 32, "d_kv": 8, "d_ff
 _UNIPC: Final = {
     "prediction_type": "flow_prediction", "use_flow_sigmas": True, "num_train_timesteps": 1000,
 }  # fmt: skip
+# With it a Wan pipeline has two networks of one configuration.
+_EXPERTS: Final = {"boundary_ratio": 0.875}
 _COGVIDEOX_VAE: Final = {
     "block_out_channels": (128, 256, 256, 512), "latent_channels": 16, "layers_per_block": 3,
     "down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4,
@@ -60,7 +62,7 @@ class Size:
     """The configurations of one published model.
 
     Attributes:
-        family: as in recipes ("wan" for Wan2.2 too: one diffusers class).
+        family: of the diffusers classes ("wan" for Wan2.2 too, whatever recipes call it).
         transformer, vae, text_encoder, scheduler: keyword arguments of the parts' constructors or configs.
         pipeline: keyword arguments of the pipeline beyond its parts.
     """
@@ -86,6 +88,14 @@ SIZES: Final[Mapping[str, Size]] = {
         text_encoder=_UMT5_XXL,
         scheduler={**_UNIPC, "flow_shift": 3.0},
     ),
+    # Wan-AI/Wan2.2-T2V-A14B-Diffusers: two networks of Wan2.1's; its authors sample with a shift of 12.
+    "wan-experts-a14b": Size(
+        "wan",
+        {**_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
+        text_encoder=_UMT5_XXL,
+        scheduler={**_UNIPC, "flow_shift": 12.0},
+        pipeline=_EXPERTS,
+    ),
     # Wan-AI/Wan2.2-TI2V-5B-Diffusers: a timestep a token, a VAE of stride 16.
     "wan-5b": Size(
         "wan",
@@ -107,6 +117,15 @@ SIZES: Final[Mapping[str, Size]] = {
         vae={"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
         text_encoder=_TINY_T5,
         scheduler={**_UNIPC, "flow_shift": 3.0},
+    ),
+    "wan-experts-tiny": Size(
+        "wan",
+        {**_WAN, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 32,
+         "text_dim": 32, "freq_dim": 32, "rope_max_seq_len": 64},
+        vae={"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+        text_encoder=_TINY_T5,
+        scheduler={**_UNIPC, "flow_shift": 12.0},
+        pipeline=_EXPERTS,
     ),
     # zai-org/CogVideoX-2b: the network class's own defaults.
     "cogvideox-2b": Size(
@@ -210,7 +229,7 @@ def build_pipeline(
     """The whole diffusers pipeline on `device`.
 
     Args:
-        family, size: a name of `SIZES`, split at its first dash.
+        family, size: a name of `SIZES`, split at a dash.
         device: "cpu", "cuda" or "cuda:1".
         dtype: of transformer and text encoder.
         vae_dtype: of the VAE; None takes `dtype`.
@@ -234,11 +253,19 @@ def build_pipeline(
         vae=build_vae(family, size, device, vae_dtype or dtype),
         scheduler=scheduler(**found.scheduler),
         transformer=build_transformer(family, size, device, dtype),
+        **_second(family, size, device, dtype),
         **found.pipeline,
     )
     pipeline.set_progress_bar_config(disable=True)
     _tell(found.family, pipeline)
     return pipeline
+
+
+def _second(family: str, size: str, device: str, dtype: torch.dtype) -> dict[str, nn.Module]:
+    """The network for low noise, of a model that has one."""
+    if "boundary_ratio" not in size_of(family, size).pipeline:
+        return {}
+    return {"transformer_2": build_transformer(family, size, device, dtype, seed=3)}
 
 
 def _tell(family: str, pipeline: Any) -> None:

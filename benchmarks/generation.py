@@ -314,7 +314,9 @@ def _batch_effect(exact: Ours, made: Made, work: Workload) -> float:
 def _deviation(exact: Ours, work: Workload, steps: int) -> dict[str, float]:
     """Against eager sampling one by one, which is what the plain way does."""
     sampler = exact.sampler
-    eager = Sampler(exact.family, sampler.source, sampler.settings, texts=sampler.texts)
+    eager = Sampler(
+        exact.family, sampler.source, sampler.settings, texts=sampler.texts, residence=sampler.residence
+    )
     jobs = work.jobs(work.batch_size)
     embeds = sampler.encode([job.prompt.text for job in jobs])
     seeds = [job.seed for job in jobs]

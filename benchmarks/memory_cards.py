@@ -1,13 +1,15 @@
 """What each recipe's model takes of a GPU's memory, in one go: does it fit a card of 24, 80 or 141 GB?
 
     python -m benchmarks.memory_cards                                     results/memory-cards.json
-    python -m benchmarks.memory_cards --quantise fp8-storage --recipes wan2.1-14b,wan2.2-ti2v-5b
+    python -m benchmarks.memory_cards --quantise fp8-storage --recipes wan2.1-14b,wan2.2-t2v-a14b
     python -m benchmarks.memory_cards --page                              docs/cards.md from that file
 
 One process, random weights of the published sizes, the recipe's own clip: its text encoder alone on one
 prompt, two denoising steps of one clip, the decoding of it untiled, and two training steps of one pair with
-every block recomputed. Nothing is compiled, so that a model takes seconds. Rows of an earlier run stay in the
-file unless they are measured again; each names its command and its machine.
+every block recomputed. Nothing is compiled, so that a model takes seconds. Of two experts one is on the
+GPU and the other on the host, as on a card that does not hold both: they change places while denoising, and
+the first is trained. Rows of an earlier run stay in the file unless they are measured again; each names its
+command and its machine.
 """
 
 from __future__ import annotations
@@ -27,14 +29,16 @@ from torch import Tensor
 from benchmarks.cards_page import CARDS, write_page
 from benchmarks.full_size import build_pipeline, build_text_encoder, parameters, size_of
 from benchmarks.result import RESULTS, command_line, device_name, show, versions
-from benchmarks.training_parts import BASE, pairs_of, peak, release
+from benchmarks.training_parts import BASE, elapsed, pairs_of, peak, release
 from data.errors import VidloopError
 from flows.opening import finetune_settings
 from flows.recipe import Recipe
 from flows.recipe_file import load_recipe
 from models.compiling import preferred_attention
-from models.families import get_family
+from models.families import EXPERTS, get_family
+from models.families.base import networks_of
 from models.quantise import quantise
+from models.residence import Residence
 from models.settings import QUANTISED, Quantise, SampleSettings
 from models.trainer import train
 
@@ -47,10 +51,13 @@ MODELS: Final = {
     "cogvideox-2b": "2b",
     "cogvideox-5b": "5b",
     "wan2.1-14b": "14b",
+    "wan2.2-t2v-a14b": "a14b",
 }
 # What `--tiny` takes in place of the recipe's clip: on the grid of every family.
 _TINY: Final[dict[str, Any]] = {"height": 64, "width": 96, "frames": 9, "max_sequence_length": 16}
 _STEPS: Final = 2
+# Of two experts with a shift of 12: four of these are the first one's, the last is the second one's.
+_STEPS_OF_TWO: Final = 5
 _PHASES: Final = ("weights", "encoding", "denoising", "decoding")
 
 Row = dict[str, Any]
@@ -107,8 +114,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 def _case(name: str, how: Quantise, tiny: bool) -> Case:
     recipe = load_recipe(f"recipes/{name}.yaml")
     given = recipe.generate
+    steps = _STEPS_OF_TWO if EXPERTS.get(recipe.model.family) else _STEPS
     sample = SampleSettings(
-        _STEPS, given.guidance, given.height, given.width, given.frames, given.max_sequence_length
+        steps, given.guidance, given.height, given.width, given.frames, given.max_sequence_length
     )
     size = "tiny" if tiny else MODELS[name]
     return Case(name, recipe, size, how, dataclasses.replace(sample, **_TINY) if tiny else sample)
@@ -150,11 +158,16 @@ def _measure(case: Case, text: tuple[Tensor, int | None], device: torch.device, 
     }  # fmt: skip
     try:
         pipeline = build_pipeline(case.family, case.size, str(device), dtype, text=False)
-        row["parameters"] = parameters(pipeline.transformer)
-        quantise(pipeline.transformer, case.quantise, dtype)
-        row["generation"], shape = _generate(case, pipeline, text, device)
+        networks = networks_of(get_family(case.family).experts, pipeline)
+        row["parameters"] = sum(parameters(network) for network in networks.values())
+        for network in networks.values():
+            quantise(network, case.quantise, dtype)
+        # As on a card of no size: of several networks one is there at a time, and of one that is it.
+        residence = Residence(networks, torch.nn.Module(), device, 1 if len(networks) > 1 else None)
+        row["generation"], shape = _generate(case, pipeline, residence, text, device)
+        residence.bring("transformer")
         network = pipeline.transformer
-        del pipeline
+        del pipeline, networks, residence
         row["training"] = _train(case, network, shape, text[0], device)
         del network
     except (VidloopError, RuntimeError) as failure:
@@ -167,15 +180,17 @@ def _measure(case: Case, text: tuple[Tensor, int | None], device: torch.device, 
 
 
 def _generate(
-    case: Case, pipeline: Any, text: tuple[Tensor, int | None], device: torch.device
+    case: Case, pipeline: Any, residence: Residence, text: tuple[Tensor, int | None], device: torch.device
 ) -> tuple[Row, torch.Size]:
     """Peaks in GB of one clip's way, and the shape of its latent; null on a CPU, where nothing counts."""
     family = get_family(case.family)
+    networks = networks_of(family.experts, pipeline)
+    seconds = elapsed(lambda: residence.bring("transformer"), device)
     release(device)
     weights = _allocated(device)
     embeds = text[0].to(device)
     negative = embeds if case.sample.guidance > 1 else None
-    with preferred_attention(device):
+    with preferred_attention(device), residence.in_turn(networks):
         latents = family.sample_latents(pipeline, embeds, negative, [1], case.sample)
     denoising = peak(device)
     release(device)
@@ -186,6 +201,9 @@ def _generate(
     row: Row = {name: _in_gb(value) for name, value in peaks.items()}
     row["weights"] = _in_gb(weights)
     row["peak"] = _in_gb(max(known)) if known else None
+    if len(networks) > 1:
+        row["waiting on the host"] = _in_gb(_size(networks["transformer"]))
+        row["seconds to the GPU"] = round(seconds, 1)
     return row, latents.shape[1:]
 
 
@@ -193,16 +211,18 @@ def _train(case: Case, network: Any, latent: torch.Size, embeds: Tensor, device:
     """Peak in GB of two steps of one pair, as the recipe trains, with every block recomputed."""
     release(device)
     weights = _allocated(device)
+    family = get_family(case.family)
+    first = family.experts[0] if family.experts else None
     settings = dataclasses.replace(
         finetune_settings(case.recipe), steps=_STEPS, batch_size=1, micro_batch=1, probe=0, compile=False,
-        gradient_checkpointing=True,
+        gradient_checkpointing=True, expert=first,
     )  # fmt: skip
     draw = torch.Generator().manual_seed(0)
     data = pairs_of(torch.randn(2, *latent, generator=draw), embeds.float())
     seconds: list[float] = []
     start = time.perf_counter()
     train(
-        network, get_family(case.family), data, settings, BASE,
+        network, family, data, settings, BASE,
         on_step=lambda _: seconds.append(time.perf_counter() - start),
     )  # fmt: skip
     return {
@@ -213,6 +233,10 @@ def _train(case: Case, network: Any, latent: torch.Size, embeds: Tensor, device:
 
 def _allocated(device: torch.device) -> int | None:
     return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else None
+
+
+def _size(network: torch.nn.Module) -> int:
+    return sum(w.numel() * w.element_size() for w in (*network.parameters(), *network.buffers()))
 
 
 def _in_gb(held: int | None) -> float | None:

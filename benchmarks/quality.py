@@ -6,6 +6,10 @@ The same prompts and seeds in every mode, each clip through its mp4, differences
 bootstrap over prompts). Reference: float32, eager. The miniature samples in 6 steps by default; step caching
 needs more to leave any out, so all modes are measured at the steps given here, and a run of fewer steps that
 asks the network as often as the fast mode stands beside it.
+
+    python -m benchmarks.quality --quantised --clips 2048 --steps 6       results/quantised-quality.json
+
+compares weights held in fewer bits with the reference instead, at the miniature's own steps.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ from data.video import VideoSettings, decode_mp4, encode_mp4
 from data.world.oracle import judge
 from models import bootstrap
 from models.sampling import Sampler
-from models.settings import FastSettings, ModelSettings, SampleSettings
+from models.settings import QUANTISED, FastSettings, ModelSettings, Quantise, SampleSettings
 
 _FOLDER: Final = Path(__file__).resolve().parent.parent / "models/mini/weights/wan"
 _FPS: Final = 8
@@ -52,6 +56,7 @@ class Mode:
     compiled: bool
     steps: int
     fast: FastSettings | None = None
+    quantise: Quantise = "none"
 
     @property
     def asked(self) -> int:
@@ -96,6 +101,17 @@ def modes(steps: int, device: str, intervals: Sequence[int] = (2, 3)) -> list[Mo
     ]
 
 
+def quantised_modes(steps: int, device: str) -> list[Mode]:
+    """The reference, the exact mode, and each way to hold weights in fewer bits, eager."""
+    reference, exact = modes(steps, device)[:2]
+    ways = [how for how in QUANTISED if how != "none"]
+    return [
+        reference,
+        exact,
+        *(Mode(f"{how}: {exact.dtype}, eager", exact.dtype, False, steps, None, how) for how in ways),
+    ]
+
+
 def measure(device: str, clips: int, steps: int, batch: int, modes: Sequence[Mode]) -> list[Quality]:
     """Oracle success of every mode over the same `clips`; the first mode is the reference."""
     prompts = load_prompts("heldout")
@@ -123,7 +139,14 @@ def measure(device: str, clips: int, steps: int, batch: int, modes: Sequence[Mod
 def _passed(
     device: str, mode: Mode, jobs: Sequence[tuple[Prompt, int]], batch: int, judges: Judges
 ) -> npt.NDArray[np.float64]:
-    model = ModelSettings("wan", str(_FOLDER), dtype=mode.dtype, device=device, compile=mode.compiled)
+    model = ModelSettings(
+        "wan",
+        str(_FOLDER),
+        dtype=mode.dtype,
+        device=device,
+        compile=mode.compiled,
+        quantise=mode.quantise,
+    )
     sampler = Sampler.open(model, replace(_SAMPLE, steps=mode.steps, fast=mode.fast))
     sampler.prepare([prompt.text for prompt, _ in jobs])
     passed: list[float] = []
@@ -180,18 +203,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--quantised", action="store_true", help="weights held in fewer bits, no fast modes")
     options = parser.parse_args()
-    found = measure(
-        options.device, options.clips, options.steps, options.batch, modes(options.steps, options.device)
-    )
-    reference, exact = found[0], found[1]
+    chosen = (quantised_modes if options.quantised else modes)(options.steps, options.device)
+    found = measure(options.device, options.clips, options.steps, options.batch, chosen)
+    # Of quantised weights the last mode is what is asked about, else the exact one.
+    reference, ours = found[0], found[-1 if options.quantised else 1]
     path = write(
         Result(
-            name="generation-quality",
+            name="quantised-quality" if options.quantised else "generation-quality",
             device=device_name(),
             plain=reference.rate,
-            ours=exact.rate,
-            ratio=exact.rate / reference.rate if reference.rate else 0.0,
+            ours=ours.rate,
+            ratio=ours.rate / reference.rate if reference.rate else 0.0,
             unit="oracle success of the miniature's clips",
             shape={"clips a mode": options.clips, "steps": options.steps, "batch size": options.batch},
             equality=as_json(found),

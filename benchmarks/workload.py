@@ -41,7 +41,7 @@ class Workload:
     """What is generated.
 
     Attributes:
-        family, size: a name of `benchmarks.full_size.SIZES`, split at its first dash.
+        family, size: a name of `benchmarks.full_size.SIZES`, split at a dash.
         device: "cpu" or "cuda".
         dtype: of transformer and text encoder, on both sides.
         sample: how clips are sampled; `fast` is left to the side that is.

@@ -353,10 +353,10 @@ def _check_feedback(con: duckdb.DuckDBPyConnection, feedback: str) -> None:
 
 
 def _check_modes(con: duckdb.DuckDBPyConnection) -> None:
-    """A pair of an exact and a fast clip would teach the difference of the modes."""
-    # The fast mode stands behind the scheduler's name; exact samplers have none.
+    """A pair of an exact clip and one of another mode would teach the difference of the modes."""
+    # The mode stands behind the scheduler's name; exact samplers have none.
     modes = con.execute(
-        "SELECT DISTINCT regexp_extract(sampler, 'fast: .*') AS mode FROM clips ORDER BY mode"
+        "SELECT DISTINCT regexp_extract(sampler, '(fast|weights): .*') AS mode FROM clips ORDER BY mode"
     ).fetchall()
     if len(modes) > 1:
         names = "; ".join(mode or "exact" for (mode,) in modes)

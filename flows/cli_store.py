@@ -81,11 +81,13 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
     print(f"{present.policy_id}  since {present.round_id}")
     if present.approved_by:
         print(f"approved by {present.approved_by}: {present.reason}")
-    for manifest in opened.manifests("finetune"):
-        for policy in opened.read(manifest.key, "policies") if manifest.part("policies") else []:
-            if policy.policy_id == present.policy_id:
-                print(f"adapter {opened.path(policy.adapter_path)}")
-                return
+    from flows.opening import policies, policy_of
+
+    held = policies(opened)
+    if present.policy_id in held:
+        policy = policy_of(held, present.policy_id)
+        for expert, path in policy.experts or (("", policy.adapter_path),):
+            print(f"adapter {opened.path(path)}" + (f" ({expert} noise)" if expert else ""))
 
 
 @champion_app.command("set")

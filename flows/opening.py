@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -96,6 +96,7 @@ def model_settings(recipe: Recipe) -> ModelSettings:
         recipe.model.device,
         frame_rate=recipe.generate.fps,
         compile=recipe.model.compile,
+        quantise=recipe.model.quantise,
     )
 
 
@@ -196,8 +197,7 @@ def find_policy(store: Store, name: str, base: str) -> PolicyRef:
         name = present.policy_id if present else BASE
     if name in (BASE, base_policy.policy_id):
         return base_policy
-    keys = [manifest.key for manifest in store.manifests("finetune") if manifest.part("policies")]
-    held: dict[str, Policy] = {row.policy_id: row for key in keys for row in store.read(key, "policies")}
+    held = policies(store)
     if name not in held:
         known = ", ".join(sorted(held)) or "none"
         raise BadInput(
@@ -207,7 +207,20 @@ def find_policy(store: Store, name: str, base: str) -> PolicyRef:
         raise BadInput(
             f"policy {name} was trained over base model {held[name].base_id}, the recipe's is {base}"
         )
-    return policy_ref(held[name])
+    return policy_of(held, name)
+
+
+def policies(store: Store) -> dict[str, Policy]:
+    """Every policy of the store, by its id."""
+    keys = [manifest.key for manifest in store.manifests("finetune") if manifest.part("policies")]
+    return {row.policy_id: row for key in keys for row in store.read(key, "policies")}
+
+
+def policy_of(held: Mapping[str, Policy], name: str) -> PolicyRef:
+    """A policy with the adapters of all its experts: those it did not train are its parents'."""
+    row = held[name]
+    known = [parent for parent in row.parents if parent in held]
+    return policy_ref(row, policy_of(held, known[0]) if known else None)
 
 
 def _weight(recipe: Recipe) -> Weight:

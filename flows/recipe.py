@@ -24,7 +24,8 @@ from flows.recipe_rewards import (
     PickScorePart,
     VideoScorePart,
 )
-from models.settings import Objective
+from models.families import EXPERTS
+from models.settings import Objective, Quantise
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 RoundId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}-[0-9a-f]{8}$")]
@@ -46,7 +47,7 @@ def feedback_reward(feedback: str) -> RewardName:
 class ModelPart(Part):
     """Which text-to-video model, and how it is held in memory."""
 
-    family: Literal["wan", "cogvideox", "ltx"] = Field(
+    family: Literal["wan", "wan-experts", "cogvideox", "ltx"] = Field(
         title="Family", description="Adapter that knows the pipeline's parts."
     )
     path: str = Field(
@@ -73,6 +74,11 @@ class ModelPart(Part):
         default=None,
         title="Compile",
         description="Sample through torch.compile, block by block; null: on a GPU. Differs by rounding only.",
+    )
+    quantise: Quantise = Field(
+        default="none",
+        title="Quantise",
+        description="fp8-storage: half of bfloat16's memory for the network's weights, other clips.",
     )
 
 
@@ -310,6 +316,11 @@ class FinetunePart(Part):
         title="Processes",
         description="That train together, a GPU each; null: one, and with model.device cuda:all one a GPU.",
     )
+    expert: Literal["high", "low", "both"] | None = Field(
+        default=None,
+        title="Expert",
+        description="Of a model of two experts: which is trained, in its range of noise; null: one network.",
+    )
     checkpoint_every: int = Field(
         default=50, ge=1, title="Checkpoint every", description="Steps between resumable checkpoints."
     )
@@ -448,7 +459,31 @@ class Recipe(Part):
                 "a policy is not judged by its own teacher. Choose another metric, or say "
                 "evaluate.same_as_feedback: true on purpose"
             )
+        self._networks_agree()
         for name, chosen in (("rewards", self.rewards), ("evaluate.guards", self.evaluate.guards)):
             if len(set(chosen)) != len(chosen):
                 raise ValueError(f"{name} names one twice")
         return self
+
+    def _networks_agree(self) -> None:
+        """What is said of experts and of quantised weights fits the model."""
+        has = EXPERTS.get(self.model.family)
+        if has and self.finetune.expert is None:
+            raise ValueError(
+                f"model.family {self.model.family!r} has two experts: say finetune.expert: "
+                f"{', '.join(has)} or both"
+            )
+        if not has and self.finetune.expert is not None:
+            raise ValueError(
+                f"finetune.expert is {self.finetune.expert!r}, but model.family "
+                f"{self.model.family!r} has one network: leave it out"
+            )
+        if not has and self.generate.guidance_2 is not None:
+            raise ValueError(
+                f"generate.guidance_2 is set, but model.family {self.model.family!r} has one network"
+            )
+        if self.model.quantise != "none" and (self.model.compile or self.finetune.compile):
+            raise ValueError(
+                f"{self.model.quantise} weights cannot be compiled: set finetune.compile to false and "
+                "model.compile to null"
+            )

@@ -73,6 +73,13 @@ class GeneratePart(Part):
         title="Guidance",
         description="Classifier-free guidance scale; 1 and below switch it off.",
     )
+    guidance_2: float | None = Field(
+        default=None,
+        ge=0.0,
+        le=50.0,
+        title="Guidance, low noise",
+        description="Of a model of two experts, the second one's scale; null: the same.",
+    )
     flow_shift: float | None = Field(
         default=None,
         gt=0.0,

@@ -20,6 +20,7 @@ Which file to open first:
     probe.py, diagnosis.py  what training did, measured at fixed noise, and what ails it in words
     families/base.py     what a model family has to provide
     sampling.py          prompts and seeds to latents and frames
+    residence.py         which parts of a pipeline are on the GPU; quantise.py: weights held in fewer bits
     lora.py              adapters: attach, switch off, save, merge
     gate.py              paired bootstrap, guards, verdict
     policy.py            ids of base models and policies (imports no torch)

@@ -26,7 +26,9 @@ _CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _CUDNN_FROM: Final = (9, 0)
 
 
-def compile_blocks(transformer: nn.Module, backend: str = "inductor") -> int:
+def compile_blocks(
+    transformer: nn.Module, backend: str = "inductor", device: torch.device | None = None
+) -> int:
     """Have the blocks of `transformer` compiled when they first run, once for each shape.
 
     A graph break is an error and no silent slowness. On a GPU fused kernels round to bfloat16 wherever eager
@@ -37,6 +39,7 @@ def compile_blocks(transformer: nn.Module, backend: str = "inductor") -> int:
     Args:
         transformer: a diffusers network that names its repeated blocks.
         backend: of torch.compile.
+        device: where the blocks will run, if their weights are not there yet; None: where these are.
 
     Returns:
         The number of blocks.
@@ -49,7 +52,8 @@ def compile_blocks(transformer: nn.Module, backend: str = "inductor") -> int:
     blocks = blocks_of(transformer)
     if not blocks:
         raise BadInput(f"{type(transformer).__name__} names no repeated blocks: set model.compile to false")
-    gpu = backend == "inductor" and next(transformer.parameters()).device.type == "cuda"
+    device = device or next(transformer.parameters()).device
+    gpu = backend == "inductor" and device.type == "cuda"
     options: dict[str, Any] | None = {"emulate_precision_casts": True} if gpu else None
     for block in blocks:
         kind = type(block)

@@ -85,8 +85,34 @@ def dropped_at(settings: FinetuneSettings, step: int, count: int) -> npt.NDArray
 
 
 def quantile_to_sigma(settings: FinetuneSettings, quantiles: npt.NDArray[np.float64]) -> Tensor:
-    """Noise levels at quantiles of the settings' distribution, shifted as the sampler shifts, float32."""
+    """Noise levels at quantiles of the settings' distribution, shifted as the sampler shifts, float32.
+
+    Where `sigma_range` cuts the distribution, quantiles are of what is left of it: levels lie in [low, high).
+    """
     q = torch.from_numpy(quantiles).clamp(_EDGE, 1 - _EDGE)
+    low, high = settings.sigma_range
+    if (low, high) == (0.0, 1.0):
+        return _level(settings, q).float()
+    first, last = (_quantile(settings, bound) for bound in (low, high))
+    level = _level(settings, first + (last - first) * q).float()
+    return level.clamp(_bound(low), torch.nextafter(_bound(high), torch.tensor(0.0)))
+
+
+def _bound(sigma: float) -> Tensor:
+    """The least float32 that is not below `sigma`."""
+    near = torch.tensor(sigma, dtype=torch.float32)
+    return near if float(near) >= sigma else torch.nextafter(near, torch.tensor(1.0))
+
+
+def _level(settings: FinetuneSettings, q: Tensor) -> Tensor:
     if settings.sigma == "logit_normal":
         q = torch.sigmoid(settings.sigma_mean + settings.sigma_std * torch.special.ndtri(q))
-    return (settings.shift * q / (1 + (settings.shift - 1) * q)).float()
+    return settings.shift * q / (1 + (settings.shift - 1) * q)
+
+
+def _quantile(settings: FinetuneSettings, sigma: float) -> float:
+    """Inverse of `_level`: the share of the distribution that lies below `sigma`."""
+    unshifted = torch.tensor(sigma / (settings.shift - (settings.shift - 1) * sigma), dtype=torch.float64)
+    if settings.sigma == "uniform":
+        return float(unshifted)
+    return float(torch.special.ndtr((torch.logit(unshifted) - settings.sigma_mean) / settings.sigma_std))

@@ -111,18 +111,24 @@ def attach(transformer: nn.Module, spec: LoraSpec, seed: int) -> Adapter:
 
 
 def resume(
-    transformer: nn.Module, data: bytes, base_id: str | None = None, *, keep_reference: bool = True
+    transformer: nn.Module,
+    data: bytes,
+    base_id: str | None = None,
+    *,
+    keep_reference: bool = True,
+    expert: str | None = None,
 ) -> Adapter:
     """Add a trainable adapter that starts from a saved one.
 
     Args:
         base_id: identity of the network; an adapter of another base is refused.
         keep_reference: also keep the saved one, frozen, for `reference_of`.
+        expert: which network of its model this is; an adapter of another one is refused.
 
     Raises:
         BadInput: the bytes are no adapter, of another base, or do not fit the network.
     """
-    file = read(data, base_id)
+    file = read(data, base_id, expert)
     for name in (REFERENCE, POLICY) if keep_reference else (POLICY,):
         _inject(transformer, file.spec, name)
         _fill(transformer, file, name)
@@ -157,13 +163,24 @@ def layers_of(transformer: nn.Module) -> list[Any]:
     return [layer for layer in transformer.modules() if isinstance(layer, BaseTunerLayer)]
 
 
-def merge(transformer: nn.Module, data: bytes, base_id: str | None = None) -> None:
+def merge(
+    transformer: nn.Module,
+    data: bytes,
+    base_id: str | None = None,
+    expert: str | None = None,
+    *,
+    device: torch.device | None = None,
+) -> None:
     """Add alpha / rank * B A to the weights in place: the adapter at no cost, for sampling in bulk.
 
+    Args:
+        base_id, expert: see `resume`.
+        device: that computes the sums; None: where the weights lie. They stay where they are.
+
     Raises:
-        BadInput: the bytes are no adapter, of another base, or do not fit the network.
+        BadInput: the bytes are no adapter, of another base or expert, or do not fit the network.
     """
-    file = read(data, base_id)
+    file = read(data, base_id, expert)
     for name in [name for name in file.tensors if ".lora_A." in name]:
         layer = name.removesuffix(".lora_A.weight")
         down, up = file.tensors[name], file.tensors[f"{layer}.lora_B.weight"]
@@ -173,9 +190,12 @@ def merge(transformer: nn.Module, data: bytes, base_id: str | None = None) -> No
             raise BadInput(f"the adapter has a layer {layer} that this model lacks") from missing
         if weight.shape != (up.shape[0], down.shape[1]):
             raise BadInput(f"the adapter's layer {layer} is for another size of this model")
+        if weight.dtype.itemsize == 1:
+            raise ValueError(f"{layer} is quantised: an adapter's numbers would be rounded away, use resume")
         with torch.no_grad():
-            update = file.spec.scale * (up.to(weight.device) @ down.to(weight.device))
-            weight.copy_((weight.float() + update).to(weight.dtype))
+            where = device or weight.device
+            update = file.spec.scale * (up.to(where) @ down.to(where))
+            weight.copy_((weight.to(where).float() + update).to(weight.dtype))
 
 
 def write(file: LoraFile) -> bytes:
@@ -190,11 +210,12 @@ def write(file: LoraFile) -> bytes:
     return safetensors_bytes({_PREFIX + name: value for name, value in file.tensors.items()}, metadata)
 
 
-def read(data: bytes, base_id: str | None = None) -> LoraFile:
+def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> LoraFile:
     """Parse an adapter file made by `write` (or by diffusers with its metadata).
 
     Raises:
-        BadInput: the bytes are not such a file, or it was made for another base model than `base_id`.
+        BadInput: the bytes are not such a file, or it was made for another base model than `base_id`, or for
+            another of its experts than `expert`.
     """
     try:
         tensors = safetensors.torch.load(data)
@@ -215,6 +236,11 @@ def read(data: bytes, base_id: str | None = None) -> LoraFile:
     if base_id is not None and made_for is not None and made_for != base_id:
         raise BadInput(
             f"the adapter was made for base model {made_for}, this is {base_id}: choose its own base"
+        )
+    trained = facts.get("expert", expert)
+    if expert is not None and trained != expert:
+        raise BadInput(
+            f"the adapter was made for the expert for {trained} noise, this is the one for {expert}"
         )
     return LoraFile(spec, {k.removeprefix(_PREFIX): v for k, v in tensors.items()}, made_for, facts)
 

@@ -19,6 +19,7 @@ from models.forward import predict
 from models.settings import FinetuneSettings
 from models.train_data import TrainData
 
+# Of the range that is trained.
 SIGMAS: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
 TAUGHT: Final = "taught"
 AVOIDED: Final = "avoided"
@@ -68,8 +69,10 @@ def probe(
         `sigmas`, `clips` (how many of each kind), and for each kind a list with a number for each sigma:
         `reference` and `policy` (mean error), `drift` (mean squared distance of their predictions).
     """
+    low, high = settings.sigma_range
+    sigmas = [low + (high - low) * share for share in SIGMAS]
     found: dict[str, Any] = {
-        "sigmas": list(SIGMAS), "clips": {}, "reference": {}, "policy": {}, "drift": {},
+        "sigmas": sigmas, "clips": {}, "reference": {}, "policy": {}, "drift": {},
     }  # fmt: skip
     device = next(policy.parameters()).device
     kind = family.parameterization
@@ -77,7 +80,7 @@ def probe(
     for name, clips in kinds(data, settings).items():
         found["clips"][name] = len(clips)
         index = data.prompt_index[clips]
-        for level in SIGMAS:
+        for level in sigmas:
             noise = torch.stack(
                 [_noise(settings, data.clip_ids[row], level, shape) for row in clips.tolist()]
             )

@@ -56,7 +56,8 @@ def advice(settings: SampleSettings, batch: int, room: Room) -> str:
     if room.clip is None:
         return (
             f"not even one clip of {shape} fits on the device ({memory}): make generate.height, width or "
-            "frames smaller, set model.dtype to bfloat16, or take a larger GPU"
+            "frames smaller, set model.dtype to bfloat16 or model.quantise to fp8-storage, or take a larger "
+            "GPU"
         )
     one = f"{memory} and one clip {room.clip / _GIB:.1f} GiB"
     if room.clips >= batch:

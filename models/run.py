@@ -238,7 +238,8 @@ class Run:
         ways += [
             "smaller or fewer frames",
             f"a finetune.rank below {settings.rank}",
-            "a smaller or a quantised model",
+            "model.quantise: fp8-storage",
+            "a smaller model",
         ]
         held = ""
         if self.device.type == "cuda":

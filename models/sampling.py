@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +17,10 @@ from data.errors import BadInput
 from models import lora
 from models.compiling import compile_blocks, preferred_attention
 from models.families import get_family
-from models.families.base import Family, Frames
+from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
+from models.residence import Residence
 from models.room import Room, advice, measure
-from models.settings import ModelSettings, SampleSettings
+from models.settings import Expert, ModelSettings, Quantise, SampleSettings
 from models.sharing import shell
 from models.step_cache import step_cache
 from models.texts import Texts
@@ -52,11 +54,13 @@ class Sampler:
         pipeline: on its device, with any adapter merged.
         settings: how clips are sampled.
         compiled: run the network's blocks through torch.compile.
-        texts: where embeddings come from, and the text encoder stays meanwhile; None encodes every batch's
-            prompts together, as the plain pipeline does.
+        texts: where embeddings come from; None encodes every batch's prompts together, as the plain pipeline
+            does.
+        quantised: how the networks' weights are held.
+        residence: brings networks and text encoder to the device when they are needed; None: all are there.
 
     Attributes:
-        pipeline: what is sampled from: this sampler's own, but for the weights.
+        pipeline: what is sampled from: this sampler's own, but for the weights; networks: of it, by part.
         source: the pipeline it was made over, as it was loaded: eager, without a cache.
     """
 
@@ -68,18 +72,27 @@ class Sampler:
         *,
         compiled: bool = False,
         texts: Texts | None = None,
+        residence: Residence | None = None,
+        quantised: Quantise = "none",
     ) -> None:
+        if settings.guidance_2 is not None and not family.experts:
+            raise BadInput("generate.guidance_2 is for models of two experts; this model has one network")
         self.family = family
         self.settings = settings
         self.compiled = compiled
         self.texts = texts
+        self.residence = residence
+        self.quantised: Quantise = quantised
         self.source = pipeline  # never sampled from: a fork must not copy state that is in use
         self.pipeline = _private(pipeline, settings.flow_shift)
-        if compiled or settings.fast is not None:
-            # Both put something of their own on the network's layers.
-            self.pipeline.transformer = shell(pipeline.transformer)
+        if compiled or settings.fast is not None or residence is not None:
+            # All put something of their own on the network's layers.
+            for part, network in networks_of(family.experts, pipeline).items():
+                setattr(self.pipeline, part, shell(network))
+        self.networks = networks_of(family.experts, self.pipeline)
         if compiled:
-            compile_blocks(self.pipeline.transformer)
+            for network in self.networks.values():
+                compile_blocks(network, device=self.device)
         if texts is not None:
             self.pipeline.text_encoder = None
         self._negative: dict[int, Tensor] = {}
@@ -91,50 +104,82 @@ class Sampler:
         settings: SampleSettings,
         adapter: bytes | None = None,
         base_id: str | None = None,
+        experts: Mapping[Expert, bytes] | None = None,
     ) -> Sampler:
-        """Load a model, merge `adapter` into its weights if there is one, and make it ready to sample.
+        """Load a model, merge its adapters into its weights, and make it ready to sample.
+
+        Quantised weights have no room for an adapter's small numbers: there it is computed beside them.
 
         Args:
-            adapter: bytes of an adapter made by `models.lora`.
+            adapter: bytes of an adapter made by `models.lora`, for a model of one network.
             base_id: identity of the model; an adapter made for another base is then refused.
+            experts: of a model of two experts, the adapters of those that have one.
 
         Raises:
             BadInput: the model or the adapter cannot be loaded, they do not belong together, or a setting
                 does not fit the model.
         """
         family = get_family(model.family)
+        _check_adapters(family, adapter, experts or {})
         pipeline = family.load_pipeline(model)
-        _load_linear_algebra(pipeline.transformer.device)
-        if adapter is not None:
-            lora.merge(pipeline.transformer, adapter, base_id)
+        _load_linear_algebra(pipeline.vae.device)
+        held = {EXPERT_PARTS[name]: (data, name) for name, data in (experts or {}).items()}
+        for part, (data, expert) in held.items() if adapter is None else [("transformer", (adapter, None))]:
+            network = getattr(pipeline, part)
+            if model.quantise == "none":
+                lora.merge(network, data, base_id, expert, device=pipeline.vae.device)
+            else:
+                lora.resume(network, data, base_id, keep_reference=False, expert=expert)
+                network.requires_grad_(False)
         return cls.on(family, pipeline, model, settings)
 
     @classmethod
     def on(cls, family: Family, pipeline: Any, model: ModelSettings, settings: SampleSettings) -> Sampler:
         """A sampler over a loaded pipeline, with what its device makes worth while.
 
-        On a GPU blocks are compiled and prompts are encoded once; on a CPU neither gains anything, and
-        sampling equals the plain pipeline's bit for bit.
+        On a GPU blocks are compiled, prompts are encoded once, and parts that do not fit it together take
+        turns; on a CPU none of it gains anything, and sampling equals the plain pipeline's bit for bit.
         """
-        gpu = pipeline.transformer.device.type == "cuda"
-        compiled = gpu if model.compile is None else model.compile
-        texts = Texts(family, pipeline, settings.max_sequence_length) if gpu else None
-        return cls(family, pipeline, settings, compiled=compiled, texts=texts)
+        device = pipeline.vae.device
+        gpu = device.type == "cuda"
+        compiled = gpu and model.quantise == "none" if model.compile is None else model.compile
+        residence, texts = None, None
+        if gpu:
+            residence = Residence(networks_of(family.experts, pipeline), pipeline.text_encoder, device)
+            texts = Texts(family, pipeline, settings.max_sequence_length, residence)
+        return cls(
+            family,
+            pipeline,
+            settings,
+            compiled=compiled,
+            texts=texts,
+            residence=residence,
+            quantised=model.quantise,
+        )
 
     def fork(self) -> Sampler:
         """A sampler for another thread, over the same weights."""
-        return Sampler(self.family, self.source, self.settings, compiled=self.compiled, texts=self.texts)
+        return Sampler(
+            self.family,
+            self.source,
+            self.settings,
+            compiled=self.compiled,
+            texts=self.texts,
+            residence=self.residence,
+            quantised=self.quantised,
+        )
 
     @property
     def name(self) -> str:
-        """The sampling algorithm as stored with every clip: the scheduler's class and any fast mode."""
-        kind = type(self.pipeline.scheduler).__name__
-        return kind if self.settings.fast is None else f"{kind}, {self.settings.fast.describe()}"
+        """The sampling algorithm as stored with every clip: the scheduler's class, and what is not exact."""
+        weights = "" if self.quantised == "none" else f", weights: {self.quantised}"
+        fast = "" if self.settings.fast is None else f", {self.settings.fast.describe()}"
+        return f"{type(self.pipeline.scheduler).__name__}{weights}{fast}"
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
-        device: torch.device = self.pipeline.transformer.device
+        """Where the model computes."""
+        device: torch.device = self.pipeline.vae.device
         return device
 
     def prepare(self, prompts: Sequence[str]) -> None:
@@ -159,8 +204,18 @@ class Sampler:
         """
         settings = self.settings if steps is None else dataclasses.replace(self.settings, steps=steps)
         negative = self._negatives(len(seeds))
-        with preferred_attention(self.device), step_cache(self.pipeline.transformer, settings.fast):
+        with self._prepared(settings):
             return self.family.sample_latents(self.pipeline, embeds, negative, seeds, settings)
+
+    @contextmanager
+    def _prepared(self, settings: SampleSettings) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(preferred_attention(self.device))
+            for network in self.networks.values():
+                stack.enter_context(step_cache(network, settings.fast))
+            if self.residence is not None:
+                stack.enter_context(self.residence.in_turn(self.networks))
+            yield
 
     def decode(self, latents: Tensor) -> Frames:
         """Frames uint8 [B, T, H, W, 3] of latents [B, C, T, H, W], `decode_batch` clips at a time."""
@@ -226,6 +281,16 @@ def _private(pipeline: Any, flow_shift: float | None) -> Any:
     mine.tokenizer = copy.deepcopy(pipeline.tokenizer)
     mine.vae = shell(pipeline.vae)
     return mine
+
+
+def _check_adapters(family: Family, adapter: bytes | None, experts: Mapping[Expert, bytes]) -> None:
+    if adapter is not None and family.experts:
+        raise BadInput(
+            f"family {family.name} has two experts and takes an adapter for each; this is one of a model "
+            "with one network"
+        )
+    if experts and not family.experts:
+        raise BadInput(f"family {family.name} has one network; these adapters are of a model of two experts")
 
 
 def _load_linear_algebra(device: torch.device) -> None:

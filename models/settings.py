@@ -15,6 +15,8 @@ OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 ANCHORED: Final = "-anchor"
 Quantise = Literal["none", "fp8-storage"]
 QUANTISED: Final[tuple[Quantise, ...]] = get_args(Quantise)
+Expert = Literal["high", "low"]
+"""A network of a model that has two: for high or for low noise."""
 DTYPES: Final = ("float32", "bfloat16")
 STORED_SEGMENTS: Final = (
     "pairs are compared in segments, and stored reference errors are of whole clips: use "
@@ -36,6 +38,9 @@ class ModelSettings:
             training alike; None takes the pipeline's default.
         compile: whether sampling runs the network's blocks through torch.compile; None does on a GPU and not
             on a CPU, where it gains nothing. It changes results by rounding, as another GPU does.
+        quantise: hold weights in fewer bits, see `models.quantise`. It changes results: part of a clip's
+            identity, and of the question that an adapter answers. Quantised weights are not compiled.
+        expert: which network `load_transformer` loads, of a model of two experts.
     """
 
     family: str
@@ -45,8 +50,14 @@ class ModelSettings:
     device: str = "cpu"
     frame_rate: float | None = None
     compile: bool | None = None
+    quantise: Quantise = "none"
+    expert: Expert | None = None
 
     def __post_init__(self) -> None:
+        if self.quantise not in QUANTISED:
+            raise BadInput(f"model.quantise is {self.quantise!r}; it must be one of {', '.join(QUANTISED)}")
+        if self.quantise != "none" and self.compile:
+            raise BadInput(f"model.compile: {self.quantise} weights cannot be compiled: set it to null")
         if self.dtype not in DTYPES:
             raise BadInput(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
         if self.frame_rate is not None and not self.frame_rate > 0:
@@ -101,6 +112,7 @@ class SampleSettings:
         flow_shift: shift of the noise schedule; None keeps the one the model was saved with.
         decode_batch: clips decoded at once; None decodes the whole batch (fast, more memory).
         fast: leave out some of the network's passes; None is exact.
+        guidance_2: of a model of two experts, the scale of the one for low noise; None takes `guidance`.
     """
 
     steps: int
@@ -113,10 +125,19 @@ class SampleSettings:
     flow_shift: float | None = None
     decode_batch: int | None = None
     fast: FastSettings | None = None
+    guidance_2: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance_2 is not None and self.guidance <= 1:
+            raise BadInput(
+                f"generate.guidance_2 is {self.guidance_2}, but generate.guidance {self.guidance} switches "
+                "guidance off for both experts: set it above 1"
+            )
 
     def question(self) -> dict[str, Any]:
-        """The settings in a clip's identity. Exact clips are what they were before there was a fast mode."""
-        return {name: value for name, value in asdict(self).items() if name != "fast" or value is not None}
+        """The settings in a clip's identity. What came later is named where it is used only."""
+        later = ("fast", "guidance_2")
+        return {name: value for name, value in asdict(self).items() if name not in later or value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +195,10 @@ class FinetuneSettings:
             own choice.
         checkpoint_every: steps between checkpoints.
         processes: that share a step's micro-batches, a GPU each; see `models.team`.
+        expert: of a model of two experts, which is trained; "both": the one for high noise first. None for a
+            model of one network.
+        sigma_range: noise levels are drawn from the distribution within these bounds: those at which the
+            trained expert works.
         seed: of the adapter's start values and of every draw.
     """
 
@@ -212,9 +237,14 @@ class FinetuneSettings:
     attention: Literal["fastest", "default"] = "fastest"
     checkpoint_every: int = 50
     processes: int = 1
+    expert: Expert | Literal["both"] | None = None
+    sigma_range: tuple[float, float] = (0.0, 1.0)
     seed: int = 0
 
     def __post_init__(self) -> None:
+        low, high = self.sigma_range
+        if not 0 <= low < high <= 1:
+            raise BadInput(f"the noise levels {low} to {high} are no range within 0 and 1")
         if self.objective not in OBJECTIVES:
             raise BadInput(
                 f"finetune.objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}"
@@ -246,9 +276,10 @@ class FinetuneSettings:
 
     @property
     def draws_from(self) -> dict[str, int | float | str]:
-        """What decides the fixed draws."""
+        """What decides the fixed draws. An expert's range is its model's, which the policy's id names."""
         names = ("seed", "draws", "sigma", "sigma_mean", "sigma_std", "shift")
-        return {name: getattr(self, name) for name in names}
+        expert = {} if self.expert is None else {"expert": self.expert}
+        return {name: getattr(self, name) for name in names} | expert
 
     @property
     def algorithm(self) -> str:

@@ -1,22 +1,22 @@
 """Prompts to embeddings, each encoded once; between times the text encoder leaves the device.
 
 A text encoder of five billion parameters works for milliseconds a prompt and would otherwise hold 11 GB of a
-GPU's memory all day. Its weights stay in the host's memory, so only the way to the device is ever copied.
-Every prompt is encoded alone: its embedding then does not depend on which others came with it.
+GPU's memory all day (`models.residence` moves it). Every prompt is encoded alone: its embedding then does not
+depend on which others came with it.
 """
 
 from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.families.base import Family
+from models.residence import Residence
 
 
 class Texts:
@@ -26,18 +26,18 @@ class Texts:
         family: of the pipeline.
         pipeline: with its text encoder, which leaves the device after the first prompts.
         length: tokens, see `SampleSettings.max_sequence_length`.
+        residence: of the pipeline's parts.
     """
 
-    def __init__(self, family: Family, pipeline: Any, length: int) -> None:
+    def __init__(self, family: Family, pipeline: Any, length: int, residence: Residence) -> None:
         self._family = family
         self._pipeline = copy.copy(pipeline)
         self._pipeline.tokenizer = copy.deepcopy(pipeline.tokenizer)
         self._length = length
-        self._device: torch.device = pipeline.transformer.device
+        self._residence = residence
+        self._device: torch.device = pipeline.vae.device
         self._known: dict[str, Tensor] = {}
         self._lock = threading.Lock()
-        self._weights = list(pipeline.text_encoder.parameters()) + list(pipeline.text_encoder.buffers())
-        self._home: list[Tensor] = []
 
     def prepare(self, prompts: Sequence[str]) -> None:
         """Encode those of `prompts` that are not known yet, in one visit of the encoder to the device."""
@@ -45,7 +45,7 @@ class Texts:
             new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
             if not new:
                 return
-            with self._on_device():
+            with self._residence.at_work(Residence.TEXT):
                 for prompt in new:
                     found = self._family.encode_prompts(self._pipeline, [prompt], self._length)
                     self._known[prompt] = found.cpu()
@@ -56,18 +56,3 @@ class Texts:
         different = list(dict.fromkeys(prompts))
         held = torch.cat([self._known[prompt] for prompt in different]).to(self._device)
         return held[[different.index(prompt) for prompt in prompts]]
-
-    @contextmanager
-    def _on_device(self) -> Iterator[None]:
-        if not self._home:
-            self._home = [weight.data.cpu() for weight in self._weights]
-        for weight, home in zip(self._weights, self._home, strict=True):
-            if weight.device.type != self._device.type:
-                weight.data = home.to(self._device)
-        try:
-            yield
-        finally:
-            for weight, home in zip(self._weights, self._home, strict=True):
-                weight.data = home
-            if self._device.type == "cuda":
-                torch.cuda.empty_cache()

@@ -108,7 +108,8 @@ def work(folder: Path) -> None:
     tensors = safetensors.torch.load_file(folder / _DATA)
     errors = tensors.pop("errors", None)
     data = TrainData(clip_ids=tuple(job["clip_ids"]), prompt_ids=tuple(job["prompt_ids"]), **tensors)
-    job["settings"]["targets"] = tuple(job["settings"]["targets"])
+    for name in ("targets", "sigma_range"):
+        job["settings"][name] = tuple(job["settings"][name])
     settings, model = FinetuneSettings(**job["settings"]), ModelSettings(**job["model"])
     table = None
     if errors is not None:

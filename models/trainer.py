@@ -95,7 +95,13 @@ def train(
     if start is None:
         adapter = lora.attach(transformer, spec, draws.seed_of(settings.seed, "adapter"))
     else:
-        adapter = lora.resume(transformer, start, base_id, keep_reference=settings.reference == "start")
+        adapter = lora.resume(
+            transformer,
+            start,
+            base_id,
+            keep_reference=settings.reference == "start",
+            expert=settings.expert,
+        )
     network: Any = transformer  # a diffusers model: nn.Module does not declare its dtype
     identity = _identity(data, settings, base_id, start)
     found: Calibration | None = None
@@ -133,7 +139,11 @@ def train(
             if settings.compile:
                 compile_blocks(still)
             measured = probe(transformer, still, family, data, settings, run.micro_batch)
-    facts = {"objective": settings.objective, "steps": settings.steps, "reference": settings.reference}
+    facts: dict[str, Any] = {
+        "objective": settings.objective, "steps": settings.steps, "reference": settings.reference,
+    }  # fmt: skip
+    if settings.expert is not None:
+        facts["expert"] = settings.expert
     diagnostics = _diagnostics(data, settings, curve, run.micro_batch, run.memory_plan)
     if measured is not None:
         diagnostics["probe"] = measured
@@ -179,7 +189,7 @@ def _check_gap(entry: dict[str, float], *, exact: bool) -> None:
 def _identity(data: TrainData, settings: FinetuneSettings, base_id: str, start: bytes | None) -> str:
     """What a checkpoint must share with a run to be resumed by it."""
     asked = dataclasses.asdict(settings)
-    asked["targets"] = list(settings.targets)
+    asked["targets"], asked["sigma_range"] = list(settings.targets), list(settings.sigma_range)
     rows = [
         table.tolist() for table in (data.examples, data.weights, data.accepted, data.undesirable, data.pairs)
     ]

@@ -21,7 +21,7 @@ from data.keys import canonical_json
 from data.records import Prompt
 from data.store import Store
 from data.video import VideoSettings
-from models.settings import FinetuneSettings, GateSettings, ModelSettings, SampleSettings
+from models.settings import Expert, FinetuneSettings, GateSettings, ModelSettings, SampleSettings
 from rewards import Part
 
 if TYPE_CHECKING:
@@ -39,12 +39,19 @@ class PolicyRef:
         base_id: id of the base model.
         adapter_path: safetensors file relative to the store root; "" for the base model.
         adapter_sha256: its digest; "" for the base model.
+        experts: of a model of two experts, the adapter of each that has one, by the expert's name; of these
+            the file above is the one that was trained last.
     """
 
     policy_id: str
     base_id: str
     adapter_path: str = ""
     adapter_sha256: str = ""
+    experts: tuple[tuple[Expert, str], ...] = ()
+
+    def adapter_of(self, expert: Expert | None) -> str:
+        """Path of the adapter of one expert, or of the only network; "" if it has none."""
+        return self.adapter_path if expert is None else dict(self.experts).get(expert, "")
 
 
 @dataclass(frozen=True)
@@ -224,7 +231,7 @@ _GPU_TURN = threading.Lock()
 
 
 @contextmanager
-def gpu_turn(device: str) -> Iterator[None]:
+def gpu_turn(device: str, *, alone: bool = False) -> Iterator[None]:
     """Within: the only thread of this process that computes on a GPU; on a CPU, nothing.
 
     Two threads on one GPU take turns with whole batches, and while one computes the other decodes, encodes
@@ -232,10 +239,11 @@ def gpu_turn(device: str) -> Iterator[None]:
 
     Args:
         device: as in recipes; "auto" is a GPU where there is one.
+        alone: take turns on a CPU too.
     """
     from rewards.loading import resolve_device
 
-    if resolve_device(device) == "cpu":
+    if not alone and resolve_device(device) == "cpu":
         yield
     else:
         with _GPU_TURN:
@@ -256,8 +264,12 @@ def open_sampler(how: Generation, policy: PolicyRef) -> Iterator[Sampler]:
         from models.sampling import Sampler
         from rewards.loading import resolve_device
 
-        adapter = open_store(how.root).read_media(policy.adapter_path) if policy.adapter_path else None
+        store = open_store(how.root)
         model = dataclasses.replace(how.model, device=resolve_device(how.model.device))
+        if policy.experts:
+            experts = {name: store.read_media(path) for name, path in policy.experts}
+            return Sampler.open(model, how.sample, None, policy.base_id, experts)
+        adapter = store.read_media(policy.adapter_path) if policy.adapter_path else None
         return Sampler.open(model, how.sample, adapter, policy.base_id)
 
     name = resident_name(how.model, how.sample, policy)

@@ -17,7 +17,7 @@ from data.keys import digest
 from data.records import Example, Pair, PairSegment, Policy
 from data.store import Store
 from models.policy import policy_id
-from models.settings import STORED_SEGMENTS, FinetuneSettings
+from models.settings import STORED_SEGMENTS, Expert, FinetuneSettings
 from tasks import curate, questions, reference
 from tasks.context import (
     RESIDENTS,
@@ -86,7 +86,13 @@ class FinetuneUnit:
             )
             return
         segments: list[PairSegment] = store.read(self.curation_key, "pair_segments")
-        adapter, curve, facts = self._train(store, examples, pairs, segments)
+        from models.families import get_family
+
+        family = get_family(self.how.model.family)
+        settings = reference.for_expert(self.settings, family, self.how.model)
+        adapter, curve, facts = self._train(store, settings, examples, pairs, segments)
+        if settings.expert is not None:
+            facts["expert"] = settings.expert
         media = store.write_media(adapter, ".safetensors")
         before = [self.policy.policy_id] if self.policy.adapter_path else []
         row = Policy(
@@ -101,14 +107,19 @@ class FinetuneUnit:
             alpha=self.settings.alpha,
             targets=facts.pop("targets"),
             steps=self.settings.steps,
-            settings=json.dumps(dataclasses.asdict(self.settings), sort_keys=True),
+            settings=json.dumps(dataclasses.asdict(settings), sort_keys=True),
             curve=json.dumps(curve, sort_keys=True, allow_nan=False),
         )
         store.commit(STAGE, self.question, {"policies": [row]}, [media], parents, facts)
         store.clear_scratch(self.keys[0])
 
     def _train(
-        self, store: Store, examples: list[Example], pairs: list[Pair], segments: list[PairSegment]
+        self,
+        store: Store,
+        settings: FinetuneSettings,
+        examples: list[Example],
+        pairs: list[Pair],
+        segments: list[PairSegment],
     ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
         quieten_libraries()
         from models.families import get_family
@@ -123,8 +134,10 @@ class FinetuneUnit:
         clips = [clip for key in self.clip_keys for clip in store.read(key, "clips")]
         data = load_train_data(store.root, clips, examples, pairs, unconditional, segments)
         family = get_family(self.how.model.family)
-        model = replace(self.how.model, device=resolve_device(self.how.model.device))
-        start = store.read_media(self.policy.adapter_path) if self.policy.adapter_path else None
+        model = reference.model_of(self.how.model, settings)
+        model = replace(model, device=resolve_device(model.device))
+        path = self.policy.adapter_of(model.expert)
+        start = store.read_media(path) if path else None
         reference_errors = self._table(store, data)
         checkpoints = store.scratch(self.keys[0])
 
@@ -140,13 +153,13 @@ class FinetuneUnit:
                 model = replace(model, device="cuda")
             with tempfile.TemporaryDirectory(prefix="vidloop-train-") as folder:
                 result = train_together(
-                    model, data, self.settings, self.policy.base_id, Path(folder), checkpoints, on_step,
+                    model, data, settings, self.policy.base_id, Path(folder), checkpoints, on_step,
                     start=start, reference_errors=reference_errors,
                     threads=max(1, self.threads // self.settings.processes),
                 )  # fmt: skip
         else:
             result = train(
-                family.load_transformer(model), family, data, self.settings, self.policy.base_id, checkpoints,
+                family.load_transformer(model), family, data, settings, self.policy.base_id, checkpoints,
                 on_step, start=start, reference_errors=reference_errors, threads=self.threads,
             )  # fmt: skip
         targets = sorted(read(result.adapter).spec.targets)
@@ -188,46 +201,93 @@ def what_is_lacking(settings: FinetuneSettings, examples: Sequence[Example], pai
             )
 
 
+def experts(context: RoundContext) -> tuple[Expert | None, ...]:
+    """What the round trains, in this order: experts, or the only network (None)."""
+    asked = context.finetune.expert
+    return ("high", "low") if asked == "both" else (asked,)
+
+
 def unit(context: RoundContext) -> FinetuneUnit:
-    """The round's training run. Raises StageFailed if the curation is missing."""
+    """The round's last training run: what it makes is the candidate.
+
+    Raises:
+        StageFailed: the curation is missing, or what the run before it made.
+    """
+    return units(context)[-1]
+
+
+def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit]:
+    """The round's training runs, the first `wanted` of them: one, or one for each expert.
+
+    An expert is trained on the policy that the expert before it made, so that each run makes a policy, and
+    the last of them has all adapters.
+
+    Raises:
+        StageFailed: the curation is missing, or what a run but the last made.
+    """
     curated = curate.unit(context)
-    return FinetuneUnit(
-        context.generation,
-        context.policy,
-        context.finetune,
-        curated.keys[0],
-        digests(context.store, STAGE, curated.keys)[0],
-        curated.clip_keys,
-        curated.clip_digests,
-        f"{context.finetune.steps} steps of {context.finetune.objective}",
-        tuple(shard.keys[0] for shard in reference.units(context)),
-        # Without a stated micro-batch the threads would decide how a batch is cut, and so its rounding.
-        threads=context.workers if context.finetune.micro_batch else 1,
-    )
+    # Without a stated micro-batch the threads would decide how a batch is cut, and so its rounding.
+    shared = context.finetune.micro_batch is not None and context.generation.model.quantise == "none"
+    found: list[FinetuneUnit] = []
+    policy = context.policy
+    for expert in experts(context)[:wanted]:
+        if found:
+            policy = _made(context.store, found[-1]) or policy
+        what = f"{context.finetune.steps} steps of {context.finetune.objective}"
+        found.append(
+            FinetuneUnit(
+                context.generation,
+                policy,
+                replace(context.finetune, expert=expert),
+                curated.keys[0],
+                digests(context.store, STAGE, curated.keys)[0],
+                curated.clip_keys,
+                curated.clip_digests,
+                what + (f", the expert for {expert} noise" if expert else ""),
+                tuple(shard.keys[0] for shard in reference.units(context, expert)),
+                threads=context.workers if shared else 1,
+            )
+        )
+    return found
 
 
 def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
     """Stage 4: the candidate policy, or the statement that there was nothing to learn from.
 
-    Before it the reference's errors, where the recipe has them stored.
+    Before it the reference's errors, where the recipe has them stored. Experts come one after the other.
 
     Raises:
         BadInput: they are of whole clips, and the curation's pairs are of segments.
     """
-    trained = unit(context)
-    if trained.reference_keys:
-        if trained.settings.pairwise and context.store.read(trained.curation_key, "pair_segments"):
-            raise BadInput(STORED_SEGMENTS)
-        yield reference.units(context)
-    yield [trained]
+    for place, expert in enumerate(experts(context), start=1):
+        trained = units(context, place)[-1]
+        if trained.reference_keys:
+            if trained.settings.pairwise and context.store.read(trained.curation_key, "pair_segments"):
+                raise BadInput(STORED_SEGMENTS)
+            yield reference.units(context, expert)
+        yield [trained]
 
 
 def candidate(context: RoundContext) -> PolicyRef | None:
     """The policy that the round's training made; None if there was nothing to learn from."""
-    found = context.store.read(unit(context).keys[0], "policies")
-    return policy_ref(found[0]) if found else None
+    return _made(context.store, unit(context))
 
 
-def policy_ref(row: Policy) -> PolicyRef:
-    """What the other stages need to know of a policy."""
-    return PolicyRef(row.policy_id, row.base_id, row.adapter_path, row.adapter_sha256)
+def _made(store: Store, trained: FinetuneUnit) -> PolicyRef | None:
+    """The policy that a training run made; None if there was nothing to learn from."""
+    found: list[Policy] = store.read(trained.keys[0], "policies")
+    return policy_ref(found[0], trained.policy) if found else None
+
+
+def policy_ref(row: Policy, before: PolicyRef | None = None) -> PolicyRef:
+    """What the other stages need to know of a policy.
+
+    Args:
+        before: the policy that it was trained on, whose other experts it keeps.
+    """
+    trained: Expert | None = json.loads(row.settings).get("expert")
+    held = dict(before.experts) if before is not None else {}
+    experts = {**held, trained: row.adapter_path} if trained is not None else {}
+    return PolicyRef(
+        row.policy_id, row.base_id, row.adapter_path, row.adapter_sha256, tuple(sorted(experts.items()))
+    )

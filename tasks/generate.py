@@ -70,7 +70,12 @@ class GenerateShard:
         store = open_store(self.how.root)
         # A batch that is not full is filled up, for its shape is part of a clip's identity.
         batch = self.jobs + self.jobs[-1:] * (self.how.batch_size - len(self.jobs))
-        with gpu_turn(self.how.model.device), open_sampler(self.how, self.policy) as sampler:
+        model = self.how.model
+        # Quantised weights change their form while a layer computes, also on a CPU.
+        with (
+            gpu_turn(model.device, alone=model.quantise != "none"),
+            open_sampler(self.how, self.policy) as sampler,
+        ):
             sampler.prepare(self.stage_prompts)
             made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
             name, compiled = sampler.name, sampler.compiled

@@ -34,11 +34,17 @@ def sampling(how: Generation) -> dict[str, Any]:
     """Every setting that changes a clip's pixels, as a clip's identity names them."""
     return {
         "family": how.model.family,
-        "dtype": how.model.dtype,
+        **precision(how.model),
         "fps": how.fps,
         "video": dataclasses.asdict(how.video),
         **how.sample.question(),
     }
+
+
+def precision(model: ModelSettings) -> dict[str, Any]:
+    """In what form the weights compute; what came later than the dtype is named where it is used only."""
+    quantised = {} if model.quantise == "none" else {"quantise": model.quantise}
+    return {"dtype": model.dtype, **quantised}
 
 
 def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Question:
@@ -89,7 +95,7 @@ def reference(
         "stage": "reference",
         "version": VERSIONS["reference"],
         "policy": policy.policy_id,
-        "dtype": model.dtype,
+        **precision(model),
         "draws": settings.draws_from,
         "clips": clips_digest,
     }
@@ -99,12 +105,17 @@ def finetune(
     model: ModelSettings, settings: FinetuneSettings, policy: PolicyRef, curation: str, clips: Sequence[str]
 ) -> Question:
     """An adapter learned from one curation; `curation` and `clips` are manifest digests."""
-    chosen = {name: value for name, value in dataclasses.asdict(settings).items() if name not in _COSTS_ONLY}
+    chosen = {
+        name: value
+        for name, value in dataclasses.asdict(settings).items()
+        # The range of noise levels is the expert's, and the expert is named where there are two.
+        if name not in (*_COSTS_ONLY, "sigma_range") and (name != "expert" or value is not None)
+    }
     return {
         "stage": "finetune",
         "version": VERSIONS["finetune"],
         "policy": policy.policy_id,
-        "dtype": model.dtype,
+        **precision(model),
         "settings": chosen | {"targets": list(settings.targets)},
         "curation": curation,
         "clips": list(clips),

@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
+from data.errors import BadInput
 from data.keys import digest
 from data.records import StoredError
 from data.store import Store
-from models.settings import FinetuneSettings
+from models.settings import Expert, FinetuneSettings, ModelSettings
 from tasks import generate, questions
 from tasks.context import (
     RESIDENTS,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor, nn
+
+    from models.families.base import Family
 
 STAGE: Final = "reference"
 TASK: Final = "measure-reference"
@@ -81,16 +84,17 @@ class ReferenceShard:
         from models.train_data import load_clips
 
         store = open_store(self.how.root)
+        family = get_family(self.how.model.family)
+        settings = for_expert(self.settings, family, self.how.model)
         clips = load_clips(store.root, store.read(self.clips_key, "clips"))
         RESIDENTS.release(keep=_RESIDENT)
-        with gpu_turn(self.how.model.device), self._network(store) as network:
-            found = measure(network, get_family(self.how.model.family), clips, self.settings, self.rows)
-        name = digest(self.settings.draws_from)[:16]
+        model = self.how.model
+        with gpu_turn(model.device, alone=model.quantise != "none"), self._network(store) as network:
+            found = measure(network, family, clips, settings, self.rows)
+        name = digest(settings.draws_from)[:16]
         prompts = [clips.prompt_ids[row] for row in clips.prompt_index.tolist()]
         rows = [
-            StoredError(
-                self.policy.policy_id, clip, name, draw, fixed_sigma(self.settings, prompt, draw), error
-            )
+            StoredError(self.policy.policy_id, clip, name, draw, fixed_sigma(settings, prompt, draw), error)
             for clip, prompt, errors in zip(clips.clip_ids, prompts, found.tolist(), strict=True)
             for draw, error in enumerate(errors)
         ]
@@ -106,8 +110,9 @@ class ReferenceShard:
             from models.reference import reference_network
             from rewards.loading import resolve_device
 
-            model = replace(self.how.model, device=resolve_device(self.how.model.device))
-            start = store.read_media(self.policy.adapter_path) if self.policy.adapter_path else None
+            model = replace(self._model, device=resolve_device(self._model.device))
+            path = self.policy.adapter_of(model.expert)
+            start = store.read_media(path) if path else None
             transformer = get_family(model.family).load_transformer(model)
             return reference_network(transformer, start, self.policy.base_id)
 
@@ -117,17 +122,51 @@ class ReferenceShard:
             copied: nn.Module = shell(first)
             return copied
 
-        with RESIDENTS.borrow(_RESIDENT, resident_name(self.how.model, self.policy), load, fork) as network:
+        with RESIDENTS.borrow(_RESIDENT, resident_name(self._model, self.policy), load, fork) as network:
             yield network
 
+    @property
+    def _model(self) -> ModelSettings:
+        return model_of(self.how.model, self.settings)
 
-def units(context: RoundContext) -> list[ReferenceShard]:
+
+def model_of(model: ModelSettings, settings: FinetuneSettings) -> ModelSettings:
+    """The model as one training run loads it: of two experts the one it trains, never both."""
+    return (
+        model
+        if settings.expert is None or settings.expert == "both"
+        else replace(model, expert=settings.expert)
+    )
+
+
+def for_expert(settings: FinetuneSettings, family: Family, model: ModelSettings) -> FinetuneSettings:
+    """Settings of one training run, with the noise levels at which its expert works.
+
+    Raises:
+        BadInput: an expert is named and the model has one network, or the other way round.
+    """
+    if (settings.expert is None) == bool(family.experts):
+        raise BadInput(
+            f"finetune.expert is {settings.expert!r}, and family {family.name} has "
+            + (
+                f"the experts {' and '.join(family.experts)}"
+                if family.experts
+                else "one network: leave it out"
+            )
+        )
+    return replace(settings, sigma_range=family.sigma_range(model_of(model, settings)))
+
+
+def units(context: RoundContext, expert: Expert | None = None) -> list[ReferenceShard]:
     """A unit for every shard of the round's clips; none if the recipe has no errors stored.
+
+    Args:
+        expert: of a model of two experts, whose errors.
 
     Raises:
         StageFailed: a shard of clips is missing.
     """
-    settings = context.finetune
+    settings = replace(context.finetune, expert=expert)
     if settings.reference_errors != "stored" or not settings.compares_errors:
         return []
     generated = generate.units(context)
@@ -141,7 +180,7 @@ def units(context: RoundContext) -> list[ReferenceShard]:
             * min(settings.micro_batch or settings.batch_size, settings.batch_size),
             shard.keys[0],
             clips_digest,
-            f"reference errors of {shard.label}",
+            f"reference errors of {shard.label}" + (f", {expert} noise" if expert else ""),
         )
         for shard, clips_digest in zip(generated, digests(context.store, "finetune", keys), strict=True)
     ]

@@ -28,8 +28,12 @@ TRAIN = some("train", 3)
 HELDOUT = some("heldout", 2)
 
 
-def build_tiny_wan(folder: Path) -> None:
-    """Save a WanPipeline with random weights, the same ones every time."""
+def build_tiny_wan(folder: Path, boundary: float | None = None) -> None:
+    """Save a WanPipeline with random weights, the same ones every time.
+
+    Args:
+        boundary: with two networks, as Wan2.2 A14B: the second one below this share of the timesteps.
+    """
     import torch
     from diffusers import (
         AutoencoderKLWan,
@@ -53,16 +57,21 @@ def build_tiny_wan(folder: Path) -> None:
     vae = AutoencoderKLWan(
         base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
     )
-    transformer = WanTransformer3DModel(
-        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16,
-        text_dim=32, freq_dim=64, ffn_dim=32, num_layers=1, rope_max_seq_len=32,
+    first, second = (
+        WanTransformer3DModel(
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=12, in_channels=16, out_channels=16,
+            text_dim=32, freq_dim=64, ffn_dim=32, num_layers=1, rope_max_seq_len=32,
+        )
+        for _ in range(2)
     )  # fmt: skip
     pipeline = WanPipeline(
         tokenizer=tokenizer,
         text_encoder=text,
         vae=vae,
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
-        transformer=transformer,
+        transformer=first,
+        transformer_2=None if boundary is None else second,
+        boundary_ratio=boundary,
     )
     pipeline.save_pretrained(folder)
 

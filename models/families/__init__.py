@@ -7,10 +7,12 @@ contract tests in tests/models/families over it.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from data.errors import BadInput
+from models.settings import Expert
 
 if TYPE_CHECKING:
     from models.families.base import Family
@@ -20,7 +22,10 @@ _FAMILIES: Final = {
     "cogvideox": ("models.families.cogvideox", "CogVideoX"),
     "ltx": ("models.families.ltx", "LTX"),
     "wan": ("models.families.wan", "Wan"),
+    "wan-experts": ("models.families.wan_experts", "WanExperts"),
 }
+# Families of two networks, by name: a plan must know them without torch.
+EXPERTS: Final[Mapping[str, tuple[Expert, ...]]] = {"wan-experts": ("high", "low")}
 
 
 def get_family(name: str) -> Family:

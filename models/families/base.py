@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,13 +15,17 @@ from torch import Tensor, nn
 
 from data.errors import BadInput
 from models.parameterization import Parameterization
-from models.settings import ModelSettings, SampleSettings
+from models.quantise import quantise
+from models.settings import Expert, ModelSettings, SampleSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Frames = npt.NDArray[np.uint8]
 """uint8 [B, T, H, W, 3], RGB."""
+
+EXPERT_PARTS: Mapping[Expert, str] = {"high": "transformer", "low": "transformer_2"}
+"""What diffusers calls the networks of a model that has two."""
 
 
 class Family(Protocol):
@@ -33,18 +37,31 @@ class Family(Protocol):
         name: as in recipes.
         parameterization: what the network predicts.
         lora_targets: suffixes of the linear layers that get an adapter by default.
+        experts: its networks where it has two, the one for high noise first; see `OneNetwork`.
     """
 
     name: str
     parameterization: Parameterization
     lora_targets: tuple[str, ...]
+    experts: tuple[Expert, ...]
 
     def load_pipeline(self, settings: ModelSettings) -> Any:
-        """The whole pipeline on its device, in eval mode, frozen. Raises BadInput if it cannot be loaded."""
+        """The whole pipeline, in eval mode, frozen, quantised as asked; on a GPU only its VAE is there yet.
+
+        The other parts go to a GPU when they are needed (`models.residence`). Raises BadInput if it cannot be
+        loaded.
+        """
         ...
 
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
-        """Only the denoising network, frozen: training needs no VAE and no text encoder. Raises BadInput."""
+        """Only the denoising network (`settings.expert`'s, of two), frozen and quantised, on its device.
+
+        Training needs no VAE and no text encoder. Raises BadInput.
+        """
+        ...
+
+    def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
+        """The noise levels at which `settings.expert` works: from the first on, below the second."""
         ...
 
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
@@ -78,6 +95,40 @@ class Family(Protocol):
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """The network's prediction [B, C, T, H, W] at noise levels sigma [B]."""
         ...
+
+
+class OneNetwork:
+    """What a family of one network has to say of experts."""
+
+    experts: tuple[Expert, ...] = ()
+
+    def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
+        """All noise levels."""
+        return 0.0, 1.0
+
+
+def networks_of(experts: Sequence[Expert], pipeline: Any) -> dict[str, nn.Module]:
+    """The denoising networks of a pipeline by the name of the part; without experts it has one."""
+    parts = [EXPERT_PARTS[expert] for expert in experts] or ["transformer"]
+    return {part: getattr(pipeline, part) for part in parts}
+
+
+def ready(network: Any, settings: ModelSettings) -> nn.Module:
+    """A network that was just loaded: frozen, in eval mode, quantised as asked. It stays where it is."""
+    module: nn.Module = network.eval().requires_grad_(False)
+    quantise(module, settings.quantise, getattr(torch, settings.dtype))
+    return module
+
+
+def ready_pipeline(pipeline: Any, settings: ModelSettings, experts: Sequence[Expert] = ()) -> Any:
+    """A pipeline that was just loaded, see `Family.load_pipeline`."""
+    pipeline.set_progress_bar_config(disable=True)
+    for network in networks_of(experts, pipeline).values():
+        ready(network, settings)
+    for part in (pipeline.vae, pipeline.text_encoder):
+        part.eval().requires_grad_(False)
+    pipeline.vae.to(settings.device)
+    return pipeline
 
 
 def prediction_and_target(

@@ -21,7 +21,17 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_regi
 from torch import Tensor, nn
 
 from data.errors import BadInput
-from models.families.base import Frames, check_folder, load_arguments, load_config, loading, pixels
+from models.families.base import (
+    Frames,
+    OneNetwork,
+    check_folder,
+    load_arguments,
+    load_config,
+    loading,
+    pixels,
+    ready,
+    ready_pipeline,
+)
 from models.parameterization import VPrediction
 from models.settings import ModelSettings, SampleSettings
 
@@ -33,7 +43,7 @@ LATENT_FRAMES: Final = 2
 TRAIN_TIMESTEPS: Final = 1000
 
 
-class CogVideoX:
+class CogVideoX(OneNetwork):
     """CogVideoX 2B and 5B. Text is padded to the length of training and not masked.
 
     The path of `VPrediction` is that of the model: sigma = sqrt(1 - alphas_cumprod[t]). Which timestep t
@@ -52,11 +62,8 @@ class CogVideoX:
         levels = _noise_levels(settings)
         with loading(settings, "the pipeline"):
             pipeline = CogVideoXPipeline.from_pretrained(settings.path, **load_arguments(settings))
-        pipeline.set_progress_bar_config(disable=True)
-        for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
-            part.eval().requires_grad_(False)
         pipeline.transformer.register_buffer("noise_levels", levels, persistent=False)
-        return pipeline.to(settings.device)
+        return ready_pipeline(pipeline, settings)
 
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
         """See `Family.load_transformer`. The scheduler's configuration is read too."""
@@ -68,8 +75,7 @@ class CogVideoX:
                 settings.path, subfolder="transformer", **load_arguments(settings)
             )
         transformer.register_buffer("noise_levels", levels, persistent=False)
-        module: nn.Module = transformer.eval().requires_grad_(False).to(settings.device)
-        return module
+        return ready(transformer, settings).to(settings.device)
 
     @torch.no_grad()
     def encode_prompts(

@@ -16,7 +16,17 @@ from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DM
 from torch import Tensor, nn
 
 from data.errors import BadInput
-from models.families.base import Frames, check_folder, load_arguments, load_config, loading, pixels
+from models.families.base import (
+    Frames,
+    OneNetwork,
+    check_folder,
+    load_arguments,
+    load_config,
+    loading,
+    pixels,
+    ready,
+    ready_pipeline,
+)
 from models.parameterization import FlowMatching
 from models.settings import ModelSettings, SampleSettings
 
@@ -46,7 +56,7 @@ class Positions:
         return self.temporal / self.frame_rate, self.spatial, self.spatial
 
 
-class LTX:
+class LTX(OneNetwork):
     """LTX-Video. Text is masked, and the mask travels in the embeddings: rows of padding are zero.
 
     The network masks those rows with a weight of exactly 0, so zeroing them changes nothing; a real token's
@@ -64,11 +74,8 @@ class LTX:
         positions = _positions(settings)
         with loading(settings, "the pipeline"):
             pipeline = LTXPipeline.from_pretrained(settings.path, **load_arguments(settings))
-        pipeline.set_progress_bar_config(disable=True)
-        for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
-            part.eval().requires_grad_(False)
         pipeline.transformer.positions = positions
-        return pipeline.to(settings.device)
+        return ready_pipeline(pipeline, settings)
 
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
         """See `Family.load_transformer`. The VAE's configuration is read too, its weights are not."""
@@ -80,8 +87,7 @@ class LTX:
                 settings.path, subfolder="transformer", **load_arguments(settings)
             )
         transformer.positions = positions
-        module: nn.Module = transformer.eval().requires_grad_(False).to(settings.device)
-        return module
+        return ready(transformer, settings).to(settings.device)
 
     @torch.no_grad()
     def encode_prompts(

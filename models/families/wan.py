@@ -1,4 +1,7 @@
-"""Wan2.1 and Wan2.2 TI2V over diffusers' `WanPipeline`, from text: rectified flow, UMT5, causal video VAE."""
+"""Wan2.1 and Wan2.2 TI2V over diffusers' `WanPipeline`, from text: rectified flow, UMT5, causal video VAE.
+
+Wan2.2 A14B, which has two networks, is `wan_experts`.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,17 @@ from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
 from data.errors import BadInput
-from models.families.base import Frames, check_folder, load_arguments, load_config, loading, pixels
+from models.families.base import (
+    Frames,
+    OneNetwork,
+    check_folder,
+    load_arguments,
+    load_config,
+    loading,
+    pixels,
+    ready,
+    ready_pipeline,
+)
 from models.parameterization import FlowMatching
 from models.settings import ModelSettings, SampleSettings
 
@@ -21,7 +34,7 @@ TRAIN_TIMESTEPS: Final = 1000
 PIXEL_GRID: Final = 16
 
 
-class Wan:
+class Wan(OneNetwork):
     """Wan2.1 T2V, and Wan2.2 TI2V where it makes a clip from text alone.
 
     Text embeddings are padded with zeros and not masked, in sampling and in training alike.
@@ -38,24 +51,21 @@ class Wan:
     def load_pipeline(self, settings: ModelSettings) -> WanPipeline:
         """See `Family.load_pipeline`."""
         check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
-        _refuse_relatives(settings)
+        self._refuse(settings)
         with loading(settings, "the pipeline"):
             pipeline = WanPipeline.from_pretrained(settings.path, **load_arguments(settings))
-        pipeline.set_progress_bar_config(disable=True)
-        for part in (pipeline.transformer, pipeline.vae, pipeline.text_encoder):
-            part.eval().requires_grad_(False)
-        return pipeline.to(settings.device)
+        return ready_pipeline(pipeline, settings, self.experts)
 
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
         """See `Family.load_transformer`."""
-        check_folder(settings, ("transformer",))
-        _refuse_relatives(settings)
-        with loading(settings, "the transformer"):
+        part = self._part(settings)
+        check_folder(settings, (part,))
+        self._refuse(settings)
+        with loading(settings, f"the {part}"):
             transformer = WanTransformer3DModel.from_pretrained(
-                settings.path, subfolder="transformer", **load_arguments(settings)
+                settings.path, subfolder=part, **load_arguments(settings)
             )
-        module: nn.Module = transformer.eval().requires_grad_(False).to(settings.device)
-        return module
+        return ready(transformer, settings).to(settings.device)
 
     @torch.no_grad()
     def encode_prompts(
@@ -77,6 +87,8 @@ class Wan:
     ) -> Tensor:
         """See `Family.sample_latents`."""
         shape = latent_shape(pipeline, settings)
+        if settings.guidance_2 is not None and pipeline.config.boundary_ratio is None:
+            raise BadInput("generate.guidance_2 is for models of two experts; this model has one network")
         if len(seeds) != len(embeds):
             raise ValueError(f"{len(seeds)} seeds for {len(embeds)} prompts")
         # One CPU generator a clip: the same noise on every device, in every batch.
@@ -92,6 +104,7 @@ class Wan:
             num_frames=settings.frames,
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance,
+            guidance_scale_2=settings.guidance_2,
             max_sequence_length=settings.max_sequence_length,
             output_type="latent",
             return_dict=False,
@@ -121,6 +134,30 @@ class Wan:
         )[0]
         return prediction
 
+    def _part(self, settings: ModelSettings) -> str:
+        """Name of the network that training loads."""
+        return "transformer"
+
+    def _refuse(self, settings: ModelSettings) -> None:
+        """Raise BadInput for models that `WanPipeline` would load and run, but not as they were made."""
+        index = load_config(settings, WanPipeline)
+        # One TI2V network makes clips from text or from a picture, whatever pipeline its index names.
+        if index["_class_name"] != WanPipeline.__name__ and not index.get("expand_timesteps"):
+            raise BadInput(
+                f"{settings.path} is made for {index['_class_name']}; family {self.name} drives "
+                f"{WanPipeline.__name__}"
+            )
+        self._refuse_networks(settings, index)
+
+    def _refuse_networks(self, settings: ModelSettings, index: dict[str, Any]) -> None:
+        """See `_refuse`: what depends on how many networks there are."""
+        if index.get("boundary_ratio") is not None or any(index.get("transformer_2") or ()):
+            raise BadInput(
+                f"{settings.path} is a Wan2.2 model of two experts (transformer_2, boundary_ratio): say "
+                "model.family: wan-experts"
+            )
+        refuse_network(settings, "transformer", index)
+
 
 def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, int, int, int]:
     """(C, T, H, W) of one clip's latent.
@@ -147,29 +184,22 @@ def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, 
     return channels, depth, settings.height // spatial, settings.width // spatial
 
 
-def _refuse_relatives(settings: ModelSettings) -> None:
-    """Models that `WanPipeline` would load and run, but not as they were made to be run or trained."""
-    index = load_config(settings, WanPipeline)
-    # One TI2V network makes clips from text or from a picture, whatever pipeline its index names.
-    if index["_class_name"] != WanPipeline.__name__ and not index.get("expand_timesteps"):
-        raise BadInput(
-            f"{settings.path} is made for {index['_class_name']}; family wan drives {WanPipeline.__name__}"
-        )
-    if index.get("boundary_ratio") is not None or any(index.get("transformer_2") or ()):
-        raise BadInput(
-            f"{settings.path} is a Wan2.2 model of two experts (transformer_2, boundary_ratio): not "
-            "supported yet; Wan2.2 TI2V-5B, which has one network, is"
-        )
-    network = load_config(settings, WanTransformer3DModel, "transformer")
+def refuse_network(settings: ModelSettings, part: str, index: dict[str, Any]) -> None:
+    """Raise BadInput if the network called `part` is made for pictures, or its patches do not fit.
+
+    Args:
+        index: configuration of the pipeline.
+    """
+    network = load_config(settings, WanTransformer3DModel, part)
     takes, patch = network.get("in_channels", 16), tuple(network.get("patch_size", (1, 2, 2)))
     gives = network.get("out_channels") or takes  # the class's own defaults
     if takes != gives:
         raise BadInput(
-            f"the transformer of {settings.path} takes {takes} channels and gives {gives}: it is made for "
+            f"the {part} of {settings.path} takes {takes} channels and gives {gives}: it is made for "
             "image to video; family wan is text to video"
         )
     if index.get("expand_timesteps") and patch != (1, 2, 2):
         raise BadInput(
-            f"the transformer of {settings.path} has patches of {patch}; the pipeline's "
+            f"the {part} of {settings.path} has patches of {patch}; the pipeline's "
             "timestep a token (expand_timesteps) fits (1, 2, 2) only"
         )

@@ -129,6 +129,19 @@ def test_quality_of_the_exact_mode_is_that_of_the_reference(
 
 
 @pytest.mark.slow
+def test_quality_of_quantised_weights_stands_beside_the_reference(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    options = ["--quantised", "--device", "cpu", "--clips", "4", "--steps", "6", "--batch", "4"]
+    found = run(monkeypatch, quality, tmp_path, *options, name="quantised-quality")
+    assert list(found["equality"]) == [
+        "reference: float32, eager", "exact: float32", "fp8-storage: float32, eager",
+    ]  # fmt: skip
+    assert found["ours"] == found["equality"]["fp8-storage: float32, eager"]["oracle success"]
+    assert found["plain"] == found["equality"]["reference: float32, eager"]["oracle success"]
+
+
+@pytest.mark.slow
 def test_scoring_gives_the_same_scores_both_ways(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     options = ["--mini", "--height", "64", "--width", "64", "--frames", "9", "--clips", "4", "--shard", "2"]
     found = run(

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from benchmarks import memory_cards
-from benchmarks.cards_page import clips, fits, page
+from benchmarks.cards_page import clips, fits, options, page
+from benchmarks.result import RESULTS
+from flows.recipe_file import load_recipe
 
 
 def row(
@@ -43,22 +45,56 @@ def test_the_batch_is_what_one_clip_leaves_room_for() -> None:
     assert clips(SMALL, 141) == 16
 
 
+def said(text: str, recipe: str) -> list[str]:
+    """What the page says of a recipe, card by card."""
+    line = next(line for line in text.splitlines() if line.startswith(f"| `{recipe}` |") and "--set" in line)
+    return line.split("|")[2:-1]
+
+
 def test_the_page_says_how_a_model_fits_or_what_it_would_take() -> None:
-    text = page([SMALL, LARGE, SQUEEZED])
-    said = next(line for line in text.splitlines() if line.startswith("| `large` |") and "--set" in line)
-    small, middle, large = said.split("|")[2:5]
-    # No recipe can ask for quantised weights, so what they would fit is no answer.
+    small, middle, large = said(page([SMALL, LARGE]), "large")
     assert "does not fit: the least measured is 50.0 GB" in small
     assert "generate.batch_size=11`" in middle
     assert "generate.batch_size=16`" in large
-    assert "quantise" not in text
+    text = page([SMALL, LARGE, SQUEEZED])
     assert "on a GPU" in text
+    assert "| bfloat16, fp8 storage |" in text
+    # fewer bits only where the whole weights do not fit
+    small, middle, _ = said(text, "large")
+    assert "generate.batch_size=1 --set model.quantise=fp8-storage --set finetune.compile=false`" in small
+    assert "quantise" not in middle
 
 
-def test_the_text_encoder_comes_beside_the_network() -> None:
+def test_the_text_encoder_needs_no_room_beside_the_network() -> None:
     both = row("both", peaks=(12.0, 12.0, 12.0), weights=11.0, training=5.0)
-    assert not fits(both, 24)
-    assert clips(both, 24) == 0
+    assert fits(both, 24)
+    assert clips(both, 24) == 11  # (0.94 * 24 - 11) / 1
+
+
+def test_two_experts_take_turns_where_both_would_leave_too_little_room() -> None:
+    turns = row("two", peaks=(11.0, 32.0, 35.0), weights=30.0, training=50.0)
+    turns["generation"] |= {"waiting on the host": 29.0, "seconds to the GPU": 4.2}
+    text = page([turns])
+    assert "host's memory (29.0 GB)" in text
+    assert "(4.2 s each time" in text
+    # 58 of 80 GB: both stay, and a clip has (0.94 * 80 - 30 - 29) / 2 of what is left
+    assert clips(turns, 80) == 8
+    # 58 of 70 GB: one at a time, and more clips for it
+    assert clips(turns, 70) == 16
+    assert fits(turns, 60)
+    assert not fits(turns, 24)
+    assert "Two experts" not in page([LARGE])
+
+
+def test_what_the_page_says_is_taken_by_the_recipe() -> None:
+    rows = json.loads((RESULTS / "memory-cards.json").read_text())["rows"]
+    assert rows
+    for measured in rows:
+        if fits(measured, 141):
+            given = options(measured, 141).removeprefix("--set ").split(" --set ")
+            recipe = load_recipe(f"recipes/{measured['recipe']}.yaml", given)
+            assert recipe.model.quantise == measured["quantise"]
+            assert recipe.generate.batch_size == clips(measured, 141)
 
 
 def test_without_figures_the_page_says_so() -> None:
@@ -71,14 +107,18 @@ def test_without_figures_the_page_says_so() -> None:
 def test_every_recipe_is_measured_in_one_go_and_rows_stay_until_measured_again(tmp_path: Path) -> None:
     tiny = ["--tiny", "--device", "cpu", "--out", str(tmp_path), "--docs", str(tmp_path)]
     memory_cards.main(tiny)
-    found = memory_cards.main([*tiny, "--quantise", "fp8-storage", "--recipes", "ltx-video,cogvideox-5b"])
+    found = memory_cards.main([*tiny, "--quantise", "fp8-storage", "--recipes", "ltx-video,wan2.2-t2v-a14b"])
     assert not [one["error"] for one in found["rows"] if "error" in one]
     measured = [(one["recipe"], one["quantise"]) for one in found["rows"]]
     assert sorted(measured) == sorted(
         [*((name, "none") for name in memory_cards.MODELS), ("ltx-video", "fp8-storage"),
-         ("cogvideox-5b", "fp8-storage")]
+         ("wan2.2-t2v-a14b", "fp8-storage")]
     )  # fmt: skip
     assert all(one["training"]["seconds of the second step, eager"] >= 0 for one in found["rows"])
+    two = [one for one in found["rows"] if "seconds to the GPU" in one["generation"]]
+    assert {(one["recipe"], one["quantise"]) for one in two} == {
+        ("wan2.2-t2v-a14b", "none"), ("wan2.2-t2v-a14b", "fp8-storage"),
+    }  # fmt: skip
     assert json.loads((tmp_path / "memory-cards.json").read_text()) == found
     # a CPU counts no memory: no row of it makes a claim about a card
     memory_cards.main([*tiny, "--page"])

@@ -270,11 +270,9 @@ def test_other_rewards_are_left_alone_and_versions_not_mixed(store, commit, make
         run(store, (clips, ["0" * 64]))
 
 
-def test_exact_and_fast_clips_are_not_mixed(store, commit, make_clip, make_score):
-    exact, fast = (
-        "UniPCMultistepScheduler",
-        "UniPCMultistepScheduler, fast: taylorseer interval 2 warmup 4 order 1",
-    )
+@pytest.mark.parametrize("mode", ["fast: taylorseer interval 2 warmup 4 order 1", "weights: fp8-storage"])
+def test_exact_clips_and_others_are_not_mixed(store, commit, make_clip, make_score, mode):
+    exact, other = "UniPCMultistepScheduler", f"UniPCMultistepScheduler, {mode}"
     scores = [make_score(f"c{i}", i % 2, "physics") for i in range(4)]
     key = commit("score", "s", scores=scores).key
 
@@ -282,10 +280,10 @@ def test_exact_and_fast_clips_are_not_mixed(store, commit, make_clip, make_score
         rows = [make_clip(f"c{i}", sampler=sampler) for i, sampler in enumerate(samplers)]
         return commit("generate", name, clips=rows).key
 
-    mixed = clips("mixed", exact, fast, exact, fast)
-    with pytest.raises(BadInput, match=r"modes are mixed \(exact; fast: taylorseer interval 2"):
+    mixed = clips("mixed", exact, other, exact, other)
+    with pytest.raises(BadInput, match=rf"modes are mixed \(exact; {mode}\)"):
         run(store, ([mixed], [key]))
-    for name, sampler in (("exact", exact), ("fast", fast)):
+    for name, sampler in (("exact", exact), ("other", other)):
         assert run(store, ([clips(name, *[sampler] * 4)], [key])).pairs
 
 

@@ -1,10 +1,13 @@
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 
+from data.errors import BadInput
 from models import draws
 from models.settings import FinetuneSettings
 
@@ -101,3 +104,33 @@ def test_prompt_dropout_has_its_rate(tune: Tune) -> None:
     rate = np.mean([draws.dropped_at(tune(prompt_dropout=0.25), step, 100).mean() for step in range(40)])
     assert rate == pytest.approx(0.25, abs=0.03)
     assert not draws.dropped_at(tune(prompt_dropout=0.0), 0, 100).any()
+
+
+@pytest.mark.parametrize("sigma", ["logit_normal", "uniform"])
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_an_experts_levels_are_those_of_the_whole_distribution_within_its_bounds(
+    sigma: Literal["logit_normal", "uniform"], shift: float
+) -> None:
+    whole = FinetuneSettings(sigma=sigma, shift=shift, sigma_mean=0.3, sigma_std=1.2)
+    quantiles = (np.arange(200_000) + 0.5) / 200_000
+    all_levels = draws.quantile_to_sigma(whole, quantiles)
+    for low, high in ((0.0, 0.875), (0.875, 1.0)):
+        mine = draws.quantile_to_sigma(replace(whole, sigma_range=(low, high)), quantiles)
+        assert low <= float(mine.min())
+        assert float(mine.max()) < high
+        kept = all_levels[(all_levels >= low) & (all_levels < high)]
+        for share in (0.1, 0.5, 0.9):
+            assert float(mine.quantile(share)) == pytest.approx(float(kept.quantile(share)), abs=1e-3)
+    # the bounds of a model of one network change no bit
+    assert torch.equal(draws.quantile_to_sigma(replace(whole, sigma_range=(0.0, 1.0)), quantiles), all_levels)
+
+
+def test_the_level_of_the_boundary_belongs_to_the_upper_expert() -> None:
+    edge = np.array([0.0, 1.0])
+    low, high = (
+        draws.quantile_to_sigma(FinetuneSettings(sigma="uniform", sigma_range=bounds), edge)
+        for bounds in ((0.0, 0.9), (0.9, 1.0))
+    )
+    assert float(low.max()) < 0.9 <= float(high.min())
+    with pytest.raises(BadInput, match="no range within 0 and 1"):
+        FinetuneSettings(sigma_range=(0.9, 0.9))

@@ -240,3 +240,14 @@ def test_an_adapter_that_does_not_fit_is_refused(transformer: nn.Module, learned
 def test_targets_that_match_nothing_are_refused(transformer: nn.Module) -> None:
     with pytest.raises(BadInput, match="no_such_layer"):
         lora.attach(transformer, replace(SPEC, targets=("no_such_layer",)), seed=0)
+
+
+def test_an_adapter_of_one_expert_is_not_taken_for_the_other(
+    family: Family, model: ModelSettings, make_transformer: Callable[[], nn.Module]
+) -> None:
+    adapter = lora.attach(make_transformer(), LoraSpec(2, 2.0, family.lora_targets), seed=0)
+    data = adapter.to_bytes("base-1", {"expert": "high"})
+    lora.merge(make_transformer(), data, "base-1", "high")
+    for use in (lora.merge, lora.resume):
+        with pytest.raises(BadInput, match="made for the expert for high noise, this is the one for low"):
+            use(make_transformer(), data, "base-1", expert="low")

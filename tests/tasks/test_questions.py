@@ -100,6 +100,8 @@ def test_where_something_lies_and_runs_is_no_part_of_a_question(change: dict[str
         {"video": replace(HOW.video, crf=20)},
         {"sample": replace(HOW.sample, guidance=2.0)},
         {"model": replace(HOW.model, dtype="bfloat16")},
+        {"model": replace(HOW.model, quantise="fp8-storage")},
+        {"sample": replace(HOW.sample, guidance_2=2.0)},
     ],
 )
 def test_what_changes_pixels_changes_the_question(change: dict[str, Any]) -> None:
@@ -111,6 +113,27 @@ def test_how_training_is_cut_into_pieces_is_no_part_of_its_question() -> None:
     assert questions.finetune(HOW.model, pieces, POLICY, "d3", ["d1"]) == asked()["finetune"]
     other = FinetuneSettings(lr=1e-5)
     assert questions.finetune(HOW.model, other, POLICY, "d3", ["d1"]) != asked()["finetune"]
+
+
+def test_experts_and_quantised_weights_are_other_questions_and_one_network_keeps_its_own() -> None:
+    experts = [
+        questions.finetune(HOW.model, FinetuneSettings(expert=expert), POLICY, "d3", ["d1"])
+        for expert in (None, "high", "low")
+    ]
+    assert len({digest(question) for question in experts}) == 3
+    assert experts[0] == asked()["finetune"]
+    # the range of noise levels is the expert's, and follows from the model
+    ranged = FinetuneSettings(expert="high", sigma_range=(0.875, 1.0))
+    assert questions.finetune(HOW.model, ranged, POLICY, "d3", ["d1"]) == experts[1]
+    held = replace(HOW.model, quantise="fp8-storage")
+    assert questions.finetune(held, FinetuneSettings(), POLICY, "d3", ["d1"]) != asked()["finetune"]
+    tables = [
+        digest(questions.reference(model, FinetuneSettings(draws=4, expert=expert), POLICY, "d1"))
+        for model in (HOW.model, held)
+        for expert in (None, "high", "low")
+    ]
+    assert len(set(tables)) == 6
+    assert tables[0] == digest(asked()["reference"])
 
 
 def test_reference_errors_know_of_no_objective_and_no_beta() -> None:

@@ -17,7 +17,7 @@ from flows.recipe_file import load_recipe
 from tasks import devices, spread
 from tasks.context import RoundContext
 from tasks.units import Runner
-from tests.tiny_round import Tiny
+from tests.tiny_round import Tiny, build_tiny_wan
 
 
 @dataclass(frozen=True)
@@ -117,23 +117,37 @@ def test_a_machine_without_a_gpu_says_so(tiny: Tiny) -> None:
 
 
 @pytest.mark.slow
-def test_clips_and_scores_are_those_of_one_process(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("experts", [False, True])
+def test_what_is_made_is_that_of_one_process(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, experts: bool
+) -> None:
+    options: tuple[str, ...] = ()
+    stages = ["generate", "score"]
+    if experts:
+        # all that a process must be told of: two networks, in fewer bits, with reference errors for each
+        build_tiny_wan(tmp_path / "a14b", 0.875)
+        options = (
+            "model.family=wan-experts", f"model.path={tmp_path / 'a14b'}", "model.quantise=fp8-storage",
+            "generate.steps=6", "generate.guidance_2=1.5", "finetune.expert=both", "finetune.objective=dpo",
+            "finetune.steps=2", "finetune.draws=2", "finetune.reference_errors=stored", "finetune.processes=1",
+        )  # fmt: skip
+        stages += ["curate", "finetune"]
     stores = []
     for name, found in (("one", []), ("two", ["0", "1"])):
         monkeypatch.setattr(spread, "gpus", lambda device, found=found: found)
         there = tiny.at(tiny.folder / name)
-        context = opened(there)
-        for stage in ("generate", "score"):
+        context = opened(there, *options)
+        for stage in stages:
             result = play_stage(stage, context, Runner())
             assert result.cached_shards == 0
             assert result.failed == 0
         stores.append(context.store)
     one, two = stores
-    for stage in ("generate", "score"):
+    for stage in (*stages, *(["reference"] if experts else [])):
         alone = {manifest.key: manifest.digest for manifest in one.manifests(stage)}
         shared = {manifest.key: manifest.digest for manifest in two.manifests(stage)}
         assert alone == shared
-        assert len(alone) > 1
+        assert len(alone) > (0 if stage == "curate" else 1)
 
 
 def opened(tiny: Tiny, *changes: str) -> RoundContext:

@@ -96,16 +96,22 @@ def one_clip(case: Tiny, family: Family, model: ModelSettings) -> tuple[Tensor, 
     return made.latents, made.embeds
 
 
-def errors(family: Family, network: nn.Module, x0: Tensor, embeds: Tensor, seed: int) -> Tensor:
-    """Mean squared errors at eight noise levels, [8]."""
+def errors(case: Tiny, family: Family, network: nn.Module, x0: Tensor, embeds: Tensor, seed: int) -> Tensor:
+    """Mean squared errors at eight of the noise levels that the network is for, [8]."""
     draw = torch.Generator().manual_seed(seed)
-    sigma = torch.linspace(0.1, 0.95, 8)
+    low, high = case.levels
+    sigma = low + (high - low) * torch.linspace(0.1, 0.95, 8)
     noise = torch.randn(8, *x0.shape[1:], generator=draw)
     with torch.no_grad():
         prediction, target = prediction_and_target(
             family, network, x0.expand(8, -1, -1, -1, -1), embeds.expand(8, -1, -1), sigma, noise
         )
     return (prediction - target).pow(2).flatten(1).mean(1)
+
+
+def tuned(case: Tiny, model: ModelSettings, **fields: Any) -> FinetuneSettings:
+    """Settings of a training run of the case's network."""
+    return FinetuneSettings(expert=model.expert, sigma_range=case.levels, probe=0, **fields)
 
 
 def learned_adapter(family: Family, network: nn.Module) -> bytes:
@@ -163,7 +169,7 @@ def test_training_asks_the_network_what_sampling_asks(
     def keep(_: Any, args: Any, inputs: dict[str, Any], output: Any) -> None:
         seen.append((inputs["hidden_states"], inputs["timestep"], output[0]))
 
-    plain.transformer.register_forward_hook(keep, with_kwargs=True)
+    getattr(plain, case.part).register_forward_hook(keep, with_kwargs=True)
     run_plain(case, plain, replace(case.settings, guidance=1.0), "latent")
     hidden, timestep, output = seen[step]
     embeds = Sampler.open(model, case.settings).encode(PROMPTS)
@@ -194,9 +200,9 @@ def test_adapter_at_init_equals_the_base_exactly_and_reaches_every_target(
     case: Tiny, model: ModelSettings, family: Family, network: nn.Module
 ) -> None:
     x0, embeds = one_clip(case, family, model)
-    before = errors(family, network, x0, embeds, 0)
+    before = errors(case, family, network, x0, embeds, 0)
     adapter = lora.attach(network, LoraSpec(4, 4.0, family.lora_targets), seed=0)
-    assert torch.equal(errors(family, network, x0, embeds, 0), before)
+    assert torch.equal(errors(case, family, network, x0, embeds, 0), before)
     for target in family.lora_targets:
         assert any(f".{target}.lora_A" in name for name in adapter.parameters()), target
 
@@ -207,12 +213,13 @@ def test_saved_adapter_loads_in_plain_diffusers_with_equal_frames_and_its_alpha(
     data = learned_adapter(family, network)
     ours = Sampler.open(model, case.settings)
     base = ours.generate(PROMPTS, SEEDS)
-    lora.resume(ours.pipeline.transformer, data, keep_reference=False)
+    lora.resume(getattr(ours.pipeline, case.part), data, keep_reference=False)
     expected = ours.generate(PROMPTS, SEEDS)
     assert not np.array_equal(base.frames, expected.frames)
     (tmp_path / lora.FILE_NAME).write_bytes(data)
-    plain.load_lora_weights(tmp_path)
-    config = next(iter(plain.transformer.peft_config.values()))
+    second = {"load_into_transformer_2": True} if case.part == "transformer_2" else {}
+    plain.load_lora_weights(tmp_path, **second)
+    config = next(iter(getattr(plain, case.part).peft_config.values()))
     assert (config.r, config.lora_alpha) == (4, 12.0)
     assert np.array_equal(as_bytes(run_plain(case, plain, case.settings, "np")), expected.frames)
 
@@ -221,32 +228,32 @@ def test_merged_equals_unmerged_within_tolerance(
     case: Tiny, model: ModelSettings, family: Family, network: nn.Module
 ) -> None:
     x0, embeds = one_clip(case, family, model)
-    base = errors(family, network, x0, embeds, 0)
+    base = errors(case, family, network, x0, embeds, 0)
     data = learned_adapter(family, network)
     merged = family.load_transformer(model)
     lora.merge(merged, data)
-    unmerged = errors(family, network, x0, embeds, 0)
+    unmerged = errors(case, family, network, x0, embeds, 0)
     moved = (unmerged - base).abs().max()
     assert moved > 1e-4
-    assert (errors(family, merged, x0, embeds, 0) - unmerged).abs().max() < 1e-3 * moved
+    assert (errors(case, family, merged, x0, embeds, 0) - unmerged).abs().max() < 1e-3 * moved
 
 
 def test_training_reduces_the_error_on_one_clip(
     case: Tiny, model: ModelSettings, family: Family, network: nn.Module
 ) -> None:
     x0, embeds = one_clip(case, family, model)
-    before = errors(family, network, x0, embeds, seed=5)
+    before = errors(case, family, network, x0, embeds, seed=5)
     one = torch.zeros(1, dtype=torch.int64)
     data = TrainData(
         clip_ids=("c",), prompt_ids=("p",), latents=x0, embeds=embeds, prompt_index=one, examples=one,
         weights=torch.ones(1), accepted=torch.ones(1, dtype=torch.bool), pairs=torch.zeros(0, 2, dtype=torch.int64),
     )  # fmt: skip
-    settings = FinetuneSettings(
-        objective="sft", steps=40, batch_size=4, rank=8, alpha=8.0, lr=1e-2, warmup=2, probe=0
+    settings = tuned(
+        case, model, objective="sft", steps=40, batch_size=4, rank=8, alpha=8.0, lr=1e-2, warmup=2
     )
     result = train(network, family, data, settings, "base-1")
     assert len(result.curve) == 40
-    after = errors(family, network, x0, embeds, seed=5)  # at noise that no step has drawn
+    after = errors(case, family, network, x0, embeds, seed=5)  # at noise that no step has drawn
     assert (after < before).all(), (before, after)
     assert after.mean() < 0.95 * before.mean()
 
@@ -260,8 +267,8 @@ def test_recomputing_blocks_changes_no_byte_of_what_is_learned(
         clip_ids=("c",), prompt_ids=("p",), latents=x0, embeds=embeds, prompt_index=one, examples=one,
         weights=torch.ones(1), accepted=torch.ones(1, dtype=torch.bool), pairs=torch.zeros(0, 2, dtype=torch.int64),
     )  # fmt: skip
-    settings = FinetuneSettings(
-        objective="sft", steps=3, batch_size=2, rank=4, alpha=4.0, lr=1e-2, warmup=1, probe=0
+    settings = tuned(
+        case, model, objective="sft", steps=3, batch_size=2, rank=4, alpha=4.0, lr=1e-2, warmup=1
     )
     ways: tuple[bool | Literal["attention"], ...] = (False, "attention", True)
     learned = [
@@ -308,8 +315,8 @@ def test_a_pair_starts_with_no_gap_to_the_reference(
         prompt_index=torch.zeros(2, dtype=torch.int64), examples=index, weights=torch.ones(2),
         accepted=index == 0, pairs=index.view(1, 2),
     )  # fmt: skip
-    settings = FinetuneSettings(
-        objective="dpo", beta=2000.0, steps=8, batch_size=4, rank=4, alpha=4.0, lr=1e-2, warmup=1, probe=0
+    settings = tuned(
+        case, model, objective="dpo", beta=2000.0, steps=8, batch_size=4, rank=4, alpha=4.0, lr=1e-2, warmup=1
     )
     curve = train(network, family, data, settings, "base-1").curve
     assert curve[0]["gap/max"] == 0.0
@@ -336,7 +343,7 @@ def test_bfloat16_weights_sample_and_train(case: Tiny, model: ModelSettings, fam
     half = replace(model, dtype="bfloat16")
     x0, embeds = one_clip(case, family, half)
     assert x0.dtype == embeds.dtype == torch.float32
-    assert bool(errors(family, family.load_transformer(half), x0, embeds, 0).isfinite().all())
+    assert bool(errors(case, family, family.load_transformer(half), x0, embeds, 0).isfinite().all())
 
 
 @pytest.mark.parametrize(
@@ -395,7 +402,7 @@ def test_missing_parts_are_named(case: Tiny, model: ModelSettings, folder: Path,
     family = get_family(case.family)
     loads: list[tuple[str, Callable[[ModelSettings], Any]]] = [
         ("text_encoder", family.load_pipeline),
-        ("transformer", family.load_transformer),
+        (case.part, family.load_transformer),
     ]
     for part, load in loads:
         broken = tmp_path / part

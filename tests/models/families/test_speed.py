@@ -19,6 +19,8 @@ from data.errors import BadInput
 from models import compiling, sampling
 from models.compiling import blocks_of
 from models.families import get_family
+from models.families.base import networks_of
+from models.residence import Residence
 from models.sampling import Generated, Sampler
 from models.settings import FastSettings, ModelSettings, SampleSettings
 from models.texts import Texts
@@ -47,25 +49,32 @@ def settings(case: Tiny) -> SampleSettings:
     return replace(case.settings, steps=8)
 
 
+def texts_of(case: Tiny, pipeline: Any, settings: SampleSettings) -> Texts:
+    family = get_family(case.family)
+    networks = networks_of(family.experts, pipeline)
+    residence = Residence(networks, pipeline.text_encoder, torch.device("cpu"))
+    return Texts(family, pipeline, settings.max_sequence_length, residence)
+
+
 def test_prompts_encoded_once_give_the_same_clips(
     case: Tiny, pipeline: Any, settings: SampleSettings
 ) -> None:
     family = get_family(case.family)
     plain = Sampler(family, pipeline, settings)
-    texts = Texts(family, pipeline, settings.max_sequence_length)
+    texts = texts_of(case, pipeline, settings)
     kept = Sampler(family, pipeline, settings, texts=texts)
     assert kept.pipeline.text_encoder is None
     first, second = plain.generate(PROMPTS, SEEDS), kept.generate(PROMPTS, SEEDS)
     assert torch.allclose(first.latents, second.latents, atol=1e-4)
     assert first.embed_rows == second.embed_rows
     # alone or in company, now or later: one prompt has one embedding
-    alone = Texts(family, pipeline, settings.max_sequence_length)(PROMPTS[1:])
+    alone = texts_of(case, pipeline, settings)(PROMPTS[1:])
     assert torch.equal(alone[0], texts(PROMPTS)[1])
     assert torch.equal(texts([PROMPTS[1], PROMPTS[0], PROMPTS[1]])[2], alone[0])
 
 
 def test_a_prompt_is_encoded_once(case: Tiny, pipeline: Any, settings: SampleSettings) -> None:
-    texts = Texts(get_family(case.family), pipeline, settings.max_sequence_length)
+    texts = texts_of(case, pipeline, settings)
     runs: list[int] = []
     hook = pipeline.text_encoder.register_forward_hook(lambda *_: runs.append(1))
     try:
@@ -83,16 +92,21 @@ def test_the_fast_mode_asks_the_network_as_often_as_it_says(
     family = get_family(case.family)
     exact, fast = (Sampler(family, pipeline, replace(settings, fast=mode)) for mode in (None, FAST))
     first, last = (Sampler(family, pipeline, replace(settings, fast=FAST)) for _ in range(2))
-    passes: dict[str, list[int]] = {"exact": [], "fast": []}
+    passes: dict[tuple[str, str], list[int]] = {}
     # below the cache's hooks: what really runs
     for name, sampler in (("exact", exact), ("fast", fast)):
-        attention = next(
-            part for key, part in blocks_of(sampler.pipeline.transformer)[0].named_modules() if key == "attn1"
-        )
-        attention.register_forward_hook(lambda *_, name=name: passes[name].append(1))
+        for part, network in sampler.networks.items():
+            attention = next(inner for key, inner in blocks_of(network)[0].named_modules() if key == "attn1")
+            held = passes[name, part] = []
+            attention.register_forward_hook(lambda *_, held=held: held.append(1))
     clips = {"exact": exact.generate(PROMPTS, SEEDS), "fast": fast.generate(PROMPTS, SEEDS)}
-    calls = len(passes["exact"]) // settings.steps  # guidance may take two of them
-    assert len(passes["fast"]) == calls * FAST.asked(settings.steps) == calls * 5
+    # guidance may take two passes a step
+    calls = sum(len(passes["exact", part]) for part in exact.networks) // settings.steps
+    for part in exact.networks:
+        own = len(passes["exact", part]) // calls  # of two experts each has half of the steps
+        assert own == settings.steps // len(exact.networks)
+        assert len(passes["fast", part]) == calls * FAST.asked(own)
+        assert FAST.asked(own) < own
     assert FAST.describe() in fast.name
     assert "fast" not in exact.name
     assert not torch.allclose(clips["exact"].latents, clips["fast"].latents, atol=1e-4)

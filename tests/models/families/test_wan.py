@@ -154,15 +154,13 @@ def refused(folder: Path, told: str) -> None:
             load(ModelSettings("wan", str(folder)))
 
 
-def test_a_model_of_two_experts_is_refused_because_it_would_be_silently_wrong(
-    tmp_path: Path, plain_pipeline: Any
-) -> None:
+def test_a_model_of_two_experts_is_told_its_family(tmp_path: Path, plain_pipeline: Any) -> None:
     parts = {**plain_pipeline.components, "transformer_2": plain_pipeline.transformer}
     WanPipeline(**parts).save_pretrained(tmp_path / "experts")
-    refused(tmp_path / "experts", r"two experts .*not supported yet")
+    refused(tmp_path / "experts", r"two experts .*say model\.family: wan-experts")
     parts["transformer_2"] = None
     WanPipeline(**parts, boundary_ratio=0.875).save_pretrained(tmp_path / "boundary")
-    refused(tmp_path / "boundary", r"two experts .*not supported yet")
+    refused(tmp_path / "boundary", r"two experts .*say model\.family: wan-experts")
 
 
 def test_an_image_to_video_model_is_refused(wan_folder: Path, tmp_path: Path) -> None:

@@ -49,6 +49,8 @@ class Tiny:
         normalise: a latent of the VAE as the pipeline keeps it, by (vae, z).
         path: noisy latent and target by the scheduler's own arithmetic, by (scheduler, x0, noise, timesteps).
         model: settings of the model beyond family and path.
+        part: name of the network that is trained, with the noise levels at which the pipeline asks it: from the
+            first of `levels` on, below the second.
         plain, decode, timesteps: keyword arguments that the plain pipeline, its VAE's `decode` and its scheduler's
             `set_timesteps` need beyond the common ones.
     """
@@ -64,6 +66,8 @@ class Tiny:
     normalise: Callable[[Any, Tensor], Tensor]
     path: Callable[[Any, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
     model: dict[str, Any] = field(default_factory=dict)
+    part: str = "transformer"
+    levels: tuple[float, float] = (0.0, 1.0)
     plain: dict[str, Any] = field(default_factory=dict)
     decode: dict[str, Any] = field(default_factory=dict)
     timesteps: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +112,40 @@ def save_tiny_ti2v(folder: Path) -> None:
         tokenizer=tiny_tokenizer(), text_encoder=text, vae=vae, scheduler=scheduler, transformer=transformer,
         expand_timesteps=True,
     ).save_pretrained(folder)  # fmt: skip
+
+
+def save_tiny_a14b(folder: Path) -> None:
+    """Random Wan2.2 A14B: two networks that differ, over Wan2.1's VAE, and the published boundary between them."""
+    save_tiny_wan(folder)
+    wan = WanPipeline.from_pretrained(folder)
+    torch.manual_seed(1)
+    second = WanTransformer3DModel(
+        **{k: v for k, v in wan.transformer.config.items() if not k.startswith("_")}
+    )
+    scheduler = UniPCMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=5.0
+    )
+    parts = {**wan.components, "transformer_2": second, "scheduler": scheduler}
+    WanPipeline(**parts, boundary_ratio=0.875).save_pretrained(folder)
+
+
+def _a14b(name: str, expert: str, part: str, levels: tuple[float, float]) -> Tiny:
+    return Tiny(
+        name=name,
+        family="wan-experts",
+        pipeline=WanPipeline,
+        save=save_tiny_a14b,
+        # four steps for each expert
+        settings=SampleSettings(8, 3.0, 32, 48, 9, LENGTH),
+        stride=4,
+        ours=lambda hidden: hidden,
+        sigma=lambda scheduler, t: t / 1000,
+        normalise=_wan_normalise,
+        path=_unipc_path,
+        model={"expert": expert},
+        part=part,
+        levels=levels,
+    )
 
 
 def save_tiny_cogvideox(folder: Path, *, large: bool, **transformer_config: Any) -> None:
@@ -229,6 +267,8 @@ CASES = (
         normalise=_wan_normalise,
         path=_unipc_path,
     ),
+    _a14b("wan2.2-a14b-high", "high", "transformer", (0.875, 1.0)),
+    _a14b("wan2.2-a14b-low", "low", "transformer_2", (0.0, 0.875)),
     _cogvideox("cogvideox-2b", large=False),
     _cogvideox("cogvideox-5b", large=True),
     Tiny(
