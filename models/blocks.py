@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from data.errors import BadInput
+from models.compiling import keep_compiled
 
 Keep = Literal["everything", "attention", "nothing"]
 KEEPS: Final[tuple[Keep, ...]] = get_args(Keep)
@@ -131,6 +132,7 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
     """
     import torch._dynamo
 
+    keep_compiled()
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, _RECOMPILE_LIMIT)
     for block in repeated_blocks(network):

@@ -26,6 +26,14 @@ _CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
 _CUDNN_FROM: Final = (9, 0)
 
 
+def keep_compiled() -> None:
+    """Keep compiled kernels on disk, so that a second start on the same machine finds them.
+
+    In `$TORCHINDUCTOR_CACHE_DIR`, else in the user's cache folder: PyTorch's own default is lost with /tmp.
+    """
+    os.environ.setdefault(_CACHE_VARIABLE, str(Path.home() / ".cache" / "vidloop" / "inductor"))
+
+
 def compile_blocks(
     transformer: nn.Module, backend: str = "inductor", device: torch.device | None = None
 ) -> int:
@@ -33,8 +41,7 @@ def compile_blocks(
 
     A graph break is an error and no silent slowness. On a GPU fused kernels round to bfloat16 wherever eager
     ones do (Inductor would leave those roundings out): over thirty blocks the difference would otherwise be
-    as large as bfloat16's own error. Compiled kernels are kept on disk: a second start on
-    the same machine finds them (in `$TORCHINDUCTOR_CACHE_DIR`, else in the user's cache folder).
+    as large as bfloat16's own error.
 
     Args:
         transformer: a diffusers network that names its repeated blocks.
@@ -47,7 +54,7 @@ def compile_blocks(
     Raises:
         BadInput: the network names no repeated blocks.
     """
-    os.environ.setdefault(_CACHE_VARIABLE, str(Path.home() / ".cache" / "vidloop" / "inductor"))
+    keep_compiled()
     compiled: dict[type[nn.Module], Callable[..., Any]] = {}
     blocks = blocks_of(transformer)
     if not blocks:

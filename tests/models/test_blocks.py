@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -12,6 +13,8 @@ import torch._dynamo
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import models.blocks
+import models.compiling
 from data.errors import BadInput
 from models import lora
 from models.blocks import KEEPS, BlockRunner, Keep, repeated_blocks
@@ -102,3 +105,14 @@ def test_compiled_blocks_share_one_graph_a_mode_and_give_the_same_gradients(
     assert not torch._dynamo.utils.counters["graph_break"]
     # the first block's input needs no gradient, the others' does: two a mode
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * len(KEEPS)
+
+
+@pytest.mark.parametrize("compiles", [models.blocks.compile_blocks, models.compiling.compile_blocks])
+def test_what_was_compiled_outlives_the_temporary_folder(
+    make_transformer: Make, compiles: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/a/home")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    compiles(make_transformer(), "eager")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/a/home/.cache/vidloop/inductor"
