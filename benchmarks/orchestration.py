@@ -10,6 +10,8 @@ the round's own process: how long vLLM takes to start varies by more than what i
 
 The cached round has 1,080 training clips in any case. Where the pairs are scaled down, its clips are made in
 one solver step: what a cached round does depends on how many there are, not on how they were made.
+
+Where the seconds go is in docs/prefect.md, "What Prefect costs".
 """
 
 from __future__ import annotations

@@ -125,13 +125,13 @@ def compare(work: Workload, clips: int, out: Path) -> None:
     print(f"{same} of {len(jobs)} clips have the same bytes; written to {path}")
 
 
-def _shared_out(crews: Sequence[Crew]) -> Callable[[Unit, bool], None]:
+def _shared_out(crews: Sequence[Crew]) -> Callable[[Unit], None]:
     """Give each unit to the process that has had a free slot for longest, as `Crew` does with its own."""
     free: queue.SimpleQueue[Crew] = queue.SimpleQueue()
     for crew in [*crews] * SLOTS:
         free.put(crew)
 
-    def execute(unit: Unit, whole: bool) -> None:
+    def execute(unit: Unit) -> None:
         crew = free.get()
         try:
             crew.run(unit)

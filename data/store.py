@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import importlib.metadata
-import io
 import json
 import logging
 import os
@@ -391,7 +390,9 @@ class Store:
         data = self._read_bytes(part.path)
         if bytes_digest(data) != part.sha256:
             raise _changed(self.root / part.path)
-        return pq.read_table(io.BytesIO(data))
+        # `read_table` would look for partitions first, which takes longer than reading a small part.
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
+            return file.read(use_threads=False)
 
     def _read_bytes(self, relative: str) -> bytes:
         path = self.path(relative)
@@ -412,7 +413,14 @@ class Store:
                     raise ValueError(f"{name}.{column} names {min(named - held)}, which is not in `media`")
 
     def _find(self, key: str) -> Path | None:
-        return next(self.root.glob(f"manifests/*/{_checked(key)}.json"), None)
+        folder, name = self.root / "manifests", f"{_checked(key)}.json"
+        # Asked thousands of times by a cached round: `glob` would take three times as long.
+        with contextlib.suppress(FileNotFoundError):
+            for stage in os.listdir(folder):
+                path = f"{folder}/{stage}/{name}"
+                if os.path.exists(path):
+                    return Path(path)
+        return None
 
     def _load(self, path: Path) -> Manifest:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
@@ -23,11 +22,9 @@ from pydantic import Field
 
 from data.gc import collect
 from data.store import Store
-from data.store_files import storage_errors
 from flows import terminal
 from flows.forms import DryRunField, StoreField
 from flows.telling import DEFAULT_STORE
-from tasks.prefect_runner import RESULTS
 
 # Runs of other flows on the same server are not ours to delete.
 OURS: Final = (
@@ -69,8 +66,6 @@ def gc_flow(
     found = collect(opened, delete=not dry_run, min_age_s=safe_hours * 3600.0)
     size = f"{len(found.files)} files, {found.bytes / 1e6:.1f} MB"
     say(f"{size}, {told}; {found.young} younger ones are left alone")
-    records = _old_records(opened, runs_days, delete=not dry_run)
-    say(f"{records} records of cached tasks {told}: older than {runs_days} days, the store has the answers")
     with get_client(sync_client=True) as client:
         runs = _old_runs(client, runs_days, delete=not dry_run)
     say(f"{runs} runs {told} from Prefect's database: ended more than {runs_days} days ago")
@@ -79,26 +74,8 @@ def gc_flow(
         "files": len(found.files),
         "bytes": found.bytes,
         "young": found.young,
-        "records": records,
         "runs": runs,
     }
-
-
-def _old_records(store: Store, days: int, delete: bool) -> int:
-    """Prefect's result records beside the store: without one, a task looks into the store itself."""
-    since = time.time() - days * 86400
-    count = 0
-    for path in sorted((store.root / RESULTS).glob("*")):
-        with storage_errors(path):
-            try:
-                if not path.is_file() or path.stat().st_mtime > since:
-                    continue
-                if delete:
-                    path.unlink()
-            except FileNotFoundError:
-                continue
-        count += 1
-    return count
 
 
 def _old_runs(client: SyncPrefectClient, days: int, delete: bool) -> int:

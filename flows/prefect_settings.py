@@ -20,6 +20,9 @@ DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # 20 s are too few on a busy machine
     "PREFECT_SERVER_DATABASE_TIMEOUT": "60",  # SQLite with less loses task runs under parallel flows
     "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+    # Task runs are written together, at most a second late: one by one is half of what the server computes.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_SERVER_API_HOST": "127.0.0.1",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the terminal is ours; the UI has every line
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # a dead run is seen after three of these

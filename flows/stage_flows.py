@@ -8,7 +8,7 @@ from typing import Any, Final
 from prefect.runtime import flow_run
 
 from data.errors import VidloopError
-from flows import terminal
+from flows import heartbeats, terminal
 from flows.artifacts import progress, server
 from flows.forms import overrides_of
 from flows.planning import plan_lines, to_look_at
@@ -21,6 +21,8 @@ from tasks.stages import require_whole
 
 DEFAULT_RECIPE: Final = "recipes/mini.yaml"
 NO_OVERRIDES: list[str] = []
+
+heartbeats.do_not_wait()
 
 
 def run_stage_flow(stage: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def run_stage_flow(stage: str, given: dict[str, Any]) -> dict[str, Any]:
         require_whole(context, stage)
     name_run(context)
     with progress.of_stage(stage, context.run_id, terminal.current()) as listener:
-        runner = prefect_runner(context.store, context.workers, listener, ready(context, stage))
+        runner = prefect_runner(context.workers, listener, ready(context, stage))
         return dataclasses.asdict(play_stage(stage, context, runner))
 
 

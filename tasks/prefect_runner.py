@@ -1,53 +1,48 @@
 """The same units as Prefect task runs: Prefect observes and retries, the store remembers.
 
-A task's cache key is the unit's own key, and the cache is refreshed when the store does not hold the answer
-whole, so that the UI says Cached only when the bytes are there. Prefect's result records hold references, as
-JSON, and lie in the store they belong to.
+A unit that must be computed is a task run of its own. Those of a list that the store holds whole are one task
+run together, in state Cached: it names them all, and what it costs does not grow with their number. Prefect
+keeps no results of its own, for the store has verified the bytes before anything is called cached.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from prefect import Task
+from prefect import Task, get_run_logger
+from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import TaskRunContext
+from prefect.states import Completed
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
-from data.store import Store
 from tasks import spread
-from tasks.units import RETRIES, Listener, Runner, Unit, do_nothing, is_transient, unit_key
-
-RESULTS = "prefect-results"
+from tasks.units import RETRIES, Listener, Runner, Unit, do_nothing, is_transient
 
 
-def prefect_runner(
-    store: Store, workers: int, listener: Listener, ready: Callable[[], None] = do_nothing
-) -> Runner:
-    """A runner that executes each unit as a task run of the Prefect flow it is called in."""
+def prefect_runner(workers: int, listener: Listener, ready: Callable[[], None] = do_nothing) -> Runner:
+    """A runner whose work shows as task runs of the Prefect flow it is called in."""
+    return Runner(workers, listener, _compute, _recall, ready)
 
-    def execute(unit: Unit, whole: bool) -> None:
-        run = _task(unit.task).with_options(
-            result_storage=Path(store.root) / RESULTS, refresh_cache=not whole
-        )
-        run(quote(unit), unit_key(unit), unit.label, whole)
 
-    return Runner(workers, listener, execute, ready)
+def _compute(unit: Unit) -> None:
+    _computing(unit.task)(quote(unit), unit.label)
+
+
+def _recall(units: Sequence[Unit]) -> None:
+    labels = [unit.label for unit in units]
+    _recalling(units[0].task)(labels, labels[0] if len(labels) == 1 else f"{len(labels)} units")
 
 
 @functools.cache
-def _task(name: str) -> Task[..., dict[str, Any]]:
+def _computing(name: str) -> Task[..., None]:
     return Task(
-        _answer,
+        _run,
         name=name,
         task_run_name="{label}",
-        cache_key_fn=_key,
-        persist_result=True,
-        result_serializer="json",
+        cache_policy=NO_CACHE,
         retries=RETRIES,
         retry_delay_seconds=exponential_backoff(2),
         retry_jitter_factor=0.5,
@@ -55,15 +50,18 @@ def _task(name: str) -> Task[..., dict[str, Any]]:
     )
 
 
-def _answer(unit: Unit, key: str, label: str, whole: bool) -> dict[str, Any]:
-    # Whole without a record of Prefect's: computed by another server, or without Prefect.
-    if not whole:
-        spread.run(unit)
-    return {"unit": label, "key": key, "manifests": list(unit.keys)}
+@functools.cache
+def _recalling(name: str) -> Task[..., State[None]]:
+    return Task(_name, name=name, task_run_name="{label}", cache_policy=NO_CACHE)
 
 
-def _key(context: TaskRunContext, parameters: dict[str, Any]) -> str:
-    return str(parameters["key"])
+def _run(unit: Unit, label: str) -> None:
+    spread.run(unit)
+
+
+def _name(labels: Sequence[str], label: str) -> State[None]:
+    get_run_logger().info("Whole in the store:\n%s", "\n".join(labels))
+    return Completed(name="Cached", message=f"whole in the store: {label}")
 
 
 def _may_pass(task: Task[..., Any], run: TaskRun, state: State[Any]) -> bool:

@@ -212,14 +212,12 @@ class Failures:
         ) from error
 
 
-def execute_plainly(unit: Unit, whole: bool) -> None:
-    """Run `unit` here and now, unless it is `whole`."""
-    if not whole:
-        run_with_retries(unit)
-
-
 def do_nothing() -> None:
     """What a runner does before it computes, unless it is told otherwise."""
+
+
+def say_nothing(units: Sequence[Unit]) -> None:
+    """What a runner does with units that are whole, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -229,13 +227,15 @@ class Runner:
     Attributes:
         workers: units computed at the same time.
         listener: told of every unit.
-        execute: computes one unit, or nothing where it is whole; `tasks.prefect_runner` has the other one.
+        execute: computes one unit; `tasks.prefect_runner` has the other one.
+        recall: told of those units of a list that are whole, all at once, before the others are computed.
         ready: called before a list in which something must be computed, for example to wait for the device.
     """
 
     workers: int = 1
     listener: Listener = field(default_factory=Silent)
-    execute: Callable[[Unit, bool], None] = execute_plainly
+    execute: Callable[[Unit], None] = run_with_retries
+    recall: Callable[[Sequence[Unit]], None] = say_nothing
     ready: Callable[[], None] = do_nothing
 
     def __call__(self, store: Store, stage: str, units: Sequence[Unit]) -> StageResult:
@@ -250,43 +250,48 @@ class Runner:
         self.listener.begins(stage, units[0].task, len(units))
         try:
             known = [(unit, is_whole(store, unit)) for unit in units]
-            if not all(whole for _, whole in known):
+            whole = [unit for unit, there in known if there]
+            missing = [unit for unit, there in known if not there]
+            if whole:
+                self.recall(whole)
+                for unit in whole:
+                    self.listener.unit(stage, unit, True, 0.0)
+            if missing:
                 self.ready()
-            if self.workers == 1 or len(units) == 1:
+            if self.workers == 1 or len(missing) == 1:
                 # In this thread, so that Ctrl-C stops a unit at once.
-                for unit, whole in known:
-                    self._run(stage, unit, whole, failures)
-            else:
-                self._run_in_threads(stage, known, failures)
+                for unit in missing:
+                    self._run(stage, unit, failures)
+            elif missing:
+                self._run_in_threads(stage, missing, failures)
         finally:
             self.listener.ends(stage, units[0].task)
         failures.raise_if_any(len(units))
-        cached = sum(whole for _, whole in known)
-        return StageResult(stage, stage_key(units), time.monotonic() - begun, len(units), cached)
+        return StageResult(stage, stage_key(units), time.monotonic() - begun, len(units), len(whole))
 
-    def _run(self, stage: str, unit: Unit, whole: bool, failures: Failures) -> None:
+    def _run(self, stage: str, unit: Unit, failures: Failures) -> None:
         if failures.enough:
             return
         begun = time.monotonic()
         listening = _steps.set(lambda done, total: self.listener.steps(stage, unit, done, total))
         giving_up = _given_up.set(lambda: failures.interrupted)
         try:
-            self.execute(unit, whole)
+            self.execute(unit)
         except Exception as error:
             failures.add(unit, error)
         else:
-            self.listener.unit(stage, unit, whole, time.monotonic() - begun)
+            self.listener.unit(stage, unit, False, time.monotonic() - begun)
         finally:
             _given_up.reset(giving_up)
             _steps.reset(listening)
 
-    def _run_in_threads(self, stage: str, known: Sequence[tuple[Unit, bool]], failures: Failures) -> None:
+    def _run_in_threads(self, stage: str, units: Sequence[Unit], failures: Failures) -> None:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix=stage)
         try:
             futures = [
                 # Each in a copy of this thread's context: by it Prefect knows the flow run of a task.
-                pool.submit(contextvars.copy_context().run, self._run, stage, unit, whole, failures)
-                for unit, whole in known
+                pool.submit(contextvars.copy_context().run, self._run, stage, unit, failures)
+                for unit in units
             ]
             for future in futures:
                 future.result()

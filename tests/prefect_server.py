@@ -43,17 +43,30 @@ class Server:
             body["flow_runs"] = {"parent_flow_run_id": {"any_": [parent]}}
         return self.ask("/flow_runs/filter", **body)
 
+    def task_runs(self, parent: str) -> list[dict[str, Any]]:
+        """The tasks in the subflows of a run."""
+        children = [run["id"] for run in self.flow_runs(parent)]
+        found: list[dict[str, Any]] = self.ask(
+            "/task_runs/filter", flow_runs={"id": {"any_": children}}, limit=200
+        )
+        return found
+
     def task_states(self, parent: str, expected: int) -> Counter[str]:
         """State names of the tasks in the subflows of a run. Rows are written late: wait for as many as expected."""
-        children = [run["id"] for run in self.flow_runs(parent)]
         runs: list[dict[str, Any]] = []
         for _ in range(600):
-            runs = self.ask("/task_runs/filter", flow_runs={"id": {"any_": children}}, limit=200)
+            runs = self.task_runs(parent)
             settled = [run for run in runs if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED")]
             if len(settled) >= expected:
                 break
             time.sleep(0.2)
         return Counter(run["state_name"] for run in runs)
+
+    def log(self, parent: str) -> list[str]:
+        """What the subflows of a run and their tasks said, oldest first."""
+        children = [run["id"] for run in self.flow_runs(parent)]
+        wanted = {"logs": {"flow_run_id": {"any_": children}}, "sort": "TIMESTAMP_ASC", "limit": 200}
+        return [line["message"] for line in self.ask("/logs/filter", **wanted)]
 
     def command(self, *args: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run the `prefect` command against this server."""

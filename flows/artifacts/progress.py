@@ -1,7 +1,8 @@
 """Progress in the UI while a stage runs: a bar for each list of units, and one for the round.
 
-The units only note how far they are. A thread of its own sends it, at most once in `EVERY_S` seconds: no unit
-ever waits for the server, and a server that is away for a while misses a few steps, nothing else.
+The units only note how far they are. A thread of its own sends it, at most once in `EVERY_S` seconds and at
+the end of each stage: no unit and no next stage ever waits for the server, and a server that is away for a
+while misses a few steps, nothing else.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,10 +21,10 @@ from flows.telling import duration
 from tasks.stages import STAGES
 from tasks.units import Listener, Unit
 
-EVERY_S: Final = 5.0
+EVERY_S: Final = 10.0
 """Seconds between two updates of a bar."""
 PATIENCE_S: Final = 10.0
-"""Seconds that the end of a stage waits for its last update."""
+"""Seconds that the end of a round, or of a stage on its own, waits for the last updates."""
 
 
 @dataclass
@@ -57,8 +58,49 @@ class Bar:
                 self.sent = news
 
 
-# Bars of the rounds that this process plays, by round id: their stages move them.
-_rounds: dict[str, Bar] = {}
+class Sender:
+    """A thread that keeps the server told of some bars."""
+
+    def __init__(self, every_s: float = EVERY_S) -> None:
+        self.bars: list[Bar] = []
+        self._every_s = every_s
+        self._wake = threading.Event()
+        self._over = False
+        # In a copy of this thread's context: by it Prefect knows its server.
+        run = contextvars.copy_context().run
+        self._thread = threading.Thread(target=run, args=(self._keep_sending,), name="progress", daemon=True)
+        self._thread.start()
+
+    def now(self) -> None:
+        """Have news sent at once; nobody waits for it."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Send the last news; a server that does not answer is not waited for."""
+        self._over = True
+        self.now()
+        self._thread.join(PATIENCE_S)
+
+    def _keep_sending(self) -> None:
+        said = False
+        while True:
+            self._wake.wait(self._every_s)
+            # Before looking: what is said from here on wakes this thread again.
+            self._wake.clear()
+            over = self._over
+            for bar in list(self.bars):
+                try:
+                    bar.send()
+                except Exception as error:  # tried again with the next news, and said once
+                    if not said:
+                        server.complain(f"the progress of {bar.key.removeprefix('progress-')}", error)
+                    said = True
+            if over:
+                return
+
+
+# Of the rounds that this process plays, by round id: the bar that their stages move, and who sends it.
+_rounds: dict[str, tuple[Bar, Sender]] = {}
 
 
 @contextmanager
@@ -67,8 +109,9 @@ def of_round(round_id: str) -> Iterator[None]:
     if not server.seen():
         yield
         return
-    bar = Bar("progress-round", server.own_run(), text=f"round {round_id} begins")
-    _rounds[round_id] = bar
+    bar, sender = Bar("progress-round", server.own_run(), text=f"round {round_id} begins"), Sender()
+    sender.bars.append(bar)
+    _rounds[round_id] = bar, sender
     try:
         yield
         bar.percent, bar.text = 100.0, f"all {len(STAGES)} stages done"
@@ -77,7 +120,7 @@ def of_round(round_id: str) -> Iterator[None]:
         raise
     finally:
         del _rounds[round_id]
-        _send_in_time(bar)
+        sender.close()
 
 
 @contextmanager
@@ -88,40 +131,50 @@ def of_stage(stage: str, round_id: str, listener: Listener, every_s: float = EVE
         stage: which of the five.
         round_id: of the round that it is part of; its bar, if this process has one, moves too.
         listener: hears everything as if this were not here.
-        every_s: seconds between two updates.
+        every_s: seconds between two updates of a stage on its own.
     """
     if not server.seen():
         yield listener
         return
-    bars = Bars(stage, listener, _rounds.get(round_id))
-    stop = threading.Event()
-    sender = threading.Thread(
-        # In a copy of this thread's context: by it Prefect knows the flow run.
-        target=contextvars.copy_context().run,
-        args=(_keep_sending, bars, stop, every_s),
-        name=f"progress of {stage}",
-        daemon=True,
-    )
-    sender.start()
-    try:
-        yield bars
-    finally:
-        stop.set()
-        sender.join(PATIENCE_S)
+    if round_id in _rounds:
+        bar, sender = _rounds[round_id]
+        try:
+            yield Bars(stage, listener, bar, sender.bars.append)
+        finally:
+            sender.now()
+    else:
+        sender = Sender(every_s)
+        try:
+            yield Bars(stage, listener, None, sender.bars.append)
+        finally:
+            sender.close()
 
 
 class Bars:
     """A listener that turns what it hears into bars: one for each list of units, and the round's."""
 
-    def __init__(self, stage: str, listener: Listener, round_bar: Bar | None) -> None:
+    def __init__(
+        self,
+        stage: str,
+        listener: Listener,
+        round_bar: Bar | None = None,
+        show: Callable[[Bar], object] = lambda bar: None,
+    ) -> None:
+        """Listen in the flow run of a stage.
+
+        Args:
+            stage: which of the five.
+            listener: hears everything as if this were not here.
+            round_bar: is moved too.
+            show: told of every bar that begins.
+        """
         self.bars: list[Bar] = []
-        self._listener, self._round = listener, round_bar
+        self._listener, self._round, self._show = listener, round_bar, show
+        self._run = server.own_run()
         self._place = list(STAGES).index(stage)
         self._stage, self._begun = stage, 0.0
         self._total = self._done = self._cached = 0
         self._lock = threading.Lock()
-        if round_bar is not None:
-            self.bars.append(round_bar)
 
     def begins(self, stage: str, task: str, total: int) -> None:
         """See `Listener`."""
@@ -129,8 +182,9 @@ class Bars:
         with self._lock:
             self._total, self._done, self._cached = total, 0, 0
             self._begun = time.monotonic()
-            self.bars.append(Bar(f"progress-{stage}"))
+            self.bars.append(Bar(f"progress-{stage}", self._run))
             self._tell(0.0, _units(0, total), task)
+            self._show(self.bars[-1])
 
     def unit(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
         """See `Listener`."""
@@ -166,28 +220,3 @@ class Bars:
 
 def _units(done: int, total: int) -> str:
     return f"{done} of {total} {'unit' if total == 1 else 'units'}"
-
-
-def _keep_sending(bars: Bars, stop: threading.Event, every_s: float) -> None:
-    said = False
-    while True:
-        # A short stage is told of once, at its end.
-        stopped = stop.wait(every_s)
-        for bar in list(bars.bars):
-            try:
-                bar.send()
-            except Exception as error:  # tried again with the next news, and said once
-                if not said:
-                    server.complain(f"the progress of {bar.key.removeprefix('progress-')}", error)
-                said = True
-        if stopped:
-            return
-
-
-def _send_in_time(bar: Bar) -> None:
-    """The last news of a bar; a server that does not answer is not waited for."""
-    send = contextvars.copy_context().run
-    sender = threading.Thread(target=send, args=(server.attempt, "the progress of the round", bar.send))
-    sender.daemon = True
-    sender.start()
-    sender.join(PATIENCE_S)

@@ -26,6 +26,13 @@ class ReadOnce(Store):
         super().__init__(root)
         self._rows: dict[tuple[str, str], list[Any]] = {}
         self._manifests: dict[str | None, list[Manifest]] = {}
+        self._held: dict[str, Manifest | None] = {}
+
+    def manifest(self, key: str) -> Manifest | None:
+        """See `Store.manifest`."""
+        if key not in self._held:
+            self._held[key] = super().manifest(key)
+        return self._held[key]
 
     def read(self, key: str, table: str) -> list[Any]:
         """See `Store.read`."""
@@ -37,6 +44,7 @@ class ReadOnce(Store):
         """See `Store.manifests`."""
         if stage not in self._manifests:
             self._manifests[stage] = super().manifests(stage)
+            self._held |= {manifest.key: manifest for manifest in self._manifests[stage]}
         return self._manifests[stage]
 
 

@@ -194,17 +194,17 @@ def test_each_gpu_is_reserved_for_who_names_it() -> None:
 def test_prefect_is_set_as_everywhere_else(services: dict[str, Any]) -> None:
     own = {"PREFECT_SERVER_API_HOST", "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"}  # here the console is the log
     temporary = {"PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"}
-    database = {name for name in prefect_settings.DEFAULTS if "_DATABASE_" in name}
+    servers = {name for name in prefect_settings.DEFAULTS if "_DATABASE_" in name or "_SERVICES_" in name}
     expected = {**prefect_settings.DEFAULTS, **prefect_settings.ALWAYS}
     for name in ("server", "bootstrap", *WORKERS):
         held = services[name]["environment"]
-        wanted = expected.keys() - own - temporary - (database if name != "server" else set())
+        wanted = expected.keys() - own - temporary - (servers if name != "server" else set())
         assert {key: held.get(key) for key in wanted} == {key: expected[key] for key in wanted}, name
         assert held["PREFECT_API_AUTH_STRING"] == SECRETS["PREFECT_API_AUTH_STRING"]
         assert (held.get("PREFECT_API_URL") == "http://server:4200/api") == (name != "server")
     server = services["server"]["environment"]
     assert server["PREFECT_SERVER_API_AUTH_STRING"] == SECRETS["PREFECT_API_AUTH_STRING"]
-    assert database
+    assert servers
 
 
 def test_workers_are_those_that_vidloop_serve_starts(services: dict[str, Any]) -> None:

@@ -23,10 +23,12 @@ def test_prefect_reads_every_setting() -> None:
         "s = now()\n"
         "print(s.server.ephemeral.startup_timeout_seconds, s.server.database.timeout, s.server.api.host,\n"
         "      s.server.database.connection_timeout, s.results.default_serializer, s.server.analytics_enabled,\n"
-        "      s.flows.heartbeat_frequency)"
+        "      s.flows.heartbeat_frequency, s.server.services.task_run_recorder.batch_size,\n"
+        "      s.server.services.task_run_recorder.flush_interval)"
     )
     done = in_a_process(code)
-    assert done.stdout.split() == ["120", "60.0", "127.0.0.1", "60.0", "json", "False", "30"], done.stderr
+    set_ = ["120", "60.0", "127.0.0.1", "60.0", "json", "False", "30", "100", "1.0"]
+    assert done.stdout.split() == set_, done.stderr
     # What a user has set wins, but nothing is pickled.
     done = in_a_process(
         code, PREFECT_SERVER_DATABASE_TIMEOUT="90", PREFECT_RESULTS_DEFAULT_SERIALIZER="pickle"

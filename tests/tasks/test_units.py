@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.error import HTTPError
@@ -84,6 +84,32 @@ def test_everything_is_computed_once(store: Store, workers: int) -> None:
     assert [job.runs for job in jobs] == [1] * 5
     assert sorted(heard.units) == sorted((f"job {n}", cached) for n in range(5) for cached in (False, True))
     assert first.key == stage_key(jobs) != stage_key(jobs[:4])
+
+
+def test_what_is_whole_is_recalled_at_once_and_the_rest_is_computed(store: Store, workers: int) -> None:
+    jobs = [Job(store, number) for number in range(6)]
+    recalled: list[list[int]] = []
+    computed: list[int] = []
+
+    def compute(unit: Unit) -> None:
+        assert isinstance(unit, Job)
+        computed.append(unit.number)
+        unit.run()
+
+    def recall(units: Sequence[Unit]) -> None:
+        recalled.append([unit.number for unit in units if isinstance(unit, Job)])
+
+    heard = Heard()
+    runner = Runner(workers, heard, compute, recall)
+    runner(store, "try", jobs[1:4])
+    assert (recalled, sorted(computed)) == ([], [1, 2, 3])
+    computed.clear()
+    heard.units.clear()
+    result = runner(store, "try", jobs)
+    assert (recalled, sorted(computed)) == ([[1, 2, 3]], [0, 4, 5])
+    assert (result.shards, result.cached_shards) == (6, 3)
+    assert heard.units[:3] == [("job 1", True), ("job 2", True), ("job 3", True)]
+    assert sorted(heard.units[3:]) == [("job 0", False), ("job 4", False), ("job 5", False)]
 
 
 def test_a_failure_keeps_what_succeeded_and_names_the_unit(store: Store, workers: int) -> None:
@@ -169,7 +195,7 @@ def test_what_fails_after_an_interruption_is_not_tried_again(
             time.sleep(0.01)
 
     jobs = [Meets(store, 0, [KeyboardInterrupt()]), Meets(store, 1, [ConnectionResetError()])]
-    runner = Runner(2, execute=lambda unit, _: run_with_retries(unit, until_interrupted))
+    runner = Runner(2, execute=lambda unit: run_with_retries(unit, until_interrupted))
     with pytest.raises(KeyboardInterrupt):
         runner(store, "try", jobs)
     assert [job.runs for job in jobs] == [1, 1]

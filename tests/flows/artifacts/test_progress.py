@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from prefect.artifacts import Artifact
 from data.store import Store
 from flows import temporary_server, terminal
 from flows.artifacts import progress, server
-from flows.artifacts.progress import Bar, Bars
+from flows.artifacts.progress import Bar, Bars, Sender
 from tasks.units import Runner, Silent, report_steps
 
 
@@ -69,7 +71,7 @@ def test_a_bar_counts_units_and_says_which_came_from_the_cache(store: Store) -> 
     assert heard.said[2][1].startswith("2 of 4 units, ")
     assert heard.said[2][1].endswith(" s left (number, 1 from the cache)")
     assert heard.said[4][1] == "4 of 4 units (number, 1 from the cache)"
-    assert [bar.key for bar in heard.bars] == ["progress-round", "progress-score"]
+    assert [bar.key for bar in heard.bars] == ["progress-score"]
     assert (whole.percent, whole.text) == (20.0, "score, 2 of 5 stages: " + heard.said[4][1])
 
 
@@ -84,7 +86,60 @@ def test_every_list_of_a_stage_has_a_bar_of_its_own(store: Store) -> None:
     heard = Heard("evaluate", Bar("progress-round"))
     for numbers in ((1, 2), (3,)):
         Runner(listener=heard)(store, "evaluate", [Number(store, n) for n in numbers])
-    assert [(bar.key, bar.percent) for bar in heard.bars[1:]] == [("progress-evaluate", 100.0)] * 2
+    assert [(bar.key, bar.percent) for bar in heard.bars] == [("progress-evaluate", 100.0)] * 2
+
+
+def test_bars_are_sent_at_the_end_of_a_stage_and_of_a_round_and_in_between_now_and_then() -> None:
+    sent: list[tuple[str, float]] = []
+    told = threading.Semaphore(0)
+
+    class Counted(Bar):
+        def send(self) -> None:
+            if (self.percent, self.text) != self.sent:
+                sent.append((self.key, self.percent))
+                self.sent = (self.percent, self.text)
+                told.release()
+
+    sender = Sender(every_s=3600)
+    one, other = Counted("one"), Counted("other")
+    sender.bars += [one, other]
+    for percent in range(100):
+        one.percent = percent
+    assert sent == []  # the work does not wait, and the server hears of its steps only now and then
+    sender.now()
+    assert told.acquire(timeout=30)
+    assert told.acquire(timeout=30)
+    assert sent == [("one", 99), ("other", 0.0)]
+    one.percent = 100.0
+    sender.close()
+    assert sent[2:] == [("one", 100.0)]
+
+
+def test_a_bar_that_cannot_be_sent_is_said_once_and_does_not_keep_the_others_back() -> None:
+    lines: list[str] = []
+    sent: list[str] = []
+
+    class Lost(Bar):
+        def send(self) -> None:
+            raise ConnectionError("nobody listens")
+
+    class Sent(Bar):
+        def send(self) -> None:
+            sent.append(self.key)
+
+    before = terminal.current()
+    terminal.choose(terminal.Lines(lines.append))
+    try:
+        sender = Sender(every_s=0.01)
+        sender.bars += [Lost("progress-score"), Sent("progress-round")]
+        while len(sent) < 3:
+            time.sleep(0.01)
+        sender.close()
+    finally:
+        terminal.choose(before)
+    assert lines == [
+        "    the progress of score cannot be shown in the UI (ConnectionError: nobody listens); the run goes on"
+    ]
 
 
 def test_outside_of_a_flow_run_the_listener_is_the_one_that_was_given() -> None:
