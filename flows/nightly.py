@@ -141,9 +141,9 @@ def _resumable(run: str) -> str:
 def _missed(run: str) -> str | None:
     """Why a run that the schedule made has come too late; None if it has not.
 
-    Prefect cancels a new run while another of the deployment is running. But where all slots are taken it
-    does not even try, and after days without a worker it starts all that were due: that would be several
-    nights in a row.
+    Prefect cancels a new run while another of the deployment is running. But those that came due while every
+    slot was taken by other runs, or while there was no worker, wait and would all be started: several nights
+    in a row.
     """
     with get_client(sync_client=True) as client:
         own = client.read_flow_run(UUID(run))
