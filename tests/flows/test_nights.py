@@ -168,6 +168,7 @@ def crown_by_hand(store: Store, base: str) -> None:
     champion.set_champion(store, "m7")
 
 
+@pytest.mark.slow
 def test_a_champion_that_moved_in_the_meantime_is_not_overthrown(tiny: Tiny) -> None:
     store, series = asked(tiny)
     crown_by_hand(store, present(recipe_for(tiny, PROMOTES), store).base_id)
