@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import asyncpg
 import yaml
 
 from data import device_lock
@@ -49,6 +52,24 @@ class Served:
     tiny: Tiny
     locks: Path
     said: Path
+    database: str = ""
+    """Address of the Postgres that the server was given; empty: SQLite, in its folder."""
+
+    def execute(self, statement: str) -> None:
+        """Run an SQL statement in the server's database, behind its back."""
+        if not self.database:
+            with sqlite3.connect(f"{self.place.folder}/prefect/prefect.db", timeout=60) as file:
+                file.execute(statement)
+            return
+
+        async def run() -> None:
+            database = await asyncpg.connect(self.database.replace("+asyncpg", ""))
+            try:
+                await database.execute(statement)
+            finally:
+                await database.close()
+
+        asyncio.run(run())
 
     @property
     def auth(self) -> str:
@@ -221,7 +242,7 @@ def serving(
         place = wait_for("Prefect UI", ready)
         # The database is where the tests say, and nowhere else.
         assert (folder / "serve" / "prefect" / "prefect.db").exists() == (not database)
-        yield Served(process, place, tiny, locks, said)
+        yield Served(process, place, tiny, locks, said, *database.values())
 
 
 @contextmanager
