@@ -33,6 +33,11 @@ _WAN: Final = {
     "text_dim": 4096, "freq_dim": 256, "cross_attn_norm": True, "qk_norm": "rms_norm_across_heads",
     "eps": 1e-6, "rope_max_seq_len": 1024,
 }  # fmt: skip
+_TINY_WAN: Final = {
+    **_WAN, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 32,
+    "text_dim": 32, "freq_dim": 32, "rope_max_seq_len": 64,
+}  # fmt: skip
+_TINY_WAN_VAE: Final = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
 _T5_XXL: Final = {
     "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
     "feed_forward_proj": "gated-gelu", "dropout_rate": 0.0,
@@ -112,17 +117,15 @@ SIZES: Final[Mapping[str, Size]] = {
     ),
     "wan-tiny": Size(
         "wan",
-        {**_WAN, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 32,
-         "text_dim": 32, "freq_dim": 32, "rope_max_seq_len": 64},
-        vae={"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+        _TINY_WAN,
+        vae=_TINY_WAN_VAE,
         text_encoder=_TINY_T5,
         scheduler={**_UNIPC, "flow_shift": 3.0},
     ),
     "wan-experts-tiny": Size(
         "wan",
-        {**_WAN, "num_attention_heads": 2, "attention_head_dim": 12, "num_layers": 2, "ffn_dim": 32,
-         "text_dim": 32, "freq_dim": 32, "rope_max_seq_len": 64},
-        vae={"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1},
+        _TINY_WAN,
+        vae=_TINY_WAN_VAE,
         text_encoder=_TINY_T5,
         scheduler={**_UNIPC, "flow_shift": 12.0},
         pipeline=_EXPERTS,
