@@ -3,6 +3,7 @@
     python -m benchmarks.generation --clips 16 --plain-clips 8            results/generation.json
     python -m benchmarks.generation --clips 16 --plain-clips 8 --fast     and results/generation-fast.json
     python -m benchmarks.generation --two-gpus --steps 10 --clips 32      results/generation-two-gpus.json
+    python -m benchmarks.generation --two-gpus --whole --steps 25         results/generation-two-gpus-whole.json
 
 Plain is a loop over the diffusers pipeline that writes mp4s: batch 1, eager, default attention, float32 VAE,
 everything resident. Ours is the generate stage itself, over the same weights, with two workers that take
@@ -57,11 +58,12 @@ def main() -> None:
     parser.add_argument("--fast", action="store_true", help="measure the fast mode too")
     parser.add_argument("--fast-interval", type=int, default=2)
     parser.add_argument("--two-gpus", action="store_true", help="instead: all GPUs against one")
+    parser.add_argument("--whole", action="store_true", help="of --two-gpus: one GPU makes all clips")
     options = parser.parse_args()
     if options.two_gpus:
         from benchmarks.two_gpus import compare
 
-        compare(workload(options), options.clips, options.out or RESULTS)
+        compare(workload(options), options.clips, options.out or RESULTS, options.whole)
         return
     run(workload(options), options)
 

@@ -1,10 +1,11 @@
 """Generation on all GPUs of a machine against one of them: `benchmarks.generation --two-gpus`.
 
 Both are the product's generate stage in processes of `tasks.spread`, one a GPU, which have loaded their
-models and are warm before the clock runs. First every GPU makes its part of the clips while the others are
-idle, one after the other: together that is what one GPU takes, whichever of them it is (two cards of a host
-need not be equally fast). Then all make all clips at once. The clips must be the same, byte for byte: batches
-are cut before they are shared out.
+models and are warm before the clock runs. First every GPU works while the others are idle, one after the
+other: on its part of the clips, so that together they take what one GPU takes, or (`--whole`) on all of them,
+so that what a process spends once is in the comparison too. Whichever it is, no GPU is taken for the other
+(two cards of a host need not be equally fast). Then all make all clips at once. The clips must be the same,
+byte for byte: batches are cut before they are shared out.
 """
 
 from __future__ import annotations
@@ -50,14 +51,21 @@ class Ready:
         atexit.register(_LOADED.close)
 
 
-def compare(work: Workload, clips: int, out: Path) -> None:
-    """Measure both, write `generation-two-gpus.json`, print the table."""
+def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
+    """Measure both, write the result, print the table.
+
+    Args:
+        work: what is made, and on which kind of device.
+        clips: of all GPUs together; whole batches for each.
+        out: folder of `generation-two-gpus.json`, or of `generation-two-gpus-whole.json`.
+        whole: each GPU alone makes all clips, not its part of them.
+    """
     devices = spread.visible() if work.device.startswith("cuda") else ["0", "1"]
     if len(devices) < 2:
         raise SystemExit(f"this machine shows {len(devices)} GPU; two are needed")
     batches = max(1, clips // work.batch_size // len(devices))
     jobs = work.jobs(batches * len(devices) * work.batch_size)
-    parts = [jobs[start :: len(devices)] for start in range(len(devices))]
+    parts = [jobs if whole else jobs[start :: len(devices)] for start in range(len(devices))]
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         how = description(work)
@@ -79,18 +87,20 @@ def compare(work: Workload, clips: int, out: Path) -> None:
             seconds([crew], part, folder / f"alone-{place}")
             for place, (crew, part) in enumerate(zip(crews, parts, strict=True))
         ]
-        together = seconds(crews, [job for part in parts for job in part], folder / "all")
-        single = {
-            seed: file
-            for place in range(len(crews))
-            for seed, file in _files(folder / f"alone-{place}").items()
-        }
+        # In the order in which the parts were cut into batches: only then are the batches the same.
+        together = seconds(crews, jobs if whole else [job for part in parts for job in part], folder / "all")
+        made = [_files(folder / f"alone-{place}") for place in range(len(crews))]
         shared = _files(folder / "all")
-    same = sum(single[seed] == shared.get(seed) for seed in single)
-    plain, theirs = 3600 * len(jobs) / sum(alone), 3600 * len(jobs) / together
+    same = sum(
+        all(files.get(seed, file) == file for files in made) and any(seed in files for files in made)
+        for seed, file in shared.items()
+    )
+    # Seconds of one GPU for all clips.
+    one = sum(alone) / (len(alone) if whole else 1)
+    plain, theirs = 3600 * len(jobs) / one, 3600 * len(jobs) / together
     path = write(
         Result(
-            name="generation-two-gpus",
+            name="generation-two-gpus-whole" if whole else "generation-two-gpus",
             device=device_name(),
             plain=plain,
             ours=theirs,
@@ -100,7 +110,9 @@ def compare(work: Workload, clips: int, out: Path) -> None:
             equality={"clips of the same bytes": same, "clips": len(jobs), "same": same == len(jobs)},
             command=command_line(),
             versions=versions(*LIBRARIES),
-            details={"seconds": {"each alone, its part": alone, "all at once": together}},
+            details={
+                "seconds": {f"each alone, {'all' if whole else 'its part'}": alone, "all at once": together}
+            },
         ),
         out,
     )
@@ -112,7 +124,7 @@ def compare(work: Workload, clips: int, out: Path) -> None:
                 [f"{device} alone", str(len(part)), f"{took:.1f}", f"{3600 * len(part) / took:.1f}", ""]
                 for device, part, took in zip(devices, parts, alone, strict=True)
             ),
-            ["one", str(len(jobs)), f"{sum(alone):.1f}", f"{plain:.1f}", "1.00"],
+            ["one", str(len(jobs)), f"{one:.1f}", f"{plain:.1f}", "1.00"],
             [
                 str(len(devices)),
                 str(len(jobs)),

@@ -154,6 +154,13 @@ def test_scoring_gives_the_same_scores_both_ways(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_two_workers_make_the_clips_of_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = run(monkeypatch, generation, tmp_path, *TINY, "--two-gpus", name="generation-two-gpus")
+@pytest.mark.parametrize("whole", [False, True])
+def test_two_workers_make_the_clips_of_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, whole: bool
+) -> None:
+    options = ["--two-gpus", "--whole"] if whole else ["--two-gpus"]
+    name = "generation-two-gpus" + whole * "-whole"
+    found = run(monkeypatch, generation, tmp_path, *TINY, *options, name=name)
     assert found["equality"] == {"clips of the same bytes": 4, "clips": 4, "same": True}
+    alone = found["details"]["seconds"]["each alone, all" if whole else "each alone, its part"]
+    assert found["plain"] == pytest.approx(3600 * 4 / (sum(alone) / len(alone) if whole else sum(alone)))
