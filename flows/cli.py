@@ -6,9 +6,10 @@ Exit codes: 0 done, 2 bad input, 3 a stage failed, 130 interrupted.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
-import gc
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -36,6 +37,7 @@ champion_app = typer.Typer(help="The best policy so far.", no_args_is_help=True)
 app.add_typer(champion_app, name="champion")
 
 _debug = False
+_exit_code = FAILED  # unless the command says something else
 
 
 @app.callback()
@@ -101,8 +103,8 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main() -> None:
-    """Entry point of the `vidloop` command."""
+def run() -> None:
+    """Answer the command line of this process; ends in SystemExit with the exit code."""
     import flows.cli_calibrate
     import flows.cli_improve
     import flows.cli_machine
@@ -114,6 +116,29 @@ def main() -> None:
     import flows.cli_study  # noqa: F401  (importing a module adds its commands)
 
     signal.signal(signal.SIGTERM, _on_sigterm)
-    # The memory goes back with the process: to look through a million objects first takes up to a second.
-    atexit.register(gc.freeze)
     app()
+
+
+def main() -> None:
+    """Entry point of the `vidloop` command: `run`, and then an end without taking the process apart."""
+    global _exit_code
+    # First come, last called: what the libraries want to do at the end is done before.
+    atexit.register(_end)
+    try:
+        run()
+    except SystemExit as end:
+        _exit_code = end.code if isinstance(end.code, int) else FAILED
+        raise
+
+
+def _end() -> None:
+    """End the process as it is, for its memory goes back with it.
+
+    Python would first look through a million objects and destroy the libraries' modules one by one: up to two
+    seconds, and some of those that bring threads or C++ of their own are not good at it.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(_exit_code)

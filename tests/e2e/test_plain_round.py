@@ -278,7 +278,7 @@ def test_a_cached_plain_round_imports_neither_torch_nor_prefect(copy: Tiny) -> N
     code = (
         "import sys, flows.cli\n"
         f"sys.argv = ['vidloop', 'round', '--plain', *{copy.args()!r}]\n"
-        "try:\n    flows.cli.main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "try:\n    flows.cli.run()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "heavy = {'torch', 'prefect', 'diffusers', 'transformers', 'av', 'cv2', 'duckdb'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
