@@ -20,6 +20,7 @@ from data.video import VideoSettings
 from flows.recipe import Recipe, feedback_reward
 from flows.recipe_file import find, load_recipe, resolve
 from flows.recipe_rewards import ClipPart, FlowPart, Hpsv2Part, JudgePart, PickScorePart, VideoScorePart
+from models.grid import check_fit
 from models.policy import BASE, base_id, policy_id
 from models.settings import FastSettings, FinetuneSettings, GateSettings, ModelSettings, SampleSettings
 from rewards import reward_parts, reward_settings, reward_version
@@ -52,6 +53,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     model = model_settings(recipe)
     base = base_id(model.path, model.revision)
     fast = recipe.generate.fast
+    sample = replace(_from(recipe.generate, SampleSettings), fast=_from(fast, FastSettings) if fast else None)
+    check_fit(model, sample)
     policy = find_policy(store, recipe.policy, base)
     feedback = feedback_reward(recipe.feedback)
     return RoundContext(
@@ -63,9 +66,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         generation=Generation(
             root=str(store.root),
             model=model,
-            sample=replace(
-                _from(recipe.generate, SampleSettings), fast=_from(fast, FastSettings) if fast else None
-            ),
+            sample=sample,
             video=_from(recipe.generate.video, VideoSettings),
             fps=recipe.generate.fps,
             batch_size=recipe.generate.batch_size,

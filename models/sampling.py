@@ -18,6 +18,7 @@ from models import lora
 from models.compiling import compile_blocks, preferred_attention
 from models.families import get_family
 from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
+from models.grid import check_fit, shift_key
 from models.residence import Residence
 from models.room import Room, advice, measure
 from models.settings import Expert, ModelSettings, Quantise, SampleSettings
@@ -121,6 +122,7 @@ class Sampler:
         """
         family = get_family(model.family)
         _check_adapters(family, adapter, experts or {})
+        check_fit(model, settings, fetch=True)
         pipeline = family.load_pipeline(model)
         _load_linear_algebra(pipeline.vae.device)
         held = {EXPERT_PARTS[name]: (data, name) for name, data in (experts or {}).items()}
@@ -269,13 +271,7 @@ def _private(pipeline: Any, flow_shift: float | None) -> Any:
     config = pipeline.scheduler.config
     change: dict[str, float] = {}
     if flow_shift is not None:
-        # Flow schedulers call it "shift", multistep ones "flow_shift".
-        key = "flow_shift" if "flow_shift" in config else "shift"
-        if key not in config or config.get("use_dynamic_shifting"):
-            raise BadInput(
-                f"generate.flow_shift is set, but {type(pipeline.scheduler).__name__} as this model was "
-                "saved has no constant shift: remove flow_shift"
-            )
+        key = shift_key(type(pipeline.scheduler).__name__, dict(config))
         change[key] = flow_shift
     mine.scheduler = type(pipeline.scheduler).from_config(config, **change)
     mine.tokenizer = copy.deepcopy(pipeline.tokenizer)

@@ -21,6 +21,7 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_regi
 from torch import Tensor, nn
 
 from data.errors import BadInput
+from models import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -37,10 +38,6 @@ from models.settings import ModelSettings, SampleSettings
 
 _SCHEDULERS: Final = {"CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,
                       "CogVideoXDPMScheduler": CogVideoXDPMScheduler}  # fmt: skip
-# An even number of latent frames decodes to more frames than were asked for: the VAE treats the first frame
-# apart only where their number is odd.
-LATENT_FRAMES: Final = 2
-TRAIN_TIMESTEPS: Final = 1000
 
 
 class CogVideoX(OneNetwork):
@@ -86,12 +83,7 @@ class CogVideoX(OneNetwork):
         Raises:
             BadInput: another length than the network was trained with (226): it sees the padding.
         """
-        trained = pipeline.transformer.config.max_text_seq_length
-        if max_sequence_length != trained:
-            raise BadInput(
-                f"generate.max_sequence_length is {max_sequence_length}; this model was trained with "
-                f"{trained}"
-            )
+        _grid(pipeline).check_tokens(max_sequence_length)
         embeds: Tensor = pipeline.encode_prompt(
             list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
         )[0]
@@ -182,12 +174,12 @@ def _rotary(config: Any, noisy: Tensor) -> tuple[Tensor, Tensor] | None:
     if not config.use_rotary_positional_embeddings:
         return None
     patch = config.patch_size
-    grid = (noisy.shape[3] // patch, noisy.shape[4] // patch)
-    crop = get_resize_crop_region_for_grid(grid, config.sample_width // patch, config.sample_height // patch)
+    size = (noisy.shape[3] // patch, noisy.shape[4] // patch)
+    crop = get_resize_crop_region_for_grid(size, config.sample_width // patch, config.sample_height // patch)
     cos, sin = get_3d_rotary_pos_embed(
         embed_dim=config.attention_head_dim,
         crops_coords=crop,
-        grid_size=grid,
+        grid_size=size,
         temporal_size=noisy.shape[2],
         device=noisy.device,
     )
@@ -196,15 +188,13 @@ def _rotary(config: Any, noisy: Tensor) -> tuple[Tensor, Tensor] | None:
 
 def _check_geometry(pipeline: CogVideoXPipeline, settings: SampleSettings) -> None:
     """Raise BadInput if the geometry is not on the model's grid (the pipeline would give another one)."""
-    stride = LATENT_FRAMES * pipeline.vae_scale_factor_temporal
-    if settings.frames < 1 or (settings.frames - 1) % stride:
-        raise BadInput(f"generate.frames is {settings.frames}; this model needs 1 + a multiple of {stride}")
-    grid = pipeline.vae_scale_factor_spatial * pipeline.transformer.config.patch_size
-    for name, value in (("height", settings.height), ("width", settings.width)):
-        if value < grid or value % grid:
-            raise BadInput(f"generate.{name} is {value}; this model needs a multiple of {grid}")
-    if not 1 <= settings.steps <= TRAIN_TIMESTEPS:
-        raise BadInput(f"generate.steps is {settings.steps}; it must lie between 1 and {TRAIN_TIMESTEPS}")
+    _grid(pipeline).check(settings)
+
+
+def _grid(pipeline: CogVideoXPipeline) -> grid.Grid:
+    config = pipeline.transformer.config
+    temporal, spatial = int(pipeline.vae_scale_factor_temporal), pipeline.vae_scale_factor_spatial
+    return grid.cogvideox(temporal, spatial, config.patch_size, config.max_text_seq_length)
 
 
 def _refuse_relatives(settings: ModelSettings) -> None:

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
 from torch import Tensor, nn
 
 from data.errors import BadInput
+from models import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -31,8 +31,6 @@ from models.parameterization import FlowMatching
 from models.settings import ModelSettings, SampleSettings
 
 TRAIN_TIMESTEPS: Final = 1000
-# `LTXPipeline.check_inputs` refuses other sizes.
-PIXEL_GRID: Final = 32
 # What `LTXPipeline` takes where nobody names a frame rate.
 DEFAULT_FRAME_RATE: Final = 25
 
@@ -185,16 +183,8 @@ def _positions(settings: ModelSettings) -> Positions:
 def _latent_size(pipeline: LTXPipeline, settings: SampleSettings) -> tuple[int, int, int]:
     """(T, H, W) of one clip's latent. Raises BadInput if the geometry is not on the model's grid."""
     temporal, spatial = pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio
-    if settings.frames < 1 or (settings.frames - 1) % temporal:
-        raise BadInput(f"generate.frames is {settings.frames}; this model needs 1 + a multiple of {temporal}")
-    grid = int(np.lcm(PIXEL_GRID, spatial))
-    for name, value in (("height", settings.height), ("width", settings.width)):
-        if value < grid or value % grid:
-            raise BadInput(f"generate.{name} is {value}; this model needs a multiple of {grid}")
-    # The schedule is stretched to end at `shift_terminal`: with a single step that divides zero by zero.
-    least = 2 if pipeline.scheduler.config.get("shift_terminal") else 1
-    if settings.steps < least:
-        raise BadInput(f"generate.steps is {settings.steps}; this model's schedule needs at least {least}")
+    stretched = bool(pipeline.scheduler.config.get("shift_terminal"))
+    grid.ltx(temporal, spatial, stretched=stretched).check(settings)
     return (settings.frames - 1) // temporal + 1, settings.height // spatial, settings.width // spatial
 
 

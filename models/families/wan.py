@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
 from data.errors import BadInput
+from models import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -30,8 +30,6 @@ from models.settings import ModelSettings, SampleSettings
 
 # The network was trained with timestep = 1000 sigma; every Wan scheduler uses the same grid.
 TRAIN_TIMESTEPS: Final = 1000
-# `WanPipeline.check_inputs` refuses other sizes.
-PIXEL_GRID: Final = 16
 
 
 class Wan(OneNetwork):
@@ -166,20 +164,8 @@ def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, 
         BadInput: the geometry is not on the model's grid. (The pipeline itself would round it and only warn.)
     """
     temporal, spatial = pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial
-    patch = pipeline.transformer.config.patch_size
-    if settings.frames < 1 or (settings.frames - 1) % temporal:
-        raise BadInput(f"generate.frames is {settings.frames}; this model needs 1 + a multiple of {temporal}")
+    grid.wan(temporal, spatial, tuple(pipeline.transformer.config.patch_size)).check(settings)
     depth = (settings.frames - 1) // temporal + 1
-    if depth % patch[0]:
-        raise BadInput(
-            f"generate.frames is {settings.frames}: {depth} latent frames, which is no multiple of {patch[0]}"
-        )
-    for name, value, cell in (("height", settings.height, patch[1]), ("width", settings.width, patch[2])):
-        grid = int(np.lcm(PIXEL_GRID, spatial * cell))
-        if value < grid or value % grid:
-            raise BadInput(f"generate.{name} is {value}; this model needs a multiple of {grid}")
-    if settings.steps < 1:
-        raise BadInput(f"generate.steps is {settings.steps}; it must be at least 1")
     channels = pipeline.transformer.config.in_channels
     return channels, depth, settings.height // spatial, settings.width // spatial
 

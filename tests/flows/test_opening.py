@@ -55,6 +55,14 @@ def test_the_fast_mode_of_a_recipe_is_part_of_what_a_clip_is(tiny: Tiny) -> None
     assert generate.units(compiled)[0].question == questions[0]
 
 
+def test_a_size_off_the_models_grid_is_refused_where_the_recipe_is_opened(tiny: Tiny) -> None:
+    # before: after the model had been loaded, and a dry run called it fine
+    with pytest.raises(BadInput, match=r"generate\.frames is 18; this model needs 1 \+ a multiple of"):
+        opened(tiny, "generate.frames=18")
+    with pytest.raises(BadInput, match=r"generate\.height is 72; this model needs a multiple of 16"):
+        opened(tiny, "generate.height=72")
+
+
 def test_the_sets_for_real_models_are_named_as_those_of_the_world(tiny: Tiny) -> None:
     context = opened(
         tiny, "generate.prompts=real-train", "generate.clips_per_prompt=1", "evaluate.prompts=real-heldout",

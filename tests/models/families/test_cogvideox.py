@@ -76,17 +76,19 @@ def test_relatives_are_refused_because_they_would_be_silently_wrong(
 
 
 def test_text_of_another_length_is_refused_because_the_network_sees_the_padding(folder: Path) -> None:
-    sampler = Sampler.open(
-        ModelSettings("cogvideox", str(folder)), replace(SETTINGS, max_sequence_length=LENGTH + 1)
-    )
+    model = ModelSettings("cogvideox", str(folder))
     with pytest.raises(BadInput, match=f"trained with {LENGTH}"):
-        sampler.encode(["a red ball falls down"])
+        Sampler.open(model, replace(SETTINGS, max_sequence_length=LENGTH + 1))
+    sampler = Sampler.open(model, SETTINGS)
+    with pytest.raises(BadInput, match=f"trained with {LENGTH}"):
+        sampler.family.encode_prompts(sampler.pipeline, ["a red ball falls down"], LENGTH + 1)
 
 
 def test_frames_that_the_vae_would_not_give_back_are_refused(folder: Path) -> None:
-    sampler = Sampler.open(ModelSettings("cogvideox", str(folder)), replace(SETTINGS, frames=5))
+    model = ModelSettings("cogvideox", str(folder))
     with pytest.raises(BadInput, match="frames is 5; this model needs 1 \\+ a multiple of 8"):
-        sampler.generate(["a red ball falls down"], [1])
+        Sampler.open(model, replace(SETTINGS, frames=5))
+    sampler = Sampler.open(model, SETTINGS)
     # five frames are two latent frames, and those decode to eight
     assert sampler.decode(torch.zeros(1, 4, 2, 4, 4)).shape[1] == 8
 

@@ -22,6 +22,7 @@ from models import lora
 from models.blocks import BlockRunner
 from models.families import get_family
 from models.families.base import Family, prediction_and_target
+from models.grid import check_fit
 from models.lora import LoraSpec
 from models.sampling import Sampler
 from models.settings import FinetuneSettings, ModelSettings, SampleSettings
@@ -357,11 +358,17 @@ def test_bfloat16_weights_sample_and_train(case: Tiny, model: ModelSettings, fam
     ],
 )
 def test_geometry_off_the_grid_is_refused_not_rounded(
-    case: Tiny, family: Family, plain: Any, change: dict[str, int], told: str
+    case: Tiny, model: ModelSettings, family: Family, plain: Any, change: dict[str, int], told: str
 ) -> None:
+    off = replace(case.settings, **change)
     embeds = family.encode_prompts(plain, PROMPTS, case.settings.max_sequence_length)
-    with pytest.raises(BadInput, match=told):
-        family.sample_latents(plain, embeds, embeds, SEEDS, replace(case.settings, **change))
+    with pytest.raises(BadInput, match=told) as late:
+        family.sample_latents(plain, embeds, embeds, SEEDS, off)
+    # and by the configurations alone, before any weights are read
+    with pytest.raises(BadInput) as early:
+        check_fit(model, off)
+    assert str(early.value) == str(late.value)
+    check_fit(model, case.settings)
     with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
         family.sample_latents(plain, embeds, embeds, [1], case.settings)
 
