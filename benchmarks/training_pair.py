@@ -2,6 +2,7 @@
 
     PYTHONPATH=. python -m benchmarks.training_pair
     PYTHONPATH=. python -m benchmarks.training_pair --curves      the loss curves alone, in half the time
+    PYTHONPATH=. python -m benchmarks.training_pair --curves --resume     what an ended run of it left undone
 
 Plain is `benchmarks.training_plain`. Ours is the product's own `train`: stored latents, embeddings and
 reference errors, compiled blocks, the fastest attention kernel, and no more recomputing than memory asks;
@@ -27,7 +28,9 @@ import torch
 
 from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
 from benchmarks.training_parts import (
+    OutOfTimeError,
     Shape,
+    Timed,
     ceiling,
     clip_flops,
     elapsed,
@@ -39,6 +42,7 @@ from benchmarks.training_parts import (
     release,
 )
 from benchmarks.training_plain import Encode, Encoders, plain
+from benchmarks.training_sides import Sides
 from models.settings import FinetuneSettings
 from models.train_data import TrainData
 
@@ -50,6 +54,9 @@ _NOISES: Final = 3.0
 _FLOOR: Final = 2e-3
 # Compiling, trials and library start-up end within these.
 _WARM: Final = 3
+# Of the time that is left when a side of the curves begins, so much is for it: ours compiles, plain does not.
+_OURS: Final = 0.6
+_PLAIN: Final = 0.45
 
 
 def main(arguments: list[str] | None = None) -> Result:
@@ -69,6 +76,7 @@ def main(arguments: list[str] | None = None) -> Result:
     )
     if asked.curves:
         return _curves(asked, shape, settings, fast, device, dtype)
+    sides = _sides(asked, "training-pair", shape, settings, fast)
     top = ceiling(device)
     _say(began, f"ceiling {top:.0f} TFLOP/s")
 
@@ -78,6 +86,7 @@ def main(arguments: list[str] | None = None) -> Result:
         encoders.latents(everything).cpu(), encoders.embeds(everything[: asked.pairs]).float().cpu()
     )
     before = plain(data, shape, settings, device, dtype, encoders)
+    sides.keep("plain", before)
     _say(began, f"plain {before.step(_WARM):.3f} s a step")
     seconds = _encoding(encoders, device)
     del encoders
@@ -87,10 +96,12 @@ def main(arguments: list[str] | None = None) -> Result:
     _say(began, f"reference {reference:.4f} s a forward pass of a clip")
     budget = None if before.peak_bytes is None else _MEMORY * before.peak_bytes / 1e9
     tight, tight_facts = ours(data, shape, dataclasses.replace(fast, memory_gb=budget), table, device, dtype)
+    sides.keep("ours", tight)
     _say(began, f"ours {tight.step(_WARM):.3f} s a step")
     tight_plan = plan_of(tight_facts)
     free, free_facts = ours(data, shape, fast, table, device, dtype)
     free_plan = plan_of(free_facts)
+    sides.keep("ours, all memory", free)
     _say(began, f"ours, all memory {free.step(_WARM):.3f} s a step")
 
     again = plain(
@@ -165,9 +176,12 @@ def _curves(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Result:
-    """The losses of plain, of ours and of plain rounded otherwise, over all steps, from stored inputs.
+    """The losses of ours, of plain and of plain rounded otherwise, over all steps, from stored inputs.
 
-    Encoding in the loop gives the plain way the same inputs at every visit, so it is left out here.
+    Encoding in the loop gives the plain way the same inputs at every visit, so it is left out here. Ours is
+    first, since it takes longest, and each side is written when it is there. Each has a share of `--seconds`;
+    one that needs more is cut short, and the curves are compared over the steps that all three have (at least
+    one).
     """
     began = time.monotonic()
     draw = torch.Generator().manual_seed(settings.seed)
@@ -176,15 +190,45 @@ def _curves(
         torch.randn(2 * asked.pairs, *shape.latent, generator=draw),
         torch.randn(asked.pairs, shape.text_length, width, generator=draw),
     )
-    before = plain(data, shape, settings, device, dtype, _stored(data, device))
-    _say(began, f"plain {before.step(_WARM):.3f} s a step, inputs stored")
-    again = plain(data, shape, settings, device, dtype, _stored(data, device), otherwise=True)
-    _say(began, f"plain, rounded otherwise {again.step(_WARM):.3f} s a step")
-    release(device)
-    table, _ = reference_table(data, shape, fast, device, dtype)
-    mine, _ = ours(data, shape, fast, table, device, dtype)
-    _say(began, f"ours {mine.step(_WARM):.3f} s a step")
-    same = equality(before.losses, mine.losses, mine.losses, again.losses)
+    sides = _sides(asked, "training-pair-curves", shape, settings, fast)
+
+    def share(part: float) -> float:
+        """When that part of the time that is left will be over."""
+        now = time.monotonic()
+        left: float = began + asked.seconds - now
+        return now + part * max(0.0, left)
+
+    def product() -> Timed:
+        until = share(_OURS)
+        table, _ = reference_table(data, shape, fast, device, dtype)
+        _say(began, "the reference's errors are stored")
+        try:
+            return ours(data, shape, fast, table, device, dtype, until=until)[0]
+        except OutOfTimeError as cut:
+            return cut.timed
+
+    mine = sides.take("ours", asked.steps, product)
+    _say(began, f"ours {mine.step(_WARM):.3f} s a step, {len(mine.losses)} steps")
+    # More steps would be compared with nothing. The rate is constant: fewer are the first of more.
+    shorter = dataclasses.replace(settings, steps=len(mine.losses))
+    before = sides.take(
+        "plain",
+        shorter.steps,
+        lambda: plain(data, shape, shorter, device, dtype, _stored(data, device), until=share(_PLAIN)),
+    )
+    _say(began, f"plain {before.step(_WARM):.3f} s a step, {len(before.losses)} steps, inputs stored")
+    fewest = dataclasses.replace(settings, steps=min(len(mine.losses), len(before.losses)))
+    again = sides.take(
+        "plain, rounded otherwise",
+        fewest.steps,
+        lambda: plain(
+            data, shape, fewest, device, dtype, _stored(data, device), otherwise=True, until=share(1.0)
+        ),
+    )
+    _say(began, f"plain, rounded otherwise {again.step(_WARM):.3f} s a step, {len(again.losses)} steps")
+    steps = min(fewest.steps, len(again.losses))
+    own = mine.losses[:steps]
+    same = equality(before.losses[:steps], own, own, again.losses[:steps])
     same = {key: same[key] for key in ("measure", "ours", "rounding", "allowed", "steps", "ok")}
     result = Result(
         name="training-pair-curves",
@@ -198,7 +242,10 @@ def _curves(
         equality=same,
         command=command_line(),
         versions=versions("torch", "diffusers", "peft", "transformers"),
-        details={"losses": {"plain": before.losses, "ours": mine.losses, "rounded otherwise": again.losses}},
+        details={
+            "losses": {"plain": before.losses, "ours": mine.losses, "rounded otherwise": again.losses},
+            "sides_of_an_earlier_run": sides.resumed,
+        },
     )  # fmt: skip
     write(result, Path(asked.results))
     print(
@@ -206,6 +253,20 @@ def _curves(
         f"{same['rounding']:.1e}, allowed {same['allowed']:.1e}: {'equal' if same['ok'] else 'NOT EQUAL'}"
     )
     return result
+
+
+def _sides(
+    asked: argparse.Namespace, name: str, shape: Shape, settings: FinetuneSettings, fast: FinetuneSettings
+) -> Sides:
+    question = {
+        "device": device_name(),
+        "shape": dataclasses.asdict(shape),
+        "pairs": asked.pairs,
+        "plain": dataclasses.asdict(settings),
+        "ours": dataclasses.asdict(fast),
+        "versions": versions("torch", "diffusers", "peft", "transformers"),
+    }
+    return Sides(Path(asked.results) / f"{name}.sides", question, resume=asked.resume)
 
 
 def _stored(data: TrainData, device: torch.device) -> Encode:
@@ -309,10 +370,14 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--epochs", type=int, default=20, help="over which the reference pass is spread")
     parser.add_argument(
-        "--seconds", type=float, default=330, help="the last comparison is cut short to keep to it"
-    )
+        "--seconds", type=float, default=330,
+        help="the last comparison is cut short to keep to it; of --curves, any side",
+    )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--curves", action="store_true", help="compare loss curves, and nothing else")
+    parser.add_argument(
+        "--resume", action="store_true", help="of --curves: take up the sides that lie in --results"
+    )
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--results", default=str(RESULTS))
     return parser.parse_args(arguments)

@@ -105,6 +105,14 @@ def reference_table(
     return ErrorTable(data.clip_ids, dict(zip(data.clip_ids, errors, strict=True))), seconds / errors.numel()
 
 
+class OutOfTimeError(Exception):
+    """A run was cut short. `timed` is what was measured of it, at least one step."""
+
+    def __init__(self, timed: Timed) -> None:
+        super().__init__(f"cut short after {len(timed.losses)} steps")
+        self.timed = timed
+
+
 def ours(
     data: TrainData,
     shape: Shape,
@@ -112,8 +120,17 @@ def ours(
     table: ErrorTable | None,
     device: torch.device,
     dtype: torch.dtype,
+    *,
+    until: float | None = None,
 ) -> tuple[Timed, TrainResult]:
-    """A run of `models.trainer.train`, the product's own."""
+    """A run of `models.trainer.train`, the product's own.
+
+    Args:
+        until: of `time.monotonic()`, after which no further step is begun.
+
+    Raises:
+        OutOfTimeError: that was before the last step.
+    """
     release(device)
     timed = Timed()
     transformer = network(shape, device, dtype)
@@ -124,6 +141,9 @@ def ours(
         now = time.perf_counter()
         timed.seconds.append(now - start)
         timed.losses.append(entry["loss"])
+        if until is not None and time.monotonic() > until and len(timed.losses) < settings.steps:
+            timed.peak_bytes = peak(device)
+            raise OutOfTimeError(timed)
         start = now
 
     result = train(
