@@ -35,6 +35,8 @@ from models.train_data import Clips, TrainData
 # Without a table, so many clips or pairs at so many draws: a standard error of a few per cent.
 _UNITS: Final = 64
 _DRAWS: Final = 8
+# Of them, so many clips of one prompt where there are prompts enough.
+_GROUP: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,10 @@ def calibrate(
         BadInput: the reference's errors do not differ (one clip a prompt, or copies of it).
     """
     assert settings.target_spread is not None
-    units = _spread(_units(data, settings), None if table is not None else _UNITS)
+    units = _units(data, settings)
+    if table is None and len(units) > _UNITS:
+        prompts = data.prompt_index[units[:, 0]]
+        units = units[_some(len(units)) if settings.pairwise else _some_groups(prompts)]
     wanted = units.unique()
     count = settings.draws if settings.draws else _DRAWS
     if table is None:
@@ -105,11 +110,23 @@ def _units(data: TrainData, settings: FinetuneSettings) -> Tensor:
     return data.pairs if settings.pairwise else data.examples[data.rows(settings), None]
 
 
-def _spread(units: Tensor, most: int | None) -> Tensor:
-    """At most so many of the units, evenly spread over them."""
-    if most is None or len(units) <= most:
-        return units
-    return units[torch.from_numpy(np.linspace(0, len(units) - 1, most).round().astype(np.int64))]
+def _some(count: int, most: int = _UNITS) -> Tensor:
+    """At most so many places of `count`, evenly spread over them."""
+    return torch.from_numpy(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
+
+
+def _some_groups(prompts: Tensor) -> Tensor:
+    """About `_UNITS` places of clips, several of each prompt: one alone has no mean to differ from.
+
+    Args:
+        prompts: int [n], which prompt each clip belongs to, in any order.
+    """
+    groups = [own for prompt in prompts.unique() if len(own := (prompts == prompt).nonzero()[:, 0]) > 1]
+    if not groups:
+        return _some(len(prompts))
+    each = min(max(_GROUP, -(-_UNITS // len(groups))), max(len(own) for own in groups))
+    chosen = _some(len(groups), _UNITS // each).tolist()
+    return torch.cat([groups[place][:each] for place in chosen]).sort().values
 
 
 def _clips(data: TrainData, rows: Tensor) -> Clips:

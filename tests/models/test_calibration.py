@@ -114,3 +114,30 @@ def test_without_fixed_draws_a_sample_of_units_is_measured(
     assert (found.units, found.draws) == (64, 8)
     again = calibrate(transformer, family, many, tune(objective="dpo", target_spread=1.0, beta=7.0), 4)
     assert found == again
+
+
+def test_a_sample_for_kto_is_of_clips_that_have_others_of_their_prompt(
+    family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune
+) -> None:
+    """Every n-th clip of many prompts would be of another prompt each time, and differ from nothing."""
+    prompts = 70
+    order = torch.arange(2 * prompts) // 2
+    many = replace(
+        train_data,
+        clip_ids=tuple(f"c{i}" for i in range(2 * prompts)),
+        prompt_ids=tuple(f"p{i}" for i in range(prompts)),
+        latents=train_data.latents[torch.arange(2 * prompts) % 12],
+        embeds=train_data.embeds[torch.arange(prompts) % 3],
+        prompt_index=order,
+        examples=torch.arange(2 * prompts),
+        weights=torch.ones(2 * prompts),
+        accepted=torch.arange(2 * prompts) % 2 == 0,
+        pairs=torch.zeros(0, 2, dtype=torch.int64),
+    )
+    settings = tune(objective="kto", target_spread=1.0)
+    found = calibrate(transformer, family, many, settings, 8)
+    assert found.units == 64, "32 prompts, both clips of each"
+    whole = Clips(many.clip_ids, many.prompt_ids, many.latents, many.embeds, many.prompt_index)
+    errors = measure(transformer, family, whole, replace(settings, draws=8), 8).double()
+    apart = (errors[::2] - errors[1::2]) / 2**0.5  # of two clips, each from the mean, times 2 / 1
+    assert found.error_spread == pytest.approx(apart.square().mean().sqrt().item(), rel=0.2)
