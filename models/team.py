@@ -56,8 +56,8 @@ class Team:
             self._spread(flat, tensors)
 
     def most(self, tensors: Sequence[Tensor]) -> None:
-        """Replace tensors by their element-wise maxima over all processes."""
-        if self.size > 1:
+        """Replace tensors by their element-wise maxima over all processes. There may be none of them."""
+        if self.size > 1 and tensors:  # alike in all processes: either all of them talk, or none
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             dist.all_reduce(flat, dist.ReduceOp.MAX)
             self._spread(flat, tensors)

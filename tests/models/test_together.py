@@ -32,6 +32,11 @@ def test_a_team_deals_out_every_part_once() -> None:
     assert Team().share(parts) == list(enumerate(parts))
 
 
+def test_a_team_may_have_nothing_to_agree_on() -> None:
+    # sft and rwr log no worst case: their first step ended in an error where several processes trained
+    Team(0, 2).most([])
+
+
 def test_more_processes_than_devices_is_refused() -> None:
     with pytest.raises(BadInput, match=r"finetune\.processes asks for 99 GPUs.*shows"):
         check_devices(99)
@@ -50,7 +55,7 @@ def test_a_failing_process_ends_the_others_and_is_quoted(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("objective", ["dpo-anchor", "kto"])
+@pytest.mark.parametrize("objective", ["dpo-anchor", "kto", "sft", "rwr-anchor", "nft"])
 def test_two_processes_learn_what_one_learns(
     family: Family, model: ModelSettings, train_data: TrainData, tune: Tune, tmp_path: Path, objective: Any
 ) -> None:
