@@ -134,3 +134,24 @@ def test_the_level_of_the_boundary_belongs_to_the_upper_expert() -> None:
     assert float(low.max()) < 0.9 <= float(high.min())
     with pytest.raises(BadInput, match="no range within 0 and 1"):
         FinetuneSettings(sigma_range=(0.9, 0.9))
+
+
+def test_no_place_of_a_batch_keeps_its_level_or_its_draw(tune: Tune) -> None:
+    """Stratified over the batch, and then dealt out: where every part of a batch came from one share of the levels, a
+    cut of the batch, or a process, would train on that share alone."""
+    levels = torch.stack([draws.sigmas_at(tune(sigma="uniform"), step, 4) for step in range(40)])
+    assert bool((levels.min(0).values < 0.25).all())
+    assert bool((levels.max(0).values > 0.75).all())
+    used = np.stack([draws.draws_at(tune(draws=4), step, 4) for step in range(40)])
+    assert all(set(column) == {0, 1, 2, 3} for column in used.T.tolist())
+
+
+def test_a_batch_of_fewer_rows_than_draws_comes_to_all_of_them(tune: Tune) -> None:
+    used = Counter(int(k) for step in range(200) for k in draws.draws_at(tune(draws=16), step, 2))
+    assert set(used) == set(range(16))
+
+
+def test_every_step_has_noise_of_its_own() -> None:
+    first, second = (draws.noise_at(0, step, (2, 3), torch.device("cpu")) for step in (0, 1))
+    assert not torch.equal(first, second)
+    assert not torch.equal(first, draws.noise_at(1, 0, (2, 3), torch.device("cpu")))
