@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,9 +177,7 @@ def test_blocks_share_a_compiled_graph_without_breaks(
     from torch._dynamo.utils import counters
 
     torch._dynamo.reset()
-    monkeypatch.setattr(
-        sampling, "compile_blocks", lambda network: compiling.compile_blocks(network, backend="aot_eager")
-    )
+    monkeypatch.setattr(sampling, "compile_blocks", partial(compiling.compile_blocks, backend="aot_eager"))
     family = get_family(case.family)
     eager = Sampler(family, pipeline, settings).generate(PROMPTS, SEEDS)
     counters.clear()
