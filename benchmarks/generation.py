@@ -3,7 +3,7 @@
     python -m benchmarks.generation --clips 16 --plain-clips 8            results/generation.json
     python -m benchmarks.generation --clips 16 --plain-clips 8 --fast     and results/generation-fast.json
     python -m benchmarks.generation --two-gpus --steps 10 --clips 32      results/generation-two-gpus.json
-    python -m benchmarks.generation --two-gpus --whole --steps 25         the same, one GPU with all clips
+    python -m benchmarks.generation --two-gpus --whole --steps 25     results/generation-two-gpus-whole.json
 
 Plain is a loop over the diffusers pipeline that writes mp4s: batch 1, eager, default attention, float32 VAE,
 everything resident. Ours is the generate stage itself, over the same weights, with two workers that take
