@@ -103,8 +103,8 @@ def plain(
     Args:
         data: names the clips, prompts and pairs; its latents are read only to know their shape.
         encode: where x0 and the embeddings come from.
-        otherwise: the same arithmetic rounded otherwise: the halves of a pair one after the other, attention
-            by another kernel of the same precision. Shows what rounding alone does to the curve.
+        otherwise: the same arithmetic rounded otherwise, attention by another kernel of the same precision.
+            Shows what rounding alone does to the curve.
         until: of `time.monotonic()`, after which no further step is begun.
     """
     release(device)
@@ -120,9 +120,8 @@ def plain(
     del data
 
     def predict(noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
-        parts = zip(*(one.chunk(2 if otherwise else 1) for one in (noisy, sigma, embeds)), strict=True)
         with torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext():
-            return torch.cat([_ask(transformer, *part) for part in parts])
+            return _ask(transformer, noisy, sigma, embeds)
 
     with _kernels(otherwise and device.type == "cuda"):
         for step in range(settings.steps):

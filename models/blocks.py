@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from data.errors import BadInput
-from models.compiling import keep_compiled
+from models.compiling import keep_compiled, rounding
 
 Keep = Literal["everything", "attention", "nothing"]
 KEEPS: Final[tuple[Keep, ...]] = get_args(Keep)
@@ -92,7 +92,7 @@ class BlockRunner:
     def _run(self, block: nn.Module, *args: Any) -> Any:
         place = self._place[id(block)]
         how = self.keeps[place]
-        run = _MODES[how] if self._backend is None else _compiled_mode(how, self._backend)
+        run = _MODES[how] if self._backend is None else _compiled_mode(how, self._backend, args[0].device)
         if not self.watched:
             return run(block, *args)
         device = args[0].device
@@ -126,6 +126,8 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
     """Compile every repeated block in place, as a whole: a graph break is an error, not a slower block.
 
     Shapes are taken as they come (`dynamic=False`): training has few, and kernels for one shape are faster.
+    All graphs round alike, with gradients and without: a stored error of the reference, measured without, is
+    compared with the policy's.
 
     Raises:
         BadInput: see `repeated_blocks`.
@@ -135,8 +137,9 @@ def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
     keep_compiled()
     limit = torch._dynamo.config.recompile_limit
     torch._dynamo.config.recompile_limit = max(limit, _RECOMPILE_LIMIT)
+    options = rounding(backend, next(network.parameters()).device)
     for block in repeated_blocks(network):
-        block.compile(fullgraph=True, dynamic=False, backend=backend)
+        block.compile(fullgraph=True, dynamic=False, backend=backend, options=options)
 
 
 def _everything(block: nn.Module, *args: Any) -> Any:
@@ -162,8 +165,10 @@ _MODES: Final[dict[Keep, Callable[..., Any]]] = {
 
 
 @cache
-def _compiled_mode(how: Keep, backend: str) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(_MODES[how], fullgraph=True, dynamic=False, backend=backend)
+def _compiled_mode(how: Keep, backend: str, device: torch.device) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = torch.compile(
+        _MODES[how], fullgraph=True, dynamic=False, backend=backend, options=rounding(backend, device)
+    )
     return compiled
 
 

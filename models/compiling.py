@@ -34,14 +34,23 @@ def keep_compiled() -> None:
     os.environ.setdefault(_CACHE_VARIABLE, str(Path.home() / ".cache" / "vidloop" / "inductor"))
 
 
+def rounding(backend: str, device: torch.device) -> dict[str, Any] | None:
+    """Options of torch.compile that have fused kernels on a GPU round to bfloat16 wherever eager ones do.
+
+    Inductor would leave those roundings out, and which ones depends on what it fuses: over thirty blocks two
+    graphs of the same operations (with and without gradients, say) would differ by as much as bfloat16's own
+    error. None elsewhere.
+    """
+    gpu = backend == "inductor" and device.type == "cuda"
+    return {"emulate_precision_casts": True} if gpu else None
+
+
 def compile_blocks(
     transformer: nn.Module, backend: str = "inductor", device: torch.device | None = None
 ) -> int:
     """Have the blocks of `transformer` compiled when they first run, once for each shape.
 
-    A graph break is an error and no silent slowness. On a GPU fused kernels round to bfloat16 wherever eager
-    ones do (Inductor would leave those roundings out): over thirty blocks the difference would otherwise be
-    as large as bfloat16's own error.
+    A graph break is an error and no silent slowness. Fused kernels round as `rounding` says.
 
     Args:
         transformer: a diffusers network that names its repeated blocks.
@@ -60,13 +69,15 @@ def compile_blocks(
     if not blocks:
         raise BadInput(f"{type(transformer).__name__} names no repeated blocks: set model.compile to false")
     device = device or next(transformer.parameters()).device
-    gpu = backend == "inductor" and device.type == "cuda"
-    options: dict[str, Any] | None = {"emulate_precision_casts": True} if gpu else None
     for block in blocks:
         kind = type(block)
         if kind not in compiled:
             compiled[kind] = torch.compile(
-                kind.forward, fullgraph=True, dynamic=False, backend=backend, options=options
+                kind.forward,
+                fullgraph=True,
+                dynamic=False,
+                backend=backend,
+                options=rounding(backend, device),
             )
         block.forward = functools.partial(compiled[kind], block)
     return len(blocks)

@@ -123,3 +123,6 @@ def test_curves_are_compared_over_the_steps_that_rounding_was_measured_over() ->
     assert found["over all 4 steps"]["ours"] == pytest.approx(0.5)
     assert not equality(plain, ours, plain, [1.0, 1.001])["ok"]
     assert not equality(plain, ours, plain, [1.0, 1.01, 1.0])["ok"]
+    # rounding that moves plain itself far away excuses nothing
+    assert equality(plain, ours, plain, [1.0, 1.4, 1.4])["allowed"] == pytest.approx(0.1)
+    assert not equality(plain, ours, plain, [1.0, 1.4, 1.4])["ok"]

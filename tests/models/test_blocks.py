@@ -107,6 +107,28 @@ def test_compiled_blocks_share_one_graph_a_mode_and_give_the_same_gradients(
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * len(KEEPS)
 
 
+def test_all_graphs_of_a_network_round_alike(
+    family: Family, make_transformer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With gradients, whatever blocks keep, and without, as the reference is measured"""
+    given: list[Any] = []
+    monkeypatch.setattr(torch, "compile", lambda f, **how: given.append(how["options"]) or f)
+    gpu = models.compiling.rounding("inductor", torch.device("cuda"))
+    assert gpu == {"emulate_precision_casts": True}
+    assert models.compiling.rounding("inductor", torch.device("cpu")) is None
+    monkeypatch.setattr(models.blocks, "rounding", lambda *_: gpu)
+    network = make_transformer()
+    parameters = learner(network)
+    models.blocks._compiled_mode.cache_clear()
+    runner = BlockRunner(network, compiled=True, backend="a name")
+    for keep in KEEPS:
+        runner.keep([keep, keep])
+        gradients(family, network, parameters, counted=False)
+    models.blocks._compiled_mode.cache_clear()
+    # the two blocks as they are, and one function a mode
+    assert given == [gpu] * (2 + len(KEEPS))
+
+
 @pytest.mark.parametrize("compiles", [models.blocks.compile_blocks, models.compiling.compile_blocks])
 def test_what_was_compiled_outlives_the_temporary_folder(
     make_transformer: Make, compiles: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
