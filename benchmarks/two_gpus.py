@@ -3,9 +3,10 @@
 Both are the product's generate stage in processes of `tasks.spread`, one a GPU, which have loaded their
 models and are warm before the clock runs. First every GPU works while the others are idle, one after the
 other: on its part of the clips, so that together they take what one GPU takes, or (`--whole`) on all of them,
-so that what a process spends once is in the comparison too. Whichever it is, no GPU is taken for the other
-(two cards of a host need not be equally fast). Then all make all clips at once. The clips must be the same,
-byte for byte: batches are cut before they are shared out.
+so that what a process spends once is in the comparison too: each measurement begins with every prompt still
+to be encoded. Whichever it is, no GPU is taken for the other (two cards of a host need not be equally fast).
+Then all make all clips at once. The clips must be the same, byte for byte: batches are cut before they are
+shared out.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks.result import Result, command_line, device_name, show, versions,
 from benchmarks.workload import LIBRARIES, NO_POLICY, Workload, description, ours
 from data.store import Store
 from data.threads import cores
+from models.sampling import Sampler
 from tasks import spread
 from tasks.context import ClipJob
 from tasks.generate import shards
@@ -36,6 +38,7 @@ SLOTS: Final = 2
 
 # In a worker process: what `Ready` has loaded, until the process ends.
 _LOADED: Final = ExitStack()
+_SAMPLERS: Final[list[Sampler]] = []
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,21 @@ class Ready:
 
     def run(self) -> None:
         """See the class."""
-        _LOADED.enter_context(ours(self.work.pipeline(), self.work))
+        _SAMPLERS.append(_LOADED.enter_context(ours(self.work.pipeline(), self.work)).sampler)
         atexit.register(_LOADED.close)
+
+
+@dataclass(frozen=True)
+class Forget:
+    """A unit that has its process encode every prompt again."""
+
+    spreads: bool = True
+
+    def run(self) -> None:
+        """See the class."""
+        for sampler in _SAMPLERS:
+            if sampler.texts is not None:
+                sampler.texts.forget()
 
 
 def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
@@ -77,6 +93,8 @@ def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
 
         def seconds(crews: Sequence[Crew], jobs: Sequence[ClipJob], root: Path) -> float:
             """Of these clips by these processes, files and manifests included."""
+            for crew in crews:
+                crew.run(Forget())
             store = Store.open(root, create=True)
             units = shards(replace(how, root=str(root)), NO_POLICY, jobs)
             begun = time.monotonic()

@@ -50,6 +50,11 @@ class Texts:
                     found = self._family.encode_prompts(self._pipeline, [prompt], self._length)
                     self._known[prompt] = found.cpu()
 
+    def forget(self) -> None:
+        """Know none any more; the next ones are encoded again."""
+        with self._lock:
+            self._known.clear()
+
     def __call__(self, prompts: Sequence[str]) -> Tensor:
         """[B, L, D] on the device, in the encoder's dtype."""
         self.prepare(prompts)
