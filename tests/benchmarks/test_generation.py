@@ -99,7 +99,7 @@ def test_too_little_time_gives_fewer_clips_and_still_a_result(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     found = run(
-        monkeypatch, generation, tmp_path, *TINY, "--deviation-steps", "0", "--max-seconds", "1",
+        monkeypatch, generation, tmp_path, *TINY, "--deviation-steps", "0", "--max-seconds", "0",
         name="generation",
     )  # fmt: skip
     assert found["shape"]["clips"] == 2

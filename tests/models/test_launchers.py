@@ -55,7 +55,8 @@ def test_other_launchers_form_the_same_team(launcher: str, expected: Path, tmp_p
     ours, theirs = (
         json.loads((folder / "run.json").read_text())["losses"] for folder in (expected, tmp_path)
     )
-    assert theirs == pytest.approx(ours, rel=1e-5)
+    # A logit is 250 times a difference of errors of order 1 in float32: sums in another order move it by 2e-5.
+    assert theirs == pytest.approx(ours, rel=1e-4)
     left, right = (
         lora.read((folder / "adapter.safetensors").read_bytes()).tensors for folder in (expected, tmp_path)
     )

@@ -94,13 +94,16 @@ def test_the_fast_mode_asks_the_network_as_often_as_it_says(
     exact, fast = (Sampler(family, pipeline, replace(settings, fast=mode)) for mode in (None, FAST))
     first, last = (Sampler(family, pipeline, replace(settings, fast=FAST)) for _ in range(2))
     passes: dict[tuple[str, str], list[int]] = {}
+    hooks = []
     # below the cache's hooks: what really runs
     for name, sampler in (("exact", exact), ("fast", fast)):
         for part, network in sampler.networks.items():
             attention = next(inner for key, inner in blocks_of(network)[0].named_modules() if key == "attn1")
             held = passes[name, part] = []
-            attention.register_forward_hook(lambda *_, held=held: held.append(1))
+            hooks.append(attention.register_forward_hook(lambda *_, held=held: held.append(1)))
     clips = {"exact": exact.generate(PROMPTS, SEEDS), "fast": fast.generate(PROMPTS, SEEDS)}
+    for hook in hooks:
+        hook.remove()  # the pipeline is shared, and a compiled block would not be what it is without
     # guidance may take two passes a step
     calls = sum(len(passes["exact", part]) for part in exact.networks) // settings.steps
     for part in exact.networks:
