@@ -20,6 +20,7 @@ from models import lora
 from models.blocks import KEEPS, BlockRunner, Keep, repeated_blocks
 from models.families.base import Family
 from models.families.wan import Wan
+from models.forward import predict
 
 Make = Callable[[], nn.Module]
 SPEC = lora.LoraSpec(4, 8.0, Wan.lora_targets)
@@ -103,8 +104,29 @@ def test_compiled_blocks_share_one_graph_a_mode_and_give_the_same_gradients(
         for a, b in zip(found, plain, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     assert not torch._dynamo.utils.counters["graph_break"]
-    # the first block's input needs no gradient, the others' does: two a mode
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * len(KEEPS)
+    # the first block's input needs no gradient, the others' does: two a mode, but it never keeps everything
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * len(KEEPS) - 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="what inductor makes of it for a GPU")
+def test_a_reference_without_gradients_is_the_policy_bit_for_bit(
+    family: Family, make_transformer: Make
+) -> None:
+    """Before the first step: then a stored error of the reference is the policy's own, whatever blocks keep."""
+    device, draw = torch.device("cuda"), torch.Generator().manual_seed(2)
+    noisy, sigma = torch.randn(2, 16, 5, 32, 32, generator=draw).to(device), torch.rand(2, generator=draw)
+    given = noisy, sigma.to(device), torch.randn(2, 16, 32, generator=draw).to(device)
+    torch._dynamo.reset()
+    still, policy = (make_transformer().to(device, torch.bfloat16) for _ in range(2))
+    models.blocks.compile_blocks(still)
+    with torch.no_grad():
+        expected = predict(family, still, *given)
+    lora.attach(policy, SPEC, 0)
+    runner = BlockRunner(policy, compiled=True)
+    for keeps in (["everything"] * 2, ["attention"] * 2, ["nothing"] * 2, ["nothing", "everything"]):
+        runner.keep(keeps)
+        assert torch.equal(predict(family, policy, *given), expected), keeps
 
 
 def test_all_graphs_of_a_network_round_alike(
