@@ -25,6 +25,8 @@ AUTH_VARIABLE: Final = "PREFECT_API_AUTH_STRING"
 # A web address that is told of verdicts and failures, and the block of the server that keeps it, encrypted.
 NOTIFY_VARIABLE: Final = "VIDLOOP_NOTIFY_URL"
 NOTIFY_BLOCK: Final = "vidloop-notify"
+# The store whose reports the server shows, see `flows.serving.reports`.
+REPORTS: Final = "VIDLOOP_REPORTS"
 _USER: Final = "vidloop"
 
 
@@ -148,6 +150,7 @@ class Place:
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,orphans",  # what deleted runs leave behind
             **self._without_webhook(auth),
             "PREFECT_SERVER_API_AUTH_STRING": auth,
+            REPORTS: self.store,
         }
 
     def worker_environment(self, auth: str, device: str) -> dict[str, str]:
@@ -157,6 +160,7 @@ class Place:
             "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
             "VIDLOOP_DEVICE": device,
             run_log.LOG: str(self.worker_log(device)),
+            REPORTS: self.store,
         }
 
     def _without_webhook(self, auth: str) -> dict[str, str]:

@@ -6,13 +6,20 @@ Prefect says BEGIN DEFERRED. Such a transaction that has read and then writes fa
 locked", whatever the timeout, if another one has written in between (SQLITE_BUSY_SNAPSHOT,
 https://sqlite.org/rescode.html#busy_snapshot); the more runs there are and the slower the machine, the more
 often. BEGIN IMMEDIATE waits in line instead, up to the database timeout. Postgres never sees either.
+
+Where $VIDLOOP_REPORTS names a store, the server shows the reports of its rounds (`flows.serving.reports`).
 """
 
 from __future__ import annotations
 
+import os
 import runpy
 import sys
+from pathlib import Path
 from typing import Any
+
+from flows.serving import reports
+from flows.serving.place import REPORTS
 
 
 def write_in_turn() -> None:
@@ -32,6 +39,8 @@ def _at_once(
 def main(options: list[str]) -> None:
     """Be `prefect server start` with `options`."""
     write_in_turn()
+    if shown := os.environ.get(REPORTS):
+        reports.offer(Path(shown), os.environ["PREFECT_SERVER_API_AUTH_STRING"])
     sys.argv = ["prefect", "--no-prompt", "server", "start", *options]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 

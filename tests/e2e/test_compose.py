@@ -44,6 +44,25 @@ from rewards.judge.transport import Http
 print(Http(os.environ["VIDLOOP_JUDGE_URL"], sys.argv[1], 60.0, 0, 1).get("/models")["data"][0]["id"])
 """
 
+# A worker writes a round's report, and follows the link that its card would have; and one that is not of it.
+FOLLOW = """
+import os, urllib.error, urllib.request
+from pathlib import Path
+from flows.serving.reports import link
+folder = Path("/srv/store/rounds/20260101T000000-abc123")
+folder.mkdir(parents=True)
+(folder / "summary.json").write_text("{}")
+(folder / "report.html").write_text("<html>of a round</html>")
+server = os.environ["PREFECT_API_URL"].removesuffix("/api")
+found = server + link(Path("/srv/store"), folder.name)
+with urllib.request.urlopen(found, timeout=60) as answer:
+    print(answer.status, answer.read().decode())
+try:
+    urllib.request.urlopen(found[:-1], timeout=60)
+except urllib.error.HTTPError as refused:
+    print(refused.code)
+"""
+
 
 class Composed:
     """The services of some profiles, and how the test talks to them."""
@@ -161,6 +180,12 @@ def test_the_worker_plays_a_run_of_the_form(composed: Composed) -> None:
     assert {path.stat().st_uid for path in store.rglob("*")} == {10001}
     assert Store.open(store).manifests("generate")
     assert (composed.machine.volume("locks") / "cpu.lock").exists()
+
+
+def test_the_server_shows_reports_of_the_workers_store_and_cannot_change_it(composed: Composed) -> None:
+    done = composed.machine.running["worker-cpu"].run(["python", "-c", FOLLOW])
+    assert done.stdout.splitlines() == ["200 <html>of a round</html>", "403"], done.stderr
+    assert composed.machine.running["server"].run(["touch", "/srv/store/x"]).returncode != 0
 
 
 @pytest.mark.skipif(not JUDGE.exists(), reason="no environment with vLLM: make judge, or VIDLOOP_JUDGE_VENV")

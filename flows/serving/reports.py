@@ -1,0 +1,107 @@
+"""Reports of rounds, for whoever follows the link in a round's card: `/reports/<round id>?key=...`.
+
+A browser that follows a link does not send the auth string, and it opens no file for a page that came from a
+server. So the server that `vidloop serve` starts has one path more than Prefect's own, for the rounds of one
+store, and the link carries a key that only those who know the auth string can make: it opens this report and
+nothing else. The page is given no origin (a sandbox without `allow-same-origin`): beside it, the UI keeps the
+auth string in the browser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import hashlib
+import hmac
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from flows.recipe_file import ROOT
+from flows.serving.place import AUTH_VARIABLE, REPORTS
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+
+PATH: Final = "/reports/{round_id}"
+_ROUND: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
+_HEADERS: Final[Mapping[str, str]] = {
+    "Content-Security-Policy": "sandbox allow-scripts",
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def key_of(auth: str, round_id: str) -> str:
+    """What opens one round's report: 32 hex digits of HMAC-SHA256."""
+    return hmac.new(auth.encode(), f"report {round_id}".encode(), hashlib.sha256).hexdigest()[:32]
+
+
+def link(root: Path, round_id: str) -> str | None:
+    """Where a browser that shows the UI finds a report; None if no server shows the store at `root`.
+
+    The environment says so: that of a worker of `vidloop serve`.
+    """
+    shown, auth = os.environ.get(REPORTS), os.environ.get(AUTH_VARIABLE)
+    if not shown or not auth or Path(shown).resolve() != root.resolve():
+        return None
+    return f"{PATH.format(round_id=round_id)}?key={key_of(auth, round_id)}"
+
+
+def offer(store: Path, auth: str) -> None:
+    """Have Prefect's server, about to be started in this process, show the reports of `store`."""
+    import prefect.server.api.server as server
+
+    create = server.create_app
+
+    @functools.wraps(create)
+    def with_reports(*args: Any, **given: Any) -> Any:
+        app = create(*args, **given)
+        # First: the UI takes every path that nobody else does.
+        app.router.routes.insert(0, route(store, auth))
+        return app
+
+    server.create_app = with_reports
+
+
+def route(store: Path, auth: str) -> Route:
+    """The path and what answers there."""
+    from starlette.responses import FileResponse, PlainTextResponse
+    from starlette.routing import Route
+
+    one_at_a_time = asyncio.Lock()
+
+    async def report(request: Request) -> Response:
+        round_id = request.path_params["round_id"]
+        given = request.query_params.get("key", "")
+        if not hmac.compare_digest(key_of(auth, round_id).encode(), given.encode()):
+            return PlainTextResponse("This link's key is not one of this server's.\n", 403, _HEADERS)
+        folder = store / "rounds" / round_id
+        if not _ROUND.fullmatch(round_id) or not (folder / "summary.json").is_file():
+            return PlainTextResponse(f"The store {store} holds no round {round_id}.\n", 404, _HEADERS)
+        page = folder / "report.html"
+        async with one_at_a_time:
+            told = "" if page.is_file() else await _write(store, round_id)
+        if told:
+            return PlainTextResponse(f"The report could not be written: {told}\n", 500, _HEADERS)
+        return FileResponse(page, media_type="text/html", headers=_HEADERS)
+
+    return Route(PATH, report, methods=["GET"])
+
+
+async def _write(store: Path, round_id: str) -> str:
+    """Have `vidloop report` write the page, in a process of its own; why it did not, if it did not."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "flows", "report", round_id, "--store", str(store), cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, said = await process.communicate()
+    return (
+        "" if process.returncode == 0 else said.decode(errors="replace").strip()[-400:] or "no reason given"
+    )
