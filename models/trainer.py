@@ -122,7 +122,8 @@ def train(
         for step in range(len(curve), settings.steps):
             curve.append({"step": step, **run.step(step)})
             if step == 0 and starts_at_reference:
-                _check_gap(curve[0], exact=run.device.type == "cpu" and network.dtype == torch.float32)
+                exact = run.device.type == "cpu" and network.dtype == torch.float32
+                _check_gap(curve[0], settings, exact=exact, stored=reference_errors is not None)
             if on_step is not None:
                 on_step(curve[-1])
             done = step + 1
@@ -170,7 +171,7 @@ def _check(data: TrainData, settings: FinetuneSettings, reference_errors: Refere
         raise BadInput("stored reference errors need finetune.draws above 0 and finetune.prompt_dropout 0")
 
 
-def _check_gap(entry: dict[str, float], *, exact: bool) -> None:
+def _check_gap(entry: dict[str, float], settings: FinetuneSettings, *, exact: bool, stored: bool) -> None:
     """Before the first step, policy and reference are one network: their errors must agree."""
     gap = entry.get("gap/max", 0.0)
     if exact and gap > _GAP_TOLERANCE:
@@ -179,10 +180,13 @@ def _check_gap(entry: dict[str, float], *, exact: bool) -> None:
         )
     log.info("gap between policy and reference before the first step: %g", gap)
     if entry.get("logit/max", 0.0) > _LOGIT_TOLERANCE:
+        ways = ["measure the reference's errors with finetune.reference_errors 'inline'"] if stored else []
+        ways += ["set finetune.compile to false"] if settings.compile else []
+        ways += ["lower finetune.beta"]
         log.warning(
-            "before the first step the logit is already %g where it should be 0: measure the reference's "
-            "errors with finetune.reference_errors 'inline'",
+            "before the first step the logit is already %g where it should be 0, by rounding: %s",
             entry["logit/max"],
+            ", or ".join(ways),
         )
 
 

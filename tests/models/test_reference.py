@@ -12,7 +12,7 @@ from data.errors import BadInput, StageFailed
 from models.families.base import Family
 from models.families.wan import Wan
 from models.reference import ErrorTable, measure, reference_network
-from models.settings import FinetuneSettings
+from models.settings import FinetuneSettings, ModelSettings
 from models.train_data import Clips, TrainData
 from models.trainer import train
 
@@ -118,3 +118,16 @@ def test_a_table_needs_draws_that_are_the_same_at_every_step(
 def test_a_clip_without_errors_is_noticed(train_data: TrainData) -> None:
     with pytest.raises(KeyError, match="c1"):
         ErrorTable(train_data.clip_ids, {"c0": torch.zeros(2)})
+
+
+def test_a_reference_that_rounds_otherwise_is_said_with_what_helps(
+    family: Family, model: ModelSettings, train_data: TrainData, tune: Tune, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it may be rounding, in bfloat16, it is no defect; but what is learned from must not be noise."""
+    settings = tune(objective="dpo", draws=2, steps=1, beta=500.0, probe=0)
+    network = family.load_transformer(replace(model, dtype="bfloat16"))
+    draw = torch.Generator().manual_seed(0)
+    off = {clip: 1 + torch.rand(2, generator=draw) for clip in train_data.clip_ids}
+    train(network, family, train_data, settings, "b", reference_errors=ErrorTable(train_data.clip_ids, off))
+    (told,) = [line.getMessage() for line in caplog.records if "before the first step the logit" in line.msg]
+    assert "finetune.reference_errors 'inline', or lower finetune.beta" in told
