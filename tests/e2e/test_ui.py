@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -97,11 +96,10 @@ def test_from_the_form_to_the_card(served: Served, tab: Tab) -> None:
 
     # A click away: the whole report, which cannot reach what the UI keeps in the browser.
     page.get_by_role("link", name="open it").click()
-    report = page.context.pages[-1]
-    report.get_by_text("What the training shows").first.wait_for()
-    assert urlsplit(report.url).path == f"/reports/{summary['round']}"
-    assert report.evaluate("() => origin") == "null"
-    report.screenshot(path=tab.folder / "report.png", timeout=PATIENCE_MS)
+    page.wait_for_url(f"**/reports/{summary['round']}?key=*", wait_until="load")
+    page.get_by_role("heading", name=f"vidloop round {summary['round']}").wait_for()
+    assert page.evaluate("() => origin") == "null"
+    tab.shot("report")
 
     tab.open("/v2/artifacts/key/rewards-tiny")
     page.get_by_text(f"Training clips by category, round {summary['round']}").first.wait_for()
