@@ -18,6 +18,8 @@ from flows.recipe import Recipe
 ROOT = Path(__file__).resolve().parents[1]
 # Environment variable: folders with more recipes for the run forms, as in PATH.
 RECIPES = "VIDLOOP_RECIPES"
+# How the names of studies' files begin.
+_STUDY = "study-"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -87,17 +89,18 @@ def dump(recipe: Recipe) -> str:
     return json.dumps(resolve(recipe), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
-def shipped() -> list[str]:
+def shipped(*, studies: bool = False) -> list[str]:
     """Recipes of rounds in the checkout; those of studies, which are made of rounds, are named study-..."""
     names = sorted(file.name for file in (ROOT / "recipes").glob("*.yaml"))
-    return [f"recipes/{name}" for name in names if not name.startswith("study-")]
+    return [f"recipes/{name}" for name in names if name.startswith(_STUDY) == studies]
 
 
-def offered() -> list[str]:
+def offered(*, studies: bool = False) -> list[str]:
     """What the run forms offer: the checkout's recipes, then those in the folders of VIDLOOP_RECIPES."""
     folders = [Path(one).expanduser() for one in os.environ.get(RECIPES, "").split(os.pathsep) if one]
-    own = [str(file.absolute()) for folder in folders for file in sorted(folder.glob("*.yaml"))]
-    return list(dict.fromkeys([*shipped(), *own]))
+    files = [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
+    own = [str(file.absolute()) for file in files if file.name.startswith(_STUDY) == studies]
+    return list(dict.fromkeys([*shipped(studies=studies), *own]))
 
 
 def _override(tree: dict[str, Any], override: str) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 from prefect import flow
+from pydantic import Field
+from pydantic.json_schema import SkipJsonSchema
 
 from data.store import Store
 from flows import terminal
+from flows.forms import OverridesField, StoreField
+from flows.recipe_file import offered
 from flows.studying.engine import play
-from flows.studying.grid import parts
+from flows.studying.grid import PARTS, parts
 from flows.studying.recipe import load_study
 from flows.studying.showing import conclude
 from flows.telling import DEFAULT_STORE
@@ -19,23 +23,34 @@ DEFAULT_STUDY = "recipes/study-mini.yaml"
 NOTHING_SET: list[str] = []
 NO_PARTS: list[str] = []
 
+# Only the form insists on what it offers: in code any path will do, and `parts` checks the names.
+StudyField = Annotated[str, Field(json_schema_extra={"title": "Study", "enum": [*offered(studies=True)]})]
+PartsField = Annotated[
+    list[str],
+    Field(json_schema_extra={"title": "Only these parts", "items": {"type": "string", "enum": [*PARTS]}}),
+]
+MinutesField = Annotated[
+    Annotated[float, Field(gt=0)] | SkipJsonSchema[None],
+    Field(json_schema_extra={"title": "Minutes at most"}),
+]
+
 
 @flow(name="study", result_serializer="json")
 def study_flow(
-    recipe: str = DEFAULT_STUDY,
-    store: str = DEFAULT_STORE,
-    overrides: list[str] = NOTHING_SET,
-    only: list[str] = NO_PARTS,
-    max_minutes: float | None = None,
+    recipe: StudyField = DEFAULT_STUDY,
+    store: StoreField = DEFAULT_STORE,
+    only: PartsField = NO_PARTS,
+    max_minutes: MinutesField = None,
+    overrides: OverridesField = NOTHING_SET,
 ) -> dict[str, Any]:
     """Play the study, or what is left of it.
 
     Args:
         recipe: A YAML file with the grid, from the working folder or from vidloop's checkout.
         store: The folder that keeps everything.
-        overrides: Changes to the study, each like seeds=[0].
         only: These parts of it; empty for all.
-        max_minutes: Begin nothing later than this; the next run continues.
+        max_minutes: Begin nothing later than this; the next run continues. Empty: no limit.
+        overrides: Changes to the study, each like seeds=[0].
     """
     say = terminal.current().says
     opened = Store.open(store, create=True)

@@ -217,7 +217,7 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
             {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}},
         ],
         parameters=parameters,
-        parameter_openapi_schema=flow.parameters.model_dump(),
+        parameter_openapi_schema=form_schema(flow),
         enforce_parameter_schema=True,
         work_pool_name=said["work_pool"]["name"],
         work_queue_name=said["work_pool"]["work_queue_name"],
@@ -229,6 +229,18 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
         schedules=schedules,
         tags=said.get("tags") or [],
     )
+
+
+def form_schema(flow: Flow[..., Any]) -> dict[str, Any]:
+    """What the run form is made of. A number that may be left empty has no default there.
+
+    Prefect writes `default: null`, which the page sends back, and the server refuses: null is no number.
+    """
+    schema: dict[str, Any] = flow.parameters.model_dump()
+    for field in schema["properties"].values():
+        if field.get("default", ...) is None:
+            del field["default"]
+    return schema
 
 
 def _declared_schedules(said: Mapping[str, Any]) -> list[DeploymentScheduleCreate]:

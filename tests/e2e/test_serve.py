@@ -177,6 +177,14 @@ def test_the_forms(served: Served) -> None:
     assert "recipes/mini.yaml" in form["recipe"]["enum"]
     assert str(served.tiny.recipe) in form["recipe"]["enum"]
     assert held["round"]["parameters"]["store"] == str(served.tiny.store)
+    # an empty number is one that is not sent: null is none, and would be refused
+    fields = [
+        field for one in held.values() for field in one["parameter_openapi_schema"]["properties"].values()
+    ]
+    assert all(field.get("default", "") is not None for field in fields)
+    assert held["study"]["parameter_openapi_schema"]["properties"]["recipe"]["enum"] == [
+        "recipes/study-mini.yaml"
+    ]
     finetune = schema["definitions"]["FinetuneForm"]
     steps = finetune["properties"]["steps"]
     assert (steps["type"], steps["minimum"], steps["maximum"]) == ("integer", 1, 1_000_000)

@@ -106,6 +106,26 @@ def test_from_the_form_to_the_card(served: Served, tab: Tab) -> None:
     assert tab.outside <= {ANALYTICS}
 
 
+def test_no_form_needs_anything_filled_in(served: Served, tab: Tab) -> None:
+    """What the page sends of every deployment's form that nobody touched is what the server takes."""
+    page = tab.page
+    log_in(tab, served.auth)
+    held = {one["name"]: one for one in served.ask("/deployments/filter", {})}
+    # Or ten runs would begin.
+    page.route(
+        "**/create_flow_run", lambda route: route.fulfill(status=418, json={"detail": "not in a test"})
+    )
+    for name, deployment in held.items():
+        tab.open(f"/v2/deployments/deployment/{deployment['id']}/run")
+        page.get_by_text("Store (Optional)").wait_for()
+        with page.expect_request("**/create_flow_run") as asked:
+            page.get_by_role("button", name="Submit").click()
+        values = asked.value.post_data_json["parameters"]
+        assert values["store"] == str(served.tiny.store)
+        form = {"schema": deployment["parameter_openapi_schema"], "values": values}
+        assert served.ask("/ui/schemas/validate", form) == {"errors": [], "valid": True}, (name, values)
+
+
 def card_is_whole(tab: Tab, served: Served, round_id: str) -> None:
     """Headings, figures and clips of the card on the page, each picture decoded."""
     page = tab.page
