@@ -13,12 +13,13 @@ from typing import Any, Final
 
 from data.curation import CurateSettings
 from data.records import Prompt
+from data.video import ENCODER
 from models.settings import FinetuneSettings, GateSettings, ModelSettings
 from rewards import Part
 from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef
 
 VERSIONS: Final[Mapping[str, int]] = {
-    "generate": 1, "score": 1, "curate": 1, "reference": 1, "finetune": 2, "evaluate": 1,
+    "generate": 2, "score": 1, "curate": 1, "reference": 1, "finetune": 2, "evaluate": 1,
 }  # fmt: skip
 
 # How a training run is cut into pieces of work, and which kernels do it, changes no result beyond rounding.
@@ -37,6 +38,7 @@ def sampling(how: Generation) -> dict[str, Any]:
         **precision(how.model),
         "fps": how.fps,
         "video": dataclasses.asdict(how.video),
+        "encoder": ENCODER,
         **how.sample.question(),
     }
 

@@ -80,6 +80,11 @@ def generation(
     how = Generation(str(store.root), model, sample, video, fps, asked["batch_size"])
     now = questions.sampling(how)
     changed = sorted(name for name, value in now.items() if value != asked["sampling"].get(name))
+    if "encoder" in changed:
+        raise BadInput(
+            "the clip was encoded by an earlier release, whose bytes could differ from call to call: there "
+            "is nothing to compare with"
+        )
     if changed:
         raise BadInput(
             f"the clip was made with {changed[0]} {asked['sampling'].get(changed[0])!r}, the recipe's is "
