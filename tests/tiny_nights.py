@@ -15,7 +15,8 @@ from typing import Any, Final
 
 from tests.served import Served, wait_for
 
-# Sharpness teaches and is measured: a learning rate that throws the tiny model far changes it for certain.
+# Sharpness teaches and is measured: a learning rate that throws the calm model (tests.calm_model) far makes it
+# sharper for certain.
 PROMOTES: Final = [
     "evaluate.metric=sharpness",
     "evaluate.same_as_feedback=true",
@@ -29,9 +30,9 @@ PROMOTES: Final = [
     "finetune.checkpoint_every=40",
     "gate.confidence=0.6",
 ]
-# The same candidate is sharper and less diverse; here less is less than is allowed.
-BREAKS_A_GUARD: Final = [*PROMOTES, "gate.min_ratio=0.99"]
-# Physics: noise obeys no law, before or after.
+# The same candidate is sharper because it flickers.
+BREAKS_A_GUARD: Final = [*PROMOTES, "evaluate.guards=[flicker]", "gate.max_ratio=1.0"]
+# Physics: an empty world obeys no law, before or after.
 KEEPS: Final[list[str]] = []
 EVERY_MINUTE: Final = {"cron": "* * * * *", "timezone": "UTC"}
 

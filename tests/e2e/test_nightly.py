@@ -50,11 +50,11 @@ def told() -> Iterator[Told]:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, told: Told) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, calm_model: Path, told: Told) -> Iterator[Served]:
     os.environ[NOTIFY_VARIABLE] = told.url
     try:
         asked = ("--nightly", "30 4 1 1 *", "--timezone", "Europe/Berlin")
-        with serving(tmp_path_factory.mktemp("nights"), tiny_model, *asked, devices=DEVICES) as one:
+        with serving(tmp_path_factory.mktemp("nights"), calm_model, *asked, devices=DEVICES) as one:
             yield one
     finally:
         del os.environ[NOTIFY_VARIABLE]
@@ -124,7 +124,7 @@ def test_it_promotes_or_keeps_as_the_gate_says(served: Served, told: Told) -> No
     assert "not surely better" in kept["verdict"]
 
     broken = play_one(served, BREAKS_A_GUARD)
-    assert (broken["promoted"], broken["guards"]["diversity"]["ok"], champion.read(store)) == (
+    assert (broken["promoted"], broken["guards"]["flicker"]["ok"], champion.read(store)) == (
         False,
         False,
         None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,6 +28,11 @@ from tests.tiny_round import Tiny, cached
 
 YES = Answer(True, "Ada", "the balls land now")
 NO = Answer(False, "Ada", "they look frozen")
+
+
+@pytest.fixture(scope="module")
+def tiny_model(calm_model: Path) -> Path:
+    return calm_model
 
 
 def opened(tiny: Tiny) -> Store:
@@ -70,7 +76,7 @@ def test_a_promotion_then_a_night_from_the_new_champion_on_other_clips(tiny: Tin
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("overrides", "words"), [(KEEPS, "that is not surely better"), (BREAKS_A_GUARD, "diversity is broken")]
+    ("overrides", "words"), [(KEEPS, "that is not surely better"), (BREAKS_A_GUARD, "flicker is broken")]
 )
 def test_what_the_gate_does_not_let_through_leaves_the_champion(
     tiny: Tiny, overrides: list[str], words: str
