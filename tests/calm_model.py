@@ -1,9 +1,9 @@
 """A tiny pipeline that draws the empty world, so that nobody need guess what training it far away does.
 
-A random network draws noise before and after any training, and whether the noise after is the sharper one is a
-matter of luck and of the processor's rounding. This one has learned to take all noise away, and the miniature's
-own VAE shows what is left as a flat picture: whatever throws it off course leaves noise in, and every clip of
-every seed is sharper, by several times.
+A random network draws noise before and after any training, and whether the noise after is the sharper one is
+a matter of luck and of the processor's rounding. This one has learned to take all noise away, and the
+miniature's own VAE shows what is left as a flat picture: whatever throws it off course leaves noise in, and
+every clip of every seed is sharper, by several times.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def build_calm_wan(folder: Path) -> None:
         torch.manual_seed(0)
         # 72 wide: a patch has 64 numbers, and none may be lost.
         network: Any = WanTransformer3DModel(
-            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=36, in_channels=16, out_channels=16,
-            text_dim=32, freq_dim=64, ffn_dim=32, num_layers=1, rope_max_seq_len=32,
+            patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=36, in_channels=16,
+            out_channels=16, text_dim=32, freq_dim=64, ffn_dim=32, num_layers=1, rope_max_seq_len=32,
         )  # fmt: skip
         optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
         for _ in range(300):

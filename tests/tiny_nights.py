@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from tests.served import Served, wait_for
 
-# Sharpness teaches and is measured: a learning rate that throws the calm model (tests.calm_model) far makes it
-# sharper for certain.
+# Sharpness teaches and is measured: a learning rate that throws the calm model (tests.calm_model) far makes
+# it sharper for certain.
 PROMOTES: Final = [
     "evaluate.metric=sharpness",
     "evaluate.same_as_feedback=true",

@@ -6,6 +6,7 @@ What comes in: a folder, a port, devices. What goes out: a UI whose deployments 
 Who calls: `flows.cli_serve`, and `vidloop doctor` for what is wrong.
 
 Open first: `place` (folder, address, auth string, environments), then `keeper` (who is started, restarted and
-ended), `bootstrap` (pool, queues, automations, deployments), `checks` (what can be wrong, in words). `server`
-and `run_log` are what we do otherwise than Prefect: transactions on SQLite, and where a run writes its log.
+ended), `bootstrap` (pool, queues, automations, deployments), `run_form` (what their forms offer), `checks`
+(what can be wrong, in words). `server` and `run_log` are what we do otherwise than Prefect: transactions on
+SQLite, and where a run writes its log.
 """

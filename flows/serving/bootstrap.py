@@ -24,7 +24,9 @@ from data.yaml_text import parse_yaml
 from flows import prefect_settings
 from flows.recipe_file import ROOT
 from flows.serving import run_log
+from flows.serving.notes import BEGINS, NOTE
 from flows.serving.place import NOTIFY_BLOCK, NOTIFY_VARIABLE, POOL, QUEUES, Place
+from flows.serving.run_form import fitted
 
 prefect_settings.apply()
 
@@ -198,14 +200,17 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
     flow: Flow[..., Any] = load_flow_from_entrypoint(str(ROOT / said["entrypoint"]))
     flow_id = await client.create_flow(flow)
     limit = said.get("concurrency_limit") or {}
-    declared_ = {**said.get("parameters", {}), "store": store}
+    chosen: dict[str, Any] = {}
     try:
         held = await client.read_deployment_by_name(f"{flow.name}/{said['name']}")
     except ObjectNotFound:
-        parameters, schedules = declared_, _declared_schedules(said)
+        schedules = _declared_schedules(said)
     else:
         # Prefect would drop the schedules that are not named again.
-        parameters, schedules = _kept(flow, held, declared_), _held_schedules(held)
+        chosen, schedules = dict(held.parameters), _held_schedules(held)
+    form, parameters, told = fitted(flow.parameters.model_dump(), said.get("parameters", {}), chosen)
+    for sentence in told:
+        print(f"{NOTE}deployment {said['name']}: {sentence}", flush=True)
     await client.create_deployment(
         flow_id=flow_id,
         name=said["name"],
@@ -216,8 +221,8 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
             {run_log.STEP: {}},
             {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}},
         ],
-        parameters=parameters,
-        parameter_openapi_schema=form_schema(flow),
+        parameters={**parameters, "store": store},  # the workers' own, whatever was held
+        parameter_openapi_schema=form,
         enforce_parameter_schema=True,
         work_pool_name=said["work_pool"]["name"],
         work_queue_name=said["work_pool"]["work_queue_name"],
@@ -229,18 +234,6 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
         schedules=schedules,
         tags=said.get("tags") or [],
     )
-
-
-def form_schema(flow: Flow[..., Any]) -> dict[str, Any]:
-    """What the run form is made of. A number that may be left empty has no default there.
-
-    Prefect writes `default: null`, which the page sends back, and the server refuses: null is no number.
-    """
-    schema: dict[str, Any] = flow.parameters.model_dump()
-    for field in schema["properties"].values():
-        if field.get("default", ...) is None:
-            del field["default"]
-    return schema
 
 
 def _declared_schedules(said: Mapping[str, Any]) -> list[DeploymentScheduleCreate]:
@@ -264,12 +257,6 @@ def _held_schedules(held: DeploymentResponse) -> list[DeploymentScheduleCreate]:
         )
         for one in held.schedules
     ]
-
-
-def _kept(flow: Flow[..., Any], held: DeploymentResponse, declared_: dict[str, Any]) -> dict[str, Any]:
-    """A person's parameters, those that the flow still has; the store is this server's."""
-    known = {name: value for name, value in held.parameters.items() if name in flow.parameters.properties}
-    return {**declared_, **known, "store": declared_["store"]}
 
 
 async def _schedule_nights(client: PrefectClient, cron: str, timezone: str) -> None:
@@ -311,6 +298,7 @@ def main(arguments: list[str]) -> None:
         parser.error("give FOLDER, or --store and --workers")
     if not os.path.isabs(store) or workers < 1:
         parser.error("--store must be an absolute path, --workers at least 1")
+    print(BEGINS, flush=True)
     asyncio.run(bootstrap(store, workers, os.environ.get(NOTIFY_VARIABLE), nightly, timezone))
 
 

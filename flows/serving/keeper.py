@@ -24,6 +24,7 @@ from typing import Final
 
 from data.errors import BadInput, VidloopError
 from flows.serving.asking import Refused, ask
+from flows.serving.notes import notes
 from flows.serving.place import AUTH_VARIABLE, POOL, Place
 from rewards.judge.supervisor import adopt_orphans, descendants, die_with_parent
 
@@ -182,6 +183,8 @@ class Keeper:
                 return False
         if process.returncode != 0:
             raise BadInput(f"the bootstrap failed: {last_words(log)}. Its log: {log}")
+        for note in notes(log):
+            self._say(note)
         return True
 
     def _reap(self) -> None:

@@ -60,13 +60,14 @@ def served(tmp_path_factory: pytest.TempPathFactory, calm_model: Path, told: Tol
         del os.environ[NOTIFY_VARIABLE]
 
 
-def bootstrap(served: Served) -> None:
-    """As the next start of `vidloop serve` does it."""
+def bootstrap(served: Served) -> str:
+    """As the next start of `vidloop serve` does it; what it says."""
     done = subprocess.run(
         [sys.executable, "-m", "flows.serving.bootstrap", served.place.folder], cwd=ROOT,
         env=served.place.client_environment(served.auth), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def plan(served: Served, name: str = "nightly") -> tuple[bool, str, str]:
@@ -94,7 +95,7 @@ def test_the_switch_is_a_persons_and_the_next_start_leaves_it(served: Served) ->
         str(served.tiny.store),
     )
     switch(served, True, {"cron": "15 5 1 1 *", "timezone": "UTC"})
-    bootstrap(served)
+    assert "note: " not in bootstrap(served)
     assert plan(served) == (True, "15 5 1 1 *", "UTC")
     switch(served, False)
     try:
@@ -107,6 +108,23 @@ def test_the_switch_is_a_persons_and_the_next_start_leaves_it(served: Served) ->
     finally:
         served.place.save()
         switch(served, False)
+
+
+def test_a_recipe_that_is_gone_stays_a_persons_choice_and_is_told(served: Served) -> None:
+    """No night may quietly play another recipe, and a server must start without it."""
+    fill_in(served, recipe=str(served.tiny.recipe))
+    away = served.tiny.recipe.with_suffix(".away")
+    served.tiny.recipe.rename(away)
+    try:
+        said = bootstrap(served)
+    finally:
+        away.rename(served.tiny.recipe)
+    assert f"note: deployment nightly: its recipe {served.tiny.recipe} is no longer there" in said
+    held = deployment(served)
+    assert held["parameters"]["recipe"] == str(served.tiny.recipe)
+    assert str(served.tiny.recipe) in held["parameter_openapi_schema"]["properties"]["recipe"]["enum"]
+    rounds = deployment(served, "round")["parameter_openapi_schema"]["properties"]["recipe"]["enum"]
+    assert str(served.tiny.recipe) not in rounds
 
 
 def play_one(served: Served, overrides: list[str]) -> dict[str, Any]:
