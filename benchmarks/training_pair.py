@@ -10,8 +10,8 @@ once held to 0.6 of the plain way's peak, and once with all the memory there is.
 top and is measured with the product's `measure`; the ratio is given without it, and with it spread over
 `--epochs`.
 
-The loss curves of all runs start from one adapter and one table of draws. What rounding may do to them is
-measured: the plain way once more, with another attention kernel of the same precision.
+The loss curves of all runs start from one adapter and one table of draws. Whether they are alike:
+`benchmarks.training_equality`.
 """
 
 from __future__ import annotations
@@ -19,17 +19,16 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
 from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
+from benchmarks.training_curves import PLAIN_RUNS, curves, sides_of, stored
+from benchmarks.training_equality import CONTROL_LR, equality, told
 from benchmarks.training_parts import (
-    OutOfTimeError,
     Shape,
-    Timed,
     ceiling,
     clip_flops,
     elapsed,
@@ -40,24 +39,13 @@ from benchmarks.training_parts import (
     reference_table,
     release,
 )
-from benchmarks.training_plain import Encode, Encoders, plain
-from benchmarks.training_sides import Sides
+from benchmarks.training_plain import Encoders, plain
 from models.settings import FinetuneSettings
-from models.train_data import TrainData
 
 # Ours is held to this part of plain's peak; the target is 0.6.
 _MEMORY: Final = 0.585
-# A curve may differ from plain's by so many times what rounding alone does to it, step by step at worst.
-_NOISES: Final = 3.0
-# Below this, relative, differences of a loss are what bfloat16 does to any sum.
-_FLOOR: Final = 2e-3
-# However much rounding does: curves further apart than this are not equal.
-_CEILING: Final = 0.1
 # Compiling, trials and library start-up end within these.
 _WARM: Final = 3
-# Of the time that is left when a side of the curves begins, so much is for it: ours compiles, plain does not.
-_OURS: Final = 0.6
-_PLAIN: Final = 0.45
 
 
 def main(arguments: list[str] | None = None) -> Result:
@@ -68,7 +56,7 @@ def main(arguments: list[str] | None = None) -> Result:
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     shape = Shape(asked.size, asked.height, asked.width, asked.frames, asked.text_length, asked.layers)
     settings = FinetuneSettings(
-        objective="dpo", beta=500.0, steps=asked.steps, batch_size=1, micro_batch=1, lr=1e-4, warmup=5,
+        objective="dpo", beta=500.0, steps=asked.steps, batch_size=1, micro_batch=1, lr=asked.lr, warmup=5,
         schedule="constant", rank=asked.rank, alpha=float(asked.rank), shift=3.0, draws=asked.draws,
         reference_errors="stored", probe=0, seed=0, attention="default",
     )  # fmt: skip
@@ -76,8 +64,8 @@ def main(arguments: list[str] | None = None) -> Result:
         settings, compile=asked.compile, attention="fastest", gradient_checkpointing="auto"
     )
     if asked.curves:
-        return _curves(asked, shape, settings, fast, device, dtype)
-    sides = _sides(asked, "training-pair", shape, settings, fast)
+        return curves(asked, shape, settings, fast, device, dtype)
+    sides = sides_of(asked, "training-pair", shape, settings, fast)
     top = ceiling(device)
     _say(began, f"ceiling {top:.0f} TFLOP/s")
 
@@ -103,13 +91,27 @@ def main(arguments: list[str] | None = None) -> Result:
     sides.keep("ours, all memory", free)
     _say(began, f"ours, all memory {free.step(_WARM):.3f} s a step")
 
-    again = plain(
-        data, shape, settings, device, dtype, _stored(data, device), otherwise=True,
-        until=began + asked.seconds - 20,
-    )  # fmt: skip
-    _say(began, f"plain, rounded otherwise: {len(again.losses)} steps")
+    faster = dataclasses.replace(fast, lr=CONTROL_LR * fast.lr)
+    control, _ = ours(data, shape, faster, table, device, dtype)
+    sides.keep("control", control)
 
-    same = equality(before.losses, tight.losses, free.losses, again.losses)
+    runs = [before.losses]
+    for name, otherwise in PLAIN_RUNS.items():
+        again = plain(
+            data, shape, settings, device, dtype, stored(data, device), otherwise=otherwise,
+            until=began + asked.seconds,
+        )  # fmt: skip
+        sides.keep(name, again)
+        _say(began, f"{name}: {len(again.losses)} steps")
+        runs.append(again.losses)
+    # One that the clock cut short would shorten the comparison for all.
+    whole = [losses for losses in runs if len(losses) == asked.steps]
+
+    same = equality(
+        whole if len(whole) > 1 else runs,
+        {"ours": tight.losses, "ours_all_memory": free.losses},
+        control.losses,
+    )
     release(device)
     flops = clip_flops(network(shape, torch.device("meta"), dtype), shape)
     pair = 2 * (2 * flops["linear"] + 3.5 * flops["attention"])
@@ -158,7 +160,8 @@ def main(arguments: list[str] | None = None) -> Result:
             "ceiling_tflops": top,
             "reference_seconds_a_clip_and_draw": reference,
             "epochs_from_which_storing_pays": asked.draws,
-            "losses_rounded_otherwise": again.losses,
+            "losses_of_plain_again": runs[1:],
+            "losses_of_the_control": control.losses,
             "plain_encoding_seconds": seconds,
             "seconds_in_all": time.monotonic() - began,
         },
@@ -169,149 +172,12 @@ def main(arguments: list[str] | None = None) -> Result:
     return result
 
 
-def _curves(
-    asked: argparse.Namespace,
-    shape: Shape,
-    settings: FinetuneSettings,
-    fast: FinetuneSettings,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> Result:
-    """The losses of ours, of plain and of plain rounded otherwise, over all steps, from stored inputs.
-
-    Encoding in the loop gives the plain way the same inputs at every visit, so it is left out here. Ours is
-    first, since it takes longest, and each side is written when it is there. Each has a share of `--seconds`;
-    one that needs more is cut short, and the curves are compared over the steps that all three have (at least
-    one).
-    """
-    began = time.monotonic()
-    draw = torch.Generator().manual_seed(settings.seed)
-    width = 32 if asked.size == "tiny" else 4096
-    data = pairs_of(
-        torch.randn(2 * asked.pairs, *shape.latent, generator=draw),
-        torch.randn(asked.pairs, shape.text_length, width, generator=draw),
-    )
-    sides = _sides(asked, "training-pair-curves", shape, settings, fast)
-
-    def share(part: float) -> float:
-        """When that part of the time that is left will be over."""
-        now = time.monotonic()
-        left: float = began + asked.seconds - now
-        return now + part * max(0.0, left)
-
-    def product() -> Timed:
-        until = share(_OURS)
-        table, _ = reference_table(data, shape, fast, device, dtype)
-        _say(began, "the reference's errors are stored")
-        try:
-            return ours(data, shape, fast, table, device, dtype, until=until)[0]
-        except OutOfTimeError as cut:
-            return cut.timed
-
-    mine = sides.take("ours", asked.steps, product)
-    _say(began, f"ours {mine.step(_WARM):.3f} s a step, {len(mine.losses)} steps")
-    # More steps would be compared with nothing. The rate is constant: fewer are the first of more.
-    shorter = dataclasses.replace(settings, steps=len(mine.losses))
-    before = sides.take(
-        "plain",
-        shorter.steps,
-        lambda: plain(data, shape, shorter, device, dtype, _stored(data, device), until=share(_PLAIN)),
-    )
-    _say(began, f"plain {before.step(_WARM):.3f} s a step, {len(before.losses)} steps, inputs stored")
-    fewest = dataclasses.replace(settings, steps=min(len(mine.losses), len(before.losses)))
-    again = sides.take(
-        "plain, rounded otherwise",
-        fewest.steps,
-        lambda: plain(
-            data, shape, fewest, device, dtype, _stored(data, device), otherwise=True, until=share(1.0)
-        ),
-    )
-    _say(began, f"plain, rounded otherwise {again.step(_WARM):.3f} s a step, {len(again.losses)} steps")
-    steps = min(fewest.steps, len(again.losses))
-    own = mine.losses[:steps]
-    same = equality(before.losses[:steps], own, own, again.losses[:steps])
-    same = {key: same[key] for key in ("measure", "ours", "rounding", "allowed", "steps", "ok")}
-    result = Result(
-        name="training-pair-curves",
-        device=device_name(),
-        plain=before.step(_WARM),
-        ours=mine.step(_WARM),
-        ratio=before.step(_WARM) / mine.step(_WARM),
-        unit="seconds a step of one pair, inputs stored on both sides",
-        shape={**dataclasses.asdict(shape), "rank": asked.rank, "pairs": asked.pairs, "steps": asked.steps,
-               "draws": asked.draws, "dtype": str(dtype)},
-        equality=same,
-        command=command_line(),
-        versions=versions("torch", "diffusers", "peft", "transformers"),
-        details={
-            "losses": {"plain": before.losses, "ours": mine.losses, "rounded otherwise": again.losses},
-            "sides_of_an_earlier_run": sides.resumed,
-        },
-    )  # fmt: skip
-    write(result, Path(asked.results))
-    print(
-        f"loss curves over {same['steps']} steps: ours {same['ours']:.1e} from plain; rounding alone "
-        f"{same['rounding']:.1e}, allowed {same['allowed']:.1e}: {'equal' if same['ok'] else 'NOT EQUAL'}"
-    )
-    return result
-
-
-def _sides(
-    asked: argparse.Namespace, name: str, shape: Shape, settings: FinetuneSettings, fast: FinetuneSettings
-) -> Sides:
-    question = {
-        "device": device_name(),
-        "shape": dataclasses.asdict(shape),
-        "pairs": asked.pairs,
-        "plain": dataclasses.asdict(settings),
-        "ours": dataclasses.asdict(fast),
-        "versions": versions("torch", "diffusers", "peft", "transformers"),
-    }
-    return Sides(Path(asked.results) / f"{name}.sides", question, resume=asked.resume)
-
-
-def _stored(data: TrainData, device: torch.device) -> Encode:
-    def stored(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return data.latents[rows].to(device), data.embeds[rows // 2].to(device)
-
-    return stored
-
-
 def _encoding(encoders: Encoders, device: torch.device) -> dict[str, float]:
     """Seconds that a plain step spends on the text and on the two videos of its pair."""
     pair = torch.arange(2)
     return {
         "text": elapsed(lambda: encoders.embeds(pair[:1]), device),
         "video": elapsed(lambda: encoders.latents(pair), device),
-    }
-
-
-def equality(
-    before: Sequence[float], tight: Sequence[float], free: Sequence[float], again: Sequence[float]
-) -> dict[str, Any]:
-    """Largest relative difference of the loss at any step, and what is allowed, from the loss curves.
-
-    Differences grow from step to step, so ours is held to the steps that rounding was measured over.
-
-    Args:
-        before: plain's curve; tight, free: ours; again: plain's, rounded otherwise, maybe cut short.
-    """
-
-    def apart(losses: Sequence[float], steps: int) -> float:
-        return max(abs(a - b) / abs(b) for a, b in zip(losses[:steps], before[:steps], strict=True))
-
-    steps, whole = len(again), len(before)
-    noise = apart(again, steps)
-    allowed = min(_CEILING, max(_FLOOR, _NOISES * noise))
-    return {
-        "measure": f"largest relative difference of the loss to plain's at any of {steps} steps",
-        "ours": apart(tight, steps),
-        "ours_all_memory": apart(free, steps),
-        "rounding": noise,
-        "allowed": allowed,
-        "steps": steps,
-        f"over all {whole} steps": {"ours": apart(tight, whole), "ours_all_memory": apart(free, whole)},
-        "ok": max(apart(tight, steps), apart(free, steps)) <= allowed,
     }
 
 
@@ -341,11 +207,7 @@ def _print(result: Result) -> None:
         f"plain encodes text in {facts['plain_encoding_seconds']['text']:.3f} s, video in "
         f"{facts['plain_encoding_seconds']['video']:.3f} s a step"
     )
-    print(
-        f"loss curves over {same['steps']} steps: ours {same['ours']:.1e}, with all memory "
-        f"{same['ours_all_memory']:.1e} from plain; rounding alone {same['rounding']:.1e}, "
-        f"allowed {same['allowed']:.1e}: {'equal' if same['ok'] else 'NOT EQUAL'}"
-    )
+    print(told(same))
     print(f"{facts['seconds_in_all']:.0f} s in all")
 
 
@@ -369,10 +231,11 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--draws", type=int, default=8, help="fixed draws a prompt, of the stored reference errors"
     )
+    parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--epochs", type=int, default=20, help="over which the reference pass is spread")
     parser.add_argument(
-        "--seconds", type=float, default=330,
-        help="the last comparison is cut short to keep to it; of --curves, any side",
+        "--seconds", type=float, default=450,
+        help="the last plain runs are cut short to keep to it; of --curves, any run",
     )  # fmt: skip
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--curves", action="store_true", help="compare loss curves, and nothing else")
