@@ -2,9 +2,8 @@
 
 A candidate is promoted only if the primary metric's interval lies above zero and no guard is broken. A guard
 watches what a cheated metric gives away: `motion`, `sharpness` and `diversity` must not fall, `flicker` must
-    not rise, overall
-and in every category. A measurement that failed is left out, with its partner, and counted; it never becomes
-a number.
+not rise, overall and in every category. A measurement that failed is left out, with its partner, and counted;
+it never becomes a number.
 """
 
 from __future__ import annotations
