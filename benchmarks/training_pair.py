@@ -1,7 +1,7 @@
 """A DPO step on one pair with a LoRA: ours against the plain way, in one process.
 
     PYTHONPATH=. python -m benchmarks.training_pair
-    PYTHONPATH=. python -m benchmarks.training_pair --curves      the loss curves alone, in half the time
+    PYTHONPATH=. python -m benchmarks.training_pair --curves      the loss curves alone, with all memory
     PYTHONPATH=. python -m benchmarks.training_pair --curves --resume     what an ended run of it left undone
 
 Plain is `benchmarks.training_plain`. Ours is the product's own `train`: stored latents, embeddings and

@@ -1,8 +1,8 @@
 """Video files: near-lossless mp4 masters, which are scored, and copies for browsers, which never are.
 
 Encoding is a function of the frames and the settings: one thread, no clock, no sums that depend on the
-processor. Scores depend on compression,
-so a reward sees what `decode_mp4` gives back, never the tensor in memory.
+processor. Scores depend on compression, so a reward sees what `decode_mp4` gives back, never the tensor in
+memory.
 """
 
 from __future__ import annotations

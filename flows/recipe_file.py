@@ -52,9 +52,8 @@ def read_tree(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
-        raise BadInput(
-            f"recipe {path}: {reason}. Recipes that come with vidloop: {', '.join(shipped())}"
-        ) from None
+        known = ", ".join(shipped(studies=file.name.startswith(_STUDY))) or "none in this folder of recipes"
+        raise BadInput(f"recipe {path}: {reason}. Recipes that come with vidloop: {known}") from None
     tree = parse_yaml(text, f"recipe {path}")
     if not isinstance(tree, dict):
         raise BadInput(

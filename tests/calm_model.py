@@ -3,7 +3,7 @@
 A random network draws noise before and after any training, and whether the noise after is the sharper one is
 a matter of luck and of the processor's rounding. This one has learned to take all noise away, and the
 miniature's own VAE shows what is left as a flat picture: whatever throws it off course leaves noise in, and
-every clip of every seed is sharper, by several times.
+the clips are sharper for it (2.8 to 55 times, six seeds at each of two learning rates).
 """
 
 from __future__ import annotations

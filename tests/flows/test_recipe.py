@@ -101,6 +101,11 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, said: str) -> None:
     assert said in refused(tmp_path, text)
 
 
+def test_a_missing_study_names_the_studies_there_are(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"come with vidloop: recipes/study-mini\.yaml$"):
+        load_recipe(str(tmp_path / "study-none.yaml"))
+
+
 def test_missing_file_names_the_recipes_there_are(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"No such file or directory.*recipes/mini\.yaml"):
         load_recipe(str(tmp_path / "none.yaml"))
