@@ -104,14 +104,14 @@ lock-judge: setup  ## resolve the judge's environments again
 	done
 
 weights: setup  ## train the miniature, its CLIP, RAFT and judge again (half an hour on one GPU; DEVICE=cuda)
-	$(BIN)/python -m models.mini.pretrain --device $(DEVICE) --measure 0 --out build/weights
-	$(BIN)/python -m models.mini.pretrain --device $(DEVICE) --vae build/weights --start build/weights --scenes 49152 \
-	  --seconds 70 --learning-rate 6e-4 --broken-share 0.7 --seed 1 --out models/mini/weights/wan
-	$(BIN)/python -m rewards.mini.train_clip --device $(DEVICE) --out rewards/mini/weights/clip
-	$(BIN)/python -m rewards.mini.train_raft --device $(DEVICE) --out rewards/mini/weights/raft
-	$(BIN)/python -m models.mini.judge_samples --device $(DEVICE) --workers $(WORKERS) --out build/judge-samples
-	$(BIN)/python -m rewards.mini.train_judge --device $(DEVICE) --workers $(WORKERS) --samples build/judge-samples \
-	  --out rewards/mini/weights/judge
+	$(BIN)/python -m miniature.train.pretrain --device $(DEVICE) --measure 0 --out build/weights
+	$(BIN)/python -m miniature.train.pretrain --device $(DEVICE) --vae build/weights --start build/weights --scenes 49152 \
+	  --seconds 70 --learning-rate 6e-4 --broken-share 0.7 --seed 1 --out miniature/weights/wan
+	$(BIN)/python -m miniature.train.train_clip --device $(DEVICE) --out miniature/weights/clip
+	$(BIN)/python -m miniature.train.train_raft --device $(DEVICE) --out miniature/weights/raft
+	$(BIN)/python -m miniature.train.judge_samples --device $(DEVICE) --workers $(WORKERS) --out build/judge-samples
+	$(BIN)/python -m miniature.train.train_judge --device $(DEVICE) --workers $(WORKERS) --samples build/judge-samples \
+	  --out miniature/weights/judge
 
 clean:  ## remove caches and build leftovers; the store and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage

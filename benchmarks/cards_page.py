@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from models.residence import STAYING
+from models.sampling.offload import STAYING
 
 # Sold as so many GB; in 1e9 bytes, which is less than what the cards show.
 CARDS: Final = (24, 80, 141)
@@ -91,7 +91,7 @@ def _peaks(row: Mapping[str, Any], card: int) -> tuple[float, float]:
 
 
 def _beside(row: Mapping[str, Any], card: int) -> float:
-    """GB of the other expert on a card that keeps both, as `models.residence` decides it."""
+    """GB of the other expert on a card that keeps both, as `models.sampling.offload` decides it."""
     other: float = row["generation"].get("waiting on the host") or 0.0
     return other if 2 * other <= STAYING * card else 0.0
 

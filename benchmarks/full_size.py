@@ -20,9 +20,9 @@ from typing import Any, Final, cast
 import torch
 from torch import nn
 
-from data.errors import BadInput
+from data.errors import ConfigError
 
-TOKENIZER: Final = Path(__file__).resolve().parent.parent / "models/mini/weights/wan/tokenizer"
+TOKENIZER: Final = Path(__file__).resolve().parent.parent / "miniature/weights/wan/tokenizer"
 # Of the spread that keeps the variance of a layer's output at that of its input.
 _GAIN: Final = 0.8
 # Wan's and LTX's gates start near 0; trained ones do not stay there.
@@ -167,10 +167,10 @@ SIZES: Final[Mapping[str, Size]] = {
 
 
 def size_of(family: str, size: str) -> Size:
-    """The configurations of `<family>-<size>`. Raises BadInput, naming those there are."""
+    """The configurations of `<family>-<size>`. Raises ConfigError, naming those there are."""
     found = SIZES.get(f"{family}-{size}")
     if found is None:
-        raise BadInput(f"there is no {family}-{size} here (known: {', '.join(sorted(SIZES))})")
+        raise ConfigError(f"there is no {family}-{size} here (known: {', '.join(sorted(SIZES))})")
     return found
 
 
@@ -239,7 +239,7 @@ def build_pipeline(
         text: with its text encoder; without, it takes embeddings only.
 
     Raises:
-        BadInput: there is no such size.
+        ConfigError: there is no such size.
     """
     import diffusers
     from transformers import AutoTokenizer

@@ -39,7 +39,7 @@ from benchmarks.workload import (
     workload,
 )
 from models.compiling import preferred_attention
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import FastSettings
 
 PREDICTION_TOLERANCE: Final = 1e-2

@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(clips: int, repeats: int, environment: str) -> Result:
-    """Start a server, run both sides, end it. Raises BadInput for want of an environment with vLLM."""
+    """Start a server, run both sides, end it. Raises ConfigError for want of an environment with vLLM."""
     sets = [rendered(clips, seed) for seed in range(1, repeats + 1)]
     with _server(environment) as server:
         os.environ[_KEY] = server.key
@@ -103,8 +103,8 @@ def compare(clips: int, repeats: int, environment: str) -> Result:
 
 def rendered(count: int, seed: int) -> list[StoredClip]:
     """Clips of the physics world, half of which break a law, stored as a round does."""
-    from data.world.corpus import sample_corpus
-    from data.world.render import render
+    from miniature.world.corpus import sample_corpus
+    from miniature.world.render import render
 
     corpus = sample_corpus(count, 0.5, seed)
     frames = render(corpus.scenes).numpy()
@@ -194,7 +194,7 @@ def _result(
             "frames_stored": 17,
             "pixels": [64, 64],
             "questions": len(judge.rubric.questions),
-            "model": "rewards/mini/weights/judge (Qwen2-VL, 3.3 M parameters, float32)",
+            "model": "miniature/weights/judge (Qwen2-VL, 3.3 M parameters, float32)",
             "ours": f"{_WORKERS} shards of {_SHARD} clips at a time, {judge.settings.concurrency} requests",
             "plain": "1 request at a time, the mp4 with each; one kept connection",
         },

@@ -31,16 +31,16 @@ from benchmarks.full_size import build_pipeline, build_text_encoder, parameters,
 from benchmarks.result import RESULTS, command_line, device_name, show, versions
 from benchmarks.training_parts import BASE, elapsed, pairs_of, peak, release
 from data.errors import VidloopError
-from flows.opening import finetune_settings
-from flows.recipe import Recipe
-from flows.recipe_file import load_recipe
+from flows.config.load import load_recipe
+from flows.config.recipe import Recipe
+from flows.config.resolve import finetune_settings
 from models.compiling import preferred_attention
 from models.families import EXPERTS, get_family
 from models.families.base import networks_of
 from models.quantise import quantise
-from models.residence import Residence
+from models.sampling.offload import Residence
 from models.settings import QUANTISED, Quantise, SampleSettings
-from models.trainer import train
+from models.training.trainer import train
 
 NAME: Final = "memory-cards"
 # Recipe and the size of `benchmarks.full_size` that it means.

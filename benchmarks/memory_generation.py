@@ -17,7 +17,7 @@ from benchmarks.full_size import with_dtype
 from benchmarks.result import RESULTS, command_line, device_name, show, versions
 from benchmarks.workload import LIBRARIES, Clock, arguments, workload
 from models.families import get_family
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import ModelSettings
 
 CARD_GIB: Final = 80e9 / 2**30

@@ -34,8 +34,8 @@ from typing import Any, Final
 from benchmarks.result import Result, command_line, device_name, show, versions, write
 from data.keys import digest
 from data.store import Store
-from flows.recipe_file import ROOT, load_recipe
-from flows.serving.place import AUTH_VARIABLE, Place, read_auth
+from flows.config.load import ROOT, load_recipe
+from flows.serving.server_config import AUTH_VARIABLE, Place, read_auth
 
 RECIPE: Final = "recipes/mini.yaml"
 SCALED: Final = (

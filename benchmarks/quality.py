@@ -34,12 +34,12 @@ from data.prompts import load_prompts
 from data.records import Prompt
 from data.threads import cores, in_threads
 from data.video import VideoSettings, decode_mp4, encode_mp4
-from data.world.oracle import judge
-from models import bootstrap
-from models.sampling import Sampler
+from miniature.world.oracle import judge
+from models.gate import bootstrap
+from models.sampling.sampler import Sampler
 from models.settings import QUANTISED, FastSettings, ModelSettings, Quantise, SampleSettings
 
-_FOLDER: Final = Path(__file__).resolve().parent.parent / "models/mini/weights/wan"
+_FOLDER: Final = Path(__file__).resolve().parent.parent / "miniature/weights/wan"
 _FPS: Final = 8
 _WORTH_PROCESSES: Final = 256
 _SAMPLE: Final = SampleSettings(

@@ -66,7 +66,7 @@ def main() -> None:
 def run(options: argparse.Namespace, folder: Path) -> None:
     """Both sides over the same files."""
     clock = Clock(options.max_seconds)
-    clip_model, flow_model = "rewards/mini/weights/clip", "rewards/mini/weights/raft"
+    clip_model, flow_model = "miniature/weights/clip", "miniature/weights/raft"
     if not options.mini:
         clip_model, flow_model = str(folder / "clip"), str(folder / "raft")
         save_networks(Path(clip_model), Path(flow_model))

@@ -20,9 +20,9 @@ from benchmarks.training_equality import CONTROL_LR, equality, told
 from benchmarks.training_parts import OutOfTimeError, Shape, Timed, ours, pairs_of, reference_table
 from benchmarks.training_plain import Encode, plain
 from benchmarks.training_sides import Sides
-from models.reference import ErrorTable
 from models.settings import FinetuneSettings
-from models.train_data import TrainData
+from models.training.reference import ErrorTable
+from models.training.train_data import TrainData
 
 PLAIN_RUNS: Final = {"plain, again": False, "plain, other kernel": True, "plain, a third time": False}
 """The plain runs beside the timed one, and whether attention is another kernel's. Alike but for rounding: the

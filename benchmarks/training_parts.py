@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from benchmarks.full_size import build_transformer
 from models.families import get_family
-from models.memory_plan import MemoryPlan
-from models.reference import ErrorTable, measure
 from models.settings import FinetuneSettings
-from models.train_data import Clips, TrainData
-from models.trainer import TrainResult, train
+from models.training.memory_plan import MemoryPlan
+from models.training.reference import ErrorTable, measure
+from models.training.train_data import Clips, TrainData
+from models.training.trainer import TrainResult, train
 
 BASE = "random"
 
@@ -123,7 +123,7 @@ def ours(
     *,
     until: float | None = None,
 ) -> tuple[Timed, TrainResult]:
-    """A run of `models.trainer.train`, the product's own.
+    """A run of `models.training.trainer.train`, the product's own.
 
     Args:
         until: of `time.monotonic()`, after which no further step is begun.

@@ -20,12 +20,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from benchmarks.full_size import TOKENIZER, build_text_encoder, build_vae
 from benchmarks.training_parts import Shape, Timed, network, peak, release
-from models import draws, lora, objectives
-from models.batches import Batches
+from models import lora
 from models.families.wan import Wan
-from models.run import learning_rate
 from models.settings import FinetuneSettings
-from models.train_data import TrainData
+from models.training import noise, objectives
+from models.training.batches import Batches
+from models.training.step import learning_rate
+from models.training.train_data import TrainData
 
 Encode = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Rows of the clips of a batch -> x0 [b, C, T, H, W] float32 and embeddings [b, L, D]."""
@@ -110,7 +111,7 @@ def plain(
     release(device)
     transformer: Any = network(shape, device, dtype)
     spec = lora.LoraSpec(settings.rank, settings.alpha, Wan.lora_targets)
-    adapter = lora.attach(transformer, spec, draws.seed_of(settings.seed, "adapter"))
+    adapter = lora.attach(transformer, spec, noise.seed_of(settings.seed, "adapter"))
     parameters = list(adapter.parameters().values())
     transformer.enable_gradient_checkpointing()
     optimizer = torch.optim.AdamW(parameters, lr=settings.lr, weight_decay=settings.weight_decay)

@@ -3,7 +3,8 @@
     PYTHONPATH=. NCCL_NVLS_ENABLE=0 python -m benchmarks.training_two_gpus
 
 First a process on each GPU, side by side, both doing the whole work; then one team of two. All are started
-alike (`models.launch`), build the same random network and call the product's `train`. Compared: seconds a
+alike (`models.training.launch`), build the same random network and call the product's `train`. Compared:
+seconds a
 step without the first ones (which compile), the loss of every step, and the adapters at the end, relative to
 how far they went from their start. What one GPU differs from the other shows what orders of sums do, and how
 much faster one card is than the other: two cards of a host need not be alike, and a team goes at the pace of
@@ -29,10 +30,10 @@ from benchmarks.result import RESULTS, Result, command_line, device_name, show, 
 from benchmarks.training_parts import BASE, Shape, network, pairs_of, synchronize
 from models import lora
 from models.families import get_family
-from models.launch import run_together
 from models.settings import FinetuneSettings
-from models.team import joined
-from models.trainer import train
+from models.training.distributed import joined
+from models.training.launch import run_together
+from models.training.trainer import train
 from tasks import spread
 from tasks.processes import DEVICES
 

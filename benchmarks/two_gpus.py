@@ -26,7 +26,7 @@ from benchmarks.result import Result, command_line, device_name, show, versions,
 from benchmarks.workload import LIBRARIES, NO_POLICY, Workload, description, ours
 from data.store import Store
 from data.threads import cores
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from tasks import spread
 from tasks.context import ClipJob
 from tasks.generate import shards

@@ -31,7 +31,7 @@ from benchmarks.result import RESULTS, Result, command_line, device_name, show, 
 from benchmarks.scoring import save_networks
 from benchmarks.workload import LIBRARIES
 from data.store import Store
-from flows.recipe_file import ROOT, load_recipe
+from flows.config.load import ROOT, load_recipe
 from tasks.stages import STAGES
 
 # A recipe as shipped, but for how much of everything.

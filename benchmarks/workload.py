@@ -24,7 +24,7 @@ from data.store import Store
 from data.video import VideoSettings, encode_mp4
 from models.families import get_family
 from models.families.base import Family
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import FastSettings, ModelSettings, SampleSettings
 from tasks.context import RESIDENTS, ClipJob, Generation, PolicyRef, resident_name
 from tasks.generate import shards

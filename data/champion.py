@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from data.errors import BadInput, StoreError
+from data.errors import StoreError
 from data.store import Store
 
 _FILE = "champion.json"
@@ -32,7 +32,7 @@ class Champion:
     reason: str = ""
 
 
-class ChampionMoved(BadInput):
+class ChampionMoved(StoreError):
     """The champion is not the policy any more that a candidate was compared with."""
 
 
@@ -102,13 +102,13 @@ def set_champion(store: Store, policy_id: str) -> Champion:
     """Make a policy the champion by hand.
 
     Raises:
-        BadInput: the store holds no such policy.
+        StoreError: the store holds no such policy.
         StoreError: the store cannot be written.
     """
     keys = [manifest.key for manifest in store.manifests() if manifest.part("policies")]
     known = store.arrow(keys, "policies").column("policy_id").to_pylist()
     if policy_id not in known:
-        raise BadInput(
+        raise StoreError(
             f"{store.root} holds no policy {policy_id!r}; it holds {', '.join(sorted(set(known))) or 'none'}"
         )
     return promote(store, policy_id, "set by hand")
@@ -121,13 +121,13 @@ def rollback(store: Store) -> Champion | None:
         The champion now, or None if that is the recipe's base.
 
     Raises:
-        BadInput: there is no champion to take back.
+        StoreError: there is no champion to take back.
         StoreError: the store cannot be written.
     """
     with store.lock("champion"):
         entries = history(store)
         if not entries:
-            raise BadInput(f"{store.root} has no champion, so there is nothing to roll back")
+            raise StoreError(f"{store.root} has no champion, so there is nothing to roll back")
         entries.pop()
         _write(store, entries)
         return entries[-1] if entries else None

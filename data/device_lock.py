@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from data.errors import BadInput
+from data.errors import ServiceError
 
 # Environment variable: the folder of the locks.
 FOLDER: Final = "VIDLOOP_LOCKS"
@@ -38,7 +38,7 @@ def hold(device: str | None, what: str, say: Callable[[str], None]) -> None:
         say: told whom we wait for, once a minute.
 
     Raises:
-        BadInput: the lock's folder belongs to somebody else, or cannot be written.
+        ServiceError: the lock's folder belongs to somebody else, or cannot be written.
     """
     if device is None:
         return
@@ -49,7 +49,9 @@ def hold(device: str | None, what: str, say: Callable[[str], None]) -> None:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise BadInput(f"device lock {path}: {error.strerror}; {FOLDER} names another folder") from None
+            raise ServiceError(
+                f"device lock {path}: {error.strerror}; {FOLDER} names another folder"
+            ) from None
         begun = time.monotonic()
         told = begun - _TELL_EVERY_S
         while not _try(descriptor):
@@ -91,7 +93,7 @@ def lock_file(device: str) -> Path:
     """Where the lock of `device` lies.
 
     Raises:
-        BadInput: the folder cannot be made, or belongs to somebody else.
+        ServiceError: the folder cannot be made, or belongs to somebody else.
     """
     named = os.environ.get(FOLDER)
     folder = Path(named) if named else Path(tempfile.gettempdir()) / f"vidloop-locks-{os.getuid()}"
@@ -99,9 +101,11 @@ def lock_file(device: str) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         owner = folder.lstat().st_uid
     except OSError as error:
-        raise BadInput(f"device locks: {folder}: {error.strerror}; {FOLDER} names another folder") from None
+        raise ServiceError(
+            f"device locks: {folder}: {error.strerror}; {FOLDER} names another folder"
+        ) from None
     if not named and (owner != os.getuid() or folder.is_symlink()):
-        raise BadInput(f"device locks: {folder} belongs to somebody else; {FOLDER} names another folder")
+        raise ServiceError(f"device locks: {folder} belongs to somebody else; {FOLDER} names another folder")
     return folder / f"{device.replace(os.sep, '_')}.lock"
 
 

@@ -1,18 +1,54 @@
-"""Errors a user can act on: each says what was wrong, where, and what to do."""
+"""Errors a user can act on: each says what was wrong, where, and what to do.
+
+    VidloopError                  3   raised on purpose; printed without a traceback
+      UserError                   2   something that was given is wrong; trying again changes nothing
+        ConfigError               2   a recipe, a setting, an argument or a query
+        DataError                 2   prompts, clips, labels or a table
+        StoreError                2   a store that is missing, too new, read-only, full or damaged
+        ModelError                2   weights or the configuration of a model
+        ServiceError              2   a server or a device that is needed is not to be had
+      VideoError                  3   one clip cannot be decoded; it is set aside, the round goes on
+      StageFailed                 3   a stage failed after its retries
+
+The number is the exit code of the command that ends with the error. A `UserError` in one unit of a stage
+ends the stage at once: the other units would meet it too.
+"""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 
 class VidloopError(Exception):
     """Base of every error this program raises on purpose; the command line prints it without a traceback."""
 
-
-class BadInput(VidloopError):
-    """A recipe, a file, an argument or a query is wrong (exit code 2)."""
+    exit_code: ClassVar[int] = 3
 
 
-class StoreError(BadInput):
-    """The store is missing, newer than this program, read-only, full or damaged (exit code 2)."""
+class UserError(VidloopError):
+    """Something that was given is wrong, and trying again changes nothing (exit code 2)."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A recipe, a setting, an argument or a query is wrong."""
+
+
+class DataError(UserError):
+    """Prompts, clips, labels or a table are not what they should be."""
+
+
+class StoreError(UserError):
+    """The store is missing, newer than this program, read-only, full or damaged."""
+
+
+class ModelError(UserError):
+    """Weights, or the configuration of a model, are missing or do not fit."""
+
+
+class ServiceError(UserError):
+    """A server or a device that is needed is not to be had; says how to get it, or how to do without."""
 
 
 class VideoError(VidloopError):

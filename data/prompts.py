@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from data.errors import BadInput
+from data.errors import DataError
 from data.records import Prompt, prompt_id
 
 WORLD: Final = ("train", "dev", "heldout", "unseen")
@@ -33,22 +33,22 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
     A prompt's id is a digest of its text; an id of your own is kept in `source` ("walks.jsonl#walk-7").
 
     Raises:
-        BadInput: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than 2,000
+        DataError: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than 2,000
             characters, with NUL or other control characters, a duplicate, an id that looks like a path.
     """
     if str(name_or_path) in WORLD:
-        from data.world.prompts import prompt_set
+        from miniature.world.prompts import prompt_set
 
         return prompt_set(str(name_or_path))
     path = _REAL_FOLDER / f"{name_or_path}.jsonl" if str(name_or_path) in REAL else Path(name_or_path)
     readers = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if not path.is_file():
-        raise BadInput(
+        raise DataError(
             f"no prompts at {str(name_or_path)!r}: give a set ({', '.join(SETS)}) or an existing file "
             f"({', '.join(readers)})"
         )
     if path.suffix.lower() not in readers:
-        raise BadInput(f"{path}: cannot read prompts from {path.suffix or 'a file without ending'!r}: "
+        raise DataError(f"{path}: cannot read prompts from {path.suffix or 'a file without ending'!r}: "
                        f"use {', '.join(readers)}")  # fmt: skip
     prompts: list[Prompt] = []
     texts: dict[str, int] = {}
@@ -58,16 +58,16 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
             prompt, own_id = _prompt(record, f"{path}:{line}", path.name)
             for seen, value, what in ((texts, prompt.text, "text"), (ids, own_id, "id")):
                 if value and seen.setdefault(value, line) != line:
-                    raise BadInput(
+                    raise DataError(
                         f"{path}:{line}: the same {what} as line {seen[value]}: remove one of them"
                     )
             prompts.append(prompt)
     except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not prompts:
-        raise BadInput(f"{path}: holds no prompts")
+        raise DataError(f"{path}: holds no prompts")
     return prompts
 
 
@@ -75,19 +75,21 @@ def check_text(text: object, where: str) -> str:
     """A prompt's text without the blanks around it.
 
     Raises:
-        BadInput: it is not a text, is empty, too long, or holds characters that no prompt needs.
+        DataError: it is not a text, is empty, too long, or holds characters that no prompt needs.
     """
     if not isinstance(text, str):
-        raise BadInput(f"{where}: the prompt is {_kind(text)}, not a text")
+        raise DataError(f"{where}: the prompt is {_kind(text)}, not a text")
     stripped = text.strip(" \t\r\n")  # str.strip() alone would also take some control characters
     if not stripped.strip():
-        raise BadInput(f"{where}: the prompt is empty: write a text or remove it")
+        raise DataError(f"{where}: the prompt is empty: write a text or remove it")
     if len(stripped) > MAX_CHARS:
-        raise BadInput(f"{where}: the prompt has {len(stripped)} characters, at most {MAX_CHARS} are allowed")
+        raise DataError(
+            f"{where}: the prompt has {len(stripped)} characters, at most {MAX_CHARS} are allowed"
+        )
     for position, character in enumerate(stripped):
         # Cc: control characters; Cs: halves of surrogate pairs, which UTF-8 cannot write.
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
-            raise BadInput(
+            raise DataError(
                 f"{where}: the prompt holds the control character U+{ord(character):04X} (at {position}): "
                 "remove it"
             )
@@ -97,7 +99,7 @@ def check_text(text: object, where: str) -> str:
 def _prompt(record: Mapping[str, Any], where: str, source: str) -> tuple[Prompt, str]:
     column = next((name for name in ("text", "prompt") if name in record), None)
     if column is None:
-        raise BadInput(
+        raise DataError(
             f"{where}: no field 'text' (or 'prompt'): found {', '.join(map(str, record)) or 'nothing'}"
         )
     text = check_text(record[column], where)
@@ -105,7 +107,7 @@ def _prompt(record: Mapping[str, Any], where: str, source: str) -> tuple[Prompt,
     if own_id is None:
         own_id = ""
     elif not _ID.fullmatch(str(own_id)) or ".." in str(own_id):
-        raise BadInput(
+        raise DataError(
             f"{where}: the id {str(own_id)[:80]!r} is not a plain name: use letters, digits and . _ : -"
         )
     prompt = Prompt(
@@ -124,7 +126,7 @@ def _label(record: Mapping[str, Any], name: str, where: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str) or not _LABEL.fullmatch(value) or not value.isprintable():
-        raise BadInput(f"{where}: {name} must be a short text without control characters")
+        raise DataError(f"{where}: {name} must be a short text without control characters")
     return value
 
 
@@ -142,9 +144,9 @@ def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             value = json.loads(record["text"])
         except (ValueError, RecursionError) as error:
-            raise BadInput(f"{path}:{number}: not JSON: {error}") from error
+            raise DataError(f"{path}:{number}: not JSON: {error}") from error
         if not isinstance(value, dict):
-            raise BadInput(f'{path}:{number}: {_kind(value)}, not an object such as {{"text": "..."}}')
+            raise DataError(f'{path}:{number}: {_kind(value)}, not an object such as {{"text": "..."}}')
         yield number, value
 
 
@@ -154,10 +156,10 @@ def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             for record in reader:
                 if None in record or None in record.values():
-                    raise BadInput(f"{path}:{reader.line_num}: not as many fields as the header has")
+                    raise DataError(f"{path}:{reader.line_num}: not as many fields as the header has")
                 yield reader.line_num, {key: value for key, value in record.items() if value or key in _TEXTS}
         except csv.Error as error:
-            raise BadInput(f"{path}:{reader.line_num}: not CSV: {error}") from error
+            raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -167,7 +169,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         records = pq.read_table(path).to_pylist()
     except pa.ArrowException as error:
-        raise BadInput(f"{path}: not a Parquet file: {error}") from error
+        raise DataError(f"{path}: not a Parquet file: {error}") from error
     yield from enumerate(records, 1)
 
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from data.errors import BadInput, StoreError
-from data.manifest import REMEDY, Manifest
+from data.errors import DataError, StoreError
 from data.records import TABLES
 from data.store import Store
+from data.store.manifest import REMEDY, Manifest
 
 if TYPE_CHECKING:
     import duckdb
@@ -110,7 +110,7 @@ def run_query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
         (column names, rows).
 
     Raises:
-        BadInput: the SQL is wrong, is several statements, or would change something; with DuckDB's message.
+        DataError: the SQL is wrong, is several statements, or would change something; with DuckDB's message.
         StoreError: as `connect`.
     """
     import duckdb
@@ -119,16 +119,16 @@ def run_query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
         try:
             statements = con.extract_statements(sql)
             if len(statements) != 1:
-                raise BadInput(f"the query has {len(statements)} statements: give one")
+                raise DataError(f"the query has {len(statements)} statements: give one")
             if statements[0].type != duckdb.StatementType.SELECT:
-                raise BadInput(
+                raise DataError(
                     f"the query is a {statements[0].type.name} statement: only SELECT, FROM, WITH, DESCRIBE, "
                     "SHOW and SUMMARIZE are answered, the store is read-only here"
                 )
             result = con.execute(statements[0])
             return [column[0] for column in result.description or []], result.fetchall()
         except duckdb.Error as error:
-            raise BadInput(f"the query cannot be answered: {error}") from error
+            raise DataError(f"the query cannot be answered: {error}") from error
 
 
 def catalog_sql(store: Store) -> str:

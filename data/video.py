@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from data.errors import BadInput, VideoError
+from data.errors import DataError, VideoError
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -66,9 +66,9 @@ class VideoSettings:
             ("preset", self.preset, presets),
         ):
             if value not in allowed:
-                raise BadInput(f"video.{name} is {value!r}: use one of {', '.join(allowed)}")
+                raise DataError(f"video.{name} is {value!r}: use one of {', '.join(allowed)}")
         if not 0 <= self.crf <= 51:
-            raise BadInput(f"video.crf is {self.crf}: use 0 (best) to 51")
+            raise DataError(f"video.crf is {self.crf}: use 0 (best) to 51")
 
     def describe(self) -> str:
         """The settings in a word, for the `codec` column."""
@@ -97,12 +97,12 @@ def encode_mp4(frames: Frames, fps: float, settings: VideoSettings | None = None
 
     Raises:
         ValueError: `frames` is not of that shape and type, or `fps` is not positive.
-        BadInput: yuv420p with an odd width or height.
+        DataError: yuv420p with an odd width or height.
     """
     chosen = settings or VideoSettings()
     _check_frames(frames, fps)
     if chosen.pix_fmt == "yuv420p" and (frames.shape[1] % 2 or frames.shape[2] % 2):
-        raise BadInput(
+        raise DataError(
             f"video.pix_fmt yuv420p needs an even width and height, a clip is {frames.shape[2]}x"
             f"{frames.shape[1]}: use yuv444p"
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from data.errors import BadInput
+from data.errors import ConfigError
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,12 +33,12 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """What `text` says; `where` names it in errors. Raises BadInput with the line that is wrong."""
+    """What `text` says; `where` names it in errors. Raises ConfigError with the line that is wrong."""
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506  (a SafeLoader with two changes)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         line = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{where}{line}: {error.problem}") from None
+        raise ConfigError(f"{where}{line}: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise BadInput(f"{where}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from None

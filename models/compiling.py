@@ -3,7 +3,8 @@
 Block by block ("regional compilation", diffusers' `compile_repeated_blocks`): the blocks are alike, so one is
 compiled and all run it, in seconds where the whole network takes minutes. Two things differ from diffusers'
 own method: all blocks share one compiled function, and it takes the place of `forward` itself, below any
-hook, so that a step cache (`models.step_cache`) and the compiled block work together without graph breaks.
+hook, so that a step cache (`models.sampling.step_cache`) and the compiled block work together without graph
+breaks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from data.errors import BadInput
+from data.errors import ConfigError
 
 _CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
 # From this compute capability on (Hopper) cuDNN's attention is the fastest that PyTorch has.
@@ -61,13 +62,15 @@ def compile_blocks(
         The number of blocks.
 
     Raises:
-        BadInput: the network names no repeated blocks.
+        ConfigError: the network names no repeated blocks.
     """
     keep_compiled()
     compiled: dict[type[nn.Module], Callable[..., Any]] = {}
     blocks = blocks_of(transformer)
     if not blocks:
-        raise BadInput(f"{type(transformer).__name__} names no repeated blocks: set model.compile to false")
+        raise ConfigError(
+            f"{type(transformer).__name__} names no repeated blocks: set model.compile to false"
+        )
     device = device or next(transformer.parameters()).device
     for block in blocks:
         kind = type(block)

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from data.errors import BadInput
+from data.errors import ModelError
 from models.sharing import shell
 
 FILE_NAME: Final = "pytorch_lora_weights.safetensors"
@@ -93,7 +93,7 @@ def attach(transformer: nn.Module, spec: LoraSpec, seed: int) -> Adapter:
     before.
 
     Raises:
-        BadInput: no layer's name ends with a target.
+        ModelError: no layer's name ends with a target.
     """
     _inject(transformer, spec, POLICY)
     adapter = Adapter(transformer, spec)
@@ -126,7 +126,7 @@ def resume(
         expert: which network of its model this is; an adapter of another one is refused.
 
     Raises:
-        BadInput: the bytes are no adapter, of another base, or do not fit the network.
+        ModelError: the bytes are no adapter, of another base, or do not fit the network.
     """
     file = read(data, base_id, expert)
     for name in (REFERENCE, POLICY) if keep_reference else (POLICY,):
@@ -178,7 +178,7 @@ def merge(
         device: that computes the sums; None: where the weights lie. They stay where they are.
 
     Raises:
-        BadInput: the bytes are no adapter, of another base or expert, or do not fit the network.
+        ModelError: the bytes are no adapter, of another base or expert, or do not fit the network.
     """
     file = read(data, base_id, expert)
     for name in [name for name in file.tensors if ".lora_A." in name]:
@@ -187,9 +187,9 @@ def merge(
         try:
             weight = transformer.get_parameter(f"{layer}.weight")
         except AttributeError as missing:
-            raise BadInput(f"the adapter has a layer {layer} that this model lacks") from missing
+            raise ModelError(f"the adapter has a layer {layer} that this model lacks") from missing
         if weight.shape != (up.shape[0], down.shape[1]):
-            raise BadInput(f"the adapter's layer {layer} is for another size of this model")
+            raise ModelError(f"the adapter's layer {layer} is for another size of this model")
         if weight.dtype.itemsize == 1:
             raise ValueError(f"{layer} is quantised: an adapter's numbers would be rounded away, use resume")
         with torch.no_grad():
@@ -214,7 +214,8 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
     """Parse an adapter file made by `write` (or by diffusers with its metadata).
 
     Raises:
-        BadInput: the bytes are not such a file, or it was made for another base model than `base_id`, or for
+        ModelError: the bytes are not such a file, or it was made for another base model than `base_id`, or
+            for
             another of its experts than `expert`.
     """
     try:
@@ -229,17 +230,17 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
         )
         facts = json.loads(metadata.get("vidloop", "{}"))
     except (SafetensorError, ValueError, KeyError, struct.error) as failure:
-        raise BadInput(
+        raise ModelError(
             f"not a LoRA adapter in diffusers layout with its rank and alpha: {failure!r}"
         ) from failure
     made_for = facts.pop("base_id", None)
     if base_id is not None and made_for is not None and made_for != base_id:
-        raise BadInput(
+        raise ModelError(
             f"the adapter was made for base model {made_for}, this is {base_id}: choose its own base"
         )
     trained = facts.get("expert", expert)
     if expert is not None and trained != expert:
-        raise BadInput(
+        raise ModelError(
             f"the adapter was made for the expert for {trained} noise, this is the one for {expert}"
         )
     return LoraFile(spec, {k.removeprefix(_PREFIX): v for k, v in tensors.items()}, made_for, facts)
@@ -268,7 +269,9 @@ def _inject(transformer: Any, spec: LoraSpec, name: str) -> None:
             warnings.filterwarnings("ignore", "Already found a `peft_config`")
             transformer.add_adapter(config, adapter_name=name)
     except ValueError as failure:
-        raise BadInput(f"finetune.targets {list(spec.targets)} do not fit this model: {failure}") from failure
+        raise ModelError(
+            f"finetune.targets {list(spec.targets)} do not fit this model: {failure}"
+        ) from failure
     for key, parameter in transformer.named_parameters():
         if f".{name}." in key:
             parameter.data = parameter.data.float()
@@ -277,7 +280,7 @@ def _inject(transformer: Any, spec: LoraSpec, name: str) -> None:
 def _fill(transformer: nn.Module, file: LoraFile, name: str) -> None:
     mine = {k.replace(f".{name}.", "."): v for k, v in transformer.named_parameters() if f".{name}." in k}
     if mine.keys() != file.tensors.keys() or any(v.shape != file.tensors[k].shape for k, v in mine.items()):
-        raise BadInput(
+        raise ModelError(
             "the adapter's layers are not those of this model: it was made for another architecture"
         )
     with torch.no_grad():

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from data.errors import BadInput
+from data.errors import ModelError
 from data.keys import digest, tree_digest
-from models.layout import check_layout
+from models.families.layout import check_layout
 
 BASE: Final = "base"
 """What a recipe says for "the base model, without any adapter"."""
@@ -27,23 +27,23 @@ def base_id(path: str | Path, revision: str | None = None) -> str:
         revision: commit of the hub id, 40 hex digits; must be None for a local folder.
 
     Raises:
-        BadInput: the folder is not in diffusers layout or not whole, or the hub id has no pinned commit (a
+        ModelError: the folder is not in diffusers layout or not whole, or the hub id has no pinned commit (a
             branch moves, and with it what every stored clip of that policy would mean).
     """
     check_layout(path)
     folder = Path(path)
     if folder.is_dir():
         if revision is not None:
-            raise BadInput(f"model.revision is set, but {folder} is a local folder: remove the revision")
+            raise ModelError(f"model.revision is set, but {folder} is a local folder: remove the revision")
         if not (folder / "model_index.json").is_file():
-            raise BadInput(
+            raise ModelError(
                 f"{folder} holds no model_index.json: expected a model saved with save_pretrained()"
             )
         return "local-" + tree_digest(folder, _PARTS)[:32]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
-        raise BadInput(f"no model at {path}: neither an existing folder nor a hub id like owner/name")
+        raise ModelError(f"no model at {path}: neither an existing folder nor a hub id like owner/name")
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise BadInput(
+        raise ModelError(
             f"model {path} is neither an existing folder nor a hub id with a pinned commit: "
             f"set model.revision to its 40-digit commit (it is {revision!r})"
         )

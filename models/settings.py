@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, get_args
 
-from data.errors import BadInput
+from data.errors import ConfigError
 
 Objective = Literal[
     "sft", "rwr", "rwr-exp", "dpo", "dpo-anchor", "unfiltered", "kto", "nft",
@@ -55,13 +55,15 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         if self.quantise not in QUANTISED:
-            raise BadInput(f"model.quantise is {self.quantise!r}; it must be one of {', '.join(QUANTISED)}")
+            raise ConfigError(
+                f"model.quantise is {self.quantise!r}; it must be one of {', '.join(QUANTISED)}"
+            )
         if self.quantise != "none" and self.compile:
-            raise BadInput(f"model.compile: {self.quantise} weights cannot be compiled: set it to null")
+            raise ConfigError(f"model.compile: {self.quantise} weights cannot be compiled: set it to null")
         if self.dtype not in DTYPES:
-            raise BadInput(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
+            raise ConfigError(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
         if self.frame_rate is not None and not self.frame_rate > 0:
-            raise BadInput(f"the frame rate is {self.frame_rate}; it must be above 0")
+            raise ConfigError(f"the frame rate is {self.frame_rate}; it must be above 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,11 @@ class FastSettings:
 
     def __post_init__(self) -> None:
         if self.interval < 2:
-            raise BadInput(f"generate.fast.interval is {self.interval}; it must be at least 2")
+            raise ConfigError(f"generate.fast.interval is {self.interval}; it must be at least 2")
         if self.warmup < 2:
-            raise BadInput(f"generate.fast.warmup is {self.warmup}; it must be at least 2")
+            raise ConfigError(f"generate.fast.warmup is {self.warmup}; it must be at least 2")
         if not 0 <= self.order <= 3:
-            raise BadInput(f"generate.fast.order is {self.order}; it must lie between 0 and 3")
+            raise ConfigError(f"generate.fast.order is {self.order}; it must lie between 0 and 3")
 
     def asked(self, steps: int) -> int:
         """At how many of `steps` the network is asked."""
@@ -129,7 +131,7 @@ class SampleSettings:
 
     def __post_init__(self) -> None:
         if self.guidance_2 is not None and self.guidance <= 1:
-            raise BadInput(
+            raise ConfigError(
                 f"generate.guidance_2 is {self.guidance_2}, but generate.guidance {self.guidance} switches "
                 "guidance off for both experts: set it above 1"
             )
@@ -145,12 +147,13 @@ class FinetuneSettings:
     """One offline training run of a LoRA adapter. Each default says where it comes from.
 
     Attributes:
-        objective: which loss, see `models.objectives`. A name that ends in "-anchor" also carries `anchor`.
+        objective: which loss, see `models.training.objectives`. A name that ends in "-anchor" also carries
+        `anchor`.
         beta: strength of the tie to the reference in `dpo` and `kto` (mean-reduced errors; 500 is the best of
             100-8000 in VideoAlign, arXiv 2501.13918). The temperature of rwr-exp is curation's, for it makes
             the weights.
         target_spread: if given, beta is measured before training so that the logit has this spread, see
-            `models.calibration`; the value of `beta` is then not used.
+            `models.training.beta`; the value of `beta` is then not used.
         anchor: weight of the chosen (or accepted) clips' own error in "...-anchor" objectives (Reg-DPO);
             unused by the others.
         kl: weight of the squared distance to the reference's prediction, any objective; 0 leaves it out.
@@ -176,10 +179,11 @@ class FinetuneSettings:
         draws: K fixed (noise level, noise) draws a prompt, shared by all its clips; 0 draws afresh at every
             step.
         reference_errors: "inline" runs the reference beside the policy at every step; "stored" measures it
-            once a (clip, draw) and keeps the numbers, see `models.reference`. Needs `draws` above 0. Only
-            `dpo` and `kto` compare errors; `nft` and `kl` compare predictions and stay inline.
+            once a (clip, draw) and keeps the numbers, see `models.training.reference`. Needs `draws` above
+            0. Only `dpo` and `kto` compare errors; `nft` and `kl` compare predictions and stay inline.
         probe: clips of each kind at which policy and reference are measured after training, at fixed
-            (noise level, noise), see `models.probe`; 0 leaves the measurement out. It teaches nothing.
+            (noise level, noise), see `models.training.probe`; 0 leaves the measurement out. It teaches
+        nothing.
         max_grad_norm: the gradient is scaled down to this norm.
         weight_decay: of AdamW.
         prompt_dropout: share of clips trained with the unconditional embedding (the reference gets the same
@@ -188,13 +192,13 @@ class FinetuneSettings:
         gradient_checkpointing: recompute activations in the backward pass: slower, far less memory. True: of
             every block; "attention": all of a block but its self-attention, half of the work for one more
             tensor a block; "auto": as few blocks as memory asks, measured before the first step (on a GPU; on
-            a CPU it is False). See `models.blocks`.
+            a CPU it is False). See `models.training.blocks`.
         memory_gb: of "auto": GPU memory (1e9 bytes) that training may take at its peak; None: what is free.
         compile: compile the network's blocks; on a GPU, worth its minute on long runs.
         attention: on a GPU, "fastest" tries PyTorch's kernels and takes the fastest; "default" is PyTorch's
             own choice.
         checkpoint_every: steps between checkpoints.
-        processes: that share a step's micro-batches, a GPU each; see `models.team`.
+        processes: that share a step's micro-batches, a GPU each; see `models.training.distributed`.
         expert: of a model of two experts, which is trained; "both": the one for high noise first. None for a
             model of one network.
         sigma_range: noise levels are drawn from the distribution within these bounds: those at which the
@@ -244,9 +248,9 @@ class FinetuneSettings:
     def __post_init__(self) -> None:
         low, high = self.sigma_range
         if not 0 <= low < high <= 1:
-            raise BadInput(f"the noise levels {low} to {high} are no range within 0 and 1")
+            raise ConfigError(f"the noise levels {low} to {high} are no range within 0 and 1")
         if self.objective not in OBJECTIVES:
-            raise BadInput(
+            raise ConfigError(
                 f"finetune.objective is {self.objective!r}; it must be one of {', '.join(OBJECTIVES)}"
             )
         positive = (
@@ -256,20 +260,20 @@ class FinetuneSettings:
         given = tuple(name for name in ("target_spread", "memory_gb") if getattr(self, name) is not None)
         for name in (*positive, "max_grad_norm", *(("beta",) if self.compares_errors else ()), *given):
             if not getattr(self, name) > 0:
-                raise BadInput(f"finetune.{name} is {getattr(self, name)}; it must be above 0")
+                raise ConfigError(f"finetune.{name} is {getattr(self, name)}; it must be above 0")
         for name in ("anchor", "kl", "warmup", "weight_decay", "draws", "probe"):
             if not getattr(self, name) >= 0:
-                raise BadInput(f"finetune.{name} is {getattr(self, name)}; it must not be negative")
+                raise ConfigError(f"finetune.{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.prompt_dropout < 1:
-            raise BadInput(f"finetune.prompt_dropout is {self.prompt_dropout}; it must lie in [0, 1)")
+            raise ConfigError(f"finetune.prompt_dropout is {self.prompt_dropout}; it must lie in [0, 1)")
         if self.micro_batch is not None and self.micro_batch < 1:
-            raise BadInput(f"finetune.micro_batch is {self.micro_batch}; it must be at least 1")
+            raise ConfigError(f"finetune.micro_batch is {self.micro_batch}; it must be at least 1")
         if not 0 < self.desirable < 1:
-            raise BadInput(f"finetune.desirable is {self.desirable}; it must lie between 0 and 1")
+            raise ConfigError(f"finetune.desirable is {self.desirable}; it must lie between 0 and 1")
         if not 0 < self.nft_beta <= 1:
-            raise BadInput(f"finetune.nft_beta is {self.nft_beta}; it must lie in (0, 1]")
+            raise ConfigError(f"finetune.nft_beta is {self.nft_beta}; it must lie in (0, 1]")
         if self.reference_errors == "stored" and (self.draws == 0 or self.prompt_dropout > 0):
-            raise BadInput(
+            raise ConfigError(
                 "finetune.reference_errors 'stored' needs finetune.draws above 0 and prompt_dropout 0: only "
                 "what is the same at every step can be measured once"
             )
@@ -331,10 +335,10 @@ class GateSettings:
 
     def __post_init__(self) -> None:
         if self.draws < 1:
-            raise BadInput(f"gate.draws is {self.draws}; it must be at least 1")
+            raise ConfigError(f"gate.draws is {self.draws}; it must be at least 1")
         if not 0 < self.confidence < 1:
-            raise BadInput(f"gate.confidence is {self.confidence}; it must lie between 0 and 1")
+            raise ConfigError(f"gate.confidence is {self.confidence}; it must lie between 0 and 1")
         if not 0 < self.min_ratio <= 1 <= self.max_ratio:
-            raise BadInput(
+            raise ConfigError(
                 f"gate.min_ratio {self.min_ratio} and max_ratio {self.max_ratio} must lie around 1"
             )

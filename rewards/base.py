@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import BadInput
+from data.errors import UserError
 
 # Rounding may carry a cosine of one a little past one; further out it is a defect and is reported as such.
 _ROUNDING = 1e-5
@@ -154,7 +154,7 @@ def guarded(
     in details become null.
 
     Raises:
-        BadInput: passed on, because the settings are wrong and not the clip.
+        ModelError: passed on, because the settings are wrong and not the clip.
         MemoryError, torch.OutOfMemoryError: one clip alone does not fit; that is not the clip's fault.
     """
 
@@ -173,7 +173,7 @@ def guarded(
             return []
         try:
             judgements = score(reward, clips)
-        except BadInput:
+        except UserError:
             raise
         except Exception as error:
             if len(clips) > 1:

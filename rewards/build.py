@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from data.errors import BadInput
+from data.errors import ConfigError
+from miniature.physics import PhysicsReward, PhysicsSettings, physics_version
 from rewards.base import Judgement, Part, PartedReward, Reward
 from rewards.clip import ClipReward, ClipSettings, clip_version
 from rewards.composite import CompositeReward, CompositeSettings, combine, composite_parts, composite_version
@@ -25,7 +26,6 @@ from rewards.guards import (
 from rewards.judge.judge import JudgeReward, combine_parts
 from rewards.judge.server import require_server
 from rewards.judge.settings import JudgeSettings, judge_parts, judge_version
-from rewards.physics import PhysicsReward, PhysicsSettings, physics_version
 from rewards.preference import (
     Hpsv2Reward,
     Hpsv2Settings,
@@ -42,7 +42,8 @@ class RewardKind:
     """What a name stands for: the dataclass of its settings, how to build it, how to tell its version.
 
     `build` may load weights and libraries; the others read files at most. A reward of parts names them, and
-    makes a clip's judgement (settings, category, judgements by part) out of theirs. `ready` raises BadInput
+    makes a clip's judgement (settings, category, judgements by part) out of theirs. `ready` raises
+    ConfigError
     if this machine lacks something that scoring takes; a composite's components say so themselves.
     """
 
@@ -57,7 +58,7 @@ class RewardKind:
 def _build_composite(settings: CompositeSettings) -> Reward:
     version, parts = _composite_version(settings), _composite_parts(settings)
     if not settings.bounded:
-        raise BadInput("composite: state worst and best of every component; only a round measures them")
+        raise ConfigError("composite: state worst and best of every component; only a round measures them")
     rewards = {name: build_reward(name, given) for name, given in settings.asked.items()}
     ends = [cast(PartedReward, reward) for name, reward in rewards.items() if reward_kind(name).combine]
     return CompositeReward(settings, version, parts, rewards, ends)
@@ -104,7 +105,7 @@ def build_reward(name: str, settings: object = None) -> Reward:
         settings: its settings dataclass, a mapping of some of its fields, or None for the defaults.
 
     Raises:
-        BadInput: no such reward, an unknown or impossible setting, or weights that cannot be loaded.
+        ConfigError: no such reward, an unknown or impossible setting, or weights that cannot be loaded.
     """
     return reward_kind(name).build(reward_settings(name, settings))
 
@@ -127,7 +128,7 @@ def require_ready(name: str, settings: object = None) -> None:
     """Check what scoring takes beside weights and settings, such as a server's environment; loads nothing.
 
     Raises:
-        BadInput: it is not on this machine; says how to get it, and how to do without.
+        ConfigError: it is not on this machine; says how to get it, and how to do without.
     """
     reward_kind(name).ready(reward_settings(name, settings))
 
@@ -142,28 +143,30 @@ def combine_judgements(
 
 
 def reward_settings(name: str, settings: object = None) -> Any:
-    """`settings` as the dataclass of reward `name`. Raises BadInput; an unknown key is told the nearest."""
+    """`settings` as the dataclass of reward `name`. Raises ConfigError with the nearest known key."""
     kind = reward_kind(name).settings
     if settings is None:
         return kind()
     if isinstance(settings, kind):
         return settings
     if not isinstance(settings, Mapping):
-        raise BadInput(f"settings of reward {name!r} are a {type(settings).__name__}, expected a mapping")
+        raise ConfigError(f"settings of reward {name!r} are a {type(settings).__name__}, expected a mapping")
     fields = {field.name: type(field.default) for field in dataclasses.fields(kind)}
     for key, value in settings.items():
         if key not in fields:
-            raise BadInput(f"reward {name!r} has no setting {key!r}{_nearest(str(key), fields)}")
+            raise ConfigError(f"reward {name!r} has no setting {key!r}{_nearest(str(key), fields)}")
         expected = fields[key]
         if type(value) is not expected and not (expected is float and type(value) is int):
-            raise BadInput(f"setting {key!r} of reward {name!r} is {value!r}, expected {expected.__name__}")
+            raise ConfigError(
+                f"setting {key!r} of reward {name!r} is {value!r}, expected {expected.__name__}"
+            )
     return kind(**settings)
 
 
 def reward_kind(name: str) -> RewardKind:
-    """The entry of `REWARDS`. Raises BadInput with the nearest name for one that is not there."""
+    """The entry of `REWARDS`. Raises ConfigError with the nearest name for one that is not there."""
     if name not in REWARDS:
-        raise BadInput(f"there is no reward {name!r}{_nearest(name, REWARDS)}")
+        raise ConfigError(f"there is no reward {name!r}{_nearest(name, REWARDS)}")
     return REWARDS[name]
 
 

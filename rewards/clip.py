@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import BadInput
+from data.errors import ModelError
 from data.keys import digest
 from data.threads import in_threads
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
@@ -45,7 +45,7 @@ class ClipSettings:
         device: "auto", "cpu", "cuda", "cuda:1"; not part of the version.
     """
 
-    model: str = "rewards/mini/weights/clip"
+    model: str = "miniature/weights/clip"
     pretrained: str = ""
     frames: int = 6
     batch_size: int = 96
@@ -54,15 +54,15 @@ class ClipSettings:
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.batch_size < 1:
-            raise BadInput(
+            raise ModelError(
                 f"clip: frames ({self.frames}) and batch_size ({self.batch_size}) must be at least 1"
             )
         if self.precision not in _PRECISIONS:
-            raise BadInput(f"clip: precision {self.precision!r} is none of {', '.join(_PRECISIONS)}")
+            raise ModelError(f"clip: precision {self.precision!r} is none of {', '.join(_PRECISIONS)}")
 
 
 def clip_version(settings: ClipSettings) -> str:
-    """Digest of weights, frame sampling and code; loads nothing. Raises BadInput for want of weights."""
+    """Digest of weights, frame sampling and code; loads nothing. Raises ModelError for want of weights."""
     weights = weights_identity(settings.model, settings.pretrained)
     return digest(["clip", _CODE, weights, settings.frames, settings.precision])[:16]
 
@@ -71,7 +71,7 @@ class ClipReward:
     """Mean cosine of frames and prompt; see the module's docstring for the equation.
 
     Raises:
-        BadInput: the model cannot be found or loaded.
+        ModelError: the model cannot be found or loaded.
     """
 
     name: Final = "clip"
@@ -86,7 +86,7 @@ class ClipReward:
         folder = local_folder(settings.model)
         name = settings.model if folder is None else f"local-dir:{folder}"
         if folder is None and not name.startswith(HUB) and name not in open_clip.list_models():
-            raise BadInput(
+            raise ModelError(
                 f"clip: {name!r} is neither a folder, nor a hub id ({HUB}org/name), nor an architecture of "
                 "open_clip (its list_models() names them)"
             )

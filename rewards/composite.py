@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from data.errors import BadInput
+from data.errors import ConfigError
 from data.keys import digest
 from rewards.base import Judgement, LoadedClip, Part, PartedReward, PartScores, Reward, failed, guarded
 
@@ -49,11 +49,13 @@ class Component:
 
     def __post_init__(self) -> None:
         if self.reward == NAME:
-            raise BadInput("composite: a composite is no component of a composite")
+            raise ConfigError("composite: a composite is no component of a composite")
         if not self.weight > 0:
-            raise BadInput(f"composite: the weight of {self.reward} is {self.weight}, must be greater than 0")
+            raise ConfigError(
+                f"composite: the weight of {self.reward} is {self.weight}, must be greater than 0"
+            )
         if (self.worst is None) != (self.best is None):
-            raise BadInput(f"composite: {self.reward} has one of worst and best; state both, or neither")
+            raise ConfigError(f"composite: {self.reward} has one of worst and best; state both, or neither")
 
     @property
     def bounded(self) -> bool:
@@ -79,9 +81,9 @@ class CompositeSettings:
     def __post_init__(self) -> None:
         names = [component.reward for component in self.components]
         if len(set(names)) != len(names):
-            raise BadInput(f"composite: a component is named twice: {', '.join(names)}")
+            raise ConfigError(f"composite: a component is named twice: {', '.join(names)}")
         if not self.motion_floor >= 0:
-            raise BadInput(f"composite: motion_floor is {self.motion_floor}, must be 0 or more")
+            raise ConfigError(f"composite: motion_floor is {self.motion_floor}, must be 0 or more")
 
     @property
     def bounded(self) -> bool:
@@ -104,10 +106,10 @@ def composite_parts(settings: CompositeSettings, version: Version) -> tuple[Part
     """The rewards that it combines; `version` tells a reward's version from its name and settings.
 
     Raises:
-        BadInput: no component, or what `version` raises.
+        ConfigError: no component, or what `version` raises.
     """
     if not settings.components:
-        raise BadInput("composite: it has no components; name the rewards that it mixes")
+        raise ConfigError("composite: it has no components; name the rewards that it mixes")
     return tuple(Part(name, version(name, given)) for name, given in settings.asked.items())
 
 

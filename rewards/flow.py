@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import BadInput
+from data.errors import ModelError
 from data.keys import digest
 from rewards.base import CannotJudge, Judgement, LoadedClip, failed, guarded, known_fps, pair_starts
 from rewards.loading import local_folder, resolve_device, weights_identity
@@ -53,7 +53,7 @@ class FlowSettings:
         device: "auto", "cpu", "cuda", "cuda:1"; not part of the version.
     """
 
-    model: str = "rewards/mini/weights/raft"
+    model: str = "miniature/weights/raft"
     pretrained: str = ""
     stride: int = 2
     pairs: int = 3
@@ -66,17 +66,17 @@ class FlowSettings:
     def __post_init__(self) -> None:
         for name in ("stride", "pairs", "updates", "batch_size"):
             if getattr(self, name) < 1:
-                raise BadInput(f"flow: {name} is {getattr(self, name)}, it must be at least 1")
+                raise ModelError(f"flow: {name} is {getattr(self, name)}, it must be at least 1")
         if not 0 < self.top <= 1:
-            raise BadInput(f"flow: top is {self.top}, a share of the pixels in (0, 1]")
+            raise ModelError(f"flow: top is {self.top}, a share of the pixels in (0, 1]")
         if self.short_side and self.short_side < _MIN_SIDE:
-            raise BadInput(
+            raise ModelError(
                 f"flow: short_side is {self.short_side}; RAFT needs {_MIN_SIDE} or more (0 keeps the size)"
             )
 
 
 def flow_version(settings: FlowSettings) -> str:
-    """Digest of weights, pair sampling and code; loads nothing. Raises BadInput for want of weights."""
+    """Digest of weights, pair sampling and code; loads nothing. Raises ModelError for want of weights."""
     weights = weights_identity(settings.model, settings.pretrained)
     sampling = [settings.stride, settings.pairs, settings.updates, settings.top, settings.short_side]
     return digest(["flow", _CODE, weights, *sampling])[:16]
@@ -86,7 +86,7 @@ class FlowReward:
     """Speed of the fastest pixels; see the module's docstring for the equation.
 
     Raises:
-        BadInput: the model cannot be found or loaded.
+        ModelError: the model cannot be found or loaded.
     """
 
     name: Final = "flow"
@@ -189,7 +189,7 @@ def raft_input(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def load_raft(name: str, pretrained: str = "") -> RAFT:
-    """torchvision's RAFT from a folder of ours, or with its published weights. Raises BadInput."""
+    """torchvision's RAFT from a folder of ours, or with its published weights. Raises ModelError."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
     from torchvision.models import get_model_weights, optical_flow
@@ -198,7 +198,7 @@ def load_raft(name: str, pretrained: str = "") -> RAFT:
     try:
         if folder is None:
             if name not in _ARCHITECTURES:
-                raise BadInput(f"flow: {name!r} is neither a folder nor one of {', '.join(_ARCHITECTURES)}")
+                raise ModelError(f"flow: {name!r} is neither a folder nor one of {', '.join(_ARCHITECTURES)}")
             choices = get_model_weights(name)
             weights = choices[pretrained] if pretrained else choices.DEFAULT
             model = getattr(optical_flow, name)()
@@ -206,7 +206,7 @@ def load_raft(name: str, pretrained: str = "") -> RAFT:
             return model
         config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if config.get("architecture") not in _ARCHITECTURES:
-            raise BadInput(
+            raise ModelError(
                 f"flow: {folder}/config.json names no architecture out of {', '.join(_ARCHITECTURES)}"
             )
         model = getattr(optical_flow, config["architecture"])()
@@ -215,4 +215,4 @@ def load_raft(name: str, pretrained: str = "") -> RAFT:
         )
         return model
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        raise BadInput(f"flow: RAFT cannot be loaded from {name!r}: {error}") from error
+        raise ModelError(f"flow: RAFT cannot be loaded from {name!r}: {error}") from error

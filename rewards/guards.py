@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import BadInput
+from data.errors import ConfigError
 from data.keys import digest
 from rewards.base import CannotJudge, Judgement, LoadedClip, guarded, known_fps, pair_starts
 
@@ -37,7 +37,7 @@ class MotionSettings:
 
     def __post_init__(self) -> None:
         if self.stride < 1 or self.pairs < 1:
-            raise BadInput(f"motion: stride ({self.stride}) and pairs ({self.pairs}) must be at least 1")
+            raise ConfigError(f"motion: stride ({self.stride}) and pairs ({self.pairs}) must be at least 1")
 
 
 @dataclass(frozen=True)

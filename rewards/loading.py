@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from data.errors import BadInput
+from data.errors import ModelError
 from data.keys import tree_digest
-
-CHECKOUT: Final = Path(__file__).resolve().parent.parent
+from data.resources import find
 
 HUB: Final = "hf-hub:"
 
@@ -21,11 +20,9 @@ _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 def local_folder(name: str) -> Path | None:
-    """The folder called `name`, from the working directory or else from the checkout; or None."""
-    for root in (Path.cwd(), CHECKOUT):
-        if (root / name).is_dir():
-            return root / name
-    return None
+    """The folder called `name`, from the working directory or else inside an installed package; or None."""
+    found = find(name)
+    return found if found.is_dir() else None
 
 
 def weights_identity(name: str, pretrained: str) -> dict[str, str]:
@@ -35,15 +32,15 @@ def weights_identity(name: str, pretrained: str) -> dict[str, str]:
     retraining it does. Published weights go by their names, because they may not be on this machine yet.
 
     Raises:
-        BadInput: the folder does not exist, or holds no safetensors file.
+        ModelError: the folder does not exist, or holds no safetensors file.
     """
     folder = local_folder(name)
     if folder is not None:
         if not any(folder.rglob("*.safetensors")):
-            raise BadInput(f"{folder} holds no .safetensors file; other weight formats are not read")
+            raise ModelError(f"{folder} holds no .safetensors file; other weight formats are not read")
         return {"content": tree_digest(folder, _CONTENT)}
     if "/" in name and not name.startswith(HUB):
-        raise BadInput(f"there is no folder {name}; for a hub id say {HUB}{name}")
+        raise ModelError(f"there is no folder {name}; for a hub id say {HUB}{name}")
     return {"name": name, "pretrained": pretrained}
 
 
@@ -51,13 +48,13 @@ def pinned_identity(reward: str, model: str, revision: str) -> dict[str, str]:
     """`weights_identity` of a folder, or of a hub id at a commit: what a branch points to may change.
 
     Raises:
-        BadInput: there is no such folder, no safetensors in it, or a hub id has no commit.
+        ModelError: there is no such folder, no safetensors in it, or a hub id has no commit.
     """
     if local_folder(model) is None:
         if not model.startswith(HUB):
-            raise BadInput(f"{reward}: there is no folder {model}; for a hub id say {HUB}org/name")
+            raise ModelError(f"{reward}: there is no folder {model}; for a hub id say {HUB}org/name")
         if not _COMMIT.fullmatch(revision):
-            raise BadInput(
+            raise ModelError(
                 f"{reward}: {model} needs the commit to take: set {reward}.revision to its 40 hex digits, "
                 f"not {revision!r}"
             )
@@ -66,13 +63,13 @@ def pinned_identity(reward: str, model: str, revision: str) -> dict[str, str]:
 
 @contextmanager
 def opening(reward: str, model: str) -> Iterator[None]:
-    """Whatever a library says of a checkpoint that it cannot read, as BadInput with its name."""
+    """Whatever a library says of a checkpoint that it cannot read, as ModelError with its name."""
     from safetensors import SafetensorError
 
     try:
         yield
     except (OSError, RuntimeError, ValueError, KeyError, SafetensorError) as error:
-        raise BadInput(f"{reward}: cannot load {model!r}: {error}") from error
+        raise ModelError(f"{reward}: cannot load {model!r}: {error}") from error
 
 
 def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision: str, dtype: str) -> Any:
@@ -88,7 +85,8 @@ def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision
         (model, processor).
 
     Raises:
-        BadInput: they cannot be loaded, or the checkpoint lacks a part of the model, which transformers would
+        ModelError: they cannot be loaded, or the checkpoint lacks a part of the model, which transformers
+            would
             fill with random numbers.
     """
     import torch
@@ -104,12 +102,12 @@ def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision
     lacking = sorted(said["missing_keys"])
     if lacking:
         more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
-        raise BadInput(f"{reward}: {model} is no whole {kind.__name__}: it lacks {lacking[0]}{more}")
+        raise ModelError(f"{reward}: {model} is no whole {kind.__name__}: it lacks {lacking[0]}{more}")
     return found.eval().requires_grad_(False), words
 
 
 def resolve_device(name: str) -> str:
-    """`name`, or for "auto" the GPU if there is one. Raises BadInput for a device that this machine lacks."""
+    """`name`, or for "auto" the GPU if there is one. ModelError for a device that this machine lacks."""
     import torch
 
     if name == "auto":
@@ -119,11 +117,13 @@ def resolve_device(name: str) -> str:
     try:
         kind = torch.device(name).type
     except RuntimeError as error:
-        raise BadInput(f"{name!r} is no device; say auto, cpu, cuda, cuda:0 or cuda:all") from error
+        raise ModelError(f"{name!r} is no device; say auto, cpu, cuda, cuda:0 or cuda:all") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise BadInput(f"device {name!r} was asked for, but this machine has no usable GPU; say auto or cpu")
+        raise ModelError(
+            f"device {name!r} was asked for, but this machine has no usable GPU; say auto or cpu"
+        )
     if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
-        raise BadInput(
+        raise ModelError(
             f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} GPUs"
         )
     return name

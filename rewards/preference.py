@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import BadInput
+from data.errors import ModelError
 from data.keys import digest
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
 from rewards.loading import HUB, local_folder, open_pretrained, opening, pinned_identity, resolve_device
@@ -64,7 +64,7 @@ class _Settings:
 
     def __post_init__(self) -> None:
         if self.frames < 1 or self.batch_size < 1:
-            raise BadInput(
+            raise ModelError(
                 f"preference: frames ({self.frames}) and batch_size ({self.batch_size}) must be at least 1"
             )
 
@@ -109,7 +109,7 @@ class Hpsv2Reward:
     """HPSv2.1 over frames; see the module's docstring.
 
     Raises:
-        BadInput: the model cannot be found or loaded.
+        ModelError: the model cannot be found or loaded.
     """
 
     name: Final = "hpsv2"
@@ -156,7 +156,7 @@ class PickScoreReward:
     """PickScore over frames; see the module's docstring.
 
     Raises:
-        BadInput: the model cannot be found or loaded.
+        ModelError: the model cannot be found or loaded.
     """
 
     name: Final = "pickscore"

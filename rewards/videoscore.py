@@ -20,10 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from data.errors import BadInput
+from data.errors import ModelError
 from data.keys import digest
+from data.resources import find
 from rewards.base import Judgement, LoadedClip, guarded
-from rewards.loading import CHECKOUT, local_folder, open_pretrained, pinned_identity, resolve_device
+from rewards.loading import local_folder, open_pretrained, pinned_identity, resolve_device
 
 if TYPE_CHECKING:
     import torch
@@ -60,20 +61,20 @@ class VideoScoreSettings:
 
     def __post_init__(self) -> None:
         if self.frames < 1:
-            raise BadInput(f"videoscore: frames ({self.frames}) must be at least 1")
+            raise ModelError(f"videoscore: frames ({self.frames}) must be at least 1")
         for name, value, known in (
             ("aspect", self.aspect, ("mean", *ASPECTS)),
             ("dtype", self.dtype, ("bfloat16", "float16", "float32")),
         ):
             if value not in known:
-                raise BadInput(f"videoscore.{name} is {value!r}: use one of {', '.join(known)}")
+                raise ModelError(f"videoscore.{name} is {value!r}: use one of {', '.join(known)}")
 
 
 def videoscore_version(settings: VideoScoreSettings) -> str:
     """Digest of weights, prompt, frame sampling, aspect and code; loads nothing.
 
     Raises:
-        BadInput: there is no such folder, it holds another model, a hub id has no commit, or the prompt is
+        ModelError: there is no such folder, it holds another model, a hub id has no commit, or the prompt is
             missing or has no place for the clip's own.
     """
     weights = pinned_identity("videoscore", settings.model, settings.revision)
@@ -88,7 +89,7 @@ class VideoScoreReward:
     """See the module's docstring.
 
     Raises:
-        BadInput: the model or its prompt cannot be found or loaded.
+        ModelError: the model or its prompt cannot be found or loaded.
     """
 
     name: Final = "videoscore"
@@ -106,7 +107,7 @@ class VideoScoreReward:
         )
         outputs = self.model.score.out_features
         if outputs != len(ASPECTS):
-            raise BadInput(f"videoscore: {settings.model} has {outputs} outputs, not {len(ASPECTS)}")
+            raise ModelError(f"videoscore: {settings.model} has {outputs} outputs, not {len(ASPECTS)}")
         self.model.to(self.device)
 
     @guarded
@@ -164,33 +165,32 @@ def sampled(total: int, most: int) -> list[int]:
 def _template(settings: VideoScoreSettings) -> str:
     folder = local_folder(settings.model)
     if settings.prompt:
-        given = Path(settings.prompt).expanduser()
-        path = given if given.is_absolute() or given.exists() else CHECKOUT / given
+        path = find(settings.prompt)
     elif folder is not None:
         path = folder / "prompt.txt"
     else:
-        raise BadInput(
+        raise ModelError(
             "videoscore.prompt: name a text file with the words of the model's card, {prompt} in the place "
             "of the clip's own"
         )
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"videoscore.prompt: {path} cannot be read as text: {error}") from None
+        raise ModelError(f"videoscore.prompt: {path} cannot be read as text: {error}") from None
     if not _PLACE.search(text):
-        raise BadInput(f"videoscore.prompt: {path} has no {{prompt}}, the place of the clip's own")
+        raise ModelError(f"videoscore.prompt: {path} has no {{prompt}}, the place of the clip's own")
     return text
 
 
 def _check_folder(folder: Path) -> None:
-    """Whether a folder can hold VideoScore, from its description alone. Raises BadInput."""
+    """Whether a folder can hold VideoScore, from its description alone. Raises ModelError."""
     try:
         found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind, outputs = found.get("model_type"), len(found.get("id2label") or (0, 1))
     except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise BadInput(f"videoscore: {folder} holds no config.json of a model: {error}") from None
+        raise ModelError(f"videoscore: {folder} holds no config.json of a model: {error}") from None
     if kind != "idefics2" or outputs != len(ASPECTS):
-        raise BadInput(
+        raise ModelError(
             f"videoscore: {folder} holds a {kind} with {outputs} outputs, and VideoScore is an idefics2 with "
             f"{len(ASPECTS)}"
         )

@@ -16,22 +16,22 @@ from typing import Any, Final
 
 import numpy as np
 
-from data.errors import BadInput
+from data.errors import DataError
 from data.keys import digest
 from data.records import Clip, Score
+from data.resources import find
 from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part
 from rewards.calibration import Bin, Figures, figures, reliability
 from rewards.judge.settings import NAME as JUDGE
-from rewards.loading import CHECKOUT
 from tasks import generate, mixture, score
 from tasks.context import RewardRef, RoundContext
 from tasks.score import ShardClips, lent
 from tasks.units import Runner, is_whole
 
 # Calibrations that come with the repository, under the names they have in a store.
-SHIPPED: Final = CHECKOUT / "rewards" / "mini" / "calibrations"
+SHIPPED: Final = find("miniature/calibrations")
 # Of the clips that it should pass it passes this share or more even when frozen: it does not look for motion.
 STILL: Final = 0.5
 # What a judge should hardly pass, and what it should not mind.
@@ -96,13 +96,13 @@ def calibrate(
         runner: works through the score units.
 
     Raises:
-        BadInput: no clips, no labels of these clips, or nothing was judged.
+        DataError: no clips, no labels of these clips, or nothing was judged.
         StageFailed: the judge could not be asked.
     """
     store = context.store
     shards = [shard for shard in generate.units(context) if is_whole(store, shard)]
     if not shards:
-        raise BadInput(f"{store.root} holds no clips of this recipe: run `vidloop generate` first")
+        raise DataError(f"{store.root} holds no clips of this recipe: run `vidloop generate` first")
     reward = score.measure(context, reward)
     names = {part.name for part in reward.parts}
     components = tuple(one for one in context.rewards if mixture.is_one(reward) and one.name in names)
@@ -122,7 +122,7 @@ def calibrate(
     known = [clip for clip in clips if clip in truth and clip in values]
     judged = [clip for clip in known if values[clip] is not None]
     if not judged:
-        raise BadInput(f"none of the {len(clips)} clips of this recipe has both a label and a value")
+        raise DataError(f"none of the {len(clips)} clips of this recipe has both a label and a value")
     if threshold is None:
         found = np.array([values[clip] for clip in judged], np.float64)
         threshold = float(np.quantile(found, 1 - np.mean([truth[clip] for clip in judged])))
@@ -192,7 +192,7 @@ def read_labels(path: Path) -> tuple[str, dict[str, bool]]:
     """Labels from a CSV or Parquet file with columns `clip_id` and `label` (0 or 1, false or true).
 
     Raises:
-        BadInput: the file cannot be read, lacks a column, names a clip twice, or has another label.
+        DataError: the file cannot be read, lacks a column, names a clip twice, or has another label.
     """
     import pyarrow as pa
     import pyarrow.csv as csv
@@ -201,16 +201,16 @@ def read_labels(path: Path) -> tuple[str, dict[str, bool]]:
     try:
         table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise BadInput(f"labels {path}: {error}") from None
+        raise DataError(f"labels {path}: {error}") from None
     missing = {"clip_id", "label"} - set(table.column_names)
     if missing:
-        raise BadInput(f"labels {path}: no column {', '.join(sorted(missing))}; it needs clip_id and label")
+        raise DataError(f"labels {path}: no column {', '.join(sorted(missing))}; it needs clip_id and label")
     found: dict[str, bool] = {}
     for clip, label in zip(table["clip_id"].to_pylist(), table["label"].to_pylist(), strict=True):
         if label not in (0, 1):
-            raise BadInput(f"labels {path}: clip {clip} has label {label!r}, must be 0 or 1")
+            raise DataError(f"labels {path}: clip {clip} has label {label!r}, must be 0 or 1")
         if clip in found:
-            raise BadInput(f"labels {path}: clip {clip} is named twice")
+            raise DataError(f"labels {path}: clip {clip} is named twice")
         found[str(clip)] = bool(label)
     return path.name, found
 

@@ -25,7 +25,7 @@ from models.settings import Expert, FinetuneSettings, GateSettings, ModelSetting
 from rewards import Part
 
 if TYPE_CHECKING:
-    from models.sampling import Sampler
+    from models.sampling.sampler import Sampler
 
 Loaded = TypeVar("Loaded")
 
@@ -255,13 +255,13 @@ def open_sampler(how: Generation, policy: PolicyRef) -> Iterator[Sampler]:
     """A sampler of `policy`, for this thread alone.
 
     Raises:
-        BadInput: the model or the adapter cannot be loaded, or they do not belong together.
+        ConfigError: the model or the adapter cannot be loaded, or they do not belong together.
         StoreError: the adapter is missing or was changed.
     """
 
     def load() -> Sampler:
         quieten_libraries()
-        from models.sampling import Sampler
+        from models.sampling.sampler import Sampler
         from rewards.loading import resolve_device
 
         store = open_store(how.root)

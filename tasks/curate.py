@@ -11,7 +11,7 @@ from typing import Any
 from data.curation import CurateSettings, curate
 from data.keys import digest
 from data.records import Row
-from tasks import questions, score
+from tasks import fingerprints, score
 from tasks.context import RewardRef, RoundContext, open_store
 from tasks.score import digests
 from tasks.units import Unit
@@ -38,7 +38,7 @@ class CurateUnit:
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides what is kept."""
-        return questions.curate(self.settings, self.feedback, self.clip_digests, self.score_digests)
+        return fingerprints.curate(self.settings, self.feedback, self.clip_digests, self.score_digests)
 
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:

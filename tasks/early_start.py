@@ -22,7 +22,7 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
     stage ends in an error, the server ends with it.
 
     Raises:
-        BadInput: there is no environment with vLLM.
+        ConfigError: there is no environment with vLLM.
     """
     judges = [reward for reward in context.rewards if reward.name == "judge"]
     if not judges or not any(_missing(context, unit) for unit in generate.units(context)):

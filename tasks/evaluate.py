@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from data.errors import BadInput
+from data.errors import ConfigError
 from data.keys import digest
 from data.records import Clip, Evaluation, Score
 from data.store import Store
-from models.gate import DIVERSITY, compare, decide, diversity, pair_up
+from models.gate.verdict import DIVERSITY, compare, decide, diversity, pair_up
 from models.settings import GateSettings
-from tasks import finetune, generate, questions, score
+from tasks import finetune, fingerprints, generate, score
 from tasks.context import EvaluateSettings, PolicyRef, RoundContext, open_store
 from tasks.generate import GenerateShard
 from tasks.score import ScoreShard, check_failures, digests
@@ -57,7 +57,7 @@ class EvaluateUnit:
     def question(self) -> dict[str, Any]:
         """What decides the verdict."""
         inputs = [[s.policy_id, s.split, list(s.clip_digests), list(s.score_digests)] for s in self.sides]
-        return questions.evaluate(self.before, self.after, self.settings, self.gate, self.seed, inputs)
+        return fingerprints.evaluate(self.before, self.after, self.settings, self.gate, self.seed, inputs)
 
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
@@ -160,10 +160,10 @@ def unit_of(context: RoundContext) -> Unit:
 
 
 def findings(context: RoundContext) -> dict[str, Any]:
-    """What the gate found in this round. Raises BadInput if the stage has not been run."""
+    """What the gate found in this round. Raises ConfigError if the stage has not been run."""
     manifest = context.store.manifest(unit_of(context).keys[0])
     if manifest is None:
-        raise BadInput(f"{context.store.root} holds no evaluation of this recipe: run `vidloop round`")
+        raise ConfigError(f"{context.store.root} holds no evaluation of this recipe: run `vidloop round`")
     return manifest.counts
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data.curation import labels
-from data.errors import BadInput
+from data.errors import ConfigError
 from data.keys import digest
 from data.records import Example, Pair, PairSegment, Policy
 from data.store import Store
 from models.policy import policy_id
 from models.settings import STORED_SEGMENTS, Expert, FinetuneSettings
-from tasks import curate, questions, reference
+from tasks import curate, fingerprints, reference
 from tasks.context import (
     RESIDENTS,
     Generation,
@@ -34,8 +34,8 @@ from tasks.units import Unit, report_steps
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from models.reference import ErrorTable
-    from models.train_data import TrainData
+    from models.training.reference import ErrorTable
+    from models.training.train_data import TrainData
 
 STAGE = "finetune"
 
@@ -59,7 +59,7 @@ class FinetuneUnit:
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the adapter."""
-        return questions.finetune(
+        return fingerprints.finetune(
             self.how.model, self.settings, self.policy, self.curation_digest, self.clip_digests
         )
 
@@ -124,8 +124,8 @@ class FinetuneUnit:
         quieten_libraries()
         from models.families import get_family
         from models.lora import read
-        from models.train_data import load_train_data
-        from models.trainer import train
+        from models.training.train_data import load_train_data
+        from models.training.trainer import train
         from rewards.loading import resolve_device
 
         unconditional = self._unconditional() if self.settings.prompt_dropout > 0 else None
@@ -145,8 +145,8 @@ class FinetuneUnit:
             report_steps(int(entry["step"]) + 1, self.settings.steps)
 
         if self.settings.processes > 1:
-            from models.team import check_devices
-            from models.together import train_together
+            from models.training.distributed import check_devices
+            from models.training.launch_ddp import train_together
 
             if model.device != "cpu":
                 check_devices(self.settings.processes)
@@ -168,7 +168,7 @@ class FinetuneUnit:
     def _table(self, store: Store, data: TrainData) -> ErrorTable | None:
         if not self.reference_keys:
             return None
-        from models.reference import ErrorTable
+        from models.training.reference import ErrorTable
 
         return ErrorTable(data.clip_ids, reference.read(store, self.reference_keys))
 
@@ -257,13 +257,13 @@ def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
     Before it the reference's errors, where the recipe has them stored. Experts come one after the other.
 
     Raises:
-        BadInput: they are of whole clips, and the curation's pairs are of segments.
+        ConfigError: they are of whole clips, and the curation's pairs are of segments.
     """
     for place, expert in enumerate(experts(context), start=1):
         trained = units(context, place)[-1]
         if trained.reference_keys:
             if trained.settings.pairwise and context.store.read(trained.curation_key, "pair_segments"):
-                raise BadInput(STORED_SEGMENTS)
+                raise ConfigError(STORED_SEGMENTS)
             yield reference.units(context, expert)
         yield [trained]
 

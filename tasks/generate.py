@@ -13,7 +13,7 @@ from data.records import Clip, clip_id
 from data.store import Media, Store
 from data.threads import in_threads
 from data.video import encode_mp4
-from tasks import questions
+from tasks import fingerprints
 from tasks.context import (
     ClipJob,
     Generation,
@@ -26,7 +26,7 @@ from tasks.context import (
 from tasks.units import Unit
 
 if TYPE_CHECKING:
-    from models.sampling import Generated
+    from models.sampling.sampler import Generated
 
 STAGE = "generate"
 
@@ -48,7 +48,7 @@ class GenerateShard:
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides these clips."""
-        return questions.generate(self.how, self.policy, self.jobs)
+        return fingerprints.generate(self.how, self.policy, self.jobs)
 
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
@@ -185,4 +185,4 @@ def _device_kind(device: str) -> str:
 
 def _code_version(compiled: bool) -> str:
     libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers"))
-    return f"generate {questions.VERSIONS[STAGE]}, {libraries}" + (", compiled" if compiled else "")
+    return f"generate {fingerprints.VERSIONS[STAGE]}, {libraries}" + (", compiled" if compiled else "")

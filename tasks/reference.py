@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from data.errors import BadInput
+from data.errors import ConfigError
 from data.keys import digest
 from data.records import StoredError
 from data.store import Store
 from models.settings import Expert, FinetuneSettings, ModelSettings
-from tasks import generate, questions
+from tasks import fingerprints, generate
 from tasks.context import (
     RESIDENTS,
     Generation,
@@ -58,7 +58,7 @@ class ReferenceShard:
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the errors."""
-        return questions.reference(self.how.model, self.settings, self.policy, self.clips_digest)
+        return fingerprints.reference(self.how.model, self.settings, self.policy, self.clips_digest)
 
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
@@ -78,10 +78,10 @@ class ReferenceShard:
     def run(self) -> None:
         """Measure and commit."""
         quieten_libraries()
-        from models.draws import fixed_sigma
         from models.families import get_family
-        from models.reference import measure
-        from models.train_data import load_clips
+        from models.training.noise import fixed_sigma
+        from models.training.reference import measure
+        from models.training.train_data import load_clips
 
         store = open_store(self.how.root)
         family = get_family(self.how.model.family)
@@ -107,7 +107,7 @@ class ReferenceShard:
 
         def load() -> nn.Module:
             from models.families import get_family
-            from models.reference import reference_network
+            from models.training.reference import reference_network
             from rewards.loading import resolve_device
 
             model = replace(self._model, device=resolve_device(self._model.device))
@@ -143,10 +143,10 @@ def for_expert(settings: FinetuneSettings, family: Family, model: ModelSettings)
     """Settings of one training run, with the noise levels at which its expert works.
 
     Raises:
-        BadInput: an expert is named and the model has one network, or the other way round.
+        ConfigError: an expert is named and the model has one network, or the other way round.
     """
     if (settings.expert is None) == bool(family.experts):
-        raise BadInput(
+        raise ConfigError(
             f"finetune.expert is {settings.expert!r}, and family {family.name} has "
             + (
                 f"the experts {' and '.join(family.experts)}"

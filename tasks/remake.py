@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data.errors import BadInput
+from data.errors import DataError
 from data.keys import bytes_digest
-from data.manifest import Manifest
 from data.records import Clip, Prompt
 from data.store import Store
+from data.store.manifest import Manifest
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from models.settings import ModelSettings, SampleSettings
-from tasks import questions
+from tasks import fingerprints
 from tasks.context import ClipJob, Generation, PolicyRef, open_sampler
 
 
@@ -52,7 +52,7 @@ def remake(
         find_policy: the policy of an id; its adapter must be in the store.
 
     Raises:
-        BadInput: the store has no such clip, or `model` is not what it was made with.
+        DataError: the store has no such clip, or `model` is not what it was made with.
     """
     manifest, clip = _find(store, clip_id)
     how, jobs = generation(store, manifest, model)
@@ -70,7 +70,7 @@ def generation(
     """How a committed shard was made, and its clips in batch order.
 
     Raises:
-        BadInput: the shard was made with another model family, precision or frame rate than `model` has.
+        DataError: the shard was made with another model family, precision or frame rate than `model` has.
     """
     asked = manifest.question
     sampling = dict(asked["sampling"])
@@ -78,15 +78,15 @@ def generation(
     names = {field.name for field in dataclasses.fields(SampleSettings)}
     sample = SampleSettings(**{name: value for name, value in sampling.items() if name in names})
     how = Generation(str(store.root), model, sample, video, fps, asked["batch_size"])
-    now = questions.sampling(how)
+    now = fingerprints.sampling(how)
     changed = sorted(name for name, value in now.items() if value != asked["sampling"].get(name))
     if "encoder" in changed:
-        raise BadInput(
+        raise DataError(
             "the clip was encoded by an earlier release, whose bytes could differ from call to call: there "
             "is nothing to compare with"
         )
     if changed:
-        raise BadInput(
+        raise DataError(
             f"the clip was made with {changed[0]} {asked['sampling'].get(changed[0])!r}, the recipe's is "
             f"{now[changed[0]]!r}: name the recipe that it was made with"
         )
@@ -104,7 +104,7 @@ def _find(store: Store, clip_id: str) -> tuple[Manifest, Clip]:
         for clip in store.read(manifest.key, "clips"):
             if clip.clip_id == clip_id:
                 return manifest, clip
-    raise BadInput(f"{store.root} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
+    raise DataError(f"{store.root} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
 
 
 def _same(store: Store, clip: Clip, frames: str) -> bool | None:

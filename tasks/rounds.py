@@ -10,7 +10,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from data.errors import BadInput, StoreError
+from data.errors import StoreError
 from data.keys import digest
 from data.store import Store
 from tasks import evaluate, finetune
@@ -43,7 +43,7 @@ def finish(
         promotion: what a gate that lets the candidate through leads to.
 
     Raises:
-        BadInput, StageFailed: the evaluation is not in the store.
+        StoreError, StageFailed: the evaluation is not in the store.
         StoreError: the store cannot be written.
     """
     found = evaluate.findings(context)
@@ -63,13 +63,13 @@ def settle(context: RoundContext, answer: Answer | None) -> dict[str, Any]:
         answer: the person's; None: nobody answered in time.
 
     Raises:
-        BadInput: the round waits for nobody, or its evaluation is not in the store.
+        StoreError: the round waits for nobody, or its evaluation is not in the store.
         StoreError: the store cannot be written.
     """
     summary = read_summary(context.store, context.run_id)
     asked = summary.get("approval")
     if not asked:
-        raise BadInput(f"round {context.run_id} waits for nobody")
+        raise StoreError(f"round {context.run_id} waits for nobody")
     if asked["answer"] is None:
         summary |= answered(context, evaluate.findings(context)["verdict"], answer)
         write_summary(context, summary)

@@ -27,7 +27,7 @@ from rewards import (
 from rewards.clip import ClipSettings
 from rewards.flow import FlowSettings
 from rewards.preference import Hpsv2Settings, PickScoreSettings
-from tasks import generate, mixture, questions, unfinished
+from tasks import fingerprints, generate, mixture, unfinished
 from tasks.context import (
     RESIDENTS,
     RewardRef,
@@ -63,7 +63,7 @@ class ScoreShard:
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
         """See `Unit.questions`; parts stand before the reward that combines them."""
-        return tuple(questions.score(named, self.clips_digest) for named in self._named())
+        return tuple(fingerprints.score(named, self.clips_digest) for named in self._named())
 
     @cached_property
     def keys(self) -> tuple[str, ...]:
@@ -72,7 +72,7 @@ class ScoreShard:
 
     def key_of(self, reward: RewardRef | Part) -> str:
         """Key of one reward's, or part's, manifest."""
-        return digest(questions.score(reward, self.clips_digest))
+        return digest(fingerprints.score(reward, self.clips_digest))
 
     @property
     def spreads(self) -> bool:
@@ -172,7 +172,7 @@ class ScoreShard:
         again = sum(judged[clip.clip_id].again for clip in clips)
         if again:
             counts["again"] = again
-        question = questions.score(reward, self.clips_digest)
+        question = fingerprints.score(reward, self.clips_digest)
         store.commit(STAGE, question, {"scores": rows}, parents=[self.clips_key], counts=counts)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from data.errors import BadInput, StageFailed
+from data.errors import ConfigError, StageFailed, UserError
 from rewards import require_ready
 from tasks import curate, evaluate, finetune, generate, reference, score
 from tasks.context import RewardRef, RoundContext
@@ -51,7 +51,7 @@ def run_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult:
 
     Raises:
         StageFailed: units failed after their retries, or an earlier stage is missing.
-        BadInput: something that was given is wrong, or the store cannot be written.
+        ConfigError: something that was given is wrong, or the store cannot be written.
     """
     result = StageResult(stage, "")
     for units in STAGES[stage](context):
@@ -94,7 +94,7 @@ def require_whole(context: RoundContext, before: str) -> None:
     """Check that the stages before `before` are in the store, whole.
 
     Raises:
-        BadInput: names what is missing.
+        ConfigError: names what is missing.
     """
     for stage in STAGES:
         if stage == before:
@@ -107,7 +107,7 @@ def require_whole(context: RoundContext, before: str) -> None:
                 if lacking
                 else "all of it"
             )
-            raise BadInput(
+            raise ConfigError(
                 f"cannot start at {before}: the {stage} stage of this recipe is not whole in "
                 f"{context.store.root} ({what}). Run `vidloop {stage}` with the same recipe, or the round "
                 "without --from-stage"
@@ -118,7 +118,7 @@ def require_rewards(context: RoundContext) -> None:
     """Check that the rewards of a round can be had on this machine, before its first clip is made.
 
     Raises:
-        BadInput: a reward lacks something, and scores that the round needs of it are not in the store.
+        ConfigError: a reward lacks something, and scores that the round needs of it are not in the store.
     """
     for stage, rewards in (
         ("score", (*context.rewards, context.feedback)),
@@ -134,11 +134,11 @@ def require_rewards(context: RoundContext) -> None:
                 break
 
 
-def _lacking(rewards: Sequence[RewardRef]) -> BadInput | None:
+def _lacking(rewards: Sequence[RewardRef]) -> UserError | None:
     for reward in rewards:
         try:
             require_ready(reward.name, reward.settings)
-        except BadInput as error:
+        except UserError as error:
             return error
     return None
 

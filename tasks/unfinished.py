@@ -13,7 +13,7 @@ from data.keys import digest
 from data.records import Score
 from data.store import Store
 from rewards import Judgement, Part
-from tasks import questions
+from tasks import fingerprints
 from tasks.score_rows import judgement_of, score_row
 
 STAGE = "score-unfinished"
@@ -61,4 +61,4 @@ def _keys(store: Store, part: Part, clips_digest: str) -> list[str]:
 
 
 def _question(part: Part, clips_digest: str, place: int) -> dict[str, Any]:
-    return questions.score(part, clips_digest) | {"stage": STAGE, "place": place}
+    return fingerprints.score(part, clips_digest) | {"stage": STAGE, "place": place}

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from data.errors import BadInput, StageFailed, VidloopError
+from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
 from data.store import Store
 from tasks import spread
@@ -186,14 +186,14 @@ class Failures:
         """Note that `unit` failed with `error`."""
         with self._lock:
             self.found.append((unit, error))
-        if not isinstance(error, BadInput) and not self.interrupted:
+        if not isinstance(error, UserError) and not self.interrupted:
             log.error("%s failed: %s: %s", unit.label, type(error).__name__, error)
 
     @property
     def enough(self) -> bool:
         """Whether the units not yet begun should stay so."""
         return len(self.found) >= FAILURES_ALLOWED or any(
-            isinstance(error, BadInput) for _, error in self.found
+            isinstance(error, UserError) for _, error in self.found
         )
 
     def raise_if_any(self, total: int) -> None:
@@ -201,7 +201,7 @@ class Failures:
         if not self.found:
             return
         for _, error in self.found:
-            if isinstance(error, BadInput):
+            if isinstance(error, UserError):
                 raise error
         unit, error = self.found[0]
         reason = str(error) if isinstance(error, VidloopError) else f"{type(error).__name__}: {error}"
@@ -243,7 +243,7 @@ class Runner:
 
         Raises:
             StageFailed: units failed after their retries; everything that succeeded is kept.
-            BadInput: a unit found that what it was given is wrong, or the store cannot be written.
+            ConfigError: a unit found that what it was given is wrong, or the store cannot be written.
         """
         begun = time.monotonic()
         failures = Failures(stage)

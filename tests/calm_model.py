@@ -24,7 +24,7 @@ def build_calm_wan(folder: Path) -> None:
 
     build_tiny_wan(folder)
     shutil.rmtree(folder / "vae")
-    shutil.copytree(ROOT / "models/mini/weights/wan/vae", folder / "vae")
+    shutil.copytree(ROOT / "miniature/weights/wan/vae", folder / "vae")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         # 72 wide: a patch has 64 numbers, and none may be lost.

@@ -21,8 +21,8 @@ import asyncpg
 import yaml
 
 from data import device_lock
-from flows.serving.asking import Refused, ask
-from flows.serving.place import POOL, Place, read_auth
+from flows.serving.api_client import Refused, ask
+from flows.serving.server_config import POOL, Place, read_auth
 from rewards.judge.supervisor import descendants
 from tests.tiny_round import HELDOUT, ROOT, TRAIN, Tiny, tiny_settings, write_prompts
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from flows.recipe import Recipe
+from flows.config.recipe import Recipe
 from rewards import LoadedClip
 from rewards.judge.rubric import load_rubric
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from data.world.prompts import prompt_set
+from miniature.world.prompts import prompt_set
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -189,8 +189,8 @@ def summaries(store: Path) -> list[dict[str, Any]]:
 
 def play(tiny: Tiny, *overrides: str) -> dict[str, Any]:
     """A plain round in this process; its summary."""
-    from flows.plain_round import plain_round
-    from flows.playing import begin
+    from flows.rounds.plain import plain_round
+    from flows.rounds.run_round import begin
 
     return plain_round(begin(str(tiny.recipe), str(tiny.store), list(overrides)))
 

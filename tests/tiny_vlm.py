@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rewards.mini.judge import CHAT_TEMPLATE, JudgeShape, build_judge, build_tokenizer, save_judge
+from miniature.train.judge_model import CHAT_TEMPLATE, JudgeShape, build_judge, build_tokenizer, save_judge
 
 TEXTS = [
     "Answer yes or no.",

@@ -28,7 +28,7 @@ def build_report(store: Store, round_id: str | None = None) -> Path:
     """Write the report of a round, or of the newest one, and return its path. An earlier report is replaced.
 
     Raises:
-        BadInput: no such round.
+        StoreError: no such round.
         StoreError: rows the report needs were changed or are missing, or the store is read-only.
     """
     from flows.reporting.movers import MEDIA_NOTE, pack

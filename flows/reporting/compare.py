@@ -108,7 +108,7 @@ def _measure(prompts: Sequence[str], values: Sequence[float | None]) -> Measured
     """Mean with its 95% interval, resampling prompts as the gate does: clips of one prompt are alike."""
     import numpy as np
 
-    from models import bootstrap
+    from models.gate import bootstrap
 
     held = [(prompt, value) for prompt, value in zip(prompts, values, strict=True) if value is not None]
     failed = len(values) - len(held)

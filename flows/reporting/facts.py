@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from models.diagnosis import Finding
+from models.training.diagnosis import Finding
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Primary:
 
 @dataclass(frozen=True)
 class Guard:
-    """A measure that must not fall while the primary metric rises; see `models.gate`."""
+    """A measure that must not fall while the primary metric rises; see `models.gate.verdict`."""
 
     name: str
     before: float | None

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from data.errors import BadInput, StoreError
+from data.errors import StoreError
 from data.store import Manifest, Store
 from flows.reporting import words
 from flows.reporting.compare import comparisons, movers, paired
@@ -25,7 +25,7 @@ from flows.reporting.facts import (
 )
 from flows.reporting.judges import QUESTION, read_judge
 from flows.reporting.movers import group_movers
-from models.diagnosis import Finding, diagnose
+from models.training.diagnosis import Finding, diagnose
 
 STAGES: Final = ("generate", "score", "curate", "finetune", "evaluate")
 FEEDBACK_REWARD: Final = {"oracle": "physics"}
@@ -37,23 +37,23 @@ def find_summary(store: Store, round_id: str | None) -> dict[str, Any]:
     """The summary of a round; of the newest one if no id is given (ids begin with the time).
 
     Raises:
-        BadInput: there is no such round, or its summary cannot be read.
+        StoreError: there is no such round, or its summary cannot be read.
     """
     held = sorted(path.parent.name for path in store.root.glob("rounds/*/summary.json"))
     if round_id is None:
         if not held:
-            raise BadInput(f"{store.root} holds no finished round to report on: run `vidloop round` first")
+            raise StoreError(f"{store.root} holds no finished round to report on: run `vidloop round` first")
         round_id = held[-1]
     if not _ROUND_ID.fullmatch(round_id) or round_id not in held:
         known = f"its newest is {held[-1]}" if held else "it holds none"
-        raise BadInput(f"no finished round {round_id!r} in {store.root}; {known}")
+        raise StoreError(f"no finished round {round_id!r} in {store.root}; {known}")
     path = store.path(f"rounds/{round_id}/summary.json")
     try:
         summary = json.loads(path.read_text("utf-8"))
         if not isinstance(summary, dict) or summary.get("round") != round_id:
             raise ValueError("it is not the summary of this round")
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path}: {error}. Run the round again to write a new one") from error
+        raise StoreError(f"cannot read {path}: {error}. Run the round again to write a new one") from error
     return summary
 
 

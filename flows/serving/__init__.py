@@ -3,7 +3,7 @@
     vidloop serve -> keeper -> server, bootstrap, one worker a device
 
 What comes in: a folder, a port, devices. What goes out: a UI whose deployments work, no process left behind.
-Who calls: `flows.cli_serve`, and `vidloop doctor` for what is wrong.
+Who calls: `flows.cli.serve`, and `vidloop doctor` for what is wrong.
 
 Open first: `place` (folder, address, auth string, environments), then `keeper` (who is started, restarted and
 ended), `bootstrap` (pool, queues, automations, deployments), `run_form` (what their forms offer), `checks`

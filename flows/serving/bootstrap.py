@@ -19,14 +19,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from data.errors import BadInput
+from data.errors import ServiceError
 from data.yaml_text import parse_yaml
-from flows import prefect_settings
-from flows.recipe_file import ROOT
+from flows.config.load import ROOT
+from flows.rounds import prefect_settings
 from flows.serving import run_log
 from flows.serving.notes import BEGINS, NOTE
-from flows.serving.place import NOTIFY_BLOCK, NOTIFY_VARIABLE, POOL, QUEUES, Place
 from flows.serving.run_form import fitted
+from flows.serving.server_config import NOTIFY_BLOCK, NOTIFY_VARIABLE, POOL, QUEUES, Place
 
 prefect_settings.apply()
 
@@ -55,7 +55,7 @@ STUCK: Final = "vidloop: a run that does not start is Crashed"
 NOTIFY: Final = "vidloop: a round that failed is reported"
 # The server's own note of what --nightly said last: only a change of it touches the schedule again.
 ASKED: Final = "vidloop_nightly"
-# Three heartbeats (flows.prefect_settings has their interval).
+# Three heartbeats (flows.rounds.prefect_settings has their interval).
 ZOMBIE_AFTER_S: Final = 90
 # From the moment a worker took a run until its first line: starting Python, importing torch.
 STUCK_AFTER_S: Final = 300
@@ -97,11 +97,11 @@ def declared(path: Path = ROOT / "prefect.yaml") -> list[dict[str, Any]]:
     """The deployments of prefect.yaml.
 
     Raises:
-        BadInput: the file cannot be read, or lists none.
+        ServiceError: the file cannot be read, or lists none.
     """
     tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(tree, dict) or not tree.get("deployments"):
-        raise BadInput(f"{path} lists no deployments")
+        raise ServiceError(f"{path} lists no deployments")
     return list(tree["deployments"])
 
 

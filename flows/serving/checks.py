@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from packaging.requirements import Requirement
 
 from data import device_lock
-from data.errors import BadInput
-from flows.recipe_file import ROOT
-from flows.serving.asking import Refused, ask
-from flows.serving.place import AUTH_VARIABLE, POOL, QUEUES, Place, read_auth
+from data.errors import UserError
+from flows.config.load import ROOT
+from flows.serving.api_client import Refused, ask
+from flows.serving.server_config import AUTH_VARIABLE, POOL, QUEUES, Place, read_auth
 
 # Prefect's server works with these releases only; docs/prefect.md says what breaks with others.
 _PINNED: Final = ("prefect", "fastapi", "sqlalchemy")
@@ -40,7 +40,7 @@ def check_serving(folder: str) -> Iterator[Finding]:
     yield from check_pins()
     try:
         place = Place.load(folder)
-    except BadInput as error:
+    except UserError as error:
         yield Finding(folder, False, str(error))
         return
     named = os.environ.get("PREFECT_API_URL")
@@ -68,7 +68,7 @@ def check_pins() -> Iterator[Finding]:
 def _check_place(place: Place) -> Iterator[Finding]:
     try:
         auth = read_auth(place.auth_file)
-    except BadInput as error:
+    except UserError as error:
         yield Finding("auth string", False, str(error))
         return
     yield from _check_database(place)

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 
-from data.errors import BadInput
+from data.errors import ConfigError
 
 CPU = "cpu"
 
@@ -18,15 +18,16 @@ def devices(chosen: Sequence[str] = ()) -> tuple[str, ...]:
     GPUs are named by UUID, which means the same in every process.
 
     Raises:
-        BadInput: a device is named twice, or by what is no name, or CUDA_VISIBLE_DEVICES names a GPU that is
+        ConfigError: a device is named twice, or by what is no name, or CUDA_VISIBLE_DEVICES names a GPU that
+            is
             not there.
     """
     if chosen:
         for name in chosen:
             if not name or not all(sign.isalnum() or sign in "-_./" for sign in name):
-                raise BadInput(f"device {name!r}: say cpu, a GPU's index or its UUID (`nvidia-smi -L`)")
+                raise ConfigError(f"device {name!r}: say cpu, a GPU's index or its UUID (`nvidia-smi -L`)")
         if len(set(chosen)) != len(chosen):
-            raise BadInput("a device is named twice: one worker each is enough")
+            raise ConfigError("a device is named twice: one worker each is enough")
         held = _gpus()
         return tuple(held.get(name, name) for name in chosen)
     held = _gpus()
@@ -35,7 +36,7 @@ def devices(chosen: Sequence[str] = ()) -> tuple[str, ...]:
         named = [one.strip() for one in allowed.split(",") if one.strip()]
         unknown = [one for one in named if one not in held and one not in held.values()]
         if unknown:
-            raise BadInput(f"CUDA_VISIBLE_DEVICES names {unknown[0]!r}, and nvidia-smi lists no such GPU")
+            raise ConfigError(f"CUDA_VISIBLE_DEVICES names {unknown[0]!r}, and nvidia-smi lists no such GPU")
         return tuple(held.get(one, one) for one in named) or (CPU,)
     return tuple(held.values()) or (CPU,)
 

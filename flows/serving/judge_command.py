@@ -14,8 +14,8 @@ from typing import Any, Final
 import yaml
 
 from data.errors import VidloopError
-from flows.recipe import Recipe
-from flows.recipe_file import ROOT, load_recipe
+from flows.config.load import ROOT, load_recipe
+from flows.config.recipe import Recipe
 from rewards.build import reward_settings
 from rewards.judge.server import command
 from rewards.judge.settings import JudgeSettings

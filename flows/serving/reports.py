@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from flows.recipe_file import ROOT
-from flows.serving.place import AUTH_VARIABLE, REPORTS
+from flows.config.load import ROOT
+from flows.serving.server_config import AUTH_VARIABLE, REPORTS
 
 if TYPE_CHECKING:
     from starlette.requests import Request

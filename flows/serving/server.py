@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.serving import reports
-from flows.serving.place import REPORTS
+from flows.serving.server_config import REPORTS
 
 
 def write_in_turn() -> None:

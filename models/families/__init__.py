@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from data.errors import BadInput
+from data.errors import ConfigError
 from models.settings import Expert
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ EXPERTS: Final[Mapping[str, tuple[Expert, ...]]] = {"wan-experts": ("high", "low
 
 
 def get_family(name: str) -> Family:
-    """The family called `name`. Raises BadInput, naming the nearest, if there is none."""
+    """The family called `name`. Raises ConfigError, naming the nearest, if there is none."""
     if name not in _FAMILIES:
         near = difflib.get_close_matches(name, _FAMILIES, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise BadInput(f"model.family {name!r} is unknown{hint} (known: {', '.join(sorted(_FAMILIES))})")
+        raise ConfigError(f"model.family {name!r} is unknown{hint} (known: {', '.join(sorted(_FAMILIES))})")
     module, attribute = _FAMILIES[name]
     family: Family = getattr(import_module(module), attribute)()
     return family

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from data.errors import BadInput
+from data.errors import ModelError
 from models.parameterization import Parameterization
 from models.quantise import quantise
 from models.settings import Expert, ModelSettings, SampleSettings
@@ -48,15 +48,15 @@ class Family(Protocol):
     def load_pipeline(self, settings: ModelSettings) -> Any:
         """The whole pipeline, in eval mode, frozen, quantised as asked; on a GPU only its VAE is there yet.
 
-        The other parts go to a GPU when they are needed (`models.residence`). Raises BadInput if it cannot be
-        loaded.
+        The other parts go to a GPU when they are needed (`models.sampling.offload`). Raises ModelError if it
+        cannot be loaded.
         """
         ...
 
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
         """Only the denoising network (`settings.expert`'s, of two), frozen and quantised, on its device.
 
-        Training needs no VAE and no text encoder. Raises BadInput.
+        Training needs no VAE and no text encoder. Raises ModelError.
         """
         ...
 
@@ -84,7 +84,7 @@ class Family(Protocol):
             seeds: one a clip; a clip's starting noise depends on its own seed alone.
 
         Raises:
-            BadInput: the geometry does not fit the model.
+            ModelError: the geometry does not fit the model.
         """
         ...
 
@@ -152,20 +152,20 @@ def load_arguments(settings: ModelSettings) -> dict[str, Any]:
 
 
 def check_folder(settings: ModelSettings, needed: Sequence[str]) -> None:
-    """Raise BadInput if `settings.path` is a local folder that lacks one of the `needed` components."""
+    """Raise ModelError if `settings.path` is a local folder that lacks one of the `needed` components."""
     folder = Path(settings.path)
     if not folder.is_dir():
         return
     index = folder / "model_index.json"
     if not index.is_file():
-        raise BadInput(f"{folder} holds no model_index.json: expected a model saved with save_pretrained()")
+        raise ModelError(f"{folder} holds no model_index.json: expected a model saved with save_pretrained()")
     try:
         named = json.loads(index.read_text(encoding="utf-8"))
     except ValueError as failure:
-        raise BadInput(f"{index} is not JSON: {failure}") from failure
+        raise ModelError(f"{index} is not JSON: {failure}") from failure
     for part in needed:
         if part not in named or not (folder / part).is_dir():
-            raise BadInput(
+            raise ModelError(
                 f"model at {folder} has no {part}: copy that folder too, or save the pipeline again"
             )
 
@@ -178,7 +178,7 @@ def load_config(settings: ModelSettings, kind: Any, part: str | None = None) -> 
         part: the subfolder, for example "transformer".
 
     Raises:
-        BadInput: it cannot be read.
+        ModelError: it cannot be read.
     """
     with loading(settings, f"the configuration of the {part or 'pipeline'}"):
         config: dict[str, Any] = kind.load_config(
@@ -200,7 +200,7 @@ def pixels(video: Tensor) -> Frames:
 
 @contextmanager
 def loading(settings: ModelSettings, what: str) -> Iterator[None]:
-    """Turn what diffusers raises for a missing or damaged model into a BadInput that names it."""
+    """Turn what diffusers raises for a missing or damaged model into a ModelError that names it."""
     import diffusers
     import transformers
     from safetensors import SafetensorError
@@ -215,4 +215,4 @@ def loading(settings: ModelSettings, what: str) -> Iterator[None]:
         if settings.revision:
             pinned = f" at revision {settings.revision}"
             hint = ". Is model.revision a commit of this model, and is it in the cache or the network there?"
-        raise BadInput(f"cannot load {what} of {settings.path}{pinned}: {failure}{hint}") from failure
+        raise ModelError(f"cannot load {what} of {settings.path}{pinned}: {failure}{hint}") from failure

@@ -20,8 +20,8 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from torch import Tensor, nn
 
-from data.errors import BadInput
-from models import grid
+from data.errors import ModelError
+from models.families import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -81,7 +81,7 @@ class CogVideoX(OneNetwork):
         """See `Family.encode_prompts`.
 
         Raises:
-            BadInput: another length than the network was trained with (226): it sees the padding.
+            ModelError: another length than the network was trained with (226): it sees the padding.
         """
         _grid(pipeline).check_tokens(max_sequence_length)
         embeds: Tensor = pipeline.encode_prompt(
@@ -157,11 +157,11 @@ def _noise_levels(settings: ModelSettings) -> Tensor:
     config = load_config(settings, CogVideoXDDIMScheduler, "scheduler")
     kind = config["_class_name"]
     if kind not in _SCHEDULERS:
-        raise BadInput(
+        raise ModelError(
             f"the scheduler of {settings.path} is {kind}; CogVideoX has {' or '.join(_SCHEDULERS)}"
         )
     if config.get("prediction_type") != "v_prediction":
-        raise BadInput(
+        raise ModelError(
             f"the scheduler of {settings.path} has prediction_type {config.get('prediction_type')!r}; "
             "CogVideoX predicts v: set it to v_prediction in scheduler_config.json"
         )
@@ -187,7 +187,7 @@ def _rotary(config: Any, noisy: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _check_geometry(pipeline: CogVideoXPipeline, settings: SampleSettings) -> None:
-    """Raise BadInput if the geometry is not on the model's grid (the pipeline would give another one)."""
+    """Raise ModelError if the geometry is not on the model's grid (the pipeline would give another one)."""
     _grid(pipeline).check(settings)
 
 
@@ -201,6 +201,6 @@ def _refuse_relatives(settings: ModelSettings) -> None:
     """CogVideoX 1.5 pads latents in time, image-to-video takes twice the channels: both would be wrong."""
     config = load_config(settings, CogVideoXTransformer3DModel, "transformer")
     if config.get("patch_size_t") is not None:
-        raise BadInput(f"{settings.path} is a CogVideoX 1.5 model; family cogvideox is CogVideoX 2B and 5B")
+        raise ModelError(f"{settings.path} is a CogVideoX 1.5 model; family cogvideox is CogVideoX 2B and 5B")
     if config.get("in_channels") != config.get("out_channels"):
-        raise BadInput(f"{settings.path} is an image-to-video model; family cogvideox is text-to-video")
+        raise ModelError(f"{settings.path} is an image-to-video model; family cogvideox is text-to-video")

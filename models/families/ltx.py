@@ -14,8 +14,8 @@ import torch
 from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
 from torch import Tensor, nn
 
-from data.errors import BadInput
-from models import grid
+from data.errors import ModelError
+from models.families import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -181,7 +181,7 @@ def _positions(settings: ModelSettings) -> Positions:
 
 
 def _latent_size(pipeline: LTXPipeline, settings: SampleSettings) -> tuple[int, int, int]:
-    """(T, H, W) of one clip's latent. Raises BadInput if the geometry is not on the model's grid."""
+    """(T, H, W) of one clip's latent. Raises ModelError if the geometry is not on the model's grid."""
     temporal, spatial = pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio
     stretched = bool(pipeline.scheduler.config.get("shift_terminal"))
     grid.ltx(temporal, spatial, stretched=stretched).check(settings)
@@ -192,12 +192,14 @@ def _refuse_relatives(settings: ModelSettings) -> None:
     """Models that `LTXPipeline` would load and run, but not as they were made to be run."""
     kind = load_config(settings, LTXPipeline)["_class_name"]
     if kind != LTXPipeline.__name__:
-        raise BadInput(f"{settings.path} is made for {kind}; family ltx drives {LTXPipeline.__name__}")
+        raise ModelError(f"{settings.path} is made for {kind}; family ltx drives {LTXPipeline.__name__}")
     network = load_config(settings, LTXVideoTransformer3DModel, "transformer")
     if (network.get("patch_size", 1), network.get("patch_size_t", 1)) != (1, 1):
-        raise BadInput(f"{settings.path} has patches of latents; diffusers' LTXPipeline handles size 1 only")
+        raise ModelError(
+            f"{settings.path} has patches of latents; diffusers' LTXPipeline handles size 1 only"
+        )
     if any(load_config(settings, AutoencoderKLLTXVideo, "vae").get("decoder_inject_noise", ())):
-        raise BadInput(
+        raise ModelError(
             f"the VAE of {settings.path} adds noise of its own while it decodes: a stored latent would not "
             "be one clip. Take a release whose decoder_inject_noise is all false"
         )

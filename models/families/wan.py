@@ -12,8 +12,8 @@ import torch
 from diffusers import WanPipeline, WanTransformer3DModel
 from torch import Tensor, nn
 
-from data.errors import BadInput
-from models import grid
+from data.errors import ModelError
+from models.families import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -86,7 +86,7 @@ class Wan(OneNetwork):
         """See `Family.sample_latents`."""
         shape = latent_shape(pipeline, settings)
         if settings.guidance_2 is not None and pipeline.config.boundary_ratio is None:
-            raise BadInput("generate.guidance_2 is for models of two experts; this model has one network")
+            raise ModelError("generate.guidance_2 is for models of two experts; this model has one network")
         if len(seeds) != len(embeds):
             raise ValueError(f"{len(seeds)} seeds for {len(embeds)} prompts")
         # One CPU generator a clip: the same noise on every device, in every batch.
@@ -137,11 +137,11 @@ class Wan(OneNetwork):
         return "transformer"
 
     def _refuse(self, settings: ModelSettings) -> None:
-        """Raise BadInput for models that `WanPipeline` would load and run, but not as they were made."""
+        """Raise ModelError for models that `WanPipeline` would load and run, but not as they were made."""
         index = load_config(settings, WanPipeline)
         # One TI2V network makes clips from text or from a picture, whatever pipeline its index names.
         if index["_class_name"] != WanPipeline.__name__ and not index.get("expand_timesteps"):
-            raise BadInput(
+            raise ModelError(
                 f"{settings.path} is made for {index['_class_name']}; family {self.name} drives "
                 f"{WanPipeline.__name__}"
             )
@@ -150,7 +150,7 @@ class Wan(OneNetwork):
     def _refuse_networks(self, settings: ModelSettings, index: dict[str, Any]) -> None:
         """See `_refuse`: what depends on how many networks there are."""
         if index.get("boundary_ratio") is not None or any(index.get("transformer_2") or ()):
-            raise BadInput(
+            raise ModelError(
                 f"{settings.path} is a Wan2.2 model of two experts (transformer_2, boundary_ratio): say "
                 "model.family: wan-experts"
             )
@@ -161,7 +161,8 @@ def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, 
     """(C, T, H, W) of one clip's latent.
 
     Raises:
-        BadInput: the geometry is not on the model's grid. (The pipeline itself would round it and only warn.)
+        ModelError: the geometry is not on the model's grid. (The pipeline itself would round it and only
+        warn.)
     """
     temporal, spatial = pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial
     grid.wan(temporal, spatial, tuple(pipeline.transformer.config.patch_size)).check(settings)
@@ -171,7 +172,7 @@ def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, 
 
 
 def refuse_network(settings: ModelSettings, part: str, index: dict[str, Any]) -> None:
-    """Raise BadInput if the network called `part` is made for pictures, or its patches do not fit.
+    """Raise ModelError if the network called `part` is made for pictures, or its patches do not fit.
 
     Args:
         index: configuration of the pipeline.
@@ -180,12 +181,12 @@ def refuse_network(settings: ModelSettings, part: str, index: dict[str, Any]) ->
     takes, patch = network.get("in_channels", 16), tuple(network.get("patch_size", (1, 2, 2)))
     gives = network.get("out_channels") or takes  # the class's own defaults
     if takes != gives:
-        raise BadInput(
+        raise ModelError(
             f"the {part} of {settings.path} takes {takes} channels and gives {gives}: it is made for "
             "image to video; family wan is text to video"
         )
     if index.get("expand_timesteps") and patch != (1, 2, 2):
-        raise BadInput(
+        raise ModelError(
             f"the {part} of {settings.path} has patches of {patch}; the pipeline's "
             "timestep a token (expand_timesteps) fits (1, 2, 2) only"
         )

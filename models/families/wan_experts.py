@@ -11,7 +11,7 @@ from typing import Any
 
 from diffusers import WanPipeline
 
-from data.errors import BadInput
+from data.errors import ModelError
 from models.families.base import EXPERT_PARTS, check_folder, load_config
 from models.families.wan import Wan, refuse_network
 from models.settings import Expert, ModelSettings
@@ -37,7 +37,7 @@ class WanExperts(Wan):
 
     def _part(self, settings: ModelSettings) -> str:
         if settings.expert is None:
-            raise BadInput(f"{settings.path} has two experts: say finetune.expert: high, low or both")
+            raise ModelError(f"{settings.path} has two experts: say finetune.expert: high, low or both")
         return EXPERT_PARTS[settings.expert]
 
     def _refuse_networks(self, settings: ModelSettings, index: dict[str, Any]) -> None:
@@ -50,10 +50,10 @@ def _boundary(settings: ModelSettings, index: dict[str, Any]) -> float:
     """From which noise level on the first expert is asked."""
     boundary = index.get("boundary_ratio")
     if boundary is None or not any(index.get("transformer_2") or ()):
-        raise BadInput(
+        raise ModelError(
             f"{settings.path} has no second expert (transformer_2, boundary_ratio in its index): say "
             "model.family: wan"
         )
     if not 0 < boundary < 1:
-        raise BadInput(f"boundary_ratio of {settings.path} is {boundary}; it must lie between 0 and 1")
+        raise ModelError(f"boundary_ratio of {settings.path} is {boundary}; it must lie between 0 and 1")
     return float(boundary)

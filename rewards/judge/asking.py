@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data.errors import BadInput
+from data.errors import ServiceError, UserError
 from rewards.judge.answers import Fault, NoAnswer, Probability, p_yes
 from rewards.judge.frames import Segment, Timing, media_parts, remembered_parts
 from rewards.judge.processing import Processing, answer_ids
@@ -29,7 +29,7 @@ class Requests:
     """Requests to one server about one model; safe to use from several threads.
 
     Raises:
-        BadInput: the server does not say how it spells yes and no, or has no single token for one.
+        ServiceError: the server does not say how it spells yes and no, or has no single token for one.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Requests:
             return
         try:
             first, *_ = self.ask_together(segment, [text, f"{text} {text}"], min_mass=0.0)
-        except (Refused, Fault, BadInput):  # an older vLLM, whose answer to a foreign address is 404
+        except (Refused, Fault, UserError):  # an older vLLM, whose answer to a foreign address is 404
             return
         same = not isinstance(first, NoAnswer) and abs(first[0].yes - expected.yes) <= SAME
         self.together = same
@@ -218,8 +218,8 @@ class Requests:
             asked = {"model": self.model, "prompt": spelling, "add_special_tokens": False}
             try:
                 tokens = root.post("/tokenize", asked).get("tokens")
-            except (Refused, Fault, BadInput) as error:
-                raise BadInput(
+            except (Refused, Fault, UserError) as error:
+                raise ServiceError(
                     f"judge: {root.url}/tokenize does not answer as vLLM's ({error}). For a server of "
                     "another kind say judge.api: openai"
                 ) from None

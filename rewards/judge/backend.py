@@ -41,7 +41,7 @@ class Backend(Protocol):
         """One reply for each question, in order; questions about one segment should stand together.
 
         Raises:
-            BadInput: the model, the server or its environment is not what the settings promise.
+            ServiceError: the model, the server or its environment is not what the settings promise.
         """
         ...
 
@@ -49,7 +49,7 @@ class Backend(Protocol):
         """Begin what takes long before the first question, and do not wait for it; may do nothing.
 
         Raises:
-            BadInput: it cannot begin.
+            ServiceError: it cannot begin.
         """
         ...
 

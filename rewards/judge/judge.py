@@ -27,7 +27,7 @@ class JudgeReward:
     """See the module's docstring. Loads, or starts, nothing before the first question.
 
     Raises:
-        BadInput: the rubric or the model is missing or wrong.
+        ServiceError: the rubric or the model is missing or wrong.
     """
 
     name: Final = "judge"
@@ -86,7 +86,7 @@ class JudgeReward:
         """Say that clips will come: a server of the run's own may start, beside other work.
 
         Raises:
-            BadInput: there is no environment with vLLM.
+            ServiceError: there is no environment with vLLM.
         """
         self._backend.prepare()
 
@@ -126,7 +126,7 @@ class JudgeReward:
 
 
 def combine_parts(settings: JudgeSettings, category: str, parts: Mapping[str, Judgement]) -> Judgement:
-    """The clip's value from its parts' judgements (by part's name); loads nothing. Raises BadInput."""
+    """The clip's value from its parts' judgements (by part's name); loads nothing. Raises ServiceError."""
     rubric = load_rubric(settings.rubric)
     answers = {q.id: parts[part_name(q)] for q in rubric.questions if part_name(q) in parts}
     return combine(rubric, category, answers)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from data.errors import BadInput
+from data.errors import ModelError
 from rewards.judge.answers import Fault, NoAnswer, p_yes
 from rewards.judge.backend import Ask, Reply
 from rewards.judge.processing import Processing, answer_ids
@@ -130,7 +130,7 @@ class LocalBackend:
                 use_safetensors=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise BadInput(f"judge: transformers cannot load {path}: {error}") from error
+            raise ModelError(f"judge: transformers cannot load {path}: {error}") from error
         model.to(device).eval().requires_grad_(False)
         answer = self._rubric.answer
         ids = processing.spelling_ids([*answer.positive, *answer.negative])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import BadInput
+from data.errors import ModelError
 from rewards.judge.frames import Segment, Timing
 from rewards.judge.prompt import bare_media, conversation
 from rewards.judge.rubric import Rubric
@@ -28,7 +28,7 @@ class Processing:
     """Chat template, tokenizer and processor of one checkpoint.
 
     Raises:
-        BadInput: the folder or hub id holds no processor that transformers can load.
+        ModelError: the folder or hub id holds no processor that transformers can load.
     """
 
     def __init__(self, model: str, revision: str, rubric: Rubric) -> None:
@@ -40,7 +40,7 @@ class Processing:
                 model, revision=revision or None, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
-            raise BadInput(f"judge: transformers cannot load the processor of {model}: {error}") from error
+            raise ModelError(f"judge: transformers cannot load the processor of {model}: {error}") from error
         # Fast tokenizers keep state while they encode.
         self._lock = threading.Lock()
 
@@ -144,11 +144,11 @@ def answer_ids(ids: dict[str, int], rubric: Rubric, who: str) -> dict[str, int]:
     """Check that some spelling of yes, and some of no, is one token; of one token, not both.
 
     Raises:
-        BadInput: the judge cannot say yes, or cannot say no, in one token.
+        ModelError: the judge cannot say yes, or cannot say no, in one token.
     """
     for name, spellings in (("yes", rubric.answer.positive), ("no", rubric.answer.negative)):
         if not any(spelling in ids for spelling in spellings):
-            raise BadInput(
+            raise ModelError(
                 f"judge: no spelling of {name} in rubric {rubric.name} ({', '.join(map(repr, spellings))}) "
                 f"is one token of {who}: add the spelling with which the model begins its answer"
             )

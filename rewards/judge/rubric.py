@@ -13,12 +13,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from data.errors import BadInput
+from data.errors import ConfigError
 from data.keys import digest
+from data.resources import find
 from data.yaml_text import parse_yaml
 
-CHECKOUT: Final = Path(__file__).resolve().parents[2]
 PROMPT: Final = "{prompt}"
+_SHIPPED: Final = ("rewards/judge/rubrics", "miniature/rubrics")
 
 Spellings = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
@@ -137,7 +138,7 @@ def load_rubric(path: str) -> Rubric:
     """The rubric in a YAML file, from the working folder or else from the checkout.
 
     Raises:
-        BadInput: the file cannot be read, is not YAML, or says something a rubric does not know or allow;
+        ConfigError: the file cannot be read, is not YAML, or says something a rubric does not know or allow;
             an unknown key is told the nearest one.
     """
     file = find(path)
@@ -145,26 +146,24 @@ def load_rubric(path: str) -> Rubric:
         stat = file.stat()
         return _load(str(file), stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        known = ", ".join(sorted(f"rewards/judge/rubrics/{p.name}" for p in _shipped()))
-        raise BadInput(f"rubric {path}: {error.strerror}. Rubrics that come with vidloop: {known}") from None
+        known = ", ".join(
+            sorted(f"{folder}/{file.name}" for folder in _SHIPPED for file in find(folder).glob("*.yaml"))
+        )
+        raise ConfigError(
+            f"rubric {path}: {error.strerror}. Rubrics that come with vidloop: {known}"
+        ) from None
 
 
 def parse_rubric(text: str, where: str) -> Rubric:
-    """The rubric that a YAML text says; `where` names it in errors. Raises BadInput as `load_rubric`."""
+    """The rubric that a YAML text says; `where` names it in errors. Raises ConfigError as `load_rubric`."""
     tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
-        raise BadInput(f"{where}: expected keys and values (name: ..., questions: ...)")
+        raise ConfigError(f"{where}: expected keys and values (name: ..., questions: ...)")
     try:
         return Rubric.model_validate(tree)
     except ValidationError as error:
         problems = [_explain(dict(item), where) for item in error.errors(include_url=False)]
-        raise BadInput("\n".join(problems)) from None
-
-
-def find(path: str) -> Path:
-    """A file from the working folder, or else from the checkout."""
-    here = Path(path).expanduser()
-    return here if here.is_absolute() or here.exists() else CHECKOUT / here
+        raise ConfigError("\n".join(problems)) from None
 
 
 @functools.lru_cache(maxsize=16)
@@ -173,12 +172,8 @@ def _load(file: str, changed_ns: int, size: int) -> Rubric:
     try:
         text = Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise BadInput(f"rubric {file}: it is not a text file") from None
+        raise ConfigError(f"rubric {file}: it is not a text file") from None
     return parse_rubric(text, f"rubric {file}")
-
-
-def _shipped() -> list[Path]:
-    return list((Path(__file__).parent / "rubrics").glob("*.yaml"))
 
 
 def _explain(item: dict[str, Any], where: str) -> str:

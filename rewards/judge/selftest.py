@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from data.errors import BadInput
+from data.errors import ServiceError, UserError
 from rewards.judge.answers import Fault, NoAnswer, Probability
 from rewards.judge.asking import SAME, Requests
 from rewards.judge.backend import Ask
@@ -25,7 +25,8 @@ def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: As
         What the server says of itself: "library", to be kept with each answer.
 
     Raises:
-        BadInput: it does not serve the model, or ignores the frames, the question, the log-probabilities or
+        ServiceError: it does not serve the model, or ignores the frames, the question, the log-probabilities
+            or
             the length that it is asked for; or it does not answer at all.
     """
     about = {"library": _library(http, settings)}
@@ -41,19 +42,19 @@ def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: As
         other, _ = requests.ask(still, first.text, False, min_mass=0.0)
         _, longer = requests.ask(moving, f"{first.text} {first.text}", True, min_mass=0.0)
     except (Refused, NoAnswer, Fault) as error:
-        raise BadInput(f"judge: {http.url} does not pass the self-test: {error}") from None
+        raise ServiceError(f"judge: {http.url} does not pass the self-test: {error}") from None
     if not _near(one, again):
-        raise BadInput(
+        raise ServiceError(
             f"judge: {http.url} does not pass the self-test: the same question about the same frames gave "
             f"P(yes) {one.yes:.4f} and {again.yes:.4f}: it ignores the temperature, or mixes up ids of frames"
         )
     if one.logprobs == other.logprobs:
-        raise BadInput(
+        raise ServiceError(
             f"judge: {http.url} does not pass the self-test: noise and a blank picture get the very same "
             "answer: it does not look at the frames"
         )
     if longer <= tokens:
-        raise BadInput(
+        raise ServiceError(
             f"judge: {http.url} does not pass the self-test: a longer question has no more tokens: "
             "it cuts prompts"
         )
@@ -69,13 +70,13 @@ def _check_served(http: Http, model: str) -> None:
     try:
         listed = http.get("/models").get("data")
     except Exception as error:
-        if isinstance(error, BadInput):
+        if isinstance(error, UserError):
             raise
-        raise BadInput(f"judge: {http.url} does not answer: {error}") from None
+        raise ServiceError(f"judge: {http.url} does not answer: {error}") from None
     served = [item.get("id") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     if model not in served:
         known = ", ".join(map(str, served)) or "nothing"
-        raise BadInput(f"judge: {http.url} does not serve {model!r} but {known}: set judge.served_name")
+        raise ServiceError(f"judge: {http.url} does not serve {model!r} but {known}: set judge.served_name")
 
 
 def _library(http: Http, settings: JudgeSettings) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards.judge.answers import Fault, NoAnswer
 from rewards.judge.asking import Requests
 from rewards.judge.backend import Ask, Reply
@@ -208,6 +208,6 @@ class VllmBackend:
             return None
         try:
             return Processing(path, self._settings.revision, self._rubric)
-        except BadInput as error:
+        except UserError as error:
             log.warning("prompt lengths are not checked: %s", error)
             return None

@@ -20,10 +20,9 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from data import device_lock
-from data.errors import BadInput
+from data.errors import ServiceError, UserError
 from rewards.judge.rubric import load_rubric
 from rewards.judge.settings import JudgeSettings, model_path, served_name
-from rewards.loading import CHECKOUT
 
 log = logging.getLogger("rewards.judge")
 
@@ -60,7 +59,7 @@ class ManagedServer:
 
     @classmethod
     def launch(cls, settings: JudgeSettings) -> Self:
-        """Start the server; it answers later. Raises BadInput if there is no environment with vLLM."""
+        """Start the server; it answers later. Raises ServiceError if there is no environment with vLLM."""
         python = environment_python(settings.environment)
         folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
         port, key = _free_port(), secrets.token_urlsafe(32)
@@ -92,12 +91,12 @@ class ManagedServer:
         """Wait until the server answers; at most so long, and not at all for one that has ended.
 
         Raises:
-            BadInput: it ended, or did not answer in time, and is stopped; the message names its log.
+            ServiceError: it ended, or did not answer in time, and is stopped; the message names its log.
         """
         try:
             self._wait(timeout_s)
         except BaseException as error:
-            self.stop(keep_log=isinstance(error, BadInput))
+            self.stop(keep_log=isinstance(error, UserError))
             raise
 
     @property
@@ -136,14 +135,14 @@ class ManagedServer:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if not self.alive:
-                raise BadInput(
+                raise ServiceError(
                     f"judge: the server ended before it answered. Last words: {self._last_words()}. "
                     f"Its log: {self.log}. judge.backend: local does without a server"
                 )
             if _healthy(self._port):
                 return
             time.sleep(0.2)
-        raise BadInput(
+        raise ServiceError(
             f"judge: the server did not answer within {timeout_s:.0f} s (judge.start_timeout_s); "
             f"its log: {self.log}"
         )
@@ -194,23 +193,23 @@ def command(
 
 
 def require_server(settings: JudgeSettings) -> None:
-    """Check that the server which these settings ask for can be started. Raises BadInput: no environment."""
+    """Check that the server which these settings ask for can be started; ServiceError: no environment."""
     if settings.backend == "vllm" and not settings.address:
         environment_python(settings.environment)
 
 
 def environment_python(environment: str) -> Path:
-    """The Python of the environment that has vLLM, from the working folder or else from the checkout.
+    """The Python of the environment that has vLLM, from the working folder or else from beside vidloop.
 
     Raises:
-        BadInput: it is not there.
+        ServiceError: it is not there.
     """
-    for root in (Path.cwd(), CHECKOUT):
+    for root in (Path.cwd(), Path(__file__).parents[2]):
         python = root / Path(environment).expanduser() / "bin" / "python"
         if python.exists():
             # Not resolved: an environment's python is a link, and its place says which environment it is.
             return python.absolute()
-    raise BadInput(
+    raise ServiceError(
         f"judge: there is no environment with vLLM at {environment}: `make judge` makes one. judge.url names "
         "a server that is running; judge.backend: local (--set judge.backend=local) does without"
     )

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from data.errors import BadInput
+from data.errors import ConfigError
 from data.keys import digest, tree_digest
 from rewards.base import Part
 from rewards.judge.rubric import Question, Rubric, load_rubric
@@ -56,9 +56,9 @@ class JudgeSettings:
     """
 
     backend: str = "vllm"
-    model: str = "rewards/mini/weights/judge"
+    model: str = "miniature/weights/judge"
     revision: str = ""
-    rubric: str = "rewards/judge/rubrics/world.yaml"
+    rubric: str = "miniature/rubrics/world.yaml"
     dtype: str = "float32"
     url: str = ""
     served_name: str = ""
@@ -85,15 +85,15 @@ class JudgeSettings:
             ("api", self.api, ("vllm", "openai")),
         ):
             if value not in known:
-                raise BadInput(f"judge.{name} is {value!r}: use one of {', '.join(known)}")
+                raise ConfigError(f"judge.{name} is {value!r}: use one of {', '.join(known)}")
         if self.address and not self.address.startswith(("http://", "https://")):
             name = "judge.url" if self.url else URL_VARIABLE
-            raise BadInput(f"{name} is {self.address!r}: it must begin with http:// or https://")
+            raise ConfigError(f"{name} is {self.address!r}: it must begin with http:// or https://")
         for name, least in (("concurrency", 1), ("retries", 0), ("breaker", 1), ("batch_size", 1)):
             if getattr(self, name) < least:
-                raise BadInput(f"judge.{name} is {getattr(self, name)}: it must be at least {least}")
+                raise ConfigError(f"judge.{name} is {getattr(self, name)}: it must be at least {least}")
         if self.timeout_s <= 0 or self.start_timeout_s <= 0:
-            raise BadInput("judge.timeout_s and judge.start_timeout_s must be greater than 0")
+            raise ConfigError("judge.timeout_s and judge.start_timeout_s must be greater than 0")
 
     @property
     def address(self) -> str:
@@ -102,7 +102,7 @@ class JudgeSettings:
 
 
 def judge_version(settings: JudgeSettings) -> str:
-    """Digest of the parts' versions and of how they combine. Raises BadInput for want of model or rubric."""
+    """Digest of the parts' versions and of how they combine. ConfigError for want of model or rubric."""
     rubric = load_rubric(settings.rubric)
     parts = [
         [part.version, question.weight]
@@ -135,15 +135,15 @@ def model_identity(settings: JudgeSettings) -> dict[str, str]:
     """What names the model in a version: the content of a folder, or a hub id and its revision.
 
     Raises:
-        BadInput: the folder does not exist or holds no safetensors.
+        ConfigError: the folder does not exist or holds no safetensors.
     """
     folder = local_folder(settings.model)
     if folder is not None:
         if not any(folder.rglob("*.safetensors")):
-            raise BadInput(f"{folder} holds no .safetensors file; other weight formats are not read")
+            raise ConfigError(f"{folder} holds no .safetensors file; other weight formats are not read")
         return {"content": tree_digest(folder, _CONTENT), "dtype": settings.dtype}
     if not settings.model.startswith(HUB):
-        raise BadInput(f"judge.model: there is no folder {settings.model}; for a hub id say {HUB}org/name")
+        raise ConfigError(f"judge.model: there is no folder {settings.model}; for a hub id say {HUB}org/name")
     return {"name": settings.model.removeprefix(HUB), "revision": settings.revision, "dtype": settings.dtype}
 
 

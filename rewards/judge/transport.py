@@ -1,8 +1,8 @@
 """Requests to an OpenAI-compatible server: a deadline each, retries for what may pass, the rest named.
 
 Three kinds of failure, and none of them is ever a number: `Refused` (this request is wrong: 400, 413, 422),
-`Fault` (the server failed or made no sense: it may do better later), and BadInput (nothing this client asks
-can work: the key, the address, the model's name).
+`Fault` (the server failed or made no sense: it may do better later), and ServiceError (nothing this client
+asks can work: the key, the address, the model's name).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from data.errors import BadInput
+from data.errors import ServiceError
 from rewards.judge.answers import Fault
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Http:
     """A client of one server; safe to use from several threads.
 
     Raises:
-        BadInput: `ca_file` is no file of certificates.
+        ServiceError: `ca_file` is no file of certificates.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Http:
         Raises:
             Refused: the request itself is wrong.
             Fault: no sensible answer after all retries.
-            BadInput: the server will answer nothing of ours.
+            ServiceError: the server will answer nothing of ours.
         """
         most = self._retries if retries is None else retries
         for attempt in range(most + 1):
@@ -116,7 +116,9 @@ class Http:
             raise _Passing(f"{type(error).__name__}: {str(error) or 'no answer'}") from None
         status = response.status_code
         if status in _WRONG:
-            raise BadInput(f"judge: {self.url}{path} answers {status}: {_WRONG[status]}. {_said(content)}")
+            raise ServiceError(
+                f"judge: {self.url}{path} answers {status}: {_WRONG[status]}. {_said(content)}"
+            )
         if status in _REFUSED:
             raise Refused(f"the server refuses the request with {status}: {_said(content)}")
         if status != 200:
@@ -158,12 +160,12 @@ class _Passing(Exception):
 
 
 def _trusted(ca_file: str) -> ssl.SSLContext:
-    """Trust in what the authority of `ca_file` signs, and in nothing else. Raises BadInput."""
+    """Trust in what the authority of `ca_file` signs, and in nothing else. Raises ServiceError."""
     path = Path(ca_file).expanduser()
     try:
         return ssl.create_default_context(cafile=str(path))
     except OSError as error:  # ssl.SSLError is one
-        raise BadInput(f"judge.ca_file: {path} is no file of certificates (PEM): {error}") from None
+        raise ServiceError(f"judge.ca_file: {path} is no file of certificates (PEM): {error}") from None
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import generation, generation_fast, quality, scoring
 from benchmarks.full_size import SIZES, build_transformer, size_of
 from benchmarks.workload import Clock, relative
-from data.errors import BadInput
+from data.errors import UserError
 
 TINY = [
     "--size", "tiny", "--device", "cpu", "--dtype", "float32", "--height", "32", "--width", "48",
@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_weights() -> None:
 
 
 def test_an_unknown_size_names_those_there_are() -> None:
-    with pytest.raises(BadInput, match="there is no wan-13b here"):
+    with pytest.raises(UserError, match="there is no wan-13b here"):
         size_of("wan", "13b")
     assert all(size_of(*name.split("-", 1)) is size for name, size in SIZES.items())
 

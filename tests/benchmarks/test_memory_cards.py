@@ -11,7 +11,7 @@ import pytest
 from benchmarks import memory_cards
 from benchmarks.cards_page import clips, fits, options, page
 from benchmarks.result import RESULTS
-from flows.recipe_file import load_recipe
+from flows.config.load import load_recipe
 
 
 def row(

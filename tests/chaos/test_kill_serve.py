@@ -158,7 +158,7 @@ def test_nothing_is_left_when_serve_or_its_keeper_is_killed(
         _, pid = begun(one, 1)
         below = descendants(one.process.pid)
         assert pid in below
-        killed = one.process.pid if victim == "serve" else one.pid("flows.serving.keeper")
+        killed = one.process.pid if victim == "serve" else one.pid("flows.serving.supervisor")
         os.kill(killed, signal.SIGKILL)
         one.process.wait(120)
         wait_for("end of all", lambda: not alive(below), 120)

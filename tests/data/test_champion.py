@@ -7,7 +7,7 @@ import pytest
 import data
 from data import champion
 from data.champion import Champion
-from data.errors import BadInput, StoreError
+from data.errors import StoreError, UserError
 from data.records import Policy
 
 CHECKOUT = Path(data.__file__).parents[1]
@@ -16,7 +16,7 @@ CHECKOUT = Path(data.__file__).parents[1]
 def test_a_new_store_has_no_champion(store):
     assert champion.read(store) is None
     assert champion.history(store) == []
-    with pytest.raises(BadInput, match="nothing to roll back"):
+    with pytest.raises(UserError, match="nothing to roll back"):
         champion.rollback(store)
 
 
@@ -41,7 +41,7 @@ def test_by_hand_only_policies_of_the_store(store, commit):
     policy = Policy("y1", "base", [], "dpo", "d1", media.path, media.sha256, 4, 8.0, ["to_q"], 5, "{}", "[]")
     store.commit("finetune", {"stage": "finetune", "version": 1}, {"policies": [policy]}, [media])
     assert champion.set_champion(store, "y1") == Champion("y1", "set by hand")
-    with pytest.raises(BadInput, match=r"holds no policy 'y7'; it holds y1"):
+    with pytest.raises(UserError, match=r"holds no policy 'y7'; it holds y1"):
         champion.set_champion(store, "y7")
     assert champion.read(store) == Champion("y1", "set by hand")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data import device_lock
-from data.errors import BadInput
+from data.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
@@ -85,5 +85,5 @@ def test_no_device_and_another_device_are_nobodys_business() -> None:
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(device_lock.FOLDER, str(tmp_path / "file" / "locks"))
-    with pytest.raises(BadInput, match="VIDLOOP_LOCKS names another folder"):
+    with pytest.raises(UserError, match="VIDLOOP_LOCKS names another folder"):
         device_lock.lock_file("cpu")

@@ -6,8 +6,8 @@ import data
 
 CHECKOUT = Path(data.__file__).parents[1]
 MODULES = [
-    "errors", "keys", "failpoints", "records", "manifest", "store_files", "store", "champion", "gc", "prompts",
-    "curation", "queries", "video",
+    "errors", "keys", "plugins", "resources", "settings", "records", "store", "store.failpoints", "store.manifest",
+    "store.durable_files", "store.gc", "champion", "prompts", "curation", "queries", "video",
 ]  # fmt: skip
 HEAVY = ["torch", "prefect", "duckdb", "av", "cv2", "vllm", "matplotlib", "pandas"]
 

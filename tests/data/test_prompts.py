@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from data.errors import BadInput
+from data.errors import UserError
 from data.prompts import MAX_CHARS, REAL, load_prompts
 from data.records import Prompt, prompt_id
-from data.world.catalog import CATEGORIES
+from miniature.world.catalog import CATEGORIES
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +22,7 @@ def write(path, content):
 
 
 def refused(path, *words):
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UserError) as error:
         load_prompts(path)
     for word in (path.name, *words):
         assert word in str(error.value)
@@ -139,11 +139,11 @@ def test_faulty_tables_are_refused(tmp_path):
 
 def test_missing_and_unknown_files_are_refused(tmp_path):
     with pytest.raises(
-        BadInput,
+        UserError,
         match=r"no prompts at 'heldut': give a set \(train, dev, heldout, unseen, real-train, real-heldout\) or an existing file",
     ):
         load_prompts("heldut")
-    with pytest.raises(BadInput, match="no prompts at"):
+    with pytest.raises(UserError, match="no prompts at"):
         load_prompts(tmp_path)
     refused(write(tmp_path / "p.docx", b"x"), "cannot read prompts from '.docx'")
     refused(write(tmp_path / "README", b"x"), "without ending")

@@ -4,7 +4,7 @@ import os
 import duckdb
 import pytest
 
-from data.errors import BadInput, StoreError
+from data.errors import StoreError, UserError
 from data.queries import catalog_sql, connect, run_query
 from data.records import TABLES, Evaluation, Example, Pair, Policy
 
@@ -195,14 +195,14 @@ def test_reading_statements_are_answered(filled, sql):
     ],
 )  # fmt: skip
 def test_wrong_and_writing_statements_are_refused_with_a_reason(filled, sql, reason):
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UserError) as error:
         run_query(filled, sql)
     assert reason in str(error.value)
 
 
 def test_copy_cannot_write_into_the_store(filled):
     before = sorted(filled.root.rglob("*"))
-    with pytest.raises(BadInput, match="COPY statement"):
+    with pytest.raises(UserError, match="COPY statement"):
         run_query(filled, f"COPY (SELECT 1) TO '{filled.root}/parts/x.parquet'")
     with connect(filled) as con, pytest.raises(duckdb.Error):
         con.execute("SET enable_external_access = true")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from data.errors import BadInput, VideoError
+from data.errors import UserError, VideoError
 from data.video import VideoSettings, decode_mp4, encode_mp4, probe, web_copy
 
 
@@ -84,7 +84,7 @@ def test_a_path_and_its_bytes_decode_alike(frames, tmp_path):
 def test_420_needs_even_sizes_and_says_so(frames):
     settings_420 = VideoSettings(pix_fmt="yuv420p")
     assert decode_mp4(encode_mp4(frames, 8, settings_420))[0].shape == frames.shape
-    with pytest.raises(BadInput, match="a clip is 31x32: use yuv444p"):
+    with pytest.raises(UserError, match="a clip is 31x32: use yuv444p"):
         encode_mp4(frames[:, :, :31], 8, settings_420)
 
 
@@ -92,7 +92,7 @@ def test_420_needs_even_sizes_and_says_so(frames):
     "wrong", [{"codec": "mpeg4"}, {"crf": 52}, {"crf": -1}, {"pix_fmt": "rgb24"}, {"preset": "warp"}]
 )
 def test_settings_are_checked(wrong):
-    with pytest.raises(BadInput, match=f"video.{next(iter(wrong))} is"):
+    with pytest.raises(UserError, match=f"video.{next(iter(wrong))} is"):
         VideoSettings(**wrong)
     assert VideoSettings().describe() == "libx264 crf=4 yuv444p veryfast"
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import prefect_settings
-from flows.recipe_file import load_recipe
+from flows.config.load import load_recipe
+from flows.rounds import prefect_settings
 from flows.serving.judge_command import judge_command, main
-from flows.serving.keeper import worker_command
-from flows.serving.place import LOOPBACK, POOL
+from flows.serving.server_config import LOOPBACK, POOL
+from flows.serving.supervisor import worker_command
 from rewards.judge.settings import URL_VARIABLE
 from tests.compose_file import (
     ROOT,

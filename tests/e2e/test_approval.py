@@ -12,8 +12,8 @@ import pytest
 
 from data import champion
 from data.store import Store
-from flows.approval import PICTURE_BYTES
-from flows.serving.place import NOTIFY_VARIABLE
+from flows.rounds.approval import PICTURE_BYTES
+from flows.serving.server_config import NOTIFY_VARIABLE
 from tasks.rounds import read_summary
 from tests.served import ENDED, Served, serving, wait_for
 from tests.tiny_nights import PROMOTES, Webhook, kept_secret, webhook
@@ -201,8 +201,8 @@ def test_no_answer_in_time(served: Served, told: Webhook) -> None:
 
 def test_approval_wants_a_deployment(served: Served, vidloop: Callable[..., Ended], tmp_path: Path) -> None:
     code = (
-        "from flows.prefect_settings import apply; apply()\n"
-        "from flows.nightly import nightly_flow\n"
+        "from flows.rounds.prefect_settings import apply; apply()\n"
+        "from flows.rounds.nightly import nightly_flow\n"
         f"nightly_flow(recipe={str(served.tiny.recipe)!r}, store={str(tmp_path / 'store')!r}, approval=True)\n"
     )
     import subprocess

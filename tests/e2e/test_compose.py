@@ -30,7 +30,7 @@ ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", 
 # A client in a worker's container: what it is told on the command line, it asks, and prints status and answer.
 ASK = """
 import json, sys
-from flows.serving.asking import Refused, ask
+from flows.serving.api_client import Refused, ask
 api, path, auth, body = json.loads(sys.argv[1])
 try:
     print(json.dumps([200, ask(api, path, auth, timeout_s=60, body=body)]))
@@ -196,7 +196,7 @@ def test_the_judge_starts_on_the_same_terms(composed: Composed) -> None:
     machine.until_healthy("judge")
     worker = machine.running["worker-cpu"]
     held = worker.run(["python", "-c", ASK_JUDGE, worker.environment["VIDLOOP_JUDGE_KEY"]])
-    assert held.stdout.strip() == "/opt/vidloop/rewards/mini/weights/judge", held.stderr
+    assert held.stdout.strip() == "/opt/vidloop/miniature/weights/judge", held.stderr
     refused = worker.run(["python", "-c", ASK_JUDGE, "guessed"])
     assert "answers 401" in refused.stderr
     machine.stop("judge")

@@ -18,7 +18,7 @@ import pytest
 
 from data import champion
 from data.store import Store
-from flows.serving.place import NOTIFY_VARIABLE
+from flows.serving.server_config import NOTIFY_VARIABLE
 from tests.served import ENDED, PATIENCE_S, Served, newest_summary, parts_are_whole, serving, wait_for
 from tests.tiny_nights import (
     BREAKS_A_GUARD,
@@ -252,7 +252,7 @@ def cancelled_or_none(served: Served) -> list[dict[str, Any]]:
 
 def safely(served: Served, *states: str) -> list[dict[str, Any]]:
     """`nights`, of a server that may be starting."""
-    from flows.serving.asking import Refused
+    from flows.serving.api_client import Refused
 
     try:
         return nights(served, *states)

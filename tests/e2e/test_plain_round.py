@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from data import champion
-from data.errors import BadInput, StageFailed
+from data.errors import StageFailed, UserError
 from data.keys import digest
 from data.queries import run_query
 from data.records import Score
 from data.store import Store
-from flows.plain_round import plain_round
-from flows.playing import begin
-from tasks import evaluate, questions
+from flows.rounds.plain import plain_round
+from flows.rounds.run_round import begin
+from tasks import evaluate, fingerprints
 from tests.tiny_round import (
     HELDOUT,
     TRAIN,
@@ -209,7 +209,7 @@ def judge_anew(tiny: Tiny, policy: str, reward: str, value: float) -> None:
         if clips[0].policy_id != policy:
             continue
         ref = next(one for one in shard.rewards if one.name == reward)
-        question = questions.score(ref, shard.clips_digest)
+        question = fingerprints.score(ref, shard.clips_digest)
         context.store.discard(digest(question))
         rows = [Score(clip.clip_id, reward, ref.version, value, "ok", None, "{}") for clip in clips]
         context.store.commit("score", question, {"scores": rows}, counts={"clips": len(rows), "failed": 0})
@@ -249,7 +249,7 @@ def test_starting_at_a_later_stage_needs_the_earlier_ones(copy: Tiny) -> None:
     assert cached(plain_round(context, "finetune")) == ALL_CACHED
     sorted((copy.store / "manifests" / "generate").iterdir())[0].unlink()
     with pytest.raises(
-        BadInput, match=r"cannot start at finetune: the generate stage .* units, first: clips"
+        UserError, match=r"cannot start at finetune: the generate stage .* units, first: clips"
     ):
         plain_round(begin(str(copy.recipe), str(copy.store), []), "finetune")
 
@@ -276,9 +276,9 @@ def test_too_many_failed_judgements_stop_the_round_and_are_kept(copy: Tiny) -> N
 
 def test_a_cached_plain_round_imports_neither_torch_nor_prefect(copy: Tiny) -> None:
     code = (
-        "import sys, flows.cli\n"
+        "import sys, flows.cli.main\n"
         f"sys.argv = ['vidloop', 'round', '--plain', *{copy.args()!r}]\n"
-        "try:\n    flows.cli.run()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "try:\n    flows.cli.main.run()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
         "heavy = {'torch', 'prefect', 'diffusers', 'transformers', 'av', 'cv2', 'duckdb'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from data.store import Store
-from flows.improving import improve
-from flows.plain_round import plain_round
-from flows.recipe_file import load_recipe
+from flows.config.load import load_recipe
+from flows.rounds.campaign import improve
+from flows.rounds.plain import plain_round
 from tests.prefect_server import Server
 from tests.tiny_round import Ended, Tiny, committed
 

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows.serving.asking import Refused, ask
-from flows.serving.place import POOL
+from flows.serving.api_client import Refused, ask
+from flows.serving.server_config import POOL
 from tests.served import (
     ENDED,
     PATIENCE_S,

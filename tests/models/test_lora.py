@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from data.errors import BadInput
+from data.errors import UserError
 from models import lora
 from models.families.base import Family
 from models.lora import Adapter, LoraSpec
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import ModelSettings, SampleSettings
 
 SPEC = LoraSpec(rank=4, alpha=12.0, targets=("to_q", "to_v", "to_out.0", "ffn.net.2"))
@@ -179,7 +179,7 @@ def test_sampler_opens_with_an_adapter_merged(
 
 def test_an_adapter_of_another_base_is_refused(transformer: nn.Module, learned: bytes) -> None:
     for load in (lora.resume, lora.merge):
-        with pytest.raises(BadInput, match="made for base model base-1, this is base-2"):
+        with pytest.raises(UserError, match="made for base model base-1, this is base-2"):
             load(transformer, learned, "base-2")
 
 
@@ -221,7 +221,7 @@ def test_file_bytes_are_a_function_of_the_content() -> None:
 def test_what_is_no_adapter_is_refused(transformer: nn.Module) -> None:
     weights = safetensors.torch.save({"transformer.x.lora_A.weight": torch.ones(2, 2)})
     for data in (b"", b"not safetensors", weights):
-        with pytest.raises(BadInput, match="not a LoRA adapter"):
+        with pytest.raises(UserError, match="not a LoRA adapter"):
             lora.merge(transformer, data)
 
 
@@ -231,14 +231,14 @@ def test_an_adapter_that_does_not_fit_is_refused(transformer: nn.Module, learned
     elsewhere = {f"elsewhere.{k}": v for k, v in file.tensors.items()}
     for tensors in (wider, elsewhere):
         data = lora.write(replace(file, tensors=tensors))
-        with pytest.raises(BadInput, match="the adapter"):
+        with pytest.raises(UserError, match="the adapter"):
             lora.merge(transformer, data)
-    with pytest.raises(BadInput, match="another architecture"):
+    with pytest.raises(UserError, match="another architecture"):
         lora.resume(transformer, lora.write(replace(file, tensors=elsewhere)))
 
 
 def test_targets_that_match_nothing_are_refused(transformer: nn.Module) -> None:
-    with pytest.raises(BadInput, match="no_such_layer"):
+    with pytest.raises(UserError, match="no_such_layer"):
         lora.attach(transformer, replace(SPEC, targets=("no_such_layer",)), seed=0)
 
 
@@ -249,5 +249,5 @@ def test_an_adapter_of_one_expert_is_not_taken_for_the_other(
     data = adapter.to_bytes("base-1", {"expert": "high"})
     lora.merge(make_transformer(), data, "base-1", "high")
     for use in (lora.merge, lora.resume):
-        with pytest.raises(BadInput, match="made for the expert for high noise, this is the one for low"):
+        with pytest.raises(UserError, match="made for the expert for high noise, this is the one for low"):
             use(make_transformer(), data, "base-1", expert="low")

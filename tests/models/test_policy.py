@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from models import policy
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -35,16 +35,16 @@ def test_one_changed_byte_is_another_base(wan_folder: Path, tmp_path: Path, part
 def test_a_hub_base_is_pinned_to_a_commit() -> None:
     assert policy.base_id("owner/name", COMMIT) == f"hub-owner/name@{COMMIT}"
     for moving in (None, "main", "v1.0", COMMIT[:12]):
-        with pytest.raises(BadInput, match="pinned commit"):
+        with pytest.raises(UserError, match="pinned commit"):
             policy.base_id("owner/name", moving)
 
 
 def test_paths_that_are_no_model_are_refused(tmp_path: Path, wan_folder: Path) -> None:
-    with pytest.raises(BadInput, match=r"no model_index\.json"):
+    with pytest.raises(UserError, match=r"no model_index\.json"):
         policy.base_id(tmp_path)
-    with pytest.raises(BadInput, match="no model at"):
+    with pytest.raises(UserError, match="no model at"):
         policy.base_id(tmp_path / "missing")
-    with pytest.raises(BadInput, match="remove the revision"):
+    with pytest.raises(UserError, match="remove the revision"):
         policy.base_id(wan_folder, COMMIT)
 
 
@@ -63,7 +63,7 @@ def test_a_policy_is_its_base_its_parents_and_its_adapter() -> None:
 
 def test_ids_and_settings_cost_no_torch() -> None:
     """A fully cached round needs only these."""
-    light = "models, models.policy, models.settings, models.gate, models.families"
+    light = "models, models.policy, models.settings, models.gate.verdict, models.families"
     script = f"import {light}, sys; print({{'torch', 'diffusers', 'peft', 'prefect', 'duckdb', 'av'}} & set(sys.modules))"
     told = subprocess.run(
         [sys.executable, "-c", script],

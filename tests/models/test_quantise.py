@@ -10,16 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from data.errors import BadInput
+from data.errors import UserError
 from models import lora
 from models.families.base import Family, prediction_and_target
 from models.lora import LoraSpec
-from models.residence import Residence
-from models.sampling import Sampler
+from models.sampling.offload import Residence
+from models.sampling.sampler import Sampler
+from models.sampling.texts import Texts
 from models.settings import FinetuneSettings, ModelSettings, SampleSettings
-from models.texts import Texts
-from models.train_data import TrainData
-from models.trainer import train
+from models.training.train_data import TrainData
+from models.training.trainer import train
 
 FP8 = torch.float8_e4m3fn
 
@@ -147,7 +147,7 @@ def test_they_take_turns_with_the_text_encoder_and_threads_share_them(
 
 
 def test_what_is_not_offered_is_refused(model: ModelSettings) -> None:
-    with pytest.raises(BadInput, match=r"model\.quantise is 'int3'; it must be one of none, fp8-storage"):
+    with pytest.raises(UserError, match=r"model\.quantise is 'int3'; it must be one of none, fp8-storage"):
         replace(model, quantise="int3")
-    with pytest.raises(BadInput, match="cannot be compiled"):
+    with pytest.raises(UserError, match="cannot be compiled"):
         replace(model, quantise="fp8-storage", compile=True)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from models.settings import OBJECTIVES, FinetuneSettings, GateSettings, ModelSettings
 
 
@@ -28,14 +28,14 @@ from models.settings import OBJECTIVES, FinetuneSettings, GateSettings, ModelSet
     ],
 )
 def test_settings_that_cannot_train_name_their_key(change: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match=f"finetune.{next(iter(change))}"):
+    with pytest.raises(UserError, match=f"finetune.{next(iter(change))}"):
         FinetuneSettings(**change)
 
 
 def test_beta_belongs_to_objectives_that_compare_errors() -> None:
     assert FinetuneSettings(objective="sft", beta=0.0).pairwise is False
     assert FinetuneSettings(objective="dpo").pairwise is True
-    with pytest.raises(BadInput, match=r"finetune\.beta"):
+    with pytest.raises(UserError, match=r"finetune\.beta"):
         FinetuneSettings(objective="kto-anchor", beta=0.0)
 
 
@@ -57,8 +57,8 @@ def test_every_objective_says_what_it_needs() -> None:
 
 
 def test_model_and_gate_settings_are_checked() -> None:
-    with pytest.raises(BadInput, match=r"model\.dtype"):
+    with pytest.raises(UserError, match=r"model\.dtype"):
         ModelSettings("wan", "x", dtype="float8")
     for change in ({"draws": 0}, {"confidence": 1.0}, {"min_ratio": 1.1}, {"max_ratio": 0.9}):
-        with pytest.raises(BadInput, match="gate"):
+        with pytest.raises(UserError, match="gate"):
             GateSettings(**change)

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from data.world.catalog import Subject, caption
-from data.world.render import render
-from data.world.scene import sample_scene
+from miniature.world.catalog import Subject, caption
+from miniature.world.render import render
+from miniature.world.scene import sample_scene
 from rewards.base import LoadedClip
 
 Frames = npt.NDArray[np.uint8]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.errors import BadInput
+from data.errors import UserError
 from data.keys import canonical_json
 from rewards.base import (
     CannotJudge,
@@ -43,7 +43,7 @@ class Scripted:
         if prompt == "cannot":
             raise CannotJudge("no frame rate")
         if prompt == "settings":
-            raise BadInput("wrong settings")
+            raise UserError("wrong settings")
         if prompt == "memory":
             raise MemoryError
         if prompt == "failed":
@@ -101,7 +101,7 @@ def test_one_clip_that_does_not_fit_is_the_machines_fault() -> None:
 
 
 def test_wrong_settings_are_not_a_clips_fault() -> None:
-    with pytest.raises(BadInput, match="wrong settings"):
+    with pytest.raises(UserError, match="wrong settings"):
         values(Scripted(), "0.5", "settings")
 
 

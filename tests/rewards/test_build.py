@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards import REWARDS, build_reward, reward_settings, reward_version
 from rewards.clip import ClipSettings
 from rewards.composite import Component, CompositeSettings
@@ -149,7 +149,7 @@ def test_settings_come_as_dataclass_mapping_or_not_at_all() -> None:
     ],
 )
 def test_bad_settings_say_what_is_wrong(name: str, settings: object, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         reward_settings(name, settings)
 
 
@@ -164,22 +164,22 @@ def test_bad_settings_say_what_is_wrong(name: str, settings: object, message: st
     ],
 )
 def test_what_cannot_be_loaded_is_bad_input(name: str, settings: dict[str, object]) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(UserError):
         build_reward(name, settings)
 
 
 @pytest.mark.parametrize("name", ["clip", "flow"])
 def test_a_missing_folder_has_no_version(name: str) -> None:
-    with pytest.raises(BadInput, match="no folder"):
+    with pytest.raises(UserError, match="no folder"):
         reward_version(name, {"model": "weights/of/nobody"})
 
 
 @pytest.mark.parametrize("name", ["clip", "flow"])
 def test_a_folder_without_safetensors_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    with pytest.raises(BadInput, match="safetensors"):
+    with pytest.raises(UserError, match="safetensors"):
         reward_version(name, {"model": str(tmp_path)})
-    with pytest.raises(BadInput, match="safetensors"):
+    with pytest.raises(UserError, match="safetensors"):
         build_reward(name, {"model": str(tmp_path)})
 
 
@@ -191,5 +191,5 @@ def test_a_damaged_folder_is_bad_input(name: str, file: str, tmp_path: Path) -> 
     for part in source.iterdir():
         (tmp_path / part.name).write_bytes(part.read_bytes())
     (tmp_path / file).write_bytes(b"not safetensors at all")
-    with pytest.raises(BadInput, match=str(tmp_path)):
+    with pytest.raises(UserError, match=str(tmp_path)):
         build_reward(name, {"model": str(tmp_path)})

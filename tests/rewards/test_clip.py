@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards import LoadedClip, build_reward
 from rewards.clip import ClipReward, ClipSettings
 
@@ -100,5 +100,5 @@ def test_it_is_open_clips_cosine_of_frames_and_prompt(clip_reward: ClipReward, w
 
 
 def test_an_architecture_without_weights_is_refused() -> None:
-    with pytest.raises(BadInput, match="ViT-S-32-alt"):
+    with pytest.raises(UserError, match="ViT-S-32-alt"):
         build_reward("clip", {"model": "ViT-S-32-alt", "device": "cpu"})

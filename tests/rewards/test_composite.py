@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards import Judgement, build_reward, combine_judgements, reward_parts, reward_version
 from rewards.base import LoadedClip
 from rewards.composite import Component, CompositeSettings, combine, measured
@@ -174,5 +174,5 @@ def test_clips_that_nobody_stored_are_scored_by_the_components() -> None:
     ],
 )
 def test_what_cannot_be_mixed_says_why(make: Callable[[], object], message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         make()

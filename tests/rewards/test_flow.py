@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from data.world.catalog import Subject
-from data.world.render import render, true_flow
-from data.world.scene import sample_scene
+from miniature.world.catalog import Subject
+from miniature.world.render import render, true_flow
+from miniature.world.scene import sample_scene
 from rewards import LoadedClip
 from rewards.flow import FlowReward, FlowSettings, load_raft, raft_input, working_size
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards import LoadedClip, build_reward, reward_version
 from rewards.clip import ClipSettings
 
@@ -164,7 +164,7 @@ def test_the_version_follows_weights_and_frames_and_not_the_batch(
 def test_a_hub_id_needs_a_commit_and_another_commit_is_another_version(named: tuple[str, Path]) -> None:
     name, _ = named
     for revision in ("", "main", "496c065"):
-        with pytest.raises(BadInput, match="40 hex digits"):
+        with pytest.raises(UserError, match="40 hex digits"):
             reward_version(name, {"revision": revision})
     first, second = (reward_version(name, {"revision": digit * 40}) for digit in "ab")
     assert first != second
@@ -175,11 +175,11 @@ def test_only_safetensors_are_read_and_they_must_fit(named: tuple[str, Path], tm
     pickled = shutil.copytree(folder, tmp_path / "pickled")
     (pickled / "model.safetensors").unlink()
     torch.save({}, pickled / "pytorch_model.bin")
-    with pytest.raises(BadInput, match="safetensors"):
+    with pytest.raises(UserError, match="safetensors"):
         build_reward(name, {"model": str(pickled)})
     damaged = shutil.copytree(folder, tmp_path / "damaged")
     (damaged / "model.safetensors").write_bytes(b"no weights")
-    with pytest.raises(BadInput, match="cannot load"):
+    with pytest.raises(UserError, match="cannot load"):
         build_reward(name, {"model": str(damaged)})
 
 
@@ -188,5 +188,5 @@ def test_hpsv2_takes_no_weights_of_another_shape(hpsv2_folder: Path, tmp_path: P
     config = json.loads((other / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"]["layers"] += 1
     (other / "open_clip_config.json").write_text(json.dumps(config))
-    with pytest.raises(BadInput, match="cannot load"):
+    with pytest.raises(UserError, match="cannot load"):
         build_reward("hpsv2", {"model": str(other)})

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards import LoadedClip, build_reward, reward_version
 from rewards.videoscore import ASPECTS, regressor, sampled
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
@@ -201,16 +201,16 @@ def test_the_version_follows_weights_prompt_frames_and_aspect(
 def test_a_folder_that_holds_something_else_is_refused_before_anything_is_loaded(
     folder: Path, settings: dict[str, Any], tmp_path: Path, tiny_vlm: Path
 ) -> None:
-    with pytest.raises(BadInput, match="qwen2_vl"):
+    with pytest.raises(UserError, match="qwen2_vl"):
         reward_version("videoscore", settings | {"model": str(tiny_vlm)})
     other = shutil.copytree(folder, tmp_path / "other")
     config = json.loads((other / "config.json").read_text())
     config["id2label"] = {"0": "a", "1": "b"}
     (other / "config.json").write_text(json.dumps(config))
-    with pytest.raises(BadInput, match="with 2 outputs"):
+    with pytest.raises(UserError, match="with 2 outputs"):
         reward_version("videoscore", settings | {"model": str(other)})
     (other / "model.safetensors").rename(other / "model.pth")
-    with pytest.raises(BadInput, match="safetensors"):
+    with pytest.raises(UserError, match="safetensors"):
         reward_version("videoscore", settings | {"model": str(other)})
 
 
@@ -223,17 +223,17 @@ def test_a_checkpoint_without_its_head_is_refused_and_not_filled_with_chance(
         {name: value for name, value in state.items() if not name.startswith("score.")},
         headless / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
-    with pytest.raises(BadInput, match=r"lacks score\.bias and 1 more"):
+    with pytest.raises(UserError, match=r"lacks score\.bias and 1 more"):
         build_reward("videoscore", settings | {"model": str(headless)})
 
 
 def test_words_and_commit_are_asked_for(settings: dict[str, Any], folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="40 hex digits"):
+    with pytest.raises(UserError, match="40 hex digits"):
         reward_version("videoscore", {})
-    with pytest.raises(BadInput, match=r"videoscore\.prompt"):
+    with pytest.raises(UserError, match=r"videoscore\.prompt"):
         reward_version("videoscore", {"revision": "a" * 40})
     (tmp_path / "bare.txt").write_text("Mark this video.")
-    with pytest.raises(BadInput, match="place of the clip's own"):
+    with pytest.raises(UserError, match="place of the clip's own"):
         reward_version("videoscore", settings | {"prompt": str(tmp_path / "bare.txt")})
-    with pytest.raises(BadInput, match="use one of mean"):
+    with pytest.raises(UserError, match="use one of mean"):
         reward_version("videoscore", settings | {"aspect": "beauty"})

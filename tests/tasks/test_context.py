@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from flows.opening import open_round
-from flows.recipe_file import load_recipe
+from flows.config.load import load_recipe
+from flows.config.resolve import open_round
 from tasks import generate
 from tasks.context import Residents, gpu_turn
 from tests.tiny_round import Tiny

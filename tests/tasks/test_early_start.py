@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data.errors import BadInput
+from data.errors import UserError
 from tests.rewards.judge.conftest import RUBRIC
 from tests.tiny_round import Tiny, play
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
@@ -40,12 +40,12 @@ def clips_made(tiny: Tiny) -> int:
 def test_it_starts_with_generation_if_a_clip_is_missing(
     tiny: Tiny, judged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(BadInput, match=r"No module named .?vllm"):
+    with pytest.raises(UserError, match=r"No module named .?vllm"):
         play(tiny, *judged)
     assert clips_made(tiny) == 3
     assert ENDED in caplog.text
     caplog.clear()
-    with pytest.raises(BadInput, match=r"No module named .?vllm"):
+    with pytest.raises(UserError, match=r"No module named .?vllm"):
         play(tiny, *judged)
     assert ENDED not in caplog.text, "all clips are there"
 
@@ -53,13 +53,13 @@ def test_it_starts_with_generation_if_a_clip_is_missing(
 def test_it_waits_where_the_recipe_says_so(
     tiny: Tiny, judged: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(BadInput, match=r"No module named .?vllm"):
+    with pytest.raises(UserError, match=r"No module named .?vllm"):
         play(tiny, *judged, "judge.early_start=false")
     assert clips_made(tiny) == 3
     assert ENDED not in caplog.text
 
 
 def test_a_server_elsewhere_is_not_started(tiny: Tiny, judged: list[str]) -> None:
-    with pytest.raises(BadInput, match="does not answer"):
+    with pytest.raises(UserError, match="does not answer"):
         play(tiny, *judged, "judge.url=http://127.0.0.1:9/v1", "judge.served_name=tiny", "judge.retries=0")
     assert clips_made(tiny) == 3

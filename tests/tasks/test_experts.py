@@ -11,9 +11,9 @@ import torch
 from diffusers import WanPipeline
 from safetensors.torch import load
 
-from data.errors import BadInput
+from data.errors import UserError
 from data.store import Store
-from flows.opening import find_policy
+from flows.config.resolve import find_policy
 from models.lora import FILE_NAME, read
 from models.policy import base_id
 from tests.tiny_round import Tiny, build_tiny_wan, cached, play
@@ -142,13 +142,13 @@ def test_experts_share_what_was_trained_and_go_on_from_it(tiny: Tiny, options: t
 def test_what_does_not_fit_the_model_is_refused_before_any_work(
     tiny: Tiny, given: list[str], told: str
 ) -> None:
-    with pytest.raises(BadInput, match=told):
+    with pytest.raises(UserError, match=told):
         play(tiny, *given)
     assert not list(tiny.store.glob("manifests/*"))
 
 
 def test_the_family_must_be_that_of_the_folder(tiny: Tiny, a14b: Path) -> None:
-    with pytest.raises(BadInput, match=r"say model\.family: wan-experts"):
+    with pytest.raises(UserError, match=r"say model\.family: wan-experts"):
         play(tiny, f"model.path={a14b}")
-    with pytest.raises(BadInput, match="has no second expert"):
+    with pytest.raises(UserError, match="has no second expert"):
         play(tiny, "model.family=wan-experts", "finetune.expert=both")

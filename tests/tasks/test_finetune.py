@@ -9,7 +9,7 @@ import pytest
 
 from data.records import Example, Pair
 from data.store import Store
-from flows.playing import begin
+from flows.rounds.run_round import begin
 from models.settings import FinetuneSettings
 from tasks.finetune import what_is_lacking
 from tasks.stages import plan_stage

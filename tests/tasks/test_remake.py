@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from data.records import Clip
 from data.store import Store
-from flows.opening import find_policy, model_settings
-from flows.recipe_file import load_recipe
+from flows.config.load import load_recipe
+from flows.config.resolve import find_policy, model_settings
 from models.policy import base_id
 from tasks.context import PolicyRef
 from tasks.remake import Remade, frames_digest, remake
@@ -20,8 +20,8 @@ from tests.tiny_round import Tiny
 @pytest.fixture
 def made(tiny: Tiny) -> tuple[Store, list[Clip]]:
     """A store with a round's training clips."""
-    from flows.plain_round import plain_stage
-    from flows.playing import begin
+    from flows.rounds.plain import plain_stage
+    from flows.rounds.run_round import begin
 
     context = begin(str(tiny.recipe), str(tiny.store), [])
     plain_stage("generate", context)
@@ -61,7 +61,7 @@ def test_it_needs_no_media(tiny: Tiny, made: tuple[Store, list[Clip]]) -> None:
 
 
 def test_what_cannot_be_made_again_is_told(tiny: Tiny, made: tuple[Store, list[Clip]]) -> None:
-    with pytest.raises(BadInput, match="holds no clip c0"):
+    with pytest.raises(UserError, match="holds no clip c0"):
         again(tiny, "c0")
-    with pytest.raises(BadInput, match="made with dtype 'float32', the recipe's is 'bfloat16'"):
+    with pytest.raises(UserError, match="made with dtype 'float32', the recipe's is 'bfloat16'"):
         again(tiny, made[1][0].clip_id, "model.dtype=bfloat16")

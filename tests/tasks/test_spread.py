@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput, StageFailed
+from data.errors import StageFailed, UserError
 from data.store import Store
-from flows.opening import finetune_settings, open_round
-from flows.playing import play_stage
-from flows.recipe_file import load_recipe
+from flows.config.load import load_recipe
+from flows.config.resolve import finetune_settings, open_round
+from flows.rounds.run_round import play_stage
 from tasks import devices, spread
 from tasks.context import RoundContext
 from tasks.units import Runner
@@ -112,7 +112,7 @@ def test_every_gpu_is_locked_in_one_order(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_machine_without_a_gpu_says_so(tiny: Tiny) -> None:
     context = opened(tiny, "model.device=cuda:all")
-    with pytest.raises(BadInput, match="no usable GPU"):
+    with pytest.raises(UserError, match="no usable GPU"):
         play_stage("generate", context, Runner())
 
 

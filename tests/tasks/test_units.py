@@ -9,7 +9,7 @@ from urllib.error import HTTPError
 
 import pytest
 
-from data.errors import BadInput, StageFailed, StoreError
+from data.errors import StageFailed, StoreError, UserError
 from data.keys import digest
 from data.store import Store
 from tasks import units
@@ -146,7 +146,7 @@ def test_bad_input_ends_the_stage_as_itself(store: Store) -> None:
         (ValueError("wrong"), False),
         (AssertionError(), False),
         (MemoryError(), False),
-        (BadInput("wrong"), False),
+        (UserError("wrong"), False),
         (PermissionError(), False),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from data.store import Store
 from flows.reporting import build_report
 
@@ -145,12 +145,12 @@ def test_a_missing_video_is_named_and_the_report_still_opens(
 
 @pytest.mark.parametrize("name", ["nowhere", "../escape", "", "."])
 def test_an_unknown_round_is_refused_by_name(reported: Store, name: str) -> None:
-    with pytest.raises(BadInput, match=f"newest is {ROUND}"):
+    with pytest.raises(UserError, match=f"newest is {ROUND}"):
         build_report(reported, name)
 
 
 def test_a_store_without_rounds_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="vidloop round"):
+    with pytest.raises(UserError, match="vidloop round"):
         build_report(Store.open(tmp_path / "store", create=True))
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from data import device_lock
 from flows.serving import checks
-from flows.serving.asking import ask
+from flows.serving.api_client import ask
 from flows.serving.checks import Finding, check_pins, check_serving
-from flows.serving.place import Place
+from flows.serving.server_config import Place
 
 
 class _WebPage(BaseHTTPRequestHandler):

@@ -10,10 +10,10 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from data.store import Store
-from flows.artifacts.card import card
+from flows.reporting.artifacts.card import card
 from flows.reporting.read import find_summary, read_facts
 from flows.serving import reports
-from flows.serving.place import AUTH_VARIABLE, REPORTS
+from flows.serving.server_config import AUTH_VARIABLE, REPORTS
 
 AUTH = "vidloop:not a real secret"
 ROUND = "20260101T000000Z-abc123"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from data.errors import BadInput
+from data.errors import UserError
 from models.families import get_family
 from models.families.cogvideox import nearest_timestep
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import ModelSettings, SampleSettings
 from tests.models.families.tiny import LENGTH, save_tiny_cogvideox
 
@@ -71,22 +71,22 @@ def test_relatives_are_refused_because_they_would_be_silently_wrong(
     rewrite(folder / config, **change)
     family = get_family("cogvideox")
     for load in (family.load_pipeline, family.load_transformer):
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(UserError, match=told):
             load(ModelSettings("cogvideox", str(folder)))
 
 
 def test_text_of_another_length_is_refused_because_the_network_sees_the_padding(folder: Path) -> None:
     model = ModelSettings("cogvideox", str(folder))
-    with pytest.raises(BadInput, match=f"trained with {LENGTH}"):
+    with pytest.raises(UserError, match=f"trained with {LENGTH}"):
         Sampler.open(model, replace(SETTINGS, max_sequence_length=LENGTH + 1))
     sampler = Sampler.open(model, SETTINGS)
-    with pytest.raises(BadInput, match=f"trained with {LENGTH}"):
+    with pytest.raises(UserError, match=f"trained with {LENGTH}"):
         sampler.family.encode_prompts(sampler.pipeline, ["a red ball falls down"], LENGTH + 1)
 
 
 def test_frames_that_the_vae_would_not_give_back_are_refused(folder: Path) -> None:
     model = ModelSettings("cogvideox", str(folder))
-    with pytest.raises(BadInput, match="frames is 5; this model needs 1 \\+ a multiple of 8"):
+    with pytest.raises(UserError, match="frames is 5; this model needs 1 \\+ a multiple of 8"):
         Sampler.open(model, replace(SETTINGS, frames=5))
     sampler = Sampler.open(model, SETTINGS)
     # five frames are two latent frames, and those decode to eight
@@ -94,5 +94,5 @@ def test_frames_that_the_vae_would_not_give_back_are_refused(folder: Path) -> No
 
 
 def test_a_flow_shift_is_refused_where_nothing_would_use_it(folder: Path) -> None:
-    with pytest.raises(BadInput, match=r"flow_shift.*CogVideoXDPMScheduler"):
+    with pytest.raises(UserError, match=r"flow_shift.*CogVideoXDPMScheduler"):
         Sampler.open(ModelSettings("cogvideox", str(folder)), replace(SETTINGS, flow_shift=3.0))

@@ -17,17 +17,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from data.errors import BadInput
+from data.errors import UserError
 from models import lora
-from models.blocks import BlockRunner
 from models.families import get_family
 from models.families.base import Family, prediction_and_target
-from models.grid import check_fit
+from models.families.grid import check_fit
 from models.lora import LoraSpec
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import FinetuneSettings, ModelSettings, SampleSettings
-from models.train_data import TrainData
-from models.trainer import train
+from models.training.blocks import BlockRunner
+from models.training.train_data import TrainData
+from models.training.trainer import train
 from tests.models.families.tiny import CASES, Tiny
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
@@ -336,7 +336,7 @@ def test_training_loads_no_weights_of_vae_and_text_encoder(
     assert not loaded.training
     assert loaded.dtype == torch.bfloat16
     assert not any(p.requires_grad for p in loaded.parameters())
-    with pytest.raises(BadInput, match="cannot load the pipeline"):
+    with pytest.raises(UserError, match="cannot load the pipeline"):
         family.load_pipeline(replace(model, path=str(alone)))
 
 
@@ -362,10 +362,10 @@ def test_geometry_off_the_grid_is_refused_not_rounded(
 ) -> None:
     off = replace(case.settings, **change)
     embeds = family.encode_prompts(plain, PROMPTS, case.settings.max_sequence_length)
-    with pytest.raises(BadInput, match=told) as late:
+    with pytest.raises(UserError, match=told) as late:
         family.sample_latents(plain, embeds, embeds, SEEDS, off)
     # and by the configurations alone, before any weights are read
-    with pytest.raises(BadInput) as early:
+    with pytest.raises(UserError) as early:
         check_fit(model, off)
     assert str(early.value) == str(late.value)
     check_fit(model, case.settings)
@@ -380,7 +380,7 @@ def test_the_grid_of_frames_is_what_the_vae_gives_back(
         settings = replace(case.settings, frames=frames, steps=2, guidance=1.0)
         assert Sampler.open(model, settings).generate(PROMPTS[:1], [1]).frames.shape[1] == frames
     between = replace(case.settings, frames=1 + case.stride // 2)
-    with pytest.raises(BadInput, match=f"1 \\+ a multiple of {case.stride}"):
+    with pytest.raises(UserError, match=f"1 \\+ a multiple of {case.stride}"):
         Sampler.open(model, between).generate(PROMPTS[:1], [1])
 
 
@@ -414,5 +414,5 @@ def test_missing_parts_are_named(case: Tiny, model: ModelSettings, folder: Path,
     for part, load in loads:
         broken = tmp_path / part
         shutil.copytree(folder, broken, ignore=shutil.ignore_patterns(part))
-        with pytest.raises(BadInput, match=f"has no {part}"):
+        with pytest.raises(UserError, match=f"has no {part}"):
             load(replace(model, path=str(broken)))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from diffusers import LTXPipeline
 
-from data.errors import BadInput
+from data.errors import UserError
 from models.families import get_family
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import ModelSettings, SampleSettings
 from tests.models.families.tiny import LENGTH, save_tiny_ltx
 
@@ -89,15 +89,15 @@ def test_relatives_are_refused_because_they_would_be_silently_wrong(
     path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **change}), "utf-8")
     family = get_family("ltx")
     for load in (family.load_pipeline, family.load_transformer):
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(UserError, match=told):
             load(ModelSettings("ltx", str(tmp_path)))
 
 
 def test_a_constant_flow_shift_is_refused_where_the_schedule_shifts_by_size(folder: Path) -> None:
-    with pytest.raises(BadInput, match="no constant shift"):
+    with pytest.raises(UserError, match="no constant shift"):
         Sampler.open(ModelSettings("ltx", str(folder)), replace(SETTINGS, flow_shift=3.0))
 
 
 def test_a_single_step_is_refused_because_its_schedule_would_be_nan(folder: Path) -> None:
-    with pytest.raises(BadInput, match="steps is 1; this model's schedule needs at least 2"):
+    with pytest.raises(UserError, match="steps is 1; this model's schedule needs at least 2"):
         Sampler.open(ModelSettings("ltx", str(folder)), replace(SETTINGS, steps=1))

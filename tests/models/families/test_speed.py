@@ -16,15 +16,16 @@ import numpy as np
 import pytest
 import torch
 
-from data.errors import BadInput
-from models import compiling, sampling
+from data.errors import UserError
+from models import compiling
 from models.compiling import blocks_of
 from models.families import get_family
 from models.families.base import networks_of
-from models.residence import Residence
-from models.sampling import Generated, Sampler
+from models.sampling import sampler as sampling
+from models.sampling.offload import Residence
+from models.sampling.sampler import Generated, Sampler
+from models.sampling.texts import Texts
 from models.settings import FastSettings, ModelSettings, SampleSettings
-from models.texts import Texts
 from tests.models.families.tiny import CASES, Tiny
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
@@ -225,7 +226,7 @@ def test_a_network_without_repeated_blocks_is_refused() -> None:
             super().__init__()
             self.only = torch.nn.Linear(1, 1)
 
-    with pytest.raises(BadInput, match=r"set model\.compile to false"):
+    with pytest.raises(UserError, match=r"set model\.compile to false"):
         compiling.compile_blocks(Strange())
 
 
@@ -246,5 +247,5 @@ def test_asked_counts_the_steps_of_the_schedule(fast: FastSettings, steps: int) 
     ],
 )
 def test_wrong_fast_settings_name_their_key(given: dict[str, int], message: str) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         FastSettings(**given)

@@ -9,10 +9,10 @@ import torch
 from diffusers import WanPipeline
 from torch import nn
 
-from data.errors import BadInput
+from data.errors import UserError
 from models.families import get_family
 from models.families.base import Family, prediction_and_target
-from models.sampling import Sampler
+from models.sampling.sampler import Sampler
 from models.settings import ModelSettings, SampleSettings
 from tests.models.conftest import save_tiny_wan
 
@@ -107,7 +107,7 @@ def test_transformer_loads_without_vae_and_text_encoder(
     network = family.load_transformer(ModelSettings("wan", str(alone)))
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
-    with pytest.raises(BadInput, match="has no vae"):
+    with pytest.raises(UserError, match="has no vae"):
         family.load_pipeline(ModelSettings("wan", str(alone)))
 
 
@@ -131,26 +131,26 @@ def test_geometry_off_the_grid_is_refused_not_rounded(
 ) -> None:
     settings = replace(sample_settings, **change)
     embeds = sampler.encode(PROMPTS)
-    with pytest.raises(BadInput, match=told):
+    with pytest.raises(UserError, match=told):
         family.sample_latents(sampler.pipeline, embeds, embeds, [1, 2], settings)
 
 
 def test_missing_and_damaged_models_are_named(wan_folder: Path, tmp_path: Path, family: Family) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(BadInput, match=r"no model_index\.json"):
+    with pytest.raises(UserError, match=r"no model_index\.json"):
         family.load_pipeline(ModelSettings("wan", str(empty)))
     broken = tmp_path / "broken"
     shutil.copytree(wan_folder, broken)
     weights = broken / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
-    with pytest.raises(BadInput, match="cannot load the transformer"):
+    with pytest.raises(UserError, match="cannot load the transformer"):
         family.load_transformer(ModelSettings("wan", str(broken)))
 
 
 def refused(folder: Path, told: str) -> None:
     for load in (get_family("wan").load_pipeline, get_family("wan").load_transformer):
-        with pytest.raises(BadInput, match=told):
+        with pytest.raises(UserError, match=told):
             load(ModelSettings("wan", str(folder)))
 
 
@@ -189,5 +189,5 @@ def test_a_timestep_a_token_needs_the_patches_that_the_pipeline_counts_with(tmp_
 
 
 def test_unknown_family_names_the_nearest() -> None:
-    with pytest.raises(BadInput, match="did you mean wan"):
+    with pytest.raises(UserError, match="did you mean wan"):
         get_family("wam")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards.judge.server import command, require_server
 from rewards.judge.settings import URL_VARIABLE, JudgeSettings, judge_version, model_path, served_name
 
@@ -21,7 +21,7 @@ def test_the_environment_names_a_server_for_settings_that_name_none(
     version = judge_version(settings)
     assert settings.address == ""
     assert served_name(settings) == "judge"
-    with pytest.raises(BadInput, match="no environment with vLLM"):
+    with pytest.raises(UserError, match="no environment with vLLM"):
         require_server(settings)
 
     monkeypatch.setenv(URL_VARIABLE, DEPLOYED)
@@ -33,7 +33,7 @@ def test_the_environment_names_a_server_for_settings_that_name_none(
     assert judge_version(settings) == version
 
     monkeypatch.setenv(URL_VARIABLE, "judge:8000")
-    with pytest.raises(BadInput, match=rf"{URL_VARIABLE} is 'judge:8000'"):
+    with pytest.raises(UserError, match=rf"{URL_VARIABLE} is 'judge:8000'"):
         JudgeSettings()
 
 

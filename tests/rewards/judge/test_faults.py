@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards import build_reward
 from rewards.base import LoadedClip
 from tests.rewards.judge.fault_server import FaultServer
@@ -118,7 +118,7 @@ def test_the_breaker_opens_and_the_rest_is_not_asked(
 def test_a_server_that_cannot_work_is_bad_input(
     changed: dict[str, Any], message: str, server: FaultServer, served: Settings, clips: Clips
 ) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         build_reward("judge", served(retries=0, **changed)).score(clips(1))
 
 
@@ -129,7 +129,7 @@ def test_the_self_test_catches_a_server_that_ignores_what_it_is_asked(
     fault: str, server: FaultServer, served: Settings, clips: Clips
 ) -> None:
     server.faults = lambda question, media: fault
-    with pytest.raises(BadInput, match="does not pass the self-test"):
+    with pytest.raises(UserError, match="does not pass the self-test"):
         build_reward("judge", served(retries=0)).score(clips(1))
 
 
@@ -138,7 +138,7 @@ def test_the_self_test_catches_a_server_that_does_not_look_at_the_frames(
 ) -> None:
     reply = FaultServer.reply
     monkeypatch.setattr(FaultServer, "reply", lambda self, body, question, media: reply(self, body, question, "blind") | {"usage": reply(self, body, question, media)["usage"]} if self.seen.setdefault("blind", self.seen[media]) else {})  # fmt: skip
-    with pytest.raises(BadInput, match="does not look at the frames"):
+    with pytest.raises(UserError, match="does not look at the frames"):
         build_reward("judge", served()).score(clips(1))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards import build_reward, reward_parts, reward_version
 from rewards.base import LoadedClip
 from tests.rewards.judge.conftest import RUBRIC
@@ -140,11 +140,11 @@ def test_versions_follow_model_and_rubric(local: Any, write_rubric: Write) -> No
     ],
 )
 def test_bad_settings_say_what_is_wrong(changed: dict[str, Any], message: str, local: Any) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         build_reward("judge", local(**changed))
 
 
 def test_a_judge_that_cannot_say_no_is_refused(local: Any, write_rubric: Write, clips: Clips) -> None:
     mute = write_rubric(answer={"positive": ["yes"], "negative": ["certainly not"]})
-    with pytest.raises(BadInput, match="no spelling of no"):
+    with pytest.raises(UserError, match="no spelling of no"):
         build_reward("judge", local(mute)).score(clips(1))

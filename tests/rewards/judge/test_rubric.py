@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards.judge.rubric import load_rubric, parse_rubric
 from tests.rewards.judge.conftest import RUBRIC
 
@@ -14,16 +14,18 @@ ROOT = Path(__file__).resolve().parents[3]
 Write = Callable[..., str]
 
 
-@pytest.mark.parametrize("name", ["world", "general"])
-def test_shipped_rubrics_are_right_and_cover_what_a_judge_must_be_asked(name: str) -> None:
-    rubric = load_rubric(f"rewards/judge/rubrics/{name}.yaml")
+@pytest.mark.parametrize(
+    ("folder", "name"), [("miniature/rubrics", "world"), ("rewards/judge/rubrics", "general")]
+)
+def test_shipped_rubrics_are_right_and_cover_what_a_judge_must_be_asked(folder: str, name: str) -> None:
+    rubric = load_rubric(f"{folder}/{name}.yaml")
     assert rubric.name == name
     assert len(rubric.asked_of("falling down")) >= 4
     assert rubric.frames.count >= 8
 
 
 def test_the_general_rubric_has_a_question_of_each_category() -> None:
-    from data.world.catalog import CATEGORIES
+    from miniature.world.catalog import CATEGORIES
 
     rubric = load_rubric("rewards/judge/rubrics/general.yaml")
     own = [category for question in rubric.questions for category in question.categories]
@@ -50,17 +52,17 @@ def test_the_general_rubric_has_a_question_of_each_category() -> None:
 def test_a_wrong_rubric_says_what_is_wrong(
     changed: dict[str, Any], message: str, write_rubric: Write
 ) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         load_rubric(write_rubric(**changed))
 
 
 def test_a_file_that_is_not_there_names_those_that_are() -> None:
-    with pytest.raises(BadInput, match=r"rewards/judge/rubrics/world\.yaml"):
+    with pytest.raises(UserError, match=r"miniature/rubrics/world\.yaml"):
         load_rubric("no/such.yaml")
 
 
 def test_a_key_given_twice_is_refused() -> None:
-    with pytest.raises(BadInput, match="given twice"):
+    with pytest.raises(UserError, match="given twice"):
         parse_rubric("name: a\nname: b\n", "rubric")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards.judge.server import ManagedServer, command, environment_python
 from rewards.judge.settings import JudgeSettings
 
@@ -93,7 +93,7 @@ def test_no_process_is_left(ending: str, tmp_path: Path) -> None:
 def test_a_server_that_ends_at_once_says_why(tmp_path: Path, tiny_vlm: Path) -> None:
     """An environment without vLLM: this one."""
     environment = Path(sys.executable).parents[1]
-    with pytest.raises(BadInput, match=r"No module named .?vllm") as raised:
+    with pytest.raises(UserError, match=r"No module named .?vllm") as raised:
         ManagedServer.start(
             JudgeSettings(model=str(tiny_vlm), environment=str(environment), start_timeout_s=60)
         )
@@ -101,7 +101,7 @@ def test_a_server_that_ends_at_once_says_why(tmp_path: Path, tiny_vlm: Path) -> 
 
 
 def test_no_environment_says_how_to_make_one(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="make judge"):
+    with pytest.raises(UserError, match="make judge"):
         environment_python(str(tmp_path / "nothing"))
 
 

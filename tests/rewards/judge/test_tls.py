@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import BadInput
+from data.errors import UserError
 from rewards.judge.answers import Fault
 from rewards.judge.transport import Http
 
@@ -88,5 +88,5 @@ def test_a_file_that_is_none_of_certificates_is_named(content: str | None, tmp_p
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
-    with pytest.raises(BadInput, match=r"judge\.ca_file"):
+    with pytest.raises(UserError, match=r"judge\.ca_file"):
         Http("https://127.0.0.1:1/v1", "", 1.0, 0, 1, str(path))

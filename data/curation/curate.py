@@ -1,0 +1,437 @@
+"""Curation: from scored clips to examples and pairs, with the reason for each decision.
+
+    clips + scores --JUDGED--> value or null --SHAPED--> r' in [0, 1] --EXAMPLES--> accepted, weight, reason
+                                                                      --PAIRS--> chosen, rejected
+
+Each arrow is one SQL statement, run by DuckDB over the store's tables, settings bound as parameters. The
+same settings on the same scores give the same rows: one thread, inputs in key order, ties broken by a
+digest of the clip and the seed. A judgement that failed never becomes a number: the clip is left out and
+counted.
+
+Shaping and its two kinds: Furuta et al. 2024, arXiv 2412.02617, section 4; weights: reward-weighted
+regression, W = r' ("reward") or W = exp(r'/beta) / Z(prompt) ("exp").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from data.curation.segments import better, compare
+from data.errors import ConfigError
+from data.keys import digest
+from data.records import Example, Pair, PairSegment
+from data.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+Parameters = dict[str, Any]
+
+# Settings that came later; at rest they are no part of a question.
+_EXPERIMENTS: Final = ("label_noise", "leave_out")
+
+
+@dataclass(frozen=True, slots=True)
+class CurateSettings:
+    """What may teach, and how much.
+
+    Attributes:
+        feedback: name of the reward that teaches.
+        kind: "binary": r' = 1 if value >= threshold else 0; "graded": r' = clip(eta (value - gamma), 0, 1).
+        threshold: the value that passes, in the reward's units. Needed for binary; for graded it defines the
+            acceptance rate when `top_q` is None.
+        eta: slope of graded shaping, > 0; None takes 1 / (95th - 5th percentile) of the values at hand.
+        gamma: value at which graded shaping leaves 0; None takes the 5th percentile.
+        pairs_per_prompt: at most so many pairs a prompt, >= 0.
+        margin: a pair needs r'(chosen) - r'(rejected) > margin, in [0, 1); at 0 only ties are dropped.
+        top_q: graded: accept this share of each prompt's clips (at least one), in (0, 1]; None takes the
+            share of all clips whose value reaches `threshold`. Binary: None accepts all that pass.
+        max_per_prompt: accept at most so many clips a prompt, >= 1; None for no limit.
+        weight: "uniform": 1 if accepted else 0; "reward": r'; "exp": exp(r'/beta) / Z, Z the mean over the
+            prompt's scored clips, so that weights average 1 in every prompt.
+        beta: temperature of "exp", > 0.
+        seed: breaks ties and chooses among possible pairs.
+        label_noise: for experiments: this share of the clips, drawn by the seed, is taught the other way
+            round (r' becomes 1 - r'), as a judge does that errs without bias; in [0, 0.5].
+        leave_out: categories whose clips do not teach, as if they had not been made; for experiments too.
+        segments: "differing": of clips that the feedback judged in segments, a pair teaches in those in which
+            the chosen one is better, and is none if there are none (see `data.curation.segments`); "ignore":
+            pairs are of whole clips. Without segments both do the same.
+    """
+
+    feedback: str
+    kind: Literal["binary", "graded"] = "binary"
+    threshold: float | None = 0.5
+    eta: float | None = None
+    gamma: float | None = None
+    pairs_per_prompt: int = 4
+    margin: float = 0.0
+    top_q: float | None = None
+    max_per_prompt: int | None = None
+    weight: Literal["uniform", "reward", "exp"] = "uniform"
+    beta: float = 1.0
+    seed: int = 0
+    label_noise: float = 0.0
+    leave_out: tuple[str, ...] = ()
+    segments: Literal["ignore", "differing"] = "differing"
+
+    def question(self) -> dict[str, Any]:
+        """The settings in a stage's question. No noise, and nothing left out, ask what was asked before."""
+        said = {name: value for name, value in asdict(self).items() if name not in _EXPERIMENTS or value}
+        # Whether there are segments is in the scores, and so in the other half of the question.
+        if self.segments == "differing":
+            del said["segments"]
+        return said | ({"leave_out": sorted(self.leave_out)} if self.leave_out else {})
+
+    def __post_init__(self) -> None:
+        for right, message in (
+            (self.kind in ("binary", "graded"), f"shaping.kind is {self.kind!r}: use binary or graded"),
+            (
+                self.weight in ("uniform", "reward", "exp"),
+                f"curate.weight is {self.weight!r}: use uniform, reward or exp",
+            ),
+            (
+                self.kind == "graded" or self.threshold is not None,
+                "shaping.threshold is needed for binary shaping: say from which value a clip passes",
+            ),
+            (
+                self.kind == "binary" or self.threshold is not None or self.top_q is not None,
+                "graded shaping needs curate.top_q or shaping.threshold, to know how many clips to accept",
+            ),
+            (
+                all(value is None or math.isfinite(value) for value in (self.threshold, self.gamma)),
+                f"shaping.threshold {self.threshold} and shaping.gamma {self.gamma} must be finite",
+            ),
+            (
+                self.eta is None or 0 < self.eta < math.inf,
+                f"shaping.eta is {self.eta}: it must be above 0",
+            ),
+            (
+                self.pairs_per_prompt >= 0,
+                f"curate.pairs_per_prompt is {self.pairs_per_prompt}: use 0 or more",
+            ),
+            (0 <= self.margin < 1, f"curate.margin is {self.margin}: use 0 or more, below 1"),
+            (
+                self.top_q is None or 0 < self.top_q <= 1,
+                f"curate.top_q is {self.top_q}: use above 0, at most 1",
+            ),
+            (
+                self.max_per_prompt is None or self.max_per_prompt >= 1,
+                f"curate.max_per_prompt is {self.max_per_prompt}: use 1 or more",
+            ),
+            (0 < self.beta < math.inf, f"curate.beta is {self.beta}: it must be above 0"),
+            (
+                self.segments in ("ignore", "differing"),
+                f"curate.segments is {self.segments!r}: use ignore or differing",
+            ),
+            (0 <= self.label_noise <= 0.5, f"shaping.label_noise is {self.label_noise}: use 0 to 0.5"),
+        ):
+            if not right:
+                raise ConfigError(message)
+
+
+@dataclass(frozen=True, slots=True)
+class CurateResult:
+    """Rows in key order, and a report of plain JSON values (see `curate`)."""
+
+    curation_id: str
+    examples: list[Example]
+    pairs: list[Pair]
+    report: dict[str, Any]
+    pair_segments: list[PairSegment]
+
+
+# A value is null (failed, with its error) or finite: `data.records.Score` allows nothing else.
+JUDGED: Final = """
+CREATE TEMP TABLE judged AS
+WITH c AS (
+         SELECT DISTINCT ON (clip_id) * FROM clips WHERE NOT list_contains($leave_out::VARCHAR[], category)
+         ORDER BY clip_id
+     ),
+     s AS (SELECT DISTINCT ON (clip_id) * FROM scores WHERE reward = $feedback ORDER BY clip_id)
+SELECT c.clip_id, c.prompt_id, c.category, s.value,
+       CASE WHEN s.clip_id IS NULL THEN 'not judged' ELSE s.error END AS error,
+       sha256($seed || ':' || c.clip_id) AS lot
+FROM c LEFT JOIN s USING (clip_id) ORDER BY c.clip_id
+"""
+
+SPREAD: Final = """
+SELECT quantile_cont(value, 0.05), quantile_cont(value, 0.95), avg((value >= $threshold)::INT)
+FROM judged WHERE value IS NOT NULL
+"""
+
+SHAPED: Final = """
+CREATE TEMP TABLE shaped AS
+SELECT * EXCLUDE (clean), CASE WHEN flipped THEN 1 - clean ELSE clean END AS r,
+       coalesce(value >= $threshold, clean > 0) <> flipped AS passed,
+       count(*) OVER (PARTITION BY prompt_id) AS clips_of_prompt,
+       row_number() OVER (
+           PARTITION BY prompt_id ORDER BY CASE WHEN flipped THEN 1 - clean ELSE clean END DESC, lot
+       ) AS place
+FROM (SELECT clip_id, prompt_id, category, value, lot,
+             row_number() OVER (ORDER BY sha256('label noise:' || $seed || ':' || clip_id))
+                 <= round($noise * count(*) OVER ()) AS flipped,
+             CASE WHEN $kind = 'binary' THEN (value >= $threshold)::DOUBLE
+                  ELSE greatest(0.0, least(1.0, $eta * (value - $gamma))) END AS clean
+      FROM judged WHERE value IS NOT NULL)
+ORDER BY clip_id
+"""
+
+EXAMPLES: Final = """
+CREATE TEMP TABLE curated AS
+WITH placed AS (
+    SELECT *, bool_or(passed) OVER prompt AS any_passed, bool_and(passed) OVER prompt AS all_passed,
+           coalesce($max_per_prompt, clips_of_prompt) AS most,
+           CASE WHEN $q IS NULL THEN clips_of_prompt
+                ELSE greatest(1, round($q * clips_of_prompt)) END AS quota,
+           exp((r - max(r) OVER prompt) / $beta) AS tilt  -- the largest is 1, so a small beta cannot overflow
+    FROM shaped WINDOW prompt AS (PARTITION BY prompt_id)
+), decided AS (SELECT *, r > 0 AND place <= least(quota, most) AS accepted FROM placed)
+SELECT clip_id, prompt_id, category, r, passed, accepted,
+       CASE $weight WHEN 'uniform' THEN accepted::DOUBLE WHEN 'reward' THEN r
+            ELSE tilt / avg(tilt) OVER (PARTITION BY prompt_id) END AS weight,
+       CASE WHEN accepted AND all_passed THEN 'accepted: all clips of this prompt passed'
+            WHEN accepted AND $kind = 'binary' THEN 'accepted: passed'
+            WHEN accepted THEN 'accepted: rank ' || place || ' of ' || clips_of_prompt
+            WHEN NOT any_passed THEN 'rejected: all clips of this prompt failed'
+            WHEN r = 0 THEN 'rejected: below ' || CASE $kind WHEN 'binary' THEN 'threshold' ELSE 'gamma' END
+            WHEN place <= quota THEN 'rejected: beyond max_per_prompt'
+            ELSE 'rejected: not in the top ' || quota::BIGINT || ' of ' || clips_of_prompt END AS reason
+FROM decided ORDER BY clip_id
+"""
+
+POSSIBLE: Final = """
+CREATE TEMP TABLE possible AS
+SELECT w.prompt_id, w.category, w.clip_id AS chosen, l.clip_id AS rejected, w.r - l.r AS margin,
+       w.lot AS winner_lot, l.lot AS loser_lot
+FROM shaped w JOIN shaped l ON w.prompt_id = l.prompt_id AND w.r > l.r AND w.r - l.r > $margin
+"""
+
+# Winners and losers of a prompt are numbered by lot. Pairs with the same (loser - winner) mod m share no clip
+# on either side, so taking them diagonal by diagonal spreads the pairs over as many clips as there are.
+PAIRS: Final = """
+CREATE TEMP TABLE paired AS
+WITH numbered AS (
+    SELECT *, dense_rank() OVER (PARTITION BY prompt_id ORDER BY winner_lot) AS i,
+           dense_rank() OVER (PARTITION BY prompt_id ORDER BY loser_lot) AS j FROM possible
+), sized AS (
+    SELECT *, greatest(max(i) OVER prompt, max(j) OVER prompt) AS m
+    FROM numbered WINDOW prompt AS (PARTITION BY prompt_id)
+), ordered AS (
+    SELECT *, row_number() OVER (PARTITION BY prompt_id ORDER BY (j - i + m) % m, i) AS turn FROM sized
+)
+SELECT prompt_id, category, chosen, rejected, margin FROM ordered WHERE turn <= $pairs_per_prompt
+ORDER BY prompt_id, chosen, rejected
+"""
+
+BY_PROMPT: Final = """
+SELECT count(*), count(*) FILTER (any_scored), count(*) FILTER (pairs > 0), count(*) FILTER (all_passed),
+       count(*) FILTER (any_scored AND NOT any_passed), coalesce(sum(clips * (clips - 1) // 2), 0)
+FROM (SELECT prompt_id, count(c.clip_id) > 0 AS any_scored, count(c.clip_id) AS clips,
+             bool_and(c.passed) AS all_passed, bool_or(c.passed) AS any_passed,
+             (SELECT count(*) FROM paired p WHERE p.prompt_id = j.prompt_id) AS pairs
+      FROM judged j LEFT JOIN curated c USING (clip_id, prompt_id) GROUP BY prompt_id)
+"""
+
+BY_CATEGORY: Final = """
+SELECT category, count(*), count(*) FILTER (passed), count(*) FILTER (accepted),
+       (SELECT count(*) FROM paired p WHERE p.category = c.category)
+FROM curated c GROUP BY category ORDER BY category
+"""
+
+UNSCORED: Final = """
+SELECT error, count(*) FROM judged WHERE value IS NULL GROUP BY error ORDER BY count(*) DESC, error
+"""
+
+WEIGHTS: Final = "SELECT coalesce(sum(weight), 0), coalesce(sum(weight * weight), 0), count(*) FROM curated"
+
+
+def curate(
+    store: Store, clip_keys: Sequence[str], score_keys: Sequence[str], settings: CurateSettings
+) -> CurateResult:
+    """Decide which clips teach, how much, and against which others.
+
+    Args:
+        store: where the units are.
+        clip_keys: units with a `clips` table.
+        score_keys: units with a `scores` table; rewards other than `settings.feedback` are left alone.
+        settings: the rules.
+
+    Returns:
+        Every scored clip as an example (accepted or not, with its reason), the pairs, and a report:
+        `outcome` (a sentence), `shaping` (as used: threshold, eta, gamma, top_q), `clips` (total, scored,
+        passed, accepted, unscored), `unscored_reasons`, `prompts` (total, scored, usable, all_passed,
+        all_failed), `pairs` (formed, possible, dropped_ties, dropped_limit; where segments were compared
+        dropped_segments: pairs whose chosen clip is better in none of them), `by_category`, `weights` (sum,
+        effective_sample_size = (sum w)^2 / sum w^2). No clip accepted, or no pair, is an outcome, not an
+        error.
+
+    Raises:
+        ConfigError: clips are given, but no score of that feedback, or scores of two versions of it; or some
+            clips were sampled in a fast mode and others exactly or in another one.
+        StoreError: a unit is missing or damaged.
+    """
+    import duckdb
+
+    clips, scores = store.arrow(clip_keys, "clips"), store.arrow(score_keys, "scores")
+    with duckdb.connect(config={"threads": 1, "python_enable_replacements": False}) as con:
+        con.register("clips", clips)
+        con.register("scores", scores)
+        if clips.num_rows:
+            _check_feedback(con, settings.feedback)
+            _check_modes(con)
+        left_out = list(settings.leave_out)
+        _run(con, JUDGED, feedback=settings.feedback, seed=str(settings.seed), leave_out=left_out)
+        shaping = _shaping(con, settings)
+        shared = {"kind": settings.kind, "threshold": settings.threshold}
+        noise = {"noise": settings.label_noise, "seed": str(settings.seed)}
+        _run(con, SHAPED, **shared, eta=shaping["eta"], gamma=shaping["gamma"], **noise)
+        _run(
+            con,
+            EXAMPLES,
+            kind=settings.kind,
+            q=shaping["top_q"],
+            max_per_prompt=settings.max_per_prompt,
+            weight=settings.weight,
+            beta=settings.beta,
+        )
+        _run(con, POSSIBLE, margin=settings.margin)
+        dropped = compare(con, settings.feedback, shaping) if settings.segments == "differing" else None
+        _run(con, PAIRS, pairs_per_prompt=settings.pairs_per_prompt)
+        curation_id = _curation_id(store, clip_keys, score_keys, settings)
+        rows = con.execute(
+            "SELECT clip_id, prompt_id, category, r, weight, accepted, reason FROM curated"
+        ).fetchall()
+        examples = [Example(curation_id, *row) for row in rows]
+        pairs = [Pair(curation_id, *row) for row in con.execute("FROM paired").fetchall()]
+        spans = [] if dropped is None else [PairSegment(curation_id, *row) for row in better(con)]
+        return CurateResult(curation_id, examples, pairs, _report(con, shaping, settings, dropped), spans)
+
+
+def labels(examples: Sequence[Example]) -> list[bool | None]:
+    """What each example is to an objective of unpaired labels: True accepted, False rejected, None neither.
+
+    A clip that was not accepted though its r' equals that of an accepted clip of its prompt lost by lot: it
+    is no worse, so it is no example of what to avoid.
+    """
+    least: dict[str, float] = {}
+    for one in examples:
+        if one.accepted:
+            least[one.prompt_id] = min(one.reward, least.get(one.prompt_id, math.inf))
+    return [
+        True if one.accepted else False if one.reward < least.get(one.prompt_id, math.inf) else None
+        for one in examples
+    ]
+
+
+def _curation_id(
+    store: Store, clip_keys: Sequence[str], score_keys: Sequence[str], settings: CurateSettings
+) -> str:
+    digests = {key: manifest.digest for key in (*clip_keys, *score_keys) if (manifest := store.manifest(key))}
+    inputs = {
+        "clips": sorted(digests[key] for key in clip_keys),
+        "scores": sorted(digests[key] for key in score_keys),
+    }
+    return "d" + digest({"settings": settings.question(), **inputs})[:24]
+
+
+def _check_feedback(con: duckdb.DuckDBPyConnection, feedback: str) -> None:
+    found = con.execute("SELECT DISTINCT reward, reward_version FROM scores ORDER BY ALL").fetchall()
+    versions = [version for reward, version in found if reward == feedback]
+    if not versions:
+        names = ", ".join(sorted({reward for reward, _ in found})) or "none"
+        raise ConfigError(
+            f"no clip was scored by the feedback {feedback!r} (scored by: {names}): add it to `rewards`"
+        )
+    if len(versions) > 1:
+        raise ConfigError(
+            f"scores of {len(versions)} versions of {feedback!r} are mixed: curate one version at a time"
+        )
+
+
+def _check_modes(con: duckdb.DuckDBPyConnection) -> None:
+    """A pair of an exact clip and one of another mode would teach the difference of the modes."""
+    # The mode stands behind the scheduler's name; exact samplers have none.
+    modes = con.execute(
+        "SELECT DISTINCT regexp_extract(sampler, '(fast|weights): .*') AS mode FROM clips ORDER BY mode"
+    ).fetchall()
+    if len(modes) > 1:
+        names = "; ".join(mode or "exact" for (mode,) in modes)
+        raise ConfigError(f"clips of different sampling modes are mixed ({names}): curate one mode at a time")
+
+
+def _shaping(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[str, Any]:
+    """eta, gamma and top_q as they are used; percentiles are of the clips at hand."""
+    used: dict[str, Any] = {
+        "kind": settings.kind,
+        "threshold": settings.threshold,
+        "eta": settings.eta,
+        "gamma": settings.gamma,
+        "top_q": settings.top_q,
+    }
+    if settings.kind == "binary":
+        return used
+    low, high, passing = con.execute(SPREAD, {"threshold": settings.threshold}).fetchall()[0]
+    if low is None:  # nothing was scored, so any line will do
+        low, high = 0.0, 1.0
+    if settings.gamma is None:
+        used["gamma"] = low
+    if settings.eta is None:
+        # Values that are all the same say nothing: the line is flat, every r' is 0.
+        used["eta"] = 1 / (high - low) if high > low else 0.0
+    if settings.top_q is None:
+        used["top_q"] = passing or 0.0
+    return used
+
+
+def _run(con: duckdb.DuckDBPyConnection, sql: str, **parameters: Any) -> None:
+    con.execute(sql, parameters)
+
+
+def _report(
+    con: duckdb.DuckDBPyConnection, shaping: dict[str, Any], settings: CurateSettings, dropped: int | None
+) -> dict[str, Any]:
+    prompts, scored, usable, all_passed, all_failed, couples = con.execute(BY_PROMPT).fetchall()[0]
+    unscored = con.execute(UNSCORED).fetchall()
+    possible = con.execute("SELECT count(*) FROM possible").fetchall()[0][0]
+    formed = con.execute("SELECT count(*) FROM paired").fetchall()[0][0]
+    total, squares, clips = con.execute(WEIGHTS).fetchall()[0]
+    categories = con.execute(BY_CATEGORY).fetchall()
+    passed, accepted = (sum(row[column] for row in categories) for column in (2, 3))
+    lost = sum(count for _, count in unscored)
+    if not clips:
+        outcome = "nothing to learn from: no clip has a score"
+    elif not accepted:
+        outcome = f"nothing to learn from: all {clips} clips were rejected"
+    elif not formed:
+        alike = "every clip passed" if all_passed == scored else "no prompt has clips that differ enough"
+        outcome = f"{accepted} of {clips} clips accepted; no pairs: {alike}"
+    else:
+        outcome = f"{accepted} of {clips} clips accepted; {formed} pairs from {usable} of {prompts} prompts"
+    return {
+        "outcome": outcome,
+        "feedback": settings.feedback,
+        "shaping": shaping
+        | ({"label_noise": settings.label_noise} if settings.label_noise else {})
+        | ({"leave_out": sorted(settings.leave_out)} if settings.leave_out else {}),
+        "clips": {
+            "total": clips + lost, "scored": clips, "passed": passed, "accepted": accepted, "unscored": lost,
+        },
+        "unscored_reasons": dict(unscored),
+        "prompts": {
+            "total": prompts, "scored": scored, "usable": usable,
+            "all_passed": all_passed, "all_failed": all_failed,
+        },
+        "pairs": {
+            "formed": formed, "possible": possible, "dropped_ties": int(couples) - possible - (dropped or 0),
+            "dropped_limit": possible - formed,
+        } | ({} if dropped is None else {"dropped_segments": dropped}),
+        "by_category": {
+            name: {"clips": count, "passed": good, "accepted": kept, "pairs": pairs}
+            for name, count, good, kept, pairs in categories
+        },
+        "weights": {"sum": total, "effective_sample_size": total**2 / squares if squares else 0.0},
+    }  # fmt: skip

@@ -1,0 +1,107 @@
+"""Plug-ins: what installed packages add to the loop, found by entry points.
+
+A package names what it brings under a group of `GROUPS` in its pyproject.toml:
+
+    [project.entry-points."vidloop.rewards"]
+    brightness = "my_package.brightness:REWARD"
+
+Found are the entry points of installed distributions, and those in the pyproject.toml beside any folder of
+`sys.path`: so a package that is on PYTHONPATH and not installed (an image, a GPU machine, a checkout) has the
+same rights. Nothing is imported until it is asked for, and a recipe never names a module.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from data.errors import ConfigError
+
+GROUPS: Final = {
+    "vidloop.rewards": "a reward: `rewards.RewardKind`",
+    "vidloop.objectives": "an objective: `models.training.objectives.Objective`",
+    "vidloop.families": "a family of models: `models.families.FamilyKind`",
+    "vidloop.prompts": "prompt sets: `data.prompts.PromptSets`",
+    "vidloop.resources": "a package with folders `recipes`, `rubrics` or `calibrations`",
+    "vidloop.commands": "a module that adds commands to `vidloop` when it is imported",
+}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point.
+
+    Attributes:
+        group: of `GROUPS`.
+        name: what a recipe calls it.
+        target: "module:attribute", or "module".
+        source: the distribution and its version, or the folder it was found in.
+    """
+
+    group: str
+    name: str
+    target: str
+    source: str
+
+    def load(self) -> Any:
+        """The object it names. Raises ConfigError if it cannot be imported."""
+        entry = importlib.metadata.EntryPoint(self.name, self.target, self.group)
+        try:
+            return entry.load()
+        except Exception as error:
+            raise ConfigError(
+                f"plug-in {self.name!r} of {self.source} ({self.target}) cannot be loaded: "
+                f"{type(error).__name__}: {error}. Repair or uninstall it"
+            ) from error
+
+
+def plugins(group: str) -> dict[str, Plugin]:
+    """The plug-ins of a group by name, in the order of their names.
+
+    Raises:
+        ConfigError: two packages bring different things under one name.
+    """
+    found: dict[str, Plugin] = {}
+    for plugin in (*_beside_the_path(tuple(sys.path)), *_installed()):
+        if plugin.group != group:
+            continue
+        other = found.setdefault(plugin.name, plugin)
+        if other.target != plugin.target:
+            raise ConfigError(
+                f"two plug-ins of {group} are called {plugin.name!r}: {other.target} of {other.source} and "
+                f"{plugin.target} of {plugin.source}. Uninstall one of them"
+            )
+    return dict(sorted(found.items()))
+
+
+@functools.cache
+def _installed() -> tuple[Plugin, ...]:
+    return tuple(
+        Plugin(entry.group, entry.name, entry.value, f"{dist.name} {dist.version}")
+        for dist in importlib.metadata.distributions()
+        for entry in dist.entry_points
+        if entry.group in GROUPS
+    )
+
+
+@functools.cache
+def _beside_the_path(path: tuple[str, ...]) -> tuple[Plugin, ...]:
+    found: list[Plugin] = []
+    for folder in dict.fromkeys(Path(place or ".").resolve() for place in path):
+        file = folder / "pyproject.toml"
+        if not file.is_file():
+            continue
+        try:
+            declared = (
+                tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}).get("entry-points", {})
+            )
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+            continue  # somebody else's file, or one that pip would refuse too
+        for group in GROUPS.keys() & declared.keys():
+            found += [Plugin(group, name, target, str(folder)) for name, target in declared[group].items()]
+    return tuple(found)

@@ -1,0 +1,129 @@
+"""Settings: one frozen, strict model for each component, which owns its fields' meaning, bounds and defaults.
+
+A recipe composes these models; run forms, `plan --resolved` and the reference page of all settings are made
+from them, and the component computes with the very same object. Nothing is copied field by field.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+Other = TypeVar("Other", bound="Settings")
+
+_UNIT: Final = "unit"
+_COST_ONLY: Final = "cost_only"
+_FORMERLY: Final = "formerly"
+
+
+class RenamedKey(FutureWarning):
+    """A recipe uses the name that a key had before this release; the next release knows the new one only."""
+
+
+class Settings(BaseModel):
+    """Base of every component's settings: unknown keys, wrong types and values out of bounds are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _new_names(cls, given: Any) -> Any:
+        """Keys under their former names, with a warning that names the new one."""
+        if not isinstance(given, Mapping):
+            return given
+        said = dict(given)
+        for name, field in cls.model_fields.items():
+            former = extra_of(field.json_schema_extra, _FORMERLY)
+            if former in said:
+                if name in said:
+                    raise ValueError(f"{former} and {name} are one setting: say {name} only")
+                warnings.warn(f"the key {former} is now called {name}", RenamedKey, stacklevel=2)
+                said[name] = said.pop(former)
+        return said
+
+    def changed(self, **fields: Any) -> Self:
+        """The same with some fields replaced, checked again. Raises pydantic.ValidationError."""
+        return type(self).model_validate(
+            {name: getattr(self, name) for name in type(self).model_fields} | fields
+        )
+
+    def as_part(self, kind: type[Other]) -> Other:
+        """The fields that `kind`, a base of this class, has: what one of several components needs to know."""
+        return kind.model_validate({name: getattr(self, name) for name in kind.model_fields})
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What of the settings decides a result, as plain JSON values.
+
+        Fields at their default are left out, so that one that comes later changes no key; a default that
+        changes is a new version of its component. Fields that only change what a result costs (`cost_only`)
+        are left out as well.
+        """
+        said: dict[str, Any] = {}
+        for name, field in type(self).model_fields.items():
+            value = getattr(self, name)
+            if extra_of(field.json_schema_extra, _COST_ONLY) or value == field.get_default(
+                call_default_factory=True
+            ):
+                continue
+            said[name] = _plain(value)
+        return said
+
+
+def setting(
+    default: Any,
+    title: str,
+    description: str,
+    *,
+    unit: str = "",
+    cost_only: bool = False,
+    formerly: str = "",
+    **bounds: Any,
+) -> Any:
+    """A field of `Settings` with a default.
+
+    Args:
+        default: its value where nothing is said.
+        title: two or three words, for forms.
+        description: what it does, and where the default comes from.
+        unit: of the value, for example "s" or "px"; "" for none.
+        cost_only: it changes what a result costs and not the result, beyond rounding.
+        formerly: the name that the key had before; recipes that use it are told the new one.
+        bounds: of `pydantic.Field`: ge, gt, le, lt, min_length, max_length, pattern.
+    """
+    extra: dict[str, Any] = {_UNIT: unit, _COST_ONLY: cost_only, _FORMERLY: formerly}
+    return Field(
+        default=default,
+        title=title,
+        description=description,
+        json_schema_extra={name: value for name, value in extra.items() if value},
+        **bounds,
+    )
+
+
+def extra_of(extra: object, name: str) -> Any:
+    """What a field's `json_schema_extra` says under "unit", "cost_only" or "formerly"; None: nothing."""
+    return extra.get(name) if isinstance(extra, Mapping) else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings):
+        return value.fingerprint()
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return value
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+Item = TypeVar("Item")
+Several = Annotated[tuple[Item, ...], BeforeValidator(_as_tuple)]
+"""A sequence in a recipe: a list in YAML, a tuple in Python, so that settings can be keys of a cache."""

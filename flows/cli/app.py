@@ -1,0 +1,93 @@
+"""The command line: `vidloop`. The other files here hold its commands.
+
+Exit codes: 0 done, 2 bad input, 3 a stage failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Annotated, Any, ParamSpec
+
+import typer
+
+from data.errors import StageFailed, VidloopError
+
+BAD_INPUT, FAILED, INTERRUPTED = 2, 3, 130
+
+Parameters = ParamSpec("Parameters")
+
+app = typer.Typer(
+    name="vidloop",
+    help="A text-to-video model that rehearses: generate, score, curate, finetune, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+champion_app = typer.Typer(help="The best policy so far.", no_args_is_help=True)
+app.add_typer(champion_app, name="champion")
+
+_debug = False
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+) -> None:
+    global _debug
+    _debug = debug
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    handler.setLevel(logging.WARNING)
+    # Our own rooms only: Prefect's and the model libraries' loggers have their own handlers.
+    for room in ("vidloop", "models", "rewards"):
+        logging.getLogger(room).addHandler(handler)
+
+
+def answers(command: Callable[Parameters, Any]) -> Callable[Parameters, None]:
+    """Decorator of a command: whatever it raises becomes a message a user can act on, and an exit code."""
+
+    @functools.wraps(command)
+    def answered(*args: Parameters.args, **kwargs: Parameters.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except (typer.Exit, typer.BadParameter):
+            raise
+        except BrokenPipeError:
+            # `vidloop query ... | head`: whoever read has read enough.
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+        except BaseException as error:
+            raise typer.Exit(_report(error)) from None
+
+    return answered
+
+
+def _report(error: BaseException) -> int:
+    """Say what went wrong on stderr; returns the exit code."""
+    if _debug:
+        traceback.print_exception(error)
+    if isinstance(error, VidloopError):
+        _say(f"vidloop: {error}")
+        return FAILED if isinstance(error, StageFailed) else BAD_INPUT
+    # Prefect turns SIGTERM into an exception of its own inside a flow.
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
+        _say(
+            "vidloop: interrupted; everything that was finished is kept, "
+            "the same command continues from there"
+        )
+        return INTERRUPTED
+    _say(
+        f"vidloop: {type(error).__name__}: {error}\n"
+        "This was not foreseen. `vidloop --debug ...` shows where it happened"
+    )
+    return FAILED
+
+
+def _say(message: str) -> None:
+    sys.stdout.flush()
+    print(message, file=sys.stderr, flush=True)

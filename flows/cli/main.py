@@ -1,0 +1,63 @@
+"""Entry point of the command `vidloop`: all commands, signals, and an end that does not dawdle."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Final, NoReturn
+
+from data.plugins import plugins
+from flows.cli.app import FAILED, app
+
+# Importing one adds its commands, in this order.
+_COMMANDS: Final = tuple(
+    f"flows.cli.{name}"
+    for name in ("calibrate", "improve", "doctor", "nightly", "remake", "round", "serve", "store")
+)
+
+_exit_code = FAILED  # unless the command says something else
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
+def run() -> None:
+    """Answer the command line of this process; ends in SystemExit with the exit code."""
+    for module in _COMMANDS:
+        importlib.import_module(module)
+    for plugin in plugins("vidloop.commands").values():
+        plugin.load()
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    app()
+
+
+def main() -> None:
+    """Entry point of the `vidloop` command: `run`, and then an end without taking the process apart."""
+    global _exit_code
+    # First come, last called: what the libraries want to do at the end is done before.
+    atexit.register(_end)
+    try:
+        run()
+    except SystemExit as end:
+        _exit_code = end.code if isinstance(end.code, int) else FAILED
+        raise
+
+
+def _end() -> None:
+    """End the process as it is, for its memory goes back with it.
+
+    Python would first look through a million objects and destroy the libraries' modules one by one: up to two
+    seconds, and some of those that bring threads or C++ of their own are not good at it.
+    """
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(_exit_code)

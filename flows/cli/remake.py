@@ -1,0 +1,51 @@
+"""Command `remake`: clips made again from their ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from data.errors import StageFailed
+from data.store import Store
+from flows.cli.app import answers, app
+from flows.cli.round import DEFAULT_RECIPE, NOTHING_SET, RecipeOption, SetOption, StoreOption
+from flows.rounds.messages import DEFAULT_STORE
+
+
+@app.command("remake")
+@answers
+def remake_command(
+    clips: Annotated[list[str], typer.Argument(help="Ids, as view `clips` has them.")],
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = NOTHING_SET,
+    out: Annotated[str, typer.Option("--out", "-o", help="Folder for the files.")] = ".",
+) -> None:
+    """Make clips again from their ids, and say whether their frames are those that were stored."""
+    from flows.config.load import load_recipe
+    from flows.config.resolve import find_policy, model_settings
+    from models.policy import base_id
+    from tasks.remake import remake
+
+    read, opened = load_recipe(recipe, set_), Store.open(store)
+    model = model_settings(read)
+    base = base_id(model.path, model.revision)
+    different = []
+    for name in clips:
+        made = remake(opened, name, model, lambda policy: find_policy(opened, policy, base))
+        path = Path(out) / f"{name}.mp4"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(made.video)
+        same = made.same_file or made.same_frames
+        told = "the same file" if made.same_file else "the same frames" if same else "DIFFERENT frames"
+        print(f"{path}: {told} (frames sha256 {made.frames_sha256}; made on {made.clip.device_kind})")
+        if not same:
+            different.append(name)
+    if different:
+        raise StageFailed(
+            "remake",
+            f"{len(different)} of {len(clips)} clips did not come out as they were stored: {different[0]}. "
+            "Another device or library version rounds differently",
+        )

@@ -1,0 +1,220 @@
+"""Command `serve`: Prefect's server with everything that vidloop needs on it, until Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final
+
+import typer
+
+from data.errors import ConfigError
+from flows.cli.app import answers, app
+from flows.cli.round import StoreOption
+from flows.config.load import ROOT
+from flows.rounds.messages import DEFAULT_STORE
+from flows.rounds.notify import check_address
+from flows.serving.devices import devices
+from flows.serving.server_config import (
+    AUTH_VARIABLE,
+    DEFAULT_FOLDER,
+    DEFAULT_PORT,
+    LOOPBACK,
+    NOTIFY_VARIABLE,
+    Place,
+)
+
+# Longer than the keeper takes at most: it ends flow runs, workers and server in turn.
+_STOP_S: Final = 60.0
+
+
+@app.command("serve")
+@answers
+def serve_command(
+    folder: Annotated[
+        str, typer.Option("--folder", help="Everything of the server: database, auth string, logs.")
+    ] = DEFAULT_FOLDER,
+    store: StoreOption = DEFAULT_STORE,
+    port: Annotated[
+        int, typer.Option("--port", min=1, max=65535, help="Of the UI and the API.")
+    ] = DEFAULT_PORT,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on; others than loopback let others in.")
+    ] = LOOPBACK,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device", help="Give this device a worker, any number of times; default: every GPU, or cpu."
+        ),
+    ] = None,
+    recipes: Annotated[
+        list[str] | None, typer.Option("--recipes", help="A folder with more recipes for the run forms.")
+    ] = None,
+    notify: Annotated[
+        str | None,
+        typer.Option(
+            "--notify",
+            envvar=NOTIFY_VARIABLE,
+            show_envvar=True,
+            help="Web address told of every verdict and every failed round; a secret.",
+        ),
+    ] = None,
+    nightly: Annotated[
+        str,
+        typer.Option(
+            "--nightly", metavar="CRON", help='Switch the nights on: "0 2 * * *" is every night at two.'
+        ),
+    ] = "",
+    timezone: Annotated[
+        str, typer.Option("--timezone", help="Of --nightly, for example Europe/Berlin.")
+    ] = "UTC",
+) -> None:
+    """Serve the Prefect UI with all deployments and a worker for each device, until Ctrl-C."""
+    folders = tuple(str(_folder(one)) for one in recipes or ())
+    _check_nightly(nightly, timezone)
+    if notify:
+        check_address(notify)
+    root = Path(folder).expanduser().absolute()
+    _make(root)
+    place = Place(
+        folder=str(root),
+        host=host,
+        port=port,
+        store=str(Path(store).expanduser().absolute()),
+        devices=devices(device or ()),
+        recipes=folders,
+        nightly=nightly,
+        timezone=timezone,
+    )
+    with _alone(root):
+        _check_port(host, port)
+        place.save()
+        auth, new = place.auth()
+        _tell(place, auth, new)
+        environment = {**place.client_environment(auth), AUTH_VARIABLE: auth}
+        if notify:
+            environment[NOTIFY_VARIABLE] = notify
+        code = keep(place, environment)
+    if code:
+        raise typer.Exit(code)
+
+
+def keep(place: Place, environment: dict[str, str]) -> int:
+    """Run the keeper until it ends or a signal comes; its exit code. No process is left."""
+    from rewards.judge.supervisor import adopt_orphans, end_all
+
+    adopt_orphans()
+    keeper = subprocess.Popen(
+        [sys.executable, "-m", "flows.serving.supervisor", place.folder],
+        stdin=subprocess.PIPE,
+        env=environment,
+        cwd=ROOT,
+        start_new_session=True,
+    )
+    told: list[float] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if not told:
+            print("stopping: runs in progress end, what they finished is kept", flush=True)
+            assert keeper.stdin is not None
+            keeper.stdin.close()
+        told.append(time.monotonic())
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    try:
+        while not told or time.monotonic() < told[0] + _STOP_S:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                keeper.wait(0.5)
+                break
+    finally:
+        end_all()
+    code = keeper.returncode
+    return 0 if told else 3 if code is None or code < 0 else code
+
+
+def _tell(place: Place, auth: str, new: bool) -> None:
+    if place.host not in (LOOPBACK, "localhost", "::1"):
+        print(
+            f"warning: {place.host} is not loopback: whoever reaches port {place.port} with the auth string "
+            "starts runs"
+        )
+    if not new:
+        print(f"The auth string is the one in {place.auth_file}", flush=True)
+    elif sys.stdout.isatty():
+        print(
+            f"The UI asks for this once: {auth}\n    (not shown again; {place.auth_file} keeps it)",
+            flush=True,
+        )
+    else:
+        # This goes into a file or a journal, where it must not be.
+        print(f"The auth string that the UI asks for is in {place.auth_file}", flush=True)
+
+
+def _make(root: Path) -> None:
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"{root} cannot be made: {error.strerror}. --folder names another") from None
+
+
+def _folder(name: str) -> Path:
+    path = Path(name).expanduser().absolute()
+    if not path.is_dir():
+        raise ConfigError(f"--recipes {name}: there is no such folder")
+    return path
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """One `vidloop serve` a folder; the lock goes with the process."""
+    descriptor = os.open(root / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"{root}: another `vidloop serve` works here; end it, or give --folder and --port"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_nightly(cron: str, timezone: str) -> None:
+    if not cron:
+        return
+    from flows.rounds import prefect_settings
+
+    prefect_settings.apply()
+    from prefect.client.schemas.schedules import CronSchedule
+
+    try:
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValueError:
+        raise ConfigError(
+            f"--nightly {cron!r} --timezone {timezone!r}: say cron's five fields (minute hour day month "
+            "weekday) and a time zone such as Europe/Berlin"
+        ) from None
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigError(
+            f"port {port} of {host} is not free ({error.strerror}): end what listens there, or give --port"
+        ) from None

@@ -1,0 +1,149 @@
+"""Commands that read and tidy a store: `query`, `report`, `champion`, `gc`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from data import champion
+from data.store import Store
+from flows.cli.app import answers, app, champion_app
+from flows.cli.round import StoreOption
+from flows.rounds.messages import DEFAULT_STORE
+
+
+class Format(StrEnum):
+    """How a query's answer is printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.command("query")
+@answers
+def query(
+    sql: Annotated[
+        str, typer.Argument(help='For example: "SELECT category, avg(value) FROM scores JOIN clips ..."')
+    ],
+    format_: Annotated[Format, typer.Option("--format", "-f", help="How it is printed.")] = Format.TABLE,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Ask the store in SQL (DuckDB).
+
+    Views: prompts, clips, scores, scores_wide, examples, pairs, policies, evaluations, rounds, lineage and
+    timings. `DESCRIBE clips` names the columns.
+    """
+    from data.queries import run_query
+
+    names, rows = run_query(Store.open(store), sql)
+    if format_ == "json":
+        json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, indent=1, default=str)
+        print()
+    elif format_ == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([["" if value is None else value for value in row] for row in rows])
+    else:
+        _print_table(names, rows)
+
+
+@app.command("report")
+@answers
+def report(
+    round_id: Annotated[
+        str | None, typer.Argument(metavar="ROUND", help="A round; the newest if none is given.")
+    ] = None,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Write a round as one self-contained HTML page, and print its path."""
+    from flows.reporting import build_report
+
+    print(build_report(Store.open(store), round_id))
+
+
+@champion_app.command("show")
+@answers
+def show(store: StoreOption = DEFAULT_STORE) -> None:
+    """Print the champion's policy id, the round that made it so, and where its adapter lies."""
+    opened = Store.open(store)
+    present = champion.read(opened)
+    if present is None:
+        print("no champion yet: the recipe's base model is the policy to beat")
+        return
+    print(f"{present.policy_id}  since {present.round_id}")
+    if present.approved_by:
+        print(f"approved by {present.approved_by}: {present.reason}")
+    from flows.config.resolve import policies, policy_of
+
+    held = policies(opened)
+    if present.policy_id in held:
+        policy = policy_of(held, present.policy_id)
+        for expert, path in policy.experts or (("", policy.adapter_path),):
+            print(f"adapter {opened.path(path)}" + (f" ({expert} noise)" if expert else ""))
+
+
+@champion_app.command("set")
+@answers
+def set_champion(
+    policy: Annotated[str, typer.Argument(help="Id of a policy in the store.")],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Make a policy the champion by hand."""
+    print(champion.set_champion(Store.open(store), policy).policy_id)
+
+
+@champion_app.command("rollback")
+@answers
+def rollback(store: StoreOption = DEFAULT_STORE) -> None:
+    """Go back to the champion before this one."""
+    now = champion.rollback(Store.open(store))
+    print(now.policy_id if now else "no champion: the recipe's base model is the policy to beat")
+
+
+@app.command("gc")
+@answers
+def gc(
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove them; without it they are only counted.")
+    ] = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Find what no committed work reaches and nobody has touched for a day."""
+    from data.store.gc import collect
+
+    found = collect(Store.open(store), delete)
+    what = "removed" if found.deleted else "would be removed (--delete does it)"
+    size = f"{len(found.files)} files, {found.bytes / 1e6:.1f} MB"
+    print(f"{size} {what}; {found.young} younger ones are left alone")
+
+
+def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in names:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else _cell(value) for value in row))
+    console = Console()
+    if not console.is_terminal:
+        # A file or a pipe has no width to fit into.
+        console = Console(width=max(console.width, 10 + sum(_width(names, rows))))
+    console.print(table, markup=False, highlight=False)
+    console.print(f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})", highlight=False)
+
+
+def _width(names: list[str], rows: list[tuple[Any, ...]]) -> list[int]:
+    return [
+        max(len(name), *(len(_cell(row[place])) for row in rows), 0) + 2 for place, name in enumerate(names)
+    ]
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

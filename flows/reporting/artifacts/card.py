@@ -1,0 +1,103 @@
+"""The card of a round: its verdict, its figures and its clips on one page of markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from data.store import Store
+from flows.reporting import words
+from flows.reporting.artifacts.lineage import mermaid
+from flows.reporting.artifacts.markdown import plain
+from flows.reporting.artifacts.sheets import EACH, LIMIT, groups_markdown
+from flows.reporting.facts import Facts, Guard
+from flows.serving import reports
+
+_OUTCOME: Final = {True: "holds", False: "**broken**", None: "not measured"}
+
+
+def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> str:
+    """What a round came to, for someone who has a minute.
+
+    Args:
+        store: holds the clips and the report.
+        facts: of the round.
+        each: clips of each kind that are shown at most.
+        limit: bytes that the clips may take.
+    """
+    title = "Promoted" if facts.promoted else "Not promoted"
+    parts = [
+        f"# {title}: {plain(facts.recipe_name)}, {plain(facts.objective)}",
+        plain(words.sentence(facts)),
+        plain(words.verdict(facts)),
+        f"Round `{facts.round_id}`, taught by `{facts.feedback}`. Whole report: {_report(store, facts)}.",
+    ]
+    if facts.comparisons:
+        parts += ["## Before and after", _compared(facts)]
+    if facts.guards:
+        parts += ["## Guards", _guards(facts.guards)]
+    if facts.findings:
+        told = [
+            f"- {f'**{plain(one.name)}**: ' if one.name else ''}{plain(one.text)}" for one in facts.findings
+        ]
+        parts += ["## What the training shows", "\n".join(told)]
+    if facts.movers:
+        parts += ["## Clips", groups_markdown(store, facts.movers, each, limit).rstrip()]
+    parts += ["## Lineage", mermaid(store, facts), "## Stages", _stages(facts)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _report(store: Store, facts: Facts) -> str:
+    page = store.path(f"rounds/{facts.round_id}/report.html")
+    link = reports.link(store.root, facts.round_id)
+    if link is not None:
+        return f"[open it]({link}), the file `{page}`"
+    if page.is_file():
+        return f"`{page}`"
+    return f"`vidloop report {facts.round_id} --store {store.root}` writes it"
+
+
+def _compared(facts: Facts) -> str:
+    rate = words.is_rate(facts.primary)
+    show, change = (words.percent, words.points) if rate else (words.number, words.signed)
+    gain = "gain in points" if rate else "gain"
+    rows = []
+    for one in facts.comparisons:
+        known = one.low is not None and one.high is not None
+        interval = f"{change(one.low)} to {change(one.high)}" if known else words.NOT_MEASURED
+        clips = f"{one.after.clips}" + (f" ({one.after.failed} failed)" if one.after.failed else "")
+        values = (show(one.before.value), show(one.after.value), change(one.delta), interval, clips)
+        rows.append((plain(one.label), *values))
+    head = (plain(facts.primary.metric), "before", "after", gain, "95% interval", "clips")
+    return table(head, rows)
+
+
+def _guards(guards: Sequence[Guard]) -> str:
+    rows = [
+        (
+            plain(one.name),
+            words.number(one.before),
+            words.number(one.after),
+            words.ratio(one.before, one.after),
+            _OUTCOME[one.ok],
+        )
+        for one in guards
+    ]
+    # Reasons are long, and a cell of the V1 UI never breaks its line.
+    reasons = [f"- {plain(one.name)}: {plain(one.reason)}" for one in guards if one.reason]
+    shown = table(("guard", "before", "after", "after / before", "verdict"), rows, text=(0, 4))
+    return "\n\n".join([shown, *(["\n".join(reasons)] if reasons else [])])
+
+
+def _stages(facts: Facts) -> str:
+    rows = [
+        (one.name, words.duration(one.seconds), str(one.shards), str(one.cached), str(one.failed))
+        for one in facts.stages
+    ]
+    return table(("stage", "took", "units", "from the cache", "failed"), rows)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], text: Sequence[int] = (0,)) -> str:
+    """A table in markdown. Cells are markdown already; columns of `text` are flush left, the others right."""
+    marks = [":--" if column in text else "--:" for column in range(len(head))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, marks, *rows))

@@ -1,0 +1,139 @@
+"""Clips before and after as contact sheets in markdown, bounded in bytes: Prefect's database keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from data.errors import StoreError, VideoError
+from data.store import Store
+from flows.reporting.artifacts.markdown import image, plain
+from flows.reporting.compare import movers, paired
+from flows.reporting.facts import Mover, MoverGroup
+from flows.reporting.movers import group_movers
+from flows.reporting.read import parents
+from flows.reporting.sheet import sheet
+
+LIMIT: Final = 300_000
+"""Bytes of the whole text, pictures included; eight sheets of the miniature take half of it."""
+EACH: Final = 2
+"""Clips shown of each kind, from different categories where there are several."""
+COLUMNS: Final = 6
+HEIGHT: Final = 80
+"""Frames of a row, and the pixels each is high: those of the miniature enlarged a little, others reduced."""
+_TEXT: Final = 600
+"""Bytes kept free for the words of one clip."""
+_QUALITIES: Final = (90, 75, 50, 30)
+
+
+def sheets_markdown(store: Store, summary: Mapping[str, Any], each: int = EACH, limit: int = LIMIT) -> str:
+    """Clips of both policies, side by side: some of those that the round fixed, broke, and left as they were.
+
+    Nobody picks the clips: see `flows.reporting.movers`. Of two rows the upper is before, the lower after. A
+    sheet is a PNG or a JPEG, whichever is smaller; one that would take more than its share of `limit` is
+    compressed further, and what does not even fit so is left out and said so. A clip that cannot be read is
+    said too.
+
+    Args:
+        store: holds the evaluation and its clips.
+        summary: of a round, as in summary.json: `primary.metric`, `policy_before`, `policy_after`, `also` and
+            `stages.evaluate.key` are read; the round need not have written it yet.
+        each: clips of each kind at most, at least 1.
+        limit: bytes of the returned text in UTF-8, at most.
+
+    Returns:
+        Markdown with data URIs; a sentence where no clip was measured under both policies.
+
+    Raises:
+        StoreError: rows of the evaluation are missing or were changed.
+    """
+    key = (summary["stages"].get("evaluate") or {}).get("key")
+    compared = store.manifest(key) if key and summary.get("policy_after") else None
+    pairs = paired(store, compared, parents(store, compared), summary)
+    groups = group_movers(movers(pairs, summary))
+    if not groups:
+        return "No held-out clip was measured under both policies.\n"
+    return groups_markdown(store, groups, each, limit)
+
+
+def groups_markdown(store: Store, groups: Sequence[MoverGroup], each: int = EACH, limit: int = LIMIT) -> str:
+    """`sheets_markdown` of clips that are grouped already."""
+    shown = sum(len(group.shown[:each]) for group in groups)
+    lines = [
+        f"{COLUMNS} frames of a clip, from its first to its last; upper row: before, lower row: after. "
+        "Clips were drawn by hash, not picked.",
+        "",
+    ]
+    heads = [_head(group, len(group.shown[:each])) for group in groups]
+    left = limit - _size([*lines, *heads]) - 4 * len(heads)
+    for group, head in zip(groups, heads, strict=True):
+        lines += [head, ""]
+        for mover in group.shown[:each]:
+            told = _caption(mover)
+            # An equal share of what is left, so that early clips do not eat the later ones' room.
+            picture = _picture(store, mover, left // shown - _TEXT)
+            if _size([told, picture]) + 4 > left:
+                told, picture = "", ""
+            added = [told, "", picture, ""] if told else []
+            lines += added
+            left, shown = left - _size(added), shown - 1
+    return "\n".join(lines)
+
+
+def _head(group: MoverGroup, shown: int) -> str:
+    some = f"{shown} of {group.total} shown" if shown < group.total else f"{group.total}"
+    return f"#### {group.name} ({some})\n\n{group.meaning}"
+
+
+def _caption(mover: Mover) -> str:
+    text = mover.prompt if len(mover.prompt) <= 160 else mover.prompt[:159] + "…"
+    return f"**{plain(text)}** ({plain(mover.category)}): {_outcome(mover)}"
+
+
+def _outcome(mover: Mover) -> str:
+    if {mover.before, mover.after} <= {0.0, 1.0}:
+        before, after = ("succeeds" if value else "fails" for value in (mover.before, mover.after))
+        return f"{before} before and after" if before == after else f"{before} before, {after} after"
+    return f"{mover.before:.3g} before, {mover.after:.3g} after"
+
+
+def _picture(store: Store, mover: Mover, room: int) -> str:
+    """The sheet as markdown of at most `room` bytes, or words in its place."""
+    from data.video import decode_mp4
+
+    try:
+        clips = [decode_mp4(store.read_media(path))[0] for path in (mover.path_before, mover.path_after)]
+    except (VideoError, StoreError) as error:
+        return f"*These clips cannot be shown: {plain(str(error))[:300]}*"
+    png = sheet(clips, COLUMNS, HEIGHT)
+    said = f"before and after: {mover.prompt[:100]}"
+    # Drawn clips are smaller as PNG, generated ones, never quite still, five times larger.
+    best, *worse = (_jpeg(png, quality) for quality in _QUALITIES)
+    for file in (min(png, best, key=len), *worse):
+        found = image(file, said)
+        if len(found.encode()) <= room:
+            return found
+    return "*This sheet would be larger than there is room for; the report shows the clips.*"
+
+
+def _jpeg(png: bytes, quality: int) -> bytes:
+    import cv2
+    import numpy as np
+
+    # Colours at full resolution: flat shapes on a flat ground would get coloured seams.
+    how = [
+        cv2.IMWRITE_JPEG_QUALITY,
+        quality,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]
+    pixels = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert pixels is not None  # it was written just now
+    done, file = cv2.imencode(".jpg", pixels, how)
+    if not done:
+        raise ValueError(f"OpenCV could not write a JPEG of {pixels.shape[1]}x{pixels.shape[0]} pixels")
+    return bytes(file)
+
+
+def _size(lines: Sequence[str]) -> int:
+    return sum(len(line.encode()) + 1 for line in lines)

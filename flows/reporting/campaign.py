@@ -1,0 +1,64 @@
+"""Rounds in a row as one self-contained HTML page: success and guards over rounds, with intervals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from data.store import Store
+from flows.reporting import charts, words
+from flows.reporting.page import HERE
+from flows.rounds.campaign_record import FOLDER, Series
+from flows.rounds.campaign_table import change, ratio, warnings
+
+
+def build_page(store: Store, series: Series) -> Path:
+    """Write the page beside the record, and return its path. Raises StoreError if it cannot be written."""
+    return store.write_file(f"{FOLDER}/{series.improve}/report.html", render(series).encode("utf-8"))
+
+
+def render(series: Series) -> str:
+    """The page. Every text goes through the template's autoescape; no request leaves the page."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    guards = list(dict.fromkeys(name for one in series.rounds for name in one.guards))
+    measured = [one for one in series.rounds if one.primary["before"] is not None]
+    points = [
+        charts.RoundPoint(
+            one.number,
+            one.primary["before"],
+            one.intervals["before"],
+            one.primary["after"],
+            one.intervals["after"],
+            one.promoted,
+        )
+        for one in measured
+    ]
+    metric = measured[0].primary["metric"] if measured else "the metric"
+    return environment.get_template("series.html.j2").render(
+        series=series,
+        guards=guards,
+        css=(HERE / "report.css").read_text("utf-8"),
+        metric=metric,
+        chart=charts.rounds_chart(points, metric) if points else "",
+        warnings=warnings(series),
+        change=change,
+        ratio=ratio,
+        number=words.number,
+        duration=words.duration,
+        how=_HOW[series.recipe["improve"]["data"]],
+    )
+
+
+_HOW: Final = {
+    "fresh": "its own clips only",
+    "aggregated": "its own clips and those of all rounds before",
+    "windowed": "its own clips and those of the rounds just before",
+}

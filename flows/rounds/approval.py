@@ -1,0 +1,148 @@
+"""Asking a person whether a candidate may become champion: the form, what it says, and the suspended run.
+
+A suspended run holds no process, no slot and no device. Whoever opens it in the UI sees the verdict in words
+and clips from before and after; the answer starts the run again, in a new process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from prefect.client.orchestration import get_client
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from pydantic import Field, ValidationError
+
+from data.errors import VidloopError
+from data.store import Store
+from flows.reporting import words
+from flows.reporting.artifacts.markdown import plain
+from flows.reporting.artifacts.sheets import sheets_markdown
+from flows.rounds.campaign_record import Waiting
+from tasks.promotion import Answer
+
+# What the pictures may weigh in Prefect's database and in a browser; those that do not fit are left out.
+PICTURE_BYTES: Final = 256 * 1024
+
+
+class Approval(RunInput):
+    """Whether a candidate becomes champion, who says so, and why."""
+
+    approve: Literal["yes", "no"] = Field(
+        title="Promote the candidate?",
+        description="yes: it becomes champion, if that is still the policy it was compared with. "
+        "no: the champion stays.",
+        json_schema_extra={"position": 0},
+    )
+    reason: str = Field(
+        min_length=1,
+        max_length=2000,
+        title="Reason",
+        description="Why. It is kept with the verdict, and with the champion.",
+        json_schema_extra={"position": 1},
+    )
+    who: str = Field(
+        min_length=1,
+        max_length=200,
+        title="Who",
+        description="Your name, as it should be kept beside the reason.",
+        json_schema_extra={"position": 2},
+    )
+
+
+def ask(store: Store, waiting: Waiting, summary: Mapping[str, Any]) -> Answer | None:
+    """Suspend this flow run until a person answers; called again when it was resumed, the answer.
+
+    Returns:
+        The answer; None if the time is over and there is none. While there is time and no answer it does not
+        return: Prefect ends the process.
+
+    Args:
+        store: of the round.
+        waiting: the question.
+        summary: of the round.
+    """
+    key = f"approval-{waiting.round.lower()}"  # Prefect takes nothing else
+    left = (datetime.fromisoformat(waiting.until) - datetime.now(UTC)).total_seconds()
+    with get_client(sync_client=True) as client:
+        policy = client.read_flow_run(UUID(waiting.run)).empirical_policy
+    asked = key in (policy.pause_keys or ())
+    if left <= 0 and not asked:
+        return None
+    form: type[Approval] = Approval
+    if not asked:
+        form = Approval.with_initial_data(description=question(store, summary, waiting.until))
+    try:
+        # Where it has been asked before, Prefect returns what was filled in.
+        said = suspend_flow_run(wait_for_input=form, timeout=max(1, math.ceil(left)), key=key)
+    except ValidationError:
+        if not asked:
+            raise
+        return None  # nothing was: the run was started again by Retry, not by an answer
+    return Answer(said.approve == "yes", said.who, said.reason)
+
+
+def question(store: Store, summary: Mapping[str, Any], until: str) -> str:
+    """The form's text in markdown: the verdict in words, tables, and clips before and after.
+
+    Args:
+        store: of the round.
+        summary: of the round.
+        until: when the time to answer ends.
+
+    Returns:
+        Markdown; its pictures and their captions weigh at most `PICTURE_BYTES`.
+    """
+    primary, page = summary["primary"], store.path(f"rounds/{summary['round']}") / "report.html"
+    lines = [
+        f"## Promote the candidate of round {summary['round']}?",
+        plain(summary["verdict"]),
+        f"No answer until {plain(until)} means no: the champion stays.",
+        "",
+        f"| {plain(primary['metric'])} | before | after | change (interval) |",
+        "|---|---|---|---|",
+        _row("all held-out clips", primary),
+        *(_row(name, found) for name, found in {**summary["categories"], **summary["also"]}.items()),
+        "",
+        "| guard | before | after | after / before | |",
+        "|---|---|---|---|---|",
+        *(_guard(name, found) for name, found in summary["guards"].items()),
+        "",
+        _clips(store, summary),
+        "",
+        f"Recipe {plain(summary['recipe_name'])}, feedback {plain(summary['feedback'])}, "
+        f"objective {plain(summary['objective'])}.",
+        f"From policy `{summary['policy_before']}` to `{summary['policy_after']}`.",
+        f"The whole report: `{page}`",
+    ]
+    return "\n".join(lines)
+
+
+def _row(name: str, found: Mapping[str, Any]) -> str:
+    low, high = found["ci_low"], found["ci_high"]
+    interval = "" if low is None or high is None else f" ({words.signed(low)} to {words.signed(high)})"
+    change = words.signed(found["delta"]) + interval
+    return _cells(name, words.number(found["before"]), words.number(found["after"]), change)
+
+
+def _guard(name: str, found: Mapping[str, Any]) -> str:
+    state = {True: "holds", False: "**broken**"}.get(found["ok"], "not measured")
+    why = f"{state}: {plain(found['reason'])}" if found.get("reason") else state
+    before, after = found["before"], found["after"]
+    return _cells(name, words.number(before), words.number(after), words.ratio(before, after), why)
+
+
+def _cells(name: str, *cells: str) -> str:
+    return f"| {plain(name)} | {' | '.join(cells)} |"
+
+
+def _clips(store: Store, summary: Mapping[str, Any]) -> str:
+    """Clips before and after; a store that is damaged there keeps nobody from answering."""
+    try:
+        return sheets_markdown(store, summary, limit=PICTURE_BYTES)
+    except VidloopError as error:
+        return f"No clips can be shown: {plain(str(error))}"

@@ -1,0 +1,227 @@
+"""Rounds in a row, from champion to champion, the same with and without Prefect.
+
+champion --plan--> recipe of a round --play--> verdict --record--> champion, or not
+    ^------------------------------------------------------------------|
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from data import champion
+from data.curation import prompt_choice
+from data.keys import digest
+from data.records import Policy
+from data.resources import find
+from data.store import Store
+from flows.config.load import resolve
+from flows.config.recipe import Recipe, feedback_reward
+from flows.config.resolve import CHAMPION, find_policy, open_reward, round_prompts, shaping
+from flows.rounds import campaign_record as record
+from flows.rounds import console
+from flows.rounds.campaign_record import Choice, Planned, Played, Series, StoppedBy
+from flows.rounds.run_round import begin_with
+from models.policy import base_id, policy_id
+from tasks.context import PolicyRef, RoundContext
+from tasks.rounds import new_round_id
+
+Play = Callable[[RoundContext], dict[str, Any]]
+_FROM_SUMMARY: Final = ("policy_before", "policy_after", "promoted", "verdict", "primary", "guards")
+
+
+def improve(recipe: Recipe, store: Store, play: Play) -> Series:
+    """Play rounds until the recipe says stop. One that was interrupted goes on where it was.
+
+    Args:
+        recipe: `recipe.improve` says how many, on which data, until when; `recipe.policy` is not read: the
+            first round starts from the champion, or from the base where there is none.
+        store: keeps the record, and everything else.
+        play: plays one round that has begun, with Prefect or without, and returns its summary.
+
+    Raises:
+        ConfigError: the recipe or the store is wrong, or another `improve` works in this store.
+        StageFailed: a round did not finish. What was done is kept; the same call goes on from there.
+    """
+    say = console.current().says
+    with store.lock("improve", wait=False):
+        series = record.unfinished(store, resolve(recipe))
+        if series is not None:
+            say(f"Improve {series.improve} goes on after {len(series.rounds)} finished rounds")
+            series = without_stale_plan(recipe, store, series)
+        else:
+            start = present(recipe, store).policy_id
+            series = Series(new_round_id(), resolve(recipe), start, start)
+            say(f"Improve {series.improve}: at most {recipe.improve.rounds} rounds, from policy {start}")
+        while True:
+            planned = series.next or plan(recipe, store, series)
+            stopped = why_stop(recipe, series, planned)
+            if stopped is not None:
+                break
+            series, context = begin_round(recipe, store, series, planned)
+            say("")
+            say(f"Round {planned.number} of at most {recipe.improve.rounds}{chosen(planned)}")
+            series = end_round(recipe, store, series, context, play(context))
+        series = replace(series, stopped_by=stopped[0], reason=stopped[1], next=None)
+        return record.save(store, series)
+
+
+def begin_round(
+    recipe: Recipe, store: Store, series: Series, planned: Planned
+) -> tuple[Series, RoundContext]:
+    """Begin the planned round, and write that down first. Raises as `flows.rounds.run_round.begin_with`."""
+    context = begin_with(recipe_of(recipe, planned), store)
+    planned = replace(planned, attempts=(*planned.attempts, context.run_id))
+    return record.save(store, replace(series, next=planned)), context
+
+
+def end_round(
+    recipe: Recipe, store: Store, series: Series, context: RoundContext, summary: dict[str, Any]
+) -> Series:
+    """Add the round that was begun to those played, by its summary, and write that down."""
+    assert series.next is not None
+    rounds = (*series.rounds, _played(store, series.next, context, summary))
+    now = present(recipe, store).policy_id
+    return record.save(store, replace(series, rounds=rounds, champion=now, next=None, waiting=None))
+
+
+def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) -> Planned:
+    """The round after those of `series`.
+
+    Each round has a seed of its own: one that promoted nobody must not be played again as it was, and its
+    next candidate is examined on clips that no gate has seen. The first has the recipe's, and so shares its
+    work with `vidloop round`; unless a `seed` is given.
+    """
+    how, number = recipe.improve, len(series.rounds) + 1
+    if seed is None:
+        seed = recipe.seed if number == 1 else int(digest(["improve", recipe.seed, number])[:8], 16)
+    policy = present(recipe, store)
+    earlier = tuple(one.round for one in series.rounds)
+    match how.data:
+        case "fresh":
+            earlier = ()
+        case "windowed":
+            earlier = earlier[max(0, len(earlier) - (how.window - 1)) :]
+    prompts = [prompt.prompt_id for prompt in round_prompts(recipe)]
+    if how.prompts_per_round is None or how.prompts_per_round >= len(prompts):
+        return Planned(number, seed, policy.policy_id, None, None, earlier)
+    reward = open_reward(recipe, feedback_reward(recipe.feedback))
+    line = lineage(store, policy)
+    facts = prompt_choice.known(store, reward.name, reward.version, shaping(recipe)["threshold"], line)
+    chosen = prompt_choice.choose(prompts, facts, how.prompts_per_round, how.explore, seed)
+    choice = Choice(len(chosen.prompts), len(prompts), chosen.teachable, chosen.unknown, chosen.for_teaching)
+    return Planned(number, seed, policy.policy_id, chosen.prompts, choice, earlier)
+
+
+def recipe_of(recipe: Recipe, planned: Planned) -> Recipe:
+    """The recipe of one round: `recipe`, with what the plan decided written out."""
+    only = recipe.generate.only if planned.only is None else list(planned.only)
+    return recipe.model_copy(
+        update={
+            "seed": planned.seed,
+            "policy": planned.policy,
+            "generate": recipe.generate.model_copy(update={"only": only}),
+            "curate": recipe.curate.model_copy(
+                update={"rounds": [*recipe.curate.rounds, *planned.learns_from]}
+            ),
+        }
+    )
+
+
+def why_stop(recipe: Recipe, series: Series, planned: Planned) -> tuple[StoppedBy, str] | None:
+    """What forbids the planned round, and the same in words; None if nothing does."""
+    how = recipe.improve
+    if len(series.rounds) >= how.rounds:
+        return "rounds", f"all {how.rounds} rounds are played"
+    if series.failures >= how.patience:
+        return "patience", f"{series.failures} rounds in a row promoted nobody"
+    clips = planned_clips(recipe, planned)
+    if how.max_clips is not None and series.clips + clips > how.max_clips:
+        return "clips", (
+            f"{series.clips} clips are made, and {clips} more would pass improve.max_clips ({how.max_clips})"
+        )
+    if how.max_minutes is not None and series.minutes >= how.max_minutes:
+        return "minutes", f"{series.minutes:.1f} minutes are spent of improve.max_minutes ({how.max_minutes})"
+    return None
+
+
+def planned_clips(recipe: Recipe, planned: Planned) -> int:
+    """Training clips of the round, and evaluation clips of both policies; cached ones count too."""
+    prompts = len(round_prompts(recipe)) if planned.only is None else len(planned.only)
+    also = len(set(recipe.evaluate.also)) * recipe.evaluate.also_clips
+    return prompts * recipe.generate.clips_per_prompt + 2 * (recipe.evaluate.clips + also)
+
+
+def present(recipe: Recipe, store: Store) -> PolicyRef:
+    """The champion, or the recipe's base model. Raises ConfigError if the champion is of another base."""
+    return find_policy(store, CHAMPION, base_id(str(find(recipe.model.path)), recipe.model.revision))
+
+
+def lineage(store: Store, policy: PolicyRef) -> list[str]:
+    """Ids of `policy`, its parents, and so on to the base."""
+    manifests = [one for one in store.manifests("finetune") if one.part("policies")]
+    rows: list[Policy] = [row for one in manifests for row in store.read(one.key, "policies")]
+    parents = {row.policy_id: list(row.parents) for row in rows}
+    line: list[str] = []
+    at = [policy.policy_id]
+    while at:
+        line += at
+        at = [parent for child in at for parent in parents.get(child, []) if parent not in line]
+    base = policy_id(policy.base_id)
+    return line if base in line else [*line, base]
+
+
+def without_stale_plan(recipe: Recipe, store: Store, series: Series) -> Series:
+    """`series` without the plan of an interrupted round, if somebody else has moved the champion since."""
+    if series.next is None:
+        return series
+    # Killed between the promotion and the record, the round itself has moved it: that is no stranger.
+    now = champion.read(store)
+    ours = now is not None and now.round_id in series.next.attempts
+    same = present(recipe, store).policy_id == series.next.policy
+    return series if same or ours else replace(series, next=None)
+
+
+def _played(store: Store, planned: Planned, context: RoundContext, summary: dict[str, Any]) -> Played:
+    from flows.reporting.compare import intervals
+
+    evaluated = 2 * sum(len(jobs) for _, jobs in context.evaluate.jobs) if summary["policy_after"] else 0
+    return Played(
+        number=planned.number,
+        round=summary["round"],
+        seed=planned.seed,
+        intervals=intervals(store, summary),
+        learns_from=planned.learns_from,
+        choice=planned.choice,
+        clips=len(context.jobs) + evaluated,
+        seconds=sum(stage["seconds"] for stage in summary["stages"].values()),
+        **{name: summary[name] for name in _FROM_SUMMARY},
+    )
+
+
+def chosen(planned: Planned) -> str:
+    """How the round's prompts were chosen, to go on a sentence; empty where they were not."""
+    if planned.choice is None:
+        return ""
+    one = planned.choice
+    return (
+        f": {one.chosen} of {one.of} prompts, {one.for_teaching} that pass sometimes "
+        f"(of {one.teachable} known), {one.chosen - one.for_teaching} by lot"
+    )
+
+
+def finish(store: Store, series: Series) -> dict[str, Any]:
+    """Say what came of the series, write its page, and return its record."""
+    from flows.reporting.campaign import build_page
+    from flows.rounds.campaign_table import table
+
+    say = console.current().says
+    for line in table(series):
+        say(line)
+    say(f"Record: {store.path(f'{record.FOLDER}/{series.improve}/{record.SUMMARY}')}")
+    try:
+        say(f"Page:   {build_page(store, series)}")
+    except Exception as error:  # the rounds are done and kept: a page that fails is said, and no failure
+        say(f"The page could not be written: {error}")
+    return record.facts_of(series)

@@ -1,0 +1,55 @@
+"""A plan in words: what a round would run, and what the store already holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from data.store import Store
+from flows.config.load import load_recipe
+from flows.config.resolve import open_round
+from flows.rounds.messages import introduction
+from tasks.context import RoundContext
+from tasks.stages import plan
+
+_SHOWN = 3
+
+
+@contextmanager
+def to_look_at(recipe: str, store: str, overrides: Sequence[str]) -> Iterator[RoundContext]:
+    """A context that writes nothing.
+
+    Raises:
+        ConfigError: see `load_recipe` and `open_round`.
+    """
+    read = load_recipe(recipe, overrides)
+    with store_to_look_at(store) as opened:
+        yield open_round(read, opened, "plan")
+
+
+@contextmanager
+def store_to_look_at(store: str) -> Iterator[Store]:
+    """The store, to be read; one that does not exist yet is taken for an empty one."""
+    if (Path(store).expanduser() / "format.json").exists():
+        yield Store.open(store)
+        return
+    with TemporaryDirectory() as folder:
+        yield Store.open(folder, create=True)
+
+
+def plan_lines(context: RoundContext) -> Iterator[str]:
+    """The round in derived numbers, and a line a stage."""
+    yield from introduction(context)[1:]
+    yield ""
+    for planned in plan(context):
+        cached = sum(whole for _, whole in planned.units)
+        missing = [unit for unit, whole in planned.units if not whole]
+        more = ", and more that depends on earlier answers" if planned.more else ""
+        told = f"{cached} cached, {len(missing)} to run{more}"
+        yield f"{planned.stage:<10}{told if planned.units else 'depends on earlier answers'}"
+        for unit in missing[:_SHOWN]:
+            yield f"    {unit.keys[0][:12]}  {unit.label}"
+        if len(missing) > _SHOWN:
+            yield f"    and {len(missing) - _SHOWN} more"

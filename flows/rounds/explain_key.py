@@ -1,0 +1,89 @@
+"""Why a key is what it is: its question, and where it parts from the nearest one in the store."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from data.errors import ConfigError
+from tasks.context import RoundContext
+from tasks.stages import plan
+
+
+def explain(context: RoundContext, key: str) -> list[str]:
+    """Lines about `key`: a unit in the store, or one that the recipe would run.
+
+    Raises:
+        ConfigError: no unit has a key that begins so, or several have.
+    """
+    held = {manifest.key: manifest for manifest in context.store.manifests()}
+    planned = {
+        name: (unit, question)
+        for stage in plan(context)
+        for unit, _ in stage.units
+        for name, question in zip(unit.keys, unit.questions, strict=True)
+    }
+    found = sorted(name for name in {**held, **planned} if name.startswith(key))
+    if not found or not key:
+        raise ConfigError(
+            f"no unit in {context.store.root} or in this recipe has a key that begins with {key!r}"
+        )
+    if len(found) > 1:
+        some = ", ".join(name[:16] for name in found[:4])
+        raise ConfigError(f"{len(found)} keys begin with {key!r}: {some}, ...; give more digits")
+    name = found[0]
+    if name in held:
+        question, state = held[name].question, "in the store"
+    else:
+        question, state = planned[name][1], "not in the store: it would be computed"
+    lines = [f"{name}", f"    stage {question['stage']}, {state}"]
+    if name in planned:
+        lines.append(f"    {planned[name][0].label} of this recipe")
+    lines += [f"    {path}: {_short(value)}" for path, value in leaves(question)]
+    others = [one for one in held.values() if one.key != name and one.stage == question["stage"]]
+    if not others:
+        return [*lines, f"The store holds no other unit of stage {question['stage']}."]
+    nearest = min(others, key=lambda other: (len(differences(question, other.question)), other.key))
+    lines.append(f"Nearest in the store: {nearest.key}")
+    for path, mine, its in differences(question, nearest.question):
+        lines.append(f"    {path}: {_short(mine)} here, {_short(its)} there")
+    return lines
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a question with its path; long lists are told by their length."""
+    if isinstance(value, dict):
+        for name in sorted(value):
+            yield from leaves(value[name], f"{path}.{name}" if path else name)
+    else:
+        yield path, value
+
+
+def differences(mine: Any, its: Any) -> list[tuple[str, Any, Any]]:
+    """(path, here, there) of every value that differs; lists item by item."""
+    left, right = dict(_items(mine)), dict(_items(its))
+    absent = "nothing"
+    return [
+        (path, left.get(path, absent), right.get(path, absent))
+        for path in sorted({*left, *right})
+        if left.get(path, absent) != right.get(path, absent)
+    ]
+
+
+def _items(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name in value:
+            yield from _items(value[name], f"{path}.{name}" if path else name)
+    elif isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from _items(item, f"{path}[{place}]")
+    else:
+        yield path, value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= 100:
+        return text
+    return f"{len(value)} items, {text[:80]}..." if isinstance(value, list) else f"{text[:97]}..."

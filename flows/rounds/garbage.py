@@ -1,0 +1,111 @@
+"""Flow `gc`: remove what nothing in the store refers to, and old runs of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final
+
+from prefect import flow
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterEndTime,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
+from pydantic import Field
+
+from data.store import Store
+from data.store.gc import collect
+from flows.rounds import console
+from flows.rounds.forms import DryRunField, StoreField
+from flows.rounds.messages import DEFAULT_STORE
+
+# Runs of other flows on the same server are not ours to delete.
+OURS: Final = (
+    "round", "improve", "nightly", "gc", "study", "generate-videos", "score-with-rewards", "curate-dataset",
+    "offline-rl-finetune", "evaluate",
+)  # fmt: skip
+_OVER: Final = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
+_PAGE: Final = 200
+
+
+def gc_name() -> str:
+    """What this run does."""
+    from prefect.runtime import flow_run
+
+    return "dry run" if flow_run.parameters.get("dry_run", True) else "collect"
+
+
+@flow(name="gc", flow_run_name=gc_name, result_serializer="json")
+def gc_flow(
+    store: StoreField = DEFAULT_STORE,
+    dry_run: DryRunField = True,
+    safe_hours: Annotated[
+        int, Field(ge=1, le=24 * 365, json_schema_extra={"title": "Safe age of files, hours"})
+    ] = 24,
+    runs_days: Annotated[int, Field(ge=1, le=36500, json_schema_extra={"title": "Keep runs for, days"})] = 90,
+) -> dict[str, Any]:
+    """Remove files that no committed work reaches, and old runs from Prefect's database.
+
+    Committed work is never touched: no clip, no score, no policy, and nothing that a running round writes.
+
+    Args:
+        store: The folder that keeps everything.
+        dry_run: Only count what would be removed.
+        safe_hours: Files that were written or used since are left alone; longer than any shard takes.
+        runs_days: Runs that ended earlier are deleted with their logs; the store keeps their work.
+    """
+    opened, say = Store.open(store), console.current().says
+    told = "would be removed" if dry_run else "removed"
+    found = collect(opened, delete=not dry_run, min_age_s=safe_hours * 3600.0)
+    size = f"{len(found.files)} files, {found.bytes / 1e6:.1f} MB"
+    say(f"{size}, {told}; {found.young} younger ones are left alone")
+    with get_client(sync_client=True) as client:
+        runs = _old_runs(client, runs_days, delete=not dry_run)
+    say(f"{runs} runs {told} from Prefect's database: ended more than {runs_days} days ago")
+    return {
+        "deleted": not dry_run,
+        "files": len(found.files),
+        "bytes": found.bytes,
+        "young": found.young,
+        "runs": runs,
+    }
+
+
+def _old_runs(client: SyncPrefectClient, days: int, delete: bool) -> int:
+    """Runs that are over since so many days; deleting one deletes its task runs and logs."""
+    before = datetime.now(UTC) - timedelta(days=days)
+    count = 0
+    # Deleted ones make room for the next page; others are paged through.
+    for run in _runs(client, before, gone=delete):
+        if delete:
+            try:
+                client.delete_flow_run(run.id)
+            except ObjectNotFound:
+                continue
+        count += 1
+    return count
+
+
+def _runs(client: SyncPrefectClient, before: datetime, gone: bool) -> Iterator[FlowRun]:
+    offset = 0
+    while True:
+        page = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[*OURS])),
+            flow_run_filter=FlowRunFilter(
+                end_time=FlowRunFilterEndTime.model_validate({"before_": before}),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OVER)),
+            ),
+            limit=_PAGE,
+            offset=offset,
+        )
+        if not page:
+            return
+        yield from page
+        offset += 0 if gone else len(page)

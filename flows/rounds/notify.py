@@ -1,0 +1,137 @@
+"""Telling a webhook what came of a round: a JSON object, posted. Failures are told by an automation instead.
+
+The address is a secret: whoever has it can post. It lies in a block of Prefect's server, encrypted, or in the
+environment of a command without Prefect; never in a parameter, a log line, an error or the store.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from data.errors import ConfigError
+from flows.rounds import console
+from flows.serving.server_config import NOTIFY_BLOCK, NOTIFY_VARIABLE
+
+TIMEOUT_S: Final = 5.0
+WAITS_S: Final = (1.0, 3.0)
+_FACTS: Final = ("metric", "before", "after", "delta", "ci_low", "ci_high", "n")
+
+
+def check_address(url: str) -> str:
+    """`url`, if it can be posted to. Raises ConfigError, which does not repeat it."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        fine = False
+    if not fine or not url.isprintable() or " " in url:
+        raise ConfigError("the web address for notifications is not one of http:// or https://")
+    return url
+
+
+def tell_verdict(summary: Mapping[str, Any]) -> None:
+    """Post what a round came to, if somebody wants to know. Never raises, and takes 20 seconds at most.
+
+    Args:
+        summary: the round's.
+    """
+    asked = summary.get("approval")
+    waits = asked is not None and asked["answer"] is None
+    event = "waiting for approval" if waits else "promoted" if summary["promoted"] else "kept"
+    tell(
+        event,
+        round=summary["round"],
+        recipe=summary["recipe_name"],
+        verdict=summary["verdict"],
+        primary={name: summary["primary"].get(name) for name in _FACTS},
+    )
+
+
+def tell(event: str, **facts: Any) -> None:
+    """Post an event, if somebody wants to know. Never raises."""
+    try:
+        url = _address()
+        if url:
+            _post(url, json.dumps({"event": event, **_run(), **facts}, ensure_ascii=False).encode())
+    except Exception as error:  # no message of theirs: it may hold the address
+        _say(f"notification {event!r} was not sent ({type(error).__name__})")
+
+
+def _post(url: str, body: bytes) -> None:
+    request = urllib.request.Request(  # noqa: S310  (checked just below)
+        check_address(url), body, {"content-type": "application/json", "user-agent": "vidloop"}
+    )
+    why = ""
+    for wait in (0.0, *WAITS_S):
+        time.sleep(wait)
+        try:
+            with _opener.open(request, timeout=TIMEOUT_S):
+                return
+        except urllib.error.HTTPError as error:
+            error.close()
+            why = f"HTTP {error.code}"
+            if error.code < 500 and error.code not in (408, 429):
+                break
+        except OSError as error:
+            reason = getattr(error, "reason", error)
+            why = (
+                reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
+            )
+    _say(f"notification: nobody took it ({why}); the round does not depend on it")
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """An answer that sends us elsewhere is no answer: what was posted is for the one address."""
+
+    def redirect_request(self, *args: Any, **more: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirect)
+
+
+def _address() -> str | None:
+    """Where to post; None where nobody asked for it."""
+    said = os.environ.get(NOTIFY_VARIABLE)
+    if said or "prefect" not in sys.modules:
+        return said
+    from prefect.blocks.webhook import Webhook
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    if not _in_a_run():
+        return None
+    with get_client(sync_client=True) as client:
+        try:
+            held = client.read_block_document_by_name(NOTIFY_BLOCK, Webhook.get_block_type_slug())
+        except ObjectNotFound:
+            return None
+        url = held.data.get("url")
+        return url if isinstance(url, str) else None
+
+
+def _in_a_run() -> bool:
+    from prefect.context import FlowRunContext
+
+    return FlowRunContext.get() is not None
+
+
+def _run() -> dict[str, str | None]:
+    """Which flow run speaks, and where it can be seen."""
+    if "prefect" not in sys.modules or not _in_a_run():
+        return {"flow": None, "run": None, "id": None, "url": None}
+    from prefect.runtime import flow_run
+
+    return {"flow": flow_run.flow_name, "run": flow_run.name, "id": flow_run.id, "url": flow_run.ui_url}
+
+
+def _say(line: str) -> None:
+    console.current().says(f"    {line}")

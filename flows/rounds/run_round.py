@@ -1,0 +1,149 @@
+"""The walk through the five stages, the same with and without Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data import device_lock
+from data.errors import StoreError
+from data.store import Store
+from flows.config.load import dump, load_recipe
+from flows.config.recipe import Recipe
+from flows.config.resolve import open_round
+from flows.rounds import console
+from tasks import devices, spread
+from tasks.calibrate import warnings
+from tasks.context import RoundContext
+from tasks.early_start import beside_generation
+from tasks.promotion import Promotion
+from tasks.rounds import RECIPE, finish, give_up, new_round_id
+from tasks.stages import STAGES, require_rewards, require_whole, run_stage
+from tasks.units import Runner, StageResult
+
+# Contexts of this process by run: a round and its five stages share one.
+_contexts: dict[str, RoundContext] = {}
+
+
+def begin(recipe: str, store: str, overrides: list[str], create: bool = True) -> RoundContext:
+    """Read the recipe, open the store, check everything, and freeze the recipe in the round's folder.
+
+    Later readers (the stage flows, a person) take the frozen copy: editing the file changes no round that
+    has begun.
+
+    Raises:
+        ConfigError: see `load_recipe` and `open_round`.
+    """
+    return begin_with(load_recipe(recipe, overrides), Store.open(store, create=create))
+
+
+def begin_with(read: Recipe, opened: Store) -> RoundContext:
+    """`begin` with a recipe and a store that are open already."""
+    context = open_round(read, opened, new_round_id())
+    # "champion" is whoever it is now, for the whole of the round.
+    frozen = read.model_copy(update={"policy": context.policy.policy_id})
+    opened.write_file(f"rounds/{context.run_id}/{RECIPE}", dump(frozen).encode())
+    _contexts[context.run_id] = context
+    return context
+
+
+def frozen_recipe(store: str, run: str) -> str:
+    """Path of a round's own copy of its recipe."""
+    return str(Path(store).expanduser() / "rounds" / run / RECIPE)
+
+
+def context_of(store: str, run: str) -> RoundContext:
+    """The context of a run that has begun, in this process or another."""
+    if run not in _contexts:
+        _contexts[run] = open_round(load_recipe(frozen_recipe(store, run)), Store.open(store), run)
+    return _contexts[run]
+
+
+def ready(context: RoundContext, stage: str) -> Callable[[], None]:
+    """What a runner does before the first unit of `stage` that must be computed: hold the device."""
+    if stage == "curate":
+        return lambda: None  # SQL and arithmetic
+
+    def hold() -> None:
+        for name in devices.lock_names(context.generation.model.device):
+            device_lock.hold(
+                name, f"{stage} of round {context.run_id} ({context.name})", console.current().says
+            )
+
+    return hold
+
+
+def play(
+    context: RoundContext,
+    call: Callable[[str], StageResult],
+    from_stage: str | None = None,
+    promotion: Promotion = "at once",
+) -> dict[str, Any]:
+    """Call the five stages in their order and finish the round.
+
+    Args:
+        context: a round that has begun.
+        call: runs one stage, with Prefect or without.
+        from_stage: the stages before this one must be whole in the store.
+        promotion: what a gate that lets the candidate through leads to.
+
+    Returns:
+        The summary.
+
+    Raises:
+        StageFailed, ConfigError: a stage did not finish; the summary says so too, and everything done is
+        kept.
+    """
+    require_rewards(context)
+    say = console.current()
+    say.introduces(context)
+    for warning in warnings(context):
+        say.says(f"    warning: {warning}")
+    if from_stage is not None:
+        require_whole(context, from_stage)
+    results: dict[str, StageResult] = {}
+    stage = ""
+    try:
+        for stage in STAGES:
+            with beside_generation(context) if stage == "generate" else nullcontext():
+                results[stage] = call(stage)
+        summary = finish(context, results, promotion)
+    except BaseException as error:
+        # A store that cannot be written is most likely what went wrong: do not hide it behind itself.
+        with suppress(StoreError):
+            give_up(context, results, stage, error)
+        raise
+    if any(result.cached_shards < result.shards for result in results.values()):
+        write_report(context)
+    say.concludes(context, summary)
+    return summary
+
+
+def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult:
+    """Run one stage and note what it cost, outside every digest.
+
+    Raises:
+        StageFailed, ConfigError: see `tasks.stages.run_stage`.
+    """
+    say = console.current()
+    say.stage_begins(stage)
+    wanted = spread.gpus(context.generation.model.device)
+    with spread.spread_over(wanted, context.workers):
+        result = run_stage(stage, context, replace(runner, workers=context.workers * max(1, len(wanted))))
+    facts = {"cached": result.shards == result.cached_shards}
+    context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
+    say.stage_ends(result)
+    return result
+
+
+def write_report(context: RoundContext) -> None:
+    """Write the round's page. The round is done and kept: a page that fails is said, and no failure."""
+    from flows.reporting import build_report
+
+    try:
+        build_report(context.store, context.run_id)
+    except Exception as error:
+        console.current().says(f"    the report could not be written ({error}); `vidloop report` tries again")

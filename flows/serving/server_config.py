@@ -1,0 +1,188 @@
+"""Where a server lives: its folder, its address, its auth string, and the environments of its processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from data.errors import ConfigError
+from flows.config.load import RECIPES, ROOT
+from flows.rounds import prefect_settings
+from flows.serving import run_log
+
+DEFAULT_FOLDER: Final = "serve"
+DEFAULT_PORT: Final = 4200
+LOOPBACK: Final = "127.0.0.1"
+POOL: Final = "vidloop"
+# Lower numbers first: what a person starts overtakes what the night has queued.
+QUEUES: Final[Mapping[str, int]] = {"people": 1, "default": 2, "nightly": 3}
+AUTH_VARIABLE: Final = "PREFECT_API_AUTH_STRING"
+# A web address that is told of verdicts and failures, and the block of the server that keeps it, encrypted.
+NOTIFY_VARIABLE: Final = "VIDLOOP_NOTIFY_URL"
+NOTIFY_BLOCK: Final = "vidloop-notify"
+# The store whose reports the server shows, see `flows.serving.reports`.
+REPORTS: Final = "VIDLOOP_REPORTS"
+_USER: Final = "vidloop"
+
+
+@dataclass(frozen=True)
+class Place:
+    """One server's folder and what it was started with; `serve.json` in the folder holds the same.
+
+    Attributes:
+        folder: absolute; everything of the server lies in it.
+        host: address that the server listens on.
+        port: its port, of the UI and the API.
+        store: absolute path of the store that the run forms offer.
+        devices: one worker each; see `flows.serving.devices`.
+        recipes: folders, beside vidloop's own, whose recipes the run forms offer.
+        nightly: when a night begins, in cron's five fields; "" leaves the schedule as it is.
+        timezone: of `nightly`.
+    """
+
+    folder: str
+    host: str
+    port: int
+    store: str
+    devices: tuple[str, ...]
+    recipes: tuple[str, ...] = ()
+    nightly: str = ""
+    timezone: str = "UTC"
+
+    @property
+    def ui(self) -> str:
+        """What a person opens in a browser."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def api(self) -> str:
+        """What Prefect's clients take as PREFECT_API_URL."""
+        return f"{self.ui}/api"
+
+    @property
+    def auth_file(self) -> Path:
+        """The auth string, for this user's eyes only."""
+        return Path(self.folder) / "auth"
+
+    def log(self, name: str) -> Path:
+        """Where a process writes what it says."""
+        return Path(self.folder) / "logs" / f"{name}.log"
+
+    def worker_log(self, device: str) -> Path:
+        """Where the worker of `device` and its runs write."""
+        return self.log(f"worker-{device.replace('/', '_')}")
+
+    def save(self) -> None:
+        """Write `serve.json`; it holds no secret."""
+        path = Path(self.folder) / "serve.json"
+        draft = path.with_suffix(".tmp")
+        draft.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self | None:
+        """What `save` wrote in `folder`; None where nobody has served yet.
+
+        Raises:
+            ConfigError: the file is there and says something else.
+        """
+        path = Path(folder).expanduser().absolute() / "serve.json"
+        try:
+            said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                **{**said, "devices": tuple(said["devices"]), "recipes": tuple(said["recipes"])},
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{path} cannot be read ({error}): remove it, `vidloop serve` writes it again"
+            ) from None
+
+    def auth(self) -> tuple[str, bool]:
+        """The auth string, `user:password`, and whether it was made just now.
+
+        Raises:
+            ConfigError: the file can be read by others, or holds no auth string.
+        """
+        path = self.auth_file
+        try:
+            # Made with its mode, so that at no time anybody else can read it.
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return read_auth(path), False
+        made = f"{_USER}:{secrets.token_urlsafe(24)}"
+        with os.fdopen(descriptor, "w") as file:
+            file.write(made + "\n")
+        return made, True
+
+    def client_environment(self, auth: str) -> dict[str, str]:
+        """Of the bootstrap, and of all others but for the webhook: this process's own, and how to reach the
+        server.
+        """
+        settings = {
+            name: value for name, value in prefect_settings.DEFAULTS.items() if name not in os.environ
+        }
+        return {
+            **os.environ,
+            **settings,
+            **prefect_settings.ALWAYS,
+            "PREFECT_HOME": str(Path(self.folder) / "prefect"),
+            "PREFECT_API_URL": self.api,
+            AUTH_VARIABLE: auth,
+            "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # here the console is a log file
+            "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+            RECIPES: os.pathsep.join(self.recipes),
+        }
+
+    def server_environment(self, auth: str) -> dict[str, str]:
+        """Of the server; PREFECT_API_DATABASE_CONNECTION_URL, if set, names another database than SQLite."""
+        return {
+            "PREFECT_UI_API_URL": self.api,  # else the page asks port 4200, whatever the port is
+            # In memory, the default, a restart forgets them, and ends runs of deployments that have a limit.
+            "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+            "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,orphans",  # what deleted runs leave behind
+            **self._without_webhook(auth),
+            "PREFECT_SERVER_API_AUTH_STRING": auth,
+            REPORTS: self.store,
+        }
+
+    def worker_environment(self, auth: str, device: str) -> dict[str, str]:
+        """Of one device's worker, and so of its flow runs: they see this device and no other."""
+        return {
+            **self._without_webhook(auth),
+            "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
+            "VIDLOOP_DEVICE": device,
+            run_log.LOG: str(self.worker_log(device)),
+            REPORTS: self.store,
+        }
+
+    def _without_webhook(self, auth: str) -> dict[str, str]:
+        # The bootstrap hands its address to the server; what a run starts has no business with it.
+        held = self.client_environment(auth)
+        return {name: value for name, value in held.items() if name != NOTIFY_VARIABLE}
+
+
+def read_auth(path: Path) -> str:
+    """The auth string in `path`.
+
+    Raises:
+        ConfigError: others can read the file, or it holds no auth string.
+    """
+    try:
+        if path.stat().st_mode & 0o077:
+            raise ConfigError(
+                f"{path} can be read by others: `chmod 600 {path}`, or remove it to get a new one"
+            )
+        auth = path.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    if ":" not in auth:
+        raise ConfigError(f"{path} holds no auth string (user:password): remove it to get a new one")
+    return auth

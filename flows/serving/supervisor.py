@@ -1,0 +1,264 @@
+"""Keeps the server and the workers running, and ends them all when standard input does.
+
+    python -m flows.serving.supervisor FOLDER      what to keep: FOLDER/serve.json; auth string: the
+    environment
+
+`vidloop serve` holds the other end of the pipe, so the kernel closes it after kill -9 as well. The flow run
+of a killed worker becomes our child (PR_SET_CHILD_SUBREAPER); should this process be killed, the kernel ends
+the server and the workers (PR_SET_PDEATHSIG), and `vidloop serve` what is left. Standard library and our own
+small files only: it stays small for as long as it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from data.errors import ServiceError, VidloopError
+from flows.serving.api_client import Refused, ask
+from flows.serving.notes import notes
+from flows.serving.server_config import AUTH_VARIABLE, POOL, Place
+from rewards.judge.supervisor import adopt_orphans, descendants, die_with_parent
+
+START_S: Final = 900.0
+# Flow runs get this long to tell the server that they end.
+RUNS_END_S: Final = 20.0
+SERVER_ENDS_S: Final = 15.0
+# A process that ends at once is started again ever more slowly.
+BACKOFF_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
+STEADY_S: Final = 60.0
+LOG_LIMIT: Final = 64 * 2**20
+
+
+@dataclass
+class Kept:
+    """A process that is started again whenever it ends."""
+
+    name: str
+    command: list[str]
+    environment: dict[str, str]
+    log: Path
+    process: subprocess.Popen[bytes] | None = None
+    begun: float = 0.0
+    failures: int = 0
+    due: float = 0.0
+
+    def start(self) -> None:
+        """Start it; what it says goes to its log."""
+        self.process = spawn(self.command, self.environment, self.log)
+        self.begun = time.monotonic()
+
+    def watch(self) -> str | None:
+        """Start it again if it has ended and its time has come; what happened, in words, if anything did."""
+        if self.process is None:
+            if time.monotonic() >= self.due:
+                self.start()
+            return None
+        code = self.process.poll()
+        if code is None:
+            return None
+        steady = time.monotonic() - self.begun > STEADY_S
+        self.failures = 0 if steady else self.failures + 1
+        wait = BACKOFF_S[min(self.failures, len(BACKOFF_S) - 1)]
+        self.process, self.due = None, time.monotonic() + wait
+        return f"{self.name} ended ({_how(code)}); it starts again in {wait:.0f} s. Its log: {self.log}"
+
+
+def spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that dies with this one, in a session of its own: Ctrl-C is not for it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        os.replace(log, log.with_suffix(".log.1"))
+    with open(log, "ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            preexec_fn=die_with_parent,
+            start_new_session=True,
+        )
+
+
+def server_command(place: Place) -> list[str]:
+    """Prefect's server in one process."""
+    return [sys.executable, "-m", "flows.serving.server", "--host", place.host, "--port", str(place.port)]
+
+
+def worker_command(device: str) -> list[str]:
+    """A worker that plays one run at a time."""
+    named = ["--pool", POOL, "--type", "process", "--name", f"vidloop-{device}", "--limit", "1"]
+    return [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", *named]
+
+
+class Keeper:
+    """The server, the workers, and how they begin and end."""
+
+    def __init__(self, place: Place, auth: str, say: Callable[[str], None]) -> None:
+        self._place, self._auth, self._say = place, auth, say
+        self._stop = threading.Event()
+        server = place.server_environment(auth)
+        self._server = Kept("the server", server_command(place), server, place.log("server"))
+        self._workers = [
+            Kept(
+                f"the worker of {device}",
+                worker_command(device),
+                place.worker_environment(auth, device),
+                place.worker_log(device),
+            )
+            for device in place.devices
+        ]
+
+    def stop(self) -> None:
+        """Have `run` return; from any thread or signal handler."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Start everything and keep it until `stop`; nothing is left when this returns.
+
+        Raises:
+            ServiceError: the server or the bootstrap did not succeed at the start.
+        """
+        try:
+            self._server.start()
+            if not self._until_it_answers() or not self._bootstrap():
+                return
+            for worker in self._workers:
+                worker.start()
+            what = ", ".join(self._place.devices)
+            self._say(f"Prefect UI: {self._place.ui}    workers: {what}    store: {self._place.store}")
+            while not self._stop.wait(0.5):
+                self._reap()
+                for kept in (self._server, *self._workers):
+                    happened = kept.watch()
+                    if happened:
+                        self._say(happened)
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End flow runs and workers first, the server last: it must hear how they ended."""
+        own = self._server.process
+        spared = {own.pid, *descendants(own.pid)} if own is not None else set()
+        _end(lambda: [pid for pid in descendants(os.getpid()) if pid not in spared], RUNS_END_S)
+        _end(lambda: descendants(os.getpid()), SERVER_ENDS_S)
+
+    def _until_it_answers(self) -> bool:
+        """Wait for the server; False if it was told to stop before."""
+        deadline = time.monotonic() + START_S
+        log = self._place.log("server")
+        while not self._stop.wait(0.2):
+            process = self._server.process
+            if process is None or process.poll() is not None:
+                raise ServiceError(f"the server ended before it answered: {last_words(log)}. Its log: {log}")
+            with contextlib.suppress(OSError, ValueError):
+                try:
+                    ask(self._place.api, "/admin/version", self._auth, timeout_s=5)
+                    return True
+                except Refused as refused:
+                    raise ServiceError(
+                        f"what answers at {self._place.api} is not our server ({refused}). "
+                        "Is the port taken? --port chooses another"
+                    ) from None
+            if time.monotonic() > deadline:
+                raise ServiceError(f"the server did not answer within {START_S:.0f} s. Its log: {log}")
+        return False
+
+    def _bootstrap(self) -> bool:
+        """Create what the server must know; False if it was told to stop before."""
+        log = self._place.log("bootstrap")
+        command = [sys.executable, "-m", "flows.serving.bootstrap", self._place.folder]
+        process = spawn(command, self._place.client_environment(self._auth), log)
+        while process.poll() is None:
+            if self._stop.wait(0.1):
+                return False
+        if process.returncode != 0:
+            raise ServiceError(f"the bootstrap failed: {last_words(log)}. Its log: {log}")
+        for note in notes(log):
+            self._say(note)
+        return True
+
+    def _reap(self) -> None:
+        """Take the exit codes of orphans; those of our own are for `watch`."""
+        processes = [kept.process for kept in (self._server, *self._workers) if kept.process is not None]
+        own = {process.pid for process in processes}
+        with contextlib.suppress(ChildProcessError):
+            while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+                if found.si_pid in own:
+                    return
+                os.waitpid(found.si_pid, 0)
+
+
+def last_words(log: Path) -> str:
+    """The line of a log that says most about its end."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - 20_000))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError as error:
+        return f"its log cannot be read ({error.strerror})"
+    telling = [line for line in lines if "Error" in line or "error" in line] or lines
+    return telling[-1].strip()[:400] if telling else "it said nothing"
+
+
+def _end(living: Callable[[], Iterable[int]], grace_s: float) -> None:
+    """SIGTERM, then SIGKILL after `grace_s`, to all that `living` names, until it names nobody."""
+    for sign, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
+        told: set[int] = set()
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            pids = list(living())
+            if not pids:
+                return
+            for pid in set(pids) - told:  # also those that were born meanwhile
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, sign)
+            told |= set(pids)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            time.sleep(0.05)
+
+
+def _how(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def main(folder: str) -> int:
+    """Keep what FOLDER says; its exit code."""
+    place = Place.load(folder)
+    if place is None:
+        print(f"{folder} holds no serve.json", file=sys.stderr)
+        return 2
+    keeper = Keeper(place, os.environ[AUTH_VARIABLE], lambda line: print(line, flush=True))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: keeper.stop())
+    adopt_orphans()
+    threading.Thread(target=_until_alone, args=(keeper,), daemon=True).start()
+    try:
+        keeper.run()
+    except VidloopError as error:
+        print(f"vidloop: {error}", file=sys.stderr, flush=True)
+        return 2
+    return 0
+
+
+def _until_alone(keeper: Keeper) -> None:
+    while os.read(0, 4096):
+        pass
+    keeper.stop()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

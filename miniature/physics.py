@@ -1,0 +1,60 @@
+"""Physics reward: the world's oracle as a judge. It is the truth of the physics world, and of no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from data.errors import UserError
+from data.keys import digest
+from rewards.base import CannotJudge, Judgement, LoadedClip, guarded
+
+# Raise it when `miniature.world.oracle` comes to judge some clip differently, so that no old score passes
+# for new.
+_CODE: Final = 1
+
+
+@dataclass(frozen=True)
+class PhysicsSettings:
+    """The oracle has no settings: its tolerances belong to the world."""
+
+
+def physics_version(settings: PhysicsSettings) -> str:
+    """Digest of the code's number; there is nothing else to it."""
+    return digest(["physics", _CODE])[:16]
+
+
+class PhysicsReward:
+    """1 if the clip shows what its caption says and obeys the law it names, else 0."""
+
+    name: Final = "physics"
+    range: Final = (0.0, 1.0)
+
+    def __init__(self, settings: PhysicsSettings) -> None:
+        self.version = physics_version(settings)
+
+    @guarded
+    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        """One verdict a clip; `detail` has the oracle's graded score, its parts, and its reason in words.
+
+        A caption that is not of the world has no value: the oracle does not know what it promises.
+        """
+        return [_judge(clip) for clip in clips]
+
+
+def _judge(clip: LoadedClip) -> Judgement:
+    from miniature.world.oracle import judge
+
+    try:
+        verdict = judge(clip.frames, clip.prompt)
+    except UserError as error:  # of this clip: a caption that is not of the world, too few frames
+        raise CannotJudge(str(error)) from error
+    detail = {
+        "score": verdict.score,
+        "identity": verdict.identity,
+        "motion": verdict.motion,
+        "law": verdict.law,
+        "reason": verdict.reason,
+    }
+    return Judgement(1.0 if verdict.passed else 0.0, detail)

@@ -1,0 +1,142 @@
+"""Measures saved miniature weights with the world's oracle: `python -m miniature.train.quality DIR`.
+
+Everything is measured on the very files that ship (16-bit weights, loaded in float32).
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import WanPipeline
+from torch import Tensor
+
+from data.records import Prompt
+from miniature.train.architecture import MAX_WORDS
+from miniature.train.model_corpus import processes, render_corpus, sample_corpus
+from miniature.train.vae import decode, encode
+from miniature.world.corpus import verdicts
+from miniature.world.prompts import prompt_set
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How clips are sampled when a base is measured; the defaults are those of `recipes/mini.yaml`."""
+
+    steps: int = 6
+    guidance: float = 1.0
+    frames: int = 17
+    size: int = 64
+
+
+def load(folder: Path | str, device: str) -> WanPipeline:
+    """The saved pipeline in float32 on `device`, without its progress bar."""
+    pipe = WanPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@torch.no_grad()
+def sample(
+    pipe: WanPipeline, captions: Sequence[str], sampling: Sampling, seed: int, batch: int = 512
+) -> Tensor:
+    """Captions -> uint8 clips [N, T, H, W, 3] on the CPU."""
+    out = []
+    generator = torch.Generator("cpu").manual_seed(seed)
+    for start in range(0, len(captions), batch):
+        latents = pipe(
+            prompt=list(captions[start : start + batch]),
+            height=sampling.size,
+            width=sampling.size,
+            num_frames=sampling.frames,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
+            max_sequence_length=MAX_WORDS,
+            generator=generator,
+            output_type="latent",
+        ).frames
+        # The pipeline returns latents as the transformer knows them, normalised.
+        out.append(decode(pipe.vae, latents.float()).cpu())
+    return torch.cat(out)
+
+
+def judge_all(clips: Tensor, captions: Sequence[str], pool: Executor | None) -> list[bool]:
+    """The oracle's verdict on each clip (uint8 [N, T, H, W, 3])."""
+    return [verdict.passed for verdict in verdicts(clips.numpy(), captions, pool)]
+
+
+def success(passed: Sequence[bool], prompts: Sequence[Prompt]) -> dict[str, dict[str, float]]:
+    """Shares of clips that pass: over all, by category, by template."""
+    groups: dict[str, dict[str, list[bool]]] = {"all": defaultdict(list), "category": {}, "template": {}}
+    groups["category"], groups["template"] = defaultdict(list), defaultdict(list)
+    for ok, prompt in zip(passed, prompts, strict=True):
+        groups["all"]["all"].append(ok)
+        groups["category"][prompt.category].append(ok)
+        groups["template"][prompt.template].append(ok)
+    return {
+        kind: {k: round(float(np.mean(v)), 4) for k, v in sorted(g.items())} for kind, g in groups.items()
+    }
+
+
+def measure_base(
+    pipe: WanPipeline, split: str, count: int, sampling: Sampling, seed: int, pool: Executor | None
+) -> dict[str, dict[str, float]]:
+    """Oracle success of about `count` samples over the prompts of `split`."""
+    prompts = prompt_set(split)
+    repeated = prompts * max(1, round(count / len(prompts)))
+    captions = [p.text for p in repeated]
+    return success(judge_all(sample(pipe, captions, sampling, seed), captions, pool), repeated)
+
+
+def measure_round_trip(pipe: WanPipeline, count: int, seed: int, pool: Executor | None) -> dict[str, float]:
+    """Share of lawful rendered clips that still pass the oracle after encoding and decoding, by template."""
+    corpus = sample_corpus(count, 0.0, seed)
+    clips = render_corpus(corpus.scenes, 64, pipe.vae.device)
+    rebuilt = decode(pipe.vae, encode(pipe.vae, clips)).cpu()
+    passed = judge_all(rebuilt, corpus.captions, pool)
+    by: Mapping[str, list[bool]] = defaultdict(list)
+    for ok, template in zip(passed, corpus.templates, strict=True):
+        by[template].append(ok)
+    return {"all": round(float(np.mean(passed)), 4)} | {
+        k: round(float(np.mean(v)), 4) for k, v in sorted(by.items())
+    }
+
+
+def measure(
+    folder: Path, device: str, count: int, sampling: Sampling, seed: int, pool: Executor | None
+) -> dict[str, dict[str, float]]:
+    """All figures of the card, each over about `count` clips (half of it for the unseen templates)."""
+    pipe = load(folder, device)
+    heldout = measure_base(pipe, "heldout", count, sampling, seed, pool)
+    unseen = measure_base(pipe, "unseen", count // 2, sampling, seed, pool)
+    return {
+        "VAE round trip of lawful clips, oracle success": measure_round_trip(pipe, count, seed, pool),
+        "held-out prompts, oracle success": heldout["all"] | heldout["category"],
+        "held-out prompts by template": heldout["template"],
+        "unseen templates": unseen["all"] | unseen["template"],
+    }
+
+
+def main() -> None:
+    """Prints the figures of the weights in a folder as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--count", type=int, default=1000, help="clips behind each figure")
+    parser.add_argument("--steps", type=int, default=Sampling.steps)
+    parser.add_argument("--guidance", type=float, default=Sampling.guidance)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
+    args = parser.parse_args()
+    sampling = Sampling(steps=args.steps, guidance=args.guidance)
+    with processes(args.workers) as pool:
+        print(json.dumps(measure(args.folder, args.device, args.count, sampling, args.seed, pool), indent=1))
+
+
+if __name__ == "__main__":
+    main()

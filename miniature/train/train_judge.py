@@ -1,0 +1,219 @@
+"""Trains the miniature's judge.
+
+    python -m miniature.train.train_judge --device cuda --seconds 170 --out DIR
+
+
+A Qwen2-VL made small (`miniature.train.judge_model`) answers the world's rubric about rendered clips and,
+with
+`--samples`, about clips that the base model generated; the oracle labels both. The loss is the cross-entropy
+of the answer over the whole vocabulary, plus, on clips that are right, that of the caption itself: to say
+what is to be seen teaches to see it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from miniature.train.judge_corpus import HELD_OUT, KINDS, JudgeClips, joined, rendered, samples
+from miniature.train.judge_forward import JudgeForward
+from miniature.train.judge_model import JudgeShape, build_judge, save_judge
+from miniature.train.judge_questions import SHORT, WRONG, bank, rubric, vocabulary_texts
+from miniature.train.measure_judge import MEANING, measure_judge
+from miniature.train.reward_corpus import augment
+from miniature.train.training import Options, Trained, autocast, fit, write_card
+from miniature.world.corpus import processes
+from rewards.loading import resolve_device
+
+if TYPE_CHECKING:
+    import torch
+
+MODULE: Final = "miniature.train.train_judge"
+TEMPERED: Final = 0.75  # share of clips in a batch that are blurred, brightened, noisy as generated ones are
+ASKED_WRONG: Final = 2  # of the questions prepared for a clip, so many are put in a step
+ASKED_SHORT: Final = 2
+# Loss of: own caption, wrong captions, short questions, the caption's own words.
+WEIGHTS: Final = (1.0, 0.5, 0.5, 1.0)
+
+
+def judge_batches(
+    forward: JudgeForward,
+    processor: Any,
+    clips: JudgeClips,
+    from_samples: int,
+    share: float,
+    options: Options,
+) -> Callable[[], torch.Tensor]:
+    """The loss of a random batch, each time it is called.
+
+    Args:
+        forward: the model.
+        processor: its processor.
+        clips: rendered clips first, the last `from_samples` of them generated.
+        from_samples: how many are generated.
+        share: share of generated clips in a batch; 0 without any.
+        options: batch size, seed, device.
+    """
+    import torch
+    from torch.nn import functional
+
+    device = options.device
+    asked = bank(clips, processor.tokenizer, forward.tail, options.seed, device)
+    random = torch.Generator(device).manual_seed(options.seed)
+    sampled = round(options.batch * share) if from_samples else 0
+    border, own = len(clips) - from_samples, len(KINDS)
+    token = torch.tensor([forward.no, forward.yes], device=device)
+
+    def integers(high: int, *shape: int) -> torch.Tensor:
+        return torch.randint(high, shape, device=device, generator=random)
+
+    def loss_of_batch() -> torch.Tensor:
+        rows = torch.cat(
+            [integers(border, options.batch - sampled), border + integers(max(1, from_samples), sampled)]
+        )
+        frames = clips.frames[rows].permute(0, 1, 4, 2, 3).float() / 255
+        tempered = torch.rand(len(rows), device=device, generator=random) < TEMPERED
+        frames = torch.where(tempered[:, None, None, None, None], augment(frames, random), frames)
+        chosen = torch.cat(
+            [
+                torch.arange(own, device=device).expand(len(rows), -1),
+                own + integers(WRONG, len(rows), ASKED_WRONG),
+                own + WRONG + integers(SHORT, len(rows), ASKED_SHORT),
+            ],
+            dim=1,
+        )
+        at = rows[:, None]
+        ids, labels = asked.ids[at, chosen].long(), asked.labels[at, chosen]
+        with autocast(device):
+            hidden = forward(frames, ids)
+            place = asked.answer_at[at, chosen].long()[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+            answer = forward.model.lm_head(hidden.gather(2, place)[:, :, 0]).float()
+            said = forward.model.lm_head(hidden[:, own - 1, :-1]).float()
+        known = labels.isfinite()
+        target = token[labels.nan_to_num().long()]
+        error = functional.cross_entropy(answer.flatten(0, 1), target.flatten(), reduction="none")
+        error = error.view_as(labels) * known
+        groups = [slice(0, own), slice(own, own + ASKED_WRONG), slice(own + ASKED_WRONG, None)]
+        loss = sum(
+            weight * error[:, some].sum() / known[:, some].sum().clamp(min=1)
+            for weight, some in zip(WEIGHTS, groups, strict=False)
+        )
+        # The words of the caption, where the clip shows them: token t + 1 from all before it.
+        words = torch.arange(said.shape[1], device=device)[None] < asked.text[at, own - 1].long() - 1
+        words = words & (labels[:, own - 1] == 1.0)[:, None]
+        spoken = functional.cross_entropy(said.flatten(0, 1), ids[:, own - 1, 1:].flatten(), reduction="none")
+        caption = (spoken * words.flatten()).sum() / words.sum().clamp(min=1)
+        total: torch.Tensor = loss + WEIGHTS[3] * caption
+        return total
+
+    return loss_of_batch
+
+
+def corpus(
+    options: Options, labelled: int, shape: JudgeShape, folder: Path | None, pool: Executor | None
+) -> tuple[JudgeClips, int]:
+    """Clips to train on, and how many of them, at the end, the base model generated."""
+    common = (shape.frames, shape.size, options.device, pool, HELD_OUT)
+    parts = [rendered(labelled, options.seed, *common)]
+    if options.clips > labelled:
+        parts.append(rendered(options.clips - labelled, options.seed + 1, *common, judged=False))
+    generated = 0
+    if folder is not None:
+        parts.append(samples(folder, "train", shape.frames, options.device))
+        generated = len(parts[-1])
+    return joined(parts), generated
+
+
+def train(options: Options, labelled: int, share: float, folder: Path | None, workers: int) -> Trained:
+    """Trains, saves (weights, processor, card) into `options.out`, and measures the saved files."""
+    import torch
+
+    begun = time.monotonic()
+    shape = JudgeShape()
+    model, processor = build_judge(shape, vocabulary_texts(), options.seed)
+    model.to(options.device)
+    with processes(workers) if workers > 1 else nullcontext() as pool:
+        clips, generated = corpus(options, labelled, shape, folder, pool)
+        print(
+            f"{time.monotonic() - begun:6.1f} s  {len(clips)} clips, {generated} of them generated",
+            flush=True,
+        )
+        forward = JudgeForward(model, processor, shape, rubric())
+        loss = judge_batches(forward, processor, clips, generated, share, options)
+        _say(begun, "questions are ready")
+        losses, seconds = fit(model, loss, options)
+        size = save_judge(model, processor, options.out)
+        del model, forward, clips, loss
+        if options.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        quality = measure_judge(options.out, options.device, options.measure, options.seed, folder, pool)
+    trained = Trained(losses, seconds, quality)
+    facts = [
+        "Qwen2-VL (transformers' class) for the `judge` reward of the miniature; asked by "
+        "`miniature/rubrics/world.yaml`.",
+        f"{size / 2e6:.2f} M parameters, {size / 1e6:.2f} MB of float16; {shape.tokens} vision tokens; "
+        f"{shape}.",
+        f"Data: {labelled} rendered clips with the oracle's answers, {options.clips - labelled} more with "
+        f"labels by construction, {generated} clips of the base model with the oracle's answers "
+        f"({share:.0%} of a batch).",
+        f"Never seen in training: {', '.join(HELD_OUT)}.",
+    ]
+    write_card("A small judge of the physics world", facts, Meanings(MEANING), options, trained)
+    return trained
+
+
+def _say(begun: float, what: str) -> None:
+    print(f"{time.monotonic() - begun:6.1f} s  {what}", flush=True)
+
+
+class Meanings(dict[str, str]):
+    """Figures by kind of failure are many, and all mean the same."""
+
+    def __missing__(self, name: str) -> str:
+        return "agreement with the oracle on this kind of clip"
+
+
+def main(argv: list[str] | None = None) -> Trained:
+    """Entry point of the command."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder for weights, processor and card")
+    parser.add_argument("--samples", type=Path, help="folder that miniature.train.judge_samples wrote")
+    parser.add_argument("--share", type=float, default=0.5, help="of generated clips in a batch")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
+    parser.add_argument("--workers", type=int, default=1, help="processes for scenes and the oracle")
+    parser.add_argument("--seconds", type=float, default=170.0, help="training alone: no data, no measuring")
+    parser.add_argument("--steps", type=int, help="stop after so many steps, if the time is not up first")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, data and batches")
+    parser.add_argument("--clips", type=int, default=80_000, help="rendered clips to train on, in all")
+    parser.add_argument("--labelled", type=int, default=32_000, help="of them, judged by the oracle")
+    parser.add_argument("--batch", type=int, default=256, help="clips in a training step")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="learning rate at its peak")
+    parser.add_argument("--measure", type=int, default=1500, help="clips behind each group of figures")
+    given = vars(parser.parse_args(argv))
+    folder, share, labelled, workers = (
+        given.pop(name) for name in ("samples", "share", "labelled", "workers")
+    )
+    if not (0 <= share <= 1 and 0 < labelled <= given["clips"] and given["batch"] > 1 and workers > 0):
+        parser.error("--share lies in [0, 1], --labelled in [1, --clips]; --batch is at least 2, --workers 1")
+    given["device"] = resolve_device(given["device"])
+    own = {"samples": folder, "share": share, "labelled": labelled, "workers": workers}
+    asked = [
+        f"--{name} {value}" for name, value in {**given, **own}.items() if value is not None and name != "out"
+    ]
+    options = Options(**given, command=" ".join([f"python -m {MODULE}", *asked]))
+    trained = train(options, labelled, share, folder, workers)
+    for name, value in trained.quality.items():
+        print(f"{name:48s} {value:8.4f}  {Meanings(MEANING)[name]}")
+    return trained
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

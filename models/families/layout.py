@@ -1,0 +1,62 @@
+"""Whether a local model folder is whole, before hours are spent on it. No torch: a plan asks this too."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from data.errors import ModelError
+
+_INDEX: Final = "model_index.json"
+
+
+def check_layout(path: str | Path) -> None:
+    """Raise ModelError if a local folder lacks a part that its index names, or a shard of a part's weights.
+
+    A hub id is not looked at: what it lacks is found when it is fetched.
+
+    Raises:
+        ModelError: also if the index is damaged, or `path` is a single file of weights.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise ModelError(
+            f"model.path {folder} is a file; it must be a folder in diffusers layout, or a hub id. Convert "
+            "single-file weights once with from_single_file() and save_pretrained(): "
+            "docs/run-your-own-model.md has the lines"
+        )
+    if not (folder / _INDEX).is_file():
+        return  # no folder of a model: `models.policy.base_id` says so
+    # What begins with an underscore is a fact of the pipeline; what is not a pair is a setting of it.
+    for part, named in sorted(_json(folder / _INDEX).items()):
+        if part.startswith("_") or not isinstance(named, list) or None in named:
+            continue
+        if not (folder / part).is_dir():
+            raise ModelError(
+                f"model at {folder} has no {part}, which its {_INDEX} names: copy that folder too, or save "
+                "the pipeline again"
+            )
+        for index in sorted((folder / part).glob("*.index.json")):
+            shards = _json(index).get("weight_map")
+            if not isinstance(shards, dict):
+                raise ModelError(f"{index} has no weight_map: copy it again, or save the pipeline again")
+            missing = sorted(
+                {str(shard) for shard in shards.values()} - {f.name for f in index.parent.iterdir()}
+            )
+            if missing:
+                raise ModelError(
+                    f"model at {folder} lacks {part}/{missing[0]}"
+                    + (f" and {len(missing) - 1} more shards" if len(missing) > 1 else "")
+                    + f", which {index.name} names: copy it too"
+                )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as failure:
+        raise ModelError(f"{path} is not JSON: {failure}") from failure
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object")
+    return found

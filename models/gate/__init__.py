@@ -1,0 +1,1 @@
+"""The gate: paired statistics over clips, and the verdict on a candidate."""

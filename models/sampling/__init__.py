@@ -1,0 +1,1 @@
+"""Sampling: prompts and seeds to latents and frames, and what of a pipeline lies on the device meanwhile."""

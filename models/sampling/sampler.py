@@ -1,0 +1,300 @@
+"""Sampling: prompts and seeds to latents and frames, safely from several threads over one set of weights."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import ModelError
+from models import lora
+from models.compiling import compile_blocks, preferred_attention
+from models.families import get_family
+from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
+from models.families.grid import check_fit, shift_key
+from models.sampling.memory_estimate import Room, advice, measure
+from models.sampling.offload import Residence
+from models.sampling.step_cache import step_cache
+from models.sampling.texts import Texts
+from models.settings import Expert, ModelSettings, Quantise, SampleSettings
+from models.sharing import shell
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One batch of clips.
+
+    Attributes:
+        latents: float32 [B, C, T, H, W] on the CPU, normalised, as the sampler left them.
+        embeds: float32 [P, L, D] on the CPU, one row for each different prompt, in order of first appearance.
+        embed_rows: B indices into `embeds`.
+        frames: uint8 [B, T, H, W, 3].
+    """
+
+    latents: Tensor
+    embeds: Tensor
+    embed_rows: list[int]
+    frames: Frames
+
+
+class Sampler:
+    """A model ready to sample. Use one per thread: `fork()` shares the weights and copies what has state.
+
+    diffusers keeps state in the scheduler (step index), the Wan VAE (frame cache), the fast tokenizer
+    (padding) and the pipeline object (guidance), so two threads may share none of these.
+
+    Args:
+        family: of the pipeline.
+        pipeline: on its device, with any adapter merged.
+        settings: how clips are sampled.
+        compiled: run the network's blocks through torch.compile.
+        texts: where embeddings come from; None encodes every batch's prompts together, as the plain pipeline
+            does.
+        quantised: how the networks' weights are held.
+        residence: brings networks and text encoder to the device when they are needed; None: all are there.
+
+    Attributes:
+        pipeline: what is sampled from: this sampler's own, but for the weights; networks: of it, by part.
+        source: the pipeline it was made over, as it was loaded: eager, without a cache.
+    """
+
+    def __init__(
+        self,
+        family: Family,
+        pipeline: Any,
+        settings: SampleSettings,
+        *,
+        compiled: bool = False,
+        texts: Texts | None = None,
+        residence: Residence | None = None,
+        quantised: Quantise = "none",
+    ) -> None:
+        if settings.guidance_2 is not None and not family.experts:
+            raise ModelError("generate.guidance_2 is for models of two experts; this model has one network")
+        self.family = family
+        self.settings = settings
+        self.compiled = compiled
+        self.texts = texts
+        self.residence = residence
+        self.quantised: Quantise = quantised
+        self.source = pipeline  # never sampled from: a fork must not copy state that is in use
+        self.pipeline = _private(pipeline, settings.flow_shift)
+        if compiled or settings.fast is not None or residence is not None:
+            # All put something of their own on the network's layers.
+            for part, network in networks_of(family.experts, pipeline).items():
+                setattr(self.pipeline, part, shell(network))
+        self.networks = networks_of(family.experts, self.pipeline)
+        if compiled:
+            for network in self.networks.values():
+                compile_blocks(network, device=self.device)
+        if texts is not None:
+            self.pipeline.text_encoder = None
+        self._negative: dict[int, Tensor] = {}
+
+    @classmethod
+    def open(
+        cls,
+        model: ModelSettings,
+        settings: SampleSettings,
+        adapter: bytes | None = None,
+        base_id: str | None = None,
+        experts: Mapping[Expert, bytes] | None = None,
+    ) -> Sampler:
+        """Load a model, merge its adapters into its weights, and make it ready to sample.
+
+        Quantised weights have no room for an adapter's small numbers: there it is computed beside them.
+
+        Args:
+            adapter: bytes of an adapter made by `models.lora`, for a model of one network.
+            base_id: identity of the model; an adapter made for another base is then refused.
+            experts: of a model of two experts, the adapters of those that have one.
+
+        Raises:
+            ModelError: the model or the adapter cannot be loaded, they do not belong together, or a setting
+                does not fit the model.
+        """
+        family = get_family(model.family)
+        _check_adapters(family, adapter, experts or {})
+        check_fit(model, settings, fetch=True)
+        pipeline = family.load_pipeline(model)
+        _load_linear_algebra(pipeline.vae.device)
+        held = {EXPERT_PARTS[name]: (data, name) for name, data in (experts or {}).items()}
+        for part, (data, expert) in held.items() if adapter is None else [("transformer", (adapter, None))]:
+            network = getattr(pipeline, part)
+            if model.quantise == "none":
+                lora.merge(network, data, base_id, expert, device=pipeline.vae.device)
+            else:
+                lora.resume(network, data, base_id, keep_reference=False, expert=expert)
+                network.requires_grad_(False)
+        return cls.on(family, pipeline, model, settings)
+
+    @classmethod
+    def on(cls, family: Family, pipeline: Any, model: ModelSettings, settings: SampleSettings) -> Sampler:
+        """A sampler over a loaded pipeline, with what its device makes worth while.
+
+        On a GPU blocks are compiled, prompts are encoded once, and parts that do not fit it together take
+        turns; on a CPU none of it gains anything, and sampling equals the plain pipeline's bit for bit.
+        """
+        device = pipeline.vae.device
+        gpu = device.type == "cuda"
+        compiled = gpu and model.quantise == "none" if model.compile is None else model.compile
+        residence, texts = None, None
+        if gpu:
+            residence = Residence(networks_of(family.experts, pipeline), pipeline.text_encoder, device)
+            texts = Texts(family, pipeline, settings.max_sequence_length, residence)
+        return cls(
+            family,
+            pipeline,
+            settings,
+            compiled=compiled,
+            texts=texts,
+            residence=residence,
+            quantised=model.quantise,
+        )
+
+    def fork(self) -> Sampler:
+        """A sampler for another thread, over the same weights."""
+        return Sampler(
+            self.family,
+            self.source,
+            self.settings,
+            compiled=self.compiled,
+            texts=self.texts,
+            residence=self.residence,
+            quantised=self.quantised,
+        )
+
+    @property
+    def name(self) -> str:
+        """The sampling algorithm as stored with every clip: the scheduler's class, and what is not exact."""
+        weights = "" if self.quantised == "none" else f", weights: {self.quantised}"
+        fast = "" if self.settings.fast is None else f", {self.settings.fast.describe()}"
+        return f"{type(self.pipeline.scheduler).__name__}{weights}{fast}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        device: torch.device = self.pipeline.vae.device
+        return device
+
+    def prepare(self, prompts: Sequence[str]) -> None:
+        """Encode prompts that batches to come will ask for, where embeddings are kept; else do nothing."""
+        if self.texts is not None:
+            unconditional = [self.settings.negative_prompt] if self.settings.guidance > 1 else []
+            self.texts.prepare([*prompts, *unconditional])
+
+    def encode(self, prompts: Sequence[str]) -> Tensor:
+        """[B, L, D] embeddings of `prompts` on the model's device; see `texts` for how they are batched."""
+        if self.texts is not None:
+            return self.texts(prompts)
+        return self.family.encode_prompts(self.pipeline, prompts, self.settings.max_sequence_length)
+
+    def sample(self, embeds: Tensor, seeds: Sequence[int], steps: int | None = None) -> Tensor:
+        """Latents float32 [B, C, T, H, W] for embeddings [B, L, D] and B seeds, on the model's device.
+
+        Args:
+            embeds: of the prompts.
+            seeds: one a clip.
+            steps: other than the settings', to warm up or to measure.
+        """
+        settings = self.settings if steps is None else dataclasses.replace(self.settings, steps=steps)
+        negative = self._negatives(len(seeds))
+        with self._prepared(settings):
+            return self.family.sample_latents(self.pipeline, embeds, negative, seeds, settings)
+
+    @contextmanager
+    def _prepared(self, settings: SampleSettings) -> Iterator[None]:
+        with ExitStack() as stack:
+            stack.enter_context(preferred_attention(self.device))
+            for network in self.networks.values():
+                stack.enter_context(step_cache(network, settings.fast))
+            if self.residence is not None:
+                stack.enter_context(self.residence.in_turn(self.networks))
+            yield
+
+    def decode(self, latents: Tensor) -> Frames:
+        """Frames uint8 [B, T, H, W, 3] of latents [B, C, T, H, W], `decode_batch` clips at a time."""
+        size = self.settings.decode_batch or len(latents)
+        parts = [self.family.decode(self.pipeline, part) for part in latents.split(size)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Generated:
+        """Clips for `prompts` (repeated for several clips of one) and as many seeds, as one batch.
+
+        Raises:
+            ModelError: the device's memory does not hold so many clips; the message says how many it would.
+        """
+        try:
+            return self._generate(prompts, seeds)
+        except torch.OutOfMemoryError:
+            # Measured outside the handler: its traceback holds the failed batch's tensors.
+            pass
+        raise ModelError(advice(self.settings, len(seeds), self._room(prompts[0], seeds[0])))
+
+    def _room(self, prompt: str, seed: int) -> Room:
+        """What one clip takes: two steps and the decoding, which together hold the peak."""
+        steps = min(2, self.settings.steps)
+
+        def one_clip() -> None:
+            self.decode(self.sample(self.encode([prompt]), [seed], steps))
+
+        return measure(self.device, one_clip)
+
+    def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Generated:
+        different = list(dict.fromkeys(prompts))
+        rows = [different.index(prompt) for prompt in prompts]
+        embeds = self.encode(different)
+        latents = self.sample(embeds[rows] if len(different) < len(rows) else embeds, seeds)
+        frames = self.decode(latents)
+        return Generated(latents.cpu(), embeds.float().cpu(), rows, frames)
+
+    def _negatives(self, count: int) -> Tensor | None:
+        if self.settings.guidance <= 1:
+            return None
+        # Encoded once a batch size, in a batch of that size, as the pipeline would: kernels round by batch
+        # shape.
+        if count not in self._negative:
+            self._negative[count] = self.encode([self.settings.negative_prompt] * count)
+        return self._negative[count]
+
+
+def _private(pipeline: Any, flow_shift: float | None) -> Any:
+    """A pipeline over the same weights with its own scheduler, tokenizer and VAE cache."""
+    mine = copy.copy(pipeline)
+    config = pipeline.scheduler.config
+    change: dict[str, float] = {}
+    if flow_shift is not None:
+        key = shift_key(type(pipeline.scheduler).__name__, dict(config))
+        change[key] = flow_shift
+    mine.scheduler = type(pipeline.scheduler).from_config(config, **change)
+    mine.tokenizer = copy.deepcopy(pipeline.tokenizer)
+    mine.vae = shell(pipeline.vae)
+    return mine
+
+
+def _check_adapters(family: Family, adapter: bytes | None, experts: Mapping[Expert, bytes]) -> None:
+    if adapter is not None and family.experts:
+        raise ModelError(
+            f"family {family.name} has two experts and takes an adapter for each; this is one of a model "
+            "with one network"
+        )
+    if experts and not family.experts:
+        raise ModelError(
+            f"family {family.name} has one network; these adapters are of a model of two experts"
+        )
+
+
+def _load_linear_algebra(device: torch.device) -> None:
+    """PyTorch loads its CUDA solvers at their first call, and fails if two threads make that call at once.
+
+    The multistep schedulers solve a system at every step.
+    """
+    if device.type == "cuda":
+        torch.linalg.solve(torch.eye(1, device=device), torch.ones(1, 1, device=device))

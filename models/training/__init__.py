@@ -1,0 +1,1 @@
+"""Training: the objectives, the trainer around them, references, and training on several GPUs."""

@@ -1,0 +1,149 @@
+"""What beta? The size of the logit in units of what the reference already finds between clips.
+
+The logit of dpo is beta/2 times a difference of errors, and how large such differences are depends on the
+latent's size, the noise levels and the model: a beta is worth nothing without them. Before training the gap
+to the reference is 0, so its own spread says nothing yet; but the reference's errors differ from clip to
+clip, at the same noise level and noise, and that is the natural unit of "as different as two clips are".
+
+    dpo:  s = rms over (pair, draw) of e_ref_w - e_ref_l
+    kto:  s = rms over (clip, draw) of e_ref - mean over its prompt's clips
+    beta = 2 target_spread / s
+
+Errors are of whole clips, also where pairs are compared in segments of them.
+
+So at target_spread 1 a policy that tells two clips apart by as much again as the reference's errors for them
+differ has a logit of 1. Training changes errors by far less than that, so useful targets lie above 1; what
+was reached is `logit/rms` in the curve, and beta scales it in proportion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from data.errors import ModelError
+from models.families.base import Family
+from models.settings import FinetuneSettings
+from models.training.reference import measure
+from models.training.step import ReferenceErrors
+from models.training.train_data import Clips, TrainData
+
+# Without a table, so many clips or pairs at so many draws: a standard error of a few per cent.
+_UNITS: Final = 64
+_DRAWS: Final = 8
+# Of them, so many clips of one prompt where there are prompts enough.
+_GROUP: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """How a beta was found.
+
+    Attributes:
+        beta: 2 target_spread / error_spread.
+        target_spread: asked for.
+        error_spread: s, in units of mean squared error.
+        units: pairs (dpo) or clips (kto) it was measured on; draws: of each.
+    """
+
+    beta: float
+    target_spread: float
+    error_spread: float
+    units: int
+    draws: int
+
+
+def calibrate(
+    network: nn.Module,
+    family: Family,
+    data: TrainData,
+    settings: FinetuneSettings,
+    rows: int,
+    table: ReferenceErrors | None = None,
+) -> Calibration:
+    """Find the beta that `settings.target_spread` asks for.
+
+    Args:
+        network: the reference.
+        data: at least one usable unit.
+        settings: of an objective that compares errors, with a target spread.
+        rows: of one forward pass.
+        table: stored errors at the fixed draws, in place of forward passes.
+
+    Raises:
+        ModelError: the reference's errors do not differ (one clip a prompt, or copies of it).
+    """
+    assert settings.target_spread is not None
+    units = _units(data, settings)
+    if table is None and len(units) > _UNITS:
+        prompts = data.prompt_index[units[:, 0]]
+        units = units[_some(len(units)) if settings.pairwise else _some_groups(prompts)]
+    wanted = units.unique()
+    count = settings.draws if settings.draws else _DRAWS
+    if table is None:
+        errors = measure(network, family, _clips(data, wanted), replace(settings, draws=count), rows)
+    else:
+        draws = torch.arange(count)
+        errors = torch.stack([table(clip.expand(count), draws) for clip in wanted])
+    errors = errors.double()
+    places = torch.searchsorted(wanted, units)
+    if settings.pairwise:
+        apart = errors[places[:, 0]] - errors[places[:, 1]]
+    else:
+        apart = _centred(errors[places[:, 0]], data.prompt_index[units[:, 0]])
+    spread = float(apart.square().mean().sqrt())
+    if not spread > 0:
+        raise ModelError(
+            "finetune.target_spread cannot be met: the reference's errors are the same for all clips of a "
+            "prompt. Give finetune.beta, or more clips a prompt"
+        )
+    beta = 2 * settings.target_spread / spread
+    return Calibration(beta, settings.target_spread, spread, len(units), count)
+
+
+def _units(data: TrainData, settings: FinetuneSettings) -> Tensor:
+    """Rows of the clips of each unit, [n, halves]."""
+    return data.pairs if settings.pairwise else data.examples[data.rows(settings), None]
+
+
+def _some(count: int, most: int = _UNITS) -> Tensor:
+    """At most so many places of `count`, evenly spread over them."""
+    return torch.from_numpy(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
+
+
+def _some_groups(prompts: Tensor) -> Tensor:
+    """About `_UNITS` places of clips, several of each prompt: one alone has no mean to differ from.
+
+    Args:
+        prompts: int [n], which prompt each clip belongs to, in any order.
+    """
+    groups = [own for prompt in prompts.unique() if len(own := (prompts == prompt).nonzero()[:, 0]) > 1]
+    if not groups:
+        return _some(len(prompts))
+    each = min(max(_GROUP, -(-_UNITS // len(groups))), max(len(own) for own in groups))
+    chosen = _some(len(groups), _UNITS // each).tolist()
+    return torch.cat([groups[place][:each] for place in chosen]).sort().values
+
+
+def _clips(data: TrainData, rows: Tensor) -> Clips:
+    return Clips(
+        tuple(data.clip_ids[row] for row in rows.tolist()),
+        data.prompt_ids,
+        data.latents[rows],
+        data.embeds,
+        data.prompt_index[rows],
+    )
+
+
+def _centred(errors: Tensor, prompts: Tensor) -> Tensor:
+    """Errors [n, K] less their prompt's mean at the same draw; clips alone in their prompt are left out."""
+    _, group, count = prompts.unique(return_inverse=True, return_counts=True)
+    mean = torch.zeros(len(count), errors.shape[1], dtype=errors.dtype).index_add(0, group, errors)
+    kept = count[group] > 1
+    # n / (n - 1) undoes what centring on the clips' own mean takes off the square.
+    scale = (count[group] / (count[group] - 1).clamp(min=1)).sqrt()[:, None]
+    return ((errors - mean[group] / count[group, None]) * scale)[kept] if bool(kept.any()) else errors * 0

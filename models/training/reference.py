@@ -1,0 +1,104 @@
+"""Errors of the reference as stored numbers: one a (clip, draw), measured once, used at every step.
+
+The reference does not change while the policy learns, and with fixed draws neither does its input. So its
+error is a property of (reference, clip, sigma, noise) and of nothing else: no pair, no objective and no beta
+is in it, and all of them share one table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import torch
+from torch import Tensor, nn
+
+from models import lora
+from models.attention import fastest_attention
+from models.families.base import Family
+from models.settings import FinetuneSettings
+from models.training import noise as draws
+from models.training import objectives
+from models.training.blocks import compile_blocks
+from models.training.forward import predict
+from models.training.fused_lora import fused
+from models.training.train_data import Clips
+
+
+class ErrorTable:
+    """The reference's errors at the fixed draws: a `ReferenceErrors` without a forward pass.
+
+    Args:
+        clip_ids: rows of the training data.
+        errors: float32 [K] of each clip, in the order of its draws; more clips than needed do no harm.
+
+    Attributes:
+        table: float32 [N, K].
+
+    Raises:
+        KeyError: a clip has no errors.
+    """
+
+    def __init__(self, clip_ids: tuple[str, ...], errors: Mapping[str, Tensor]) -> None:
+        self.table = torch.stack([errors[clip] for clip in clip_ids])
+
+    def __call__(self, clips: Tensor, fixed_draws: Tensor) -> Tensor:
+        """float32 [b] errors of rows `clips` [b] of the training data at their fixed draws [b]."""
+        return self.table[clips.cpu(), fixed_draws.cpu()]
+
+
+def reference_network(transformer: nn.Module, start: bytes | None, base_id: str) -> nn.Module:
+    """The network a run refers to: with the adapter it starts from, or the base as it is.
+
+    Args:
+        transformer: the base network without an adapter; it keeps the one it gets.
+        start: adapter bytes of the policy that training starts from; None for the base.
+    """
+    transformer.requires_grad_(False).eval()
+    if start is None:
+        return transformer
+    lora.resume(transformer, start, base_id, keep_reference=True)
+    network: nn.Module = lora.reference_of(transformer)
+    return network
+
+
+def measure(
+    network: nn.Module, family: Family, clips: Clips, settings: FinetuneSettings, rows: int
+) -> Tensor:
+    """The errors of `network` at every fixed draw of every clip, float32 [N, K] on the CPU.
+
+    Args:
+        network: see `reference_network`.
+        settings: `draws` above 0; of the rest only what decides the draws, and how the network is run
+            (`compile`, `attention`): as in training, so that the errors round alike.
+        rows: of one forward pass; the last is filled up. Where this is the number that training puts through
+            its own, the errors equal training's bit for bit on a CPU; elsewhere up to rounding.
+    """
+    device = next(network.parameters()).device
+    kind = family.parameterization
+    count = len(clips.clip_ids)
+    shape = clips.latents.shape[1:]
+    asked = [(clip, draw) for clip in range(count) for draw in range(settings.draws)]
+    # Kept where it is computed, so that the CPU draws the next noise while a GPU is at work.
+    found = torch.empty(count * settings.draws, device=device)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        if settings.attention == "fastest":
+            stack.enter_context(fastest_attention(device))
+        if settings.compile:
+            compile_blocks(network)
+        elif device.type == "cpu":
+            stack.enter_context(fused(lora.layers_of(network)))
+        for first in range(0, len(asked), rows):
+            part = asked[first : first + rows]
+            filled = part + part[-1:] * (rows - len(part))
+            places = torch.tensor([clip for clip, _ in filled])
+            index = clips.prompt_index[places]
+            keys = [(clips.prompt_ids[p], d) for p, (_, d) in zip(index.tolist(), filled, strict=True)]
+            sigma = torch.tensor([draws.fixed_sigma(settings, *key) for key in keys]).to(device)
+            noise = torch.stack([draws.fixed_noise(settings, *key, shape) for key in keys]).to(device)
+            x0, embeds = clips.latents[places].to(device), clips.embeds[index].to(device)
+            prediction = predict(family, network, kind.noisy(x0, noise, sigma), sigma, embeds)
+            errors = objectives.error(prediction, kind.target(x0, noise, sigma))
+            found[first : first + len(part)] = errors[: len(part)]
+    return found.view(count, settings.draws).cpu()

@@ -1,0 +1,254 @@
+"""What training reads: stored latents and embeddings, weighted examples, pairs. No pixels, no text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from data.curation import labels
+from data.errors import DataError
+from data.records import Clip, Example, Pair, PairSegment
+from models.families import latent_frames
+from models.settings import FinetuneSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainData:
+    """Clips with what the curation made of them.
+
+    Attributes:
+        clip_ids: N names; `prompt_ids`: P names.
+        latents: float32 [N, C, T, H, W] as the sampler left them: x0.
+        embeds: [P, L, D], padded as the sampler padded them; prompt_index: int64 [N], rows of `embeds`.
+        examples: int64 [n], rows of `latents`; weights: float32 [n], W of rwr, not negative; accepted: bool
+            [n]; rejected: bool [n], what kto and nft learn to avoid; None: all that was not accepted.
+        pairs: int64 [m, 2], rows of `latents`: chosen, rejected, of one prompt.
+        pair_frames: bool [m, T], the latent frames in which each pair is compared; None: in all.
+        unconditional: [L, D], the embedding of the negative prompt; needed for prompt dropout only.
+
+    Raises:
+        DataError: shapes or indices disagree, a number is not finite, or a pair is no pair.
+    """
+
+    clip_ids: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    latents: Tensor
+    embeds: Tensor
+    prompt_index: Tensor
+    examples: Tensor
+    weights: Tensor
+    accepted: Tensor
+    pairs: Tensor
+    unconditional: Tensor | None = None
+    rejected: Tensor | None = None
+    pair_frames: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        clips, prompts = len(self.clip_ids), len(self.prompt_ids)
+        if self.latents.ndim != 5 or len(self.latents) != clips or len(self.prompt_index) != clips:
+            raise DataError(f"{clips} clips need latents [N, C, T, H, W], not {tuple(self.latents.shape)}")
+        if self.embeds.ndim != 3 or len(self.embeds) != prompts:
+            raise DataError(f"{prompts} prompts need embeddings [P, L, D], not {tuple(self.embeds.shape)}")
+        for what, index, top in (
+            ("prompt index", self.prompt_index, prompts),
+            ("example", self.examples, clips),
+            ("pair", self.pairs, clips),
+        ):
+            if index.numel() and (int(index.min()) < 0 or int(index.max()) >= top):
+                raise DataError(f"a {what} points outside the {top} rows that there are")
+        broken = ~self.latents.isfinite().flatten(1).all(1)
+        if bool(broken.any()):
+            named = [self.clip_ids[i] for i in broken.nonzero()[:3, 0].tolist()]
+            raise DataError(
+                f"{int(broken.sum())} latents hold NaN or infinite numbers, among them of {', '.join(named)}"
+            )
+        if not (len(self.examples) == len(self.weights) == len(self.accepted)):
+            raise DataError("examples, weights and accepted differ in length")
+        if len(self.undesirable) != len(self.accepted) or bool((self.undesirable & self.accepted).any()):
+            raise DataError("an example is both accepted and rejected, or `rejected` has another length")
+        if not bool((self.weights.isfinite() & (self.weights >= 0)).all()):
+            raise DataError("an example's weight is negative or not finite")
+        if self.pairs.ndim != 2 or self.pairs.shape[1] != 2:
+            raise DataError(f"pairs have shape {tuple(self.pairs.shape)}, not [m, 2]")
+        if self.pair_frames is not None:
+            wanted = (len(self.pairs), self.latents.shape[2])
+            if self.pair_frames.shape != wanted or not bool(self.pair_frames.any(1).all()):
+                raise DataError(f"pair_frames must be {wanted}, with a latent frame for every pair")
+        chosen, rejected = self.pairs.unbind(1)
+        if bool((chosen == rejected).any()):
+            raise DataError("a pair names one clip twice: ties teach nothing and must be dropped")
+        if bool((self.prompt_index[chosen] != self.prompt_index[rejected]).any()):
+            raise DataError(
+                "a pair compares clips of two prompts: there the reference's constant does not cancel"
+            )
+
+    @property
+    def undesirable(self) -> Tensor:
+        """Which examples are to be avoided, bool [n]."""
+        return ~self.accepted if self.rejected is None else self.rejected
+
+    def usable(self, settings: FinetuneSettings) -> int:
+        """How many units (pairs, or clips) there are to learn from; none if a kind of them is missing."""
+        if settings.pairwise:
+            return len(self.pairs)
+        if settings.labelled and not (bool(self.accepted.any()) and bool(self.undesirable.any())):
+            return 0
+        return len(self.rows(settings))
+
+    def rows(self, settings: FinetuneSettings) -> Tensor:
+        """Positions in `examples` that an unpaired objective trains on.
+
+        sft: accepted; kto, nft: accepted and rejected; rwr: of positive weight; unfiltered: all.
+        """
+        match settings.algorithm:
+            case "sft":
+                keep = self.accepted
+            case "unfiltered":
+                keep = torch.ones_like(self.accepted)
+            case "kto" | "nft":
+                keep = self.accepted | self.undesirable
+            case _:
+                keep = self.weights > 0
+        return keep.nonzero()[:, 0]
+
+
+def load_train_data(
+    root: Path,
+    clips: Sequence[Clip],
+    examples: Sequence[Example] = (),
+    pairs: Sequence[Pair] = (),
+    unconditional: Tensor | None = None,
+    pair_segments: Sequence[PairSegment] = (),
+) -> TrainData:
+    """Read what `examples` and `pairs` refer to from the latent files of `clips`.
+
+    Args:
+        root: the store's root, which the clips' paths are relative to.
+        clips: rows that cover every clip named by an example or a pair; others are left out.
+        examples: curation's rows; their `weight` is W, `data.curation.labels` says which are rejected.
+        pairs: curation's rows.
+        unconditional: [L, D], for prompt dropout.
+        pair_segments: curation's rows; pairs without are compared whole.
+
+    Raises:
+        DataError: a row names an unknown clip, a latent file is missing or damaged, or a segment lies outside
+            its clips.
+    """
+    by_id = {clip.clip_id: clip for clip in clips}
+    wanted = sorted({e.clip_id for e in examples} | {c for p in pairs for c in (p.chosen, p.rejected)})
+    unknown = [clip for clip in wanted if clip not in by_id]
+    if unknown:
+        raise DataError(
+            f"{len(unknown)} curated clips are not among the generated ones, for example {unknown[0]}"
+        )
+    if not wanted:
+        raise DataError("no training data: the curation kept neither an example nor a pair")
+    position = {clip: row for row, clip in enumerate(wanted)}
+    held = load_clips(root, [by_id[clip] for clip in wanted])
+    return TrainData(
+        clip_ids=held.clip_ids,
+        prompt_ids=held.prompt_ids,
+        latents=held.latents,
+        embeds=held.embeds,
+        prompt_index=held.prompt_index,
+        examples=torch.tensor([position[e.clip_id] for e in examples], dtype=torch.int64),
+        weights=torch.tensor([e.weight for e in examples], dtype=torch.float32),
+        accepted=torch.tensor([e.accepted for e in examples], dtype=torch.bool),
+        pairs=torch.from_numpy(
+            np.array([[position[p.chosen], position[p.rejected]] for p in pairs], dtype=np.int64).reshape(
+                -1, 2
+            )
+        ),
+        unconditional=unconditional,
+        rejected=torch.tensor([label is False for label in labels(examples)], dtype=torch.bool),
+        pair_frames=_pair_frames(pairs, pair_segments, by_id, held.latents.shape[2])
+        if pair_segments
+        else None,
+    )
+
+
+def _pair_frames(
+    pairs: Sequence[Pair], segments: Sequence[PairSegment], clips: dict[str, Clip], latents: int
+) -> Tensor:
+    """bool [m, latents], in the order of the pairs."""
+    spans: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for one in segments:
+        spans.setdefault((one.chosen, one.rejected), []).append((one.start_s, one.end_s))
+    kept = torch.ones(len(pairs), latents, dtype=torch.bool)
+    for row, pair in enumerate(pairs):
+        found = spans.get((pair.chosen, pair.rejected))
+        if found is not None:
+            clip = clips[pair.chosen]
+            kept[row] = latent_frames.held(found, clip.frames, clip.fps, latents)
+    return kept
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clips:
+    """Stored clips as the network takes them; fields as in `TrainData`."""
+
+    clip_ids: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    latents: Tensor
+    embeds: Tensor
+    prompt_index: Tensor
+
+
+def load_clips(root: Path, clips: Sequence[Clip]) -> Clips:
+    """Latents and embeddings of `clips` (at least one), in their order, from the latent files.
+
+    Raises:
+        DataError: a latent file is missing or damaged, or holds clips of another size than the others.
+    """
+    by_id = {clip.clip_id: clip for clip in clips}
+    position = {clip: row for row, clip in enumerate(by_id)}
+    prompts = sorted({clip.prompt_id for clip in clips})
+    prompt_row = {prompt: row for row, prompt in enumerate(prompts)}
+    latents: Tensor | None = None
+    embeds: Tensor | None = None
+    by_file: dict[str, list[str]] = {}
+    for clip in clips:
+        by_file.setdefault(clip.latent_path, []).append(clip.clip_id)
+    for path, members in sorted(by_file.items()):
+        stored, texts = _read(root / path)
+        if latents is None or embeds is None:
+            latents = stored.new_empty((len(by_id), *stored.shape[1:]))
+            embeds = texts.new_empty((len(prompts), *texts.shape[1:]))
+        if stored.shape[1:] != latents.shape[1:] or texts.shape[1:] != embeds.shape[1:]:
+            raise DataError(
+                f"{root / path} holds clips or embeddings of another size than the other latent files"
+            )
+        for name in members:
+            row = by_id[name]
+            if not (row.latent_row < len(stored) and row.embed_row < len(texts)):
+                raise DataError(
+                    f"{root / path} has no row {row.latent_row} for clip {name}: it is not that clip's file"
+                )
+            latents[position[name]] = stored[row.latent_row]
+            embeds[prompt_row[row.prompt_id]] = texts[row.embed_row]
+    assert latents is not None
+    assert embeds is not None
+    return Clips(
+        tuple(by_id),
+        tuple(prompts),
+        latents,
+        embeds,
+        torch.tensor([prompt_row[clip.prompt_id] for clip in by_id.values()]),
+    )
+
+
+def _read(path: Path) -> tuple[Tensor, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            latents, embeds = file.get_tensor("latents"), file.get_tensor("prompt_embeds")
+    except (OSError, SafetensorError) as failure:
+        raise DataError(
+            f"cannot read latents from {path}: {failure}; run generate again to make them"
+        ) from failure
+    return latents.float(), embeds.float()

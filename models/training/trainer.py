@@ -1,0 +1,243 @@
+"""Offline finetuning of a LoRA adapter: the loop around `step`, with checkpoints and diagnostics.
+
+Everything random about step n is a function of (seed, n), so a run that was killed and resumed from its
+checkpoint ends with the same bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from data.errors import ModelError, StageFailed
+from data.keys import bytes_digest, digest
+from models import lora
+from models.families.base import Family
+from models.lora import LoraSpec
+from models.settings import FinetuneSettings
+from models.training import checkpoint, noise, objectives
+from models.training.batches import unit_weights
+from models.training.beta import Calibration, calibrate
+from models.training.blocks import compile_blocks
+from models.training.distributed import Team
+from models.training.memory_plan import MemoryPlan
+from models.training.probe import probe
+from models.training.step import STAGE, ReferenceErrors, Run
+from models.training.train_data import TrainData
+
+log = logging.getLogger(__name__)
+
+# A gap above this before the first step is a defect, not rounding: on a CPU in float32 it is exactly 0.
+_GAP_TOLERANCE: Final = 1e-6
+# On a GPU rounding may differ between a stored error and a fresh one; it must not be what is learned from.
+_LOGIT_TOLERANCE: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run leaves.
+
+    Attributes:
+        adapter: bytes of `pytorch_lora_weights.safetensors`.
+        curve: one entry a step; see `objectives.dpo_logs` for the names.
+        diagnostics: what the run was, in numbers; equal for a resumed and an uninterrupted run.
+    """
+
+    adapter: bytes
+    curve: list[dict[str, float]]
+    diagnostics: dict[str, Any]
+
+
+def train(
+    transformer: nn.Module,
+    family: Family,
+    data: TrainData,
+    settings: FinetuneSettings,
+    base_id: str,
+    checkpoint_dir: Path | None = None,
+    on_step: Callable[[dict[str, float]], None] | None = None,
+    *,
+    start: bytes | None = None,
+    reference_errors: ReferenceErrors | None = None,
+    threads: int = 1,
+    team: Team | None = None,
+) -> TrainResult:
+    """Train an adapter of `transformer` on stored clips.
+
+    Args:
+        transformer: the frozen base network, without an adapter; it gets one and keeps it.
+        data: at least one usable unit (see `TrainData.usable`).
+        base_id: identity of the base network, written into the adapter.
+        checkpoint_dir: where checkpoints go; a whole one of this very run is resumed. None keeps none.
+        on_step: called after every step with the entry of the curve.
+        start: adapter bytes to start from (the champion's); None starts at the base.
+        reference_errors: stored errors at the fixed draws; None computes them as it goes.
+        threads: CPU threads that share the micro-batches of a step; on a GPU it is always one.
+        team: the processes that share them; each calls this with the same arguments and gets the same result.
+            The one that leads writes the checkpoints, and it alone has the probe. None: this process is
+            alone.
+
+    Raises:
+        ModelError: nothing to learn from, or the settings do not fit the data or the model.
+        StageFailed: the loss became NaN or infinite, or a single unit does not fit into GPU memory.
+            Checkpoints stay.
+    """
+    _check(data, settings, reference_errors)
+    team, device = team or Team(), next(transformer.parameters()).device
+    transformer.requires_grad_(False).eval()
+    spec = LoraSpec(settings.rank, settings.alpha, settings.targets or family.lora_targets)
+    if start is None:
+        adapter = lora.attach(transformer, spec, noise.seed_of(settings.seed, "adapter"))
+    else:
+        adapter = lora.resume(
+            transformer,
+            start,
+            base_id,
+            keep_reference=settings.reference == "start",
+            expert=settings.expert,
+        )
+    network: Any = transformer  # a diffusers model: nn.Module does not declare its dtype
+    identity = _identity(data, settings, base_id, start)
+    found: Calibration | None = None
+    if settings.target_spread is not None and settings.compares_errors:
+        rows = settings.micro_batch or settings.batch_size
+        found = calibrate(lora.reference_of(transformer), family, data, settings, rows, reference_errors)
+        # One number for all: processes that round differently would otherwise drift apart.
+        settings = dataclasses.replace(settings, beta=team.least(found.beta, device))
+        log.info("beta is %g: the logit's spread is %g", found.beta, found.target_spread)
+    curve: list[dict[str, float]] = []
+    starts_at_reference = start is None or settings.reference == "start"
+    with Run(transformer, family, data, settings, adapter, reference_errors, threads, team) as run:
+        saved = checkpoint.latest(checkpoint_dir, identity) if checkpoint_dir else None
+        if saved is not None:
+            run.restore(saved.tensors)
+            curve = saved.curve
+            log.info("resumed from the checkpoint of step %d", saved.step)
+        for step in range(len(curve), settings.steps):
+            curve.append({"step": step, **run.step(step)})
+            if step == 0 and starts_at_reference:
+                exact = run.device.type == "cpu" and network.dtype == torch.float32
+                _check_gap(curve[0], settings, exact=exact, stored=reference_errors is not None)
+            if on_step is not None:
+                on_step(curve[-1])
+            done = step + 1
+            if (
+                team.leads
+                and checkpoint_dir
+                and done % settings.checkpoint_every == 0
+                and done < settings.steps
+            ):
+                checkpoint.save(checkpoint_dir, identity, done, run.state(), curve)
+        measured: dict[str, Any] | None = None
+        if settings.probe and team.leads:
+            still = lora.reference_of(transformer)
+            if settings.compile:
+                compile_blocks(still)
+            measured = probe(transformer, still, family, data, settings, run.micro_batch)
+    facts: dict[str, Any] = {
+        "objective": settings.objective, "steps": settings.steps, "reference": settings.reference,
+    }  # fmt: skip
+    if settings.expert is not None:
+        facts["expert"] = settings.expert
+    diagnostics = _diagnostics(data, settings, curve, run.micro_batch, run.memory_plan)
+    if measured is not None:
+        diagnostics["probe"] = measured
+    if found is not None:
+        diagnostics["calibration"] = dataclasses.asdict(found)
+    return TrainResult(adapter.to_bytes(base_id, facts), curve, diagnostics)
+
+
+def _check(data: TrainData, settings: FinetuneSettings, reference_errors: ReferenceErrors | None) -> None:
+    if data.usable(settings) == 0:
+        what = {
+            "dpo": "pairs",
+            "sft": "accepted examples",
+            "unfiltered": "examples",
+            "kto": "accepted and rejected examples",
+            "nft": "accepted and rejected examples",
+        }.get(settings.algorithm, "examples of positive weight")
+        raise ModelError(f"no training data: {settings.objective} needs {what}, and the curation left none")
+    if settings.prompt_dropout > 0 and data.unconditional is None:
+        raise ModelError(
+            "finetune.prompt_dropout needs the embedding of the negative prompt, and there is none"
+        )
+    if reference_errors is not None and (settings.draws == 0 or settings.prompt_dropout > 0):
+        raise ModelError("stored reference errors need finetune.draws above 0 and finetune.prompt_dropout 0")
+
+
+def _check_gap(entry: dict[str, float], settings: FinetuneSettings, *, exact: bool, stored: bool) -> None:
+    """Before the first step, policy and reference are one network: their errors must agree."""
+    gap = entry.get("gap/max", 0.0)
+    if exact and gap > _GAP_TOLERANCE:
+        raise StageFailed(
+            STAGE, f"policy and reference differ by {gap} before the first step: this is a defect"
+        )
+    log.info("gap between policy and reference before the first step: %g", gap)
+    if entry.get("logit/max", 0.0) > _LOGIT_TOLERANCE:
+        ways = ["measure the reference's errors with finetune.reference_errors 'inline'"] if stored else []
+        ways += ["set finetune.compile to false"] if settings.compile else []
+        ways += ["lower finetune.beta"]
+        log.warning(
+            "before the first step the logit is already %g where it should be 0, by rounding: %s",
+            entry["logit/max"],
+            ", or ".join(ways),
+        )
+
+
+def _identity(data: TrainData, settings: FinetuneSettings, base_id: str, start: bytes | None) -> str:
+    """What a checkpoint must share with a run to be resumed by it."""
+    asked = dataclasses.asdict(settings)
+    asked["targets"], asked["sigma_range"] = list(settings.targets), list(settings.sigma_range)
+    rows = [
+        table.tolist() for table in (data.examples, data.weights, data.accepted, data.undesirable, data.pairs)
+    ]
+    if data.pair_frames is not None:
+        rows.append(data.pair_frames.tolist())
+    origin = bytes_digest(start) if start is not None else ""
+    return digest([asked, base_id, origin, list(data.clip_ids), list(data.prompt_ids), rows])
+
+
+def _diagnostics(
+    data: TrainData,
+    settings: FinetuneSettings,
+    curve: list[dict[str, float]],
+    micro_batch: int,
+    plan: MemoryPlan | None,
+) -> dict[str, Any]:
+    usable = data.usable(settings)
+    found: dict[str, Any] = {
+        "units": usable,
+        "epochs": settings.steps * settings.batch_size / usable,
+        "micro_batch": micro_batch,
+        "last_quarter": late_means(curve),
+    }
+    if plan is not None:
+        found["memory_plan"] = dataclasses.asdict(plan)
+    if "gap/max" in curve[0]:
+        found["gap_at_start"] = curve[0]["gap/max"]
+    if settings.compares_errors:
+        found["beta"] = settings.beta
+    if settings.pairwise:
+        found["prompts"] = len(data.prompt_index[data.pairs[:, 0]].unique())
+    else:
+        rows = data.rows(settings)
+        # r of nft says which branch a clip is in, not how much it counts.
+        weights = torch.ones(len(rows)) if settings.algorithm == "nft" else unit_weights(data, settings)
+        found["effective_sample_size"] = objectives.effective_sample_size(weights)
+        found["prompts"] = len(data.prompt_index[data.examples[rows]].unique())
+    return found
+
+
+def late_means(curve: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Mean of every logged value over the last quarter of the steps, of those that have it."""
+    tail = curve[-max(1, len(curve) // 4) :]
+    names = dict.fromkeys(name for entry in tail for name in entry if name != "step")
+    held = {name: [entry[name] for entry in tail if name in entry] for name in names}
+    return {name: sum(values) / len(values) for name, values in held.items()}

@@ -1,0 +1,1 @@
+"""Recipes that come with vidloop: one YAML file for each way to run a round."""

@@ -1,0 +1,79 @@
+"""A study in words: what it would do, and what a call of it did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from data.errors import StageFailed
+from data.records import Studied
+from data.store import Store
+from studies.contexts import Opened
+from studies.engine import Outcome
+from studies.grid import MAIN, Cell, cells, tuning_cells
+from studies.plans import NOTHING_CHOSEN, best_of_work, cell_work, choose, tuning_rows
+from studies.recipe import Study
+from tasks.stages import plan_stage
+
+UNKNOWN = "not known before tuning and scores are there"
+
+
+def show(study: Study, store: Store, chosen_parts: Sequence[str]) -> list[str]:
+    """The grid with its counts, and how much of it the store holds already. Nothing is computed."""
+    opened = Opened(study, store, "plan")
+    wanted, tried = cells(study, chosen_parts), tuning_cells(study)
+    lines = [
+        f"Study {study.name}: seeds {', '.join(map(str, study.seeds))}; feedbacks "
+        f"{', '.join(study.feedbacks)}; objectives {', '.join(study.objectives)}"
+    ]
+    for seed in study.seeds:
+        context = opened.base(seed)
+        examined = sum(len(jobs) for _, jobs in context.evaluate.jobs)
+        state = "whole" if plan_stage("score", context).whole else "to be made"
+        lines.append(
+            f"    pool of seed {seed}: {len(context.jobs)} clips, scored by "
+            f"{', '.join(reward.name for reward in context.rewards)}; {examined} clips to examine: {state}"
+        )
+    found = _tuned(opened, tried)
+    if tried:
+        done = 0 if found is None else len(found)
+        lines.append(f"    tuning: {len(tried)} cells, {done} cached")
+    ready = found is not None and len(found) == len(tried)
+    chosen = choose(study, found) if found else NOTHING_CHOSEN
+    planned, cached = Counter(cell.variant for cell in wanted), Counter[str]()
+    unknown = False
+    for cell in wanted if ready else []:
+        try:
+            cached[cell.variant] += store.verify(cell_work(opened, cell, chosen).key) is None
+        except StageFailed:
+            unknown = True
+    for variant, number in planned.items():
+        state = f"{cached[variant]} cached" if ready and not unknown else f"cached: {UNKNOWN}"
+        lines.append(f"    {variant}: {number} cells, {state}")
+    if MAIN in chosen_parts and study.best_of is not None:
+        works = [best_of_work(opened, seed) for seed in study.seeds]
+        done = sum(work is not None and store.verify(work.key) is None for work in works)
+        sizes = ", ".join(map(str, study.best_of.sizes))
+        lines.append(f"    best of {sizes} without training: {len(works)} seeds, {done} cached")
+    rounds = sum(cell.rounds for cell in wanted) + len(tried)
+    lines.append(f"{rounds} trainings in all, each examined")
+    return lines
+
+
+def _tuned(opened: Opened, tried: Sequence[Cell]) -> list[Studied] | None:
+    """Rows of the tuning cells; None if they cannot be named yet."""
+    try:
+        return tuning_rows(opened, tried)
+    except StageFailed:
+        return None
+
+
+def conclude(outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Say what was done and what is left. Raises StageFailed, with every reason, if something failed."""
+    say(
+        f"{outcome.done} cells played, {outcome.cached} were there, {outcome.left} left"
+        + ("; the same command continues" if outcome.left else "")
+    )
+    if outcome.failed:
+        told = "\n".join(f"    {label}: {reason}" for label, reason in outcome.failed)
+        raise StageFailed("study", f"this failed in the study ({len(outcome.failed)} in all):\n{told}")

@@ -1,0 +1,185 @@
+"""What is done in which order. A plan yields lists of works; a list may need answers of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from data.records import Studied
+from data.store import Store
+from flows.config.resolve import shaping
+from studies.best_of import BestOfWork, Preference
+from studies.cells import CellWork, promoted
+from studies.contexts import Chosen, Opened
+from studies.grid import TUNING, Cell
+from studies.recipe import Study
+from tasks import generate, score
+from tasks.context import RewardRef, RoundContext
+from tasks.units import Unit, is_whole, run_with_retries, unit_key
+
+NOTHING_CHOSEN: Final = Chosen({})
+
+
+class Work(Protocol):
+    """One thing for a worker to do. Plain data: it travels to another process."""
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+
+    @property
+    def key(self) -> str:
+        """Names its answer."""
+
+    @property
+    def alike(self) -> str:
+        """Works for which this is equal share answers: they are not done at the same time."""
+
+    def run(self) -> None:
+        """Have the answer in the store."""
+
+
+@dataclass(frozen=True)
+class UnitWork:
+    """A unit of a stage, as the pools are made of."""
+
+    unit: Unit
+
+    @property
+    def label(self) -> str:
+        """What a person calls it."""
+        return f"{self.unit.task} {self.unit.label}"
+
+    @property
+    def key(self) -> str:
+        """One key for all that the unit commits."""
+        return unit_key(self.unit)
+
+    @property
+    def alike(self) -> str:
+        """See `Work.alike`."""
+        return self.key
+
+    def run(self) -> None:
+        """Compute it; what is transient is tried again."""
+        run_with_retries(self.unit)
+
+
+Plan = Generator[Sequence[Work], None, None]
+
+
+def pools(opened: Opened, seed: int, tuning: bool, best_of: bool) -> Plan:
+    """A seed's training clips and the base's examination, scored; and clips to choose the best of."""
+    context = opened.base(seed, tuning)
+    teachers = _teachers(opened, context, tuning)
+    choosing = best_of_work(opened, seed) if best_of else None
+    chosen_from = choosing.shards() if choosing else []
+    before = [
+        shard
+        for split, jobs in context.evaluate.jobs
+        for shard in generate.shards(context.generation, context.policy, jobs, f"{split} before")
+    ]
+    yield _units(opened.store, [*generate.units(context), *before, *chosen_from])
+    scored: list[Unit] = [
+        *score.units(context, teachers),
+        *score.shards(opened.store, before, context.evaluate.measures),
+        *(score.shards(opened.store, chosen_from, choosing.rewards()) if choosing else ()),
+    ]
+    yield _units(opened.store, scored)
+
+
+def tuning(opened: Opened, cells: Sequence[Cell]) -> Plan:
+    """Every setting of every objective, on the seed that is for nothing else."""
+    assert opened.study.tuning is not None
+    yield from pools(opened, opened.study.tuning.seed, True, False)
+    yield [cell_work(opened, cell, NOTHING_CHOSEN) for cell in cells]
+
+
+def one_cell(opened: Opened, cell: Cell, chosen: Chosen) -> Plan:
+    """A cell, or its rounds in a row; a round's own pools are made by all workers, as the first ones are."""
+    work = cell_work(opened, cell, chosen)
+    yield [work]
+    for number in range(2, cell.rounds + 1):
+        context = opened.next_round(cell, chosen, number, promoted(opened.store, work))
+        yield _units(opened.store, generate.units(context))
+        examined = [
+            shard
+            for split, jobs in context.evaluate.jobs
+            for shard in generate.shards(context.generation, context.policy, jobs, f"{split} before")
+        ]
+        yield _units(opened.store, [*score.units(context, [context.feedback]), *examined])
+        measured = score.shards(opened.store, examined, context.evaluate.measures)
+        yield _units(opened.store, measured)
+        settings = opened.settings(cell, chosen)
+        work = CellWork(opened.study.name, cell, number, context, settings)
+        yield [work]
+
+
+def cell_work(opened: Opened, cell: Cell, chosen: Chosen) -> CellWork:
+    """The cell's first round. Raises StageFailed if its pool must be there to say what it is, and is not."""
+    context = opened.context(cell, chosen)
+    return CellWork(opened.study.name, cell, 1, context, opened.settings(cell, chosen))
+
+
+def best_of_work(opened: Opened, seed: int) -> BestOfWork | None:
+    """Best-of-n of a seed, if the study has it."""
+    part = opened.study.best_of
+    if part is None:
+        return None
+    context = opened.base(seed)
+    preferences = []
+    for name, (reward, recipe) in opened.feedback_rewards(context).items():
+        preferences.append(Preference(name, reward, recipe.shaping.kind, shaping(recipe)["threshold"]))
+    return BestOfWork(
+        opened.study.name, context, tuple(preferences), part.clips_per_prompt, tuple(sorted(part.sizes))
+    )
+
+
+def choose(study: Study, rows: Sequence[Studied]) -> Chosen:
+    """The setting of each objective that gained most on the tuning prompts; of equals, the one named first.
+
+    Args:
+        study: says which settings there are.
+        rows: of the tuning cells; a setting without a row, or with which nothing was learned, is not chosen.
+    """
+    trials = {}
+    for objective, tried in study.objectives.items():
+        gains = {
+            row.value: row.after - row.before
+            for row in rows
+            if row.objective == objective and row.after is not None and row.before is not None
+        }
+        if gains:
+            order = [f"setting {trial}" for trial in range(len(tried))]
+            trials[str(objective)] = max(
+                range(len(tried)), key=lambda trial: (gains.get(order[trial], float("-inf")), -trial)
+            )
+    return Chosen(trials)
+
+
+def tuning_rows(opened: Opened, cells: Sequence[Cell]) -> list[Studied]:
+    """The rows of tuning cells, of those that are there."""
+    found: list[Studied] = []
+    for cell in cells:
+        assert cell.variant == TUNING
+        key = cell_work(opened, cell, NOTHING_CHOSEN).key
+        if opened.store.verify(key, "size") is None:
+            found += opened.store.read(key, "studies")
+    return found
+
+
+def _teachers(opened: Opened, context: RoundContext, tuning: bool) -> Sequence[RewardRef]:
+    """What the training clips are scored by: all that the recipe names, or what tuning needs."""
+    how = opened.study.tuning
+    if not tuning or how is None:
+        return context.rewards
+    wanted = {how.feedback, opened.study.accept_like or how.feedback}
+    named = opened.feedback_rewards(context)
+    return list({named[name][0].name: named[name][0] for name in sorted(wanted)}.values())
+
+
+def _units(store: Store, units: Sequence[Unit]) -> list[Work]:
+    """Those that are not whole in the store; named twice, they are done once."""
+    different = {unit_key(unit): unit for unit in units}
+    return [UnitWork(unit) for unit in different.values() if not is_whole(store, unit)]

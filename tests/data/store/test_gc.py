@@ -1,0 +1,82 @@
+import os
+import time
+
+import pytest
+
+from data.store import gc
+from data.errors import StoreError
+
+
+@pytest.fixture
+def unit(store, make_clip):
+    media = store.write_media(b"kept", "mp4")
+    clip = make_clip("c1", video_path=media.path)
+    return store.commit("generate", {"stage": "generate", "version": 1}, {"clips": [clip]}, [media])
+
+
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_only_what_no_manifest_reaches_is_removed(store, unit):
+    lost = store.write_media(b"lost", "mp4")
+    torn = store.root / "tmp" / "x.tmp"
+    torn.write_bytes(b"half")
+    old_checkpoint = store.scratch("a" * 64) / "step.safetensors"
+    old_checkpoint.write_bytes(b"weights")
+    for path in store.root.rglob("*"):
+        age(path, 3 * gc.SAFE_AGE_S)
+    report = gc.collect(store)
+    assert report.files == tuple(sorted([lost.path, "tmp/x.tmp", f"scratch/{'a' * 64}/step.safetensors"]))
+    assert report.bytes == len("lost") + len("half") + len("weights")
+    assert not report.deleted
+    assert store.read_media(lost.path) == b"lost"
+
+    assert gc.collect(store, delete=True).files == report.files
+    assert gc.collect(store, min_age_s=0).files == ()
+    assert store.verify(unit.key) is None
+    assert not (store.root / "scratch" / ("a" * 64)).exists()
+
+
+def test_what_is_young_is_left_alone(store, unit):
+    young = store.write_media(b"being made", "mp4")
+    report = gc.collect(store, delete=True)
+    assert report.files == ()
+    assert report.young == 1
+    assert store.read_media(young.path) == b"being made"
+
+
+def test_a_file_found_and_used_again_is_young_again(store, unit):
+    media = store.write_media(b"shared", "mp4")
+    age(store.path(media.path), 3 * gc.SAFE_AGE_S)
+    assert gc.collect(store).files == (media.path,)
+    store.write_media(b"shared", "mp4")  # a unit at work needs it, its manifest is still to come
+    assert gc.collect(store, delete=True).files == ()
+    assert store.read_media(media.path) == b"shared"
+
+
+def test_parts_of_a_discarded_unit_go_and_shared_media_stay(store, unit, make_clip):
+    clip = store.read(unit.key, "clips")
+    other = store.commit("evaluate", {"stage": "evaluate", "version": 1}, {"clips": clip}, unit.media)
+    store.discard(unit.key)
+    gc.collect(store, delete=True, min_age_s=0)
+    assert store.verify(other.key) is None
+
+
+def test_nothing_is_removed_while_a_manifest_cannot_be_read(store, unit):
+    media = store.write_media(b"lost", "mp4")
+    path = store.path(f"manifests/generate/{unit.key}.json")
+    path.write_text("{")
+    with pytest.raises(StoreError, match="not a readable manifest"):
+        gc.collect(store, delete=True, min_age_s=0)
+    assert store.read_media(media.path) == b"lost"
+    assert store.read_media(unit.media[0].path) == b"kept"
+
+
+def test_rounds_runs_and_the_champion_are_never_garbage(store):
+    kept = [store.write_file("rounds/r1/summary.json", b"{}"), store.write_file("champion.json", b"{}")]
+    store.log_run("r1", {})
+    gc.collect(store, delete=True, min_age_s=0)
+    assert all(path.exists() for path in kept)
+    assert (store.root / "runs" / "r1.jsonl").exists()

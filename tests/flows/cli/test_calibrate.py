@@ -1,0 +1,221 @@
+"""`vidloop calibrate` on a tiny round whose judge is a tiny Qwen2-VL with random weights, in process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from data.records import Score
+from data.store import Store
+from flows.config.load import load_recipe
+from flows.config.resolve import open_round
+from tasks.calibrate import warnings
+from tasks.stages import run_stage
+from tasks.units import Runner
+from tests.rewards.judge.conftest import write_rubric  # noqa: F401  (a fixture)
+from tests.tiny_round import Ended, Tiny, cached, committed, play
+from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def judged(tiny: Tiny, tiny_vlm: Path, write_rubric: Callable[..., str]) -> Tiny:
+    """The tiny round with a judge that teaches."""
+    recipe: dict[str, Any] = yaml.safe_load(tiny.recipe.read_text())
+    recipe |= {
+        "rewards": ["physics", "sharpness", "judge"],
+        "feedback": "judge",
+        "judge": {"backend": "local", "model": str(tiny_vlm), "rubric": write_rubric(threshold=0.4)},
+    }
+    tiny.recipe.write_text(yaml.safe_dump(recipe))
+    return tiny
+
+
+def context(tiny: Tiny) -> Any:
+    return open_round(load_recipe(str(tiny.recipe)), Store.open(tiny.store, create=True), "run")
+
+
+def test_a_judge_teaches_a_round_and_its_questions_can_be_asked_for_in_sql(
+    judged: Tiny, vidloop: Command
+) -> None:
+    summary = play(judged)
+    assert summary["feedback"] == "judge"
+    assert summary["stages"]["score"]["failed"] == 0
+    again = play(judged)
+    assert all(done == total for done, total in cached(again).values())
+    sql = "SELECT reward, count(*) AS n, min(value) >= 0 AND max(value) <= 1 AS sane FROM scores WHERE reward LIKE 'judge%' GROUP BY ALL ORDER BY reward"
+    rows = json.loads(vidloop("query", sql, "--format", "json", "--store", judged.store).out)
+    assert [(row["reward"], row["n"], row["sane"]) for row in rows] == [
+        ("judge", 9, True),
+        ("judge/physics", 9, True),
+        ("judge/task", 9, True),
+    ]
+
+
+def rewrite(store: Store, reward: str, change: Callable[[Score], Score]) -> None:
+    """Put other scores of `reward` in the place of those that the store holds, under the same keys."""
+    for old in store.manifests("score"):
+        if old.question["reward"] == reward:
+            rows = [change(row) for row in store.read(old.key, "scores")]
+            store.discard(old.key)
+            new = store.commit("score", old.question, {"scores": rows}, (), old.parents, old.counts)
+            assert new.key == old.key
+            assert new.digest != old.digest
+
+
+def curated(tiny: Tiny) -> dict[str, bytes]:
+    """Run the curation, and give back every file that it committed."""
+    before = committed(tiny.store)
+    run_stage("curate", context(tiny), Runner())
+    return {name: data for name, data in committed(tiny.store).items() if name not in before}
+
+
+def test_no_value_of_the_oracle_reaches_what_is_learned_from(judged: Tiny, tmp_path: Path) -> None:
+    """Whatever the oracle says, the curated examples and pairs are the same bytes under the same key."""
+    for stage in ("generate", "score"):
+        run_stage(stage, context(judged), Runner())
+    scored = [judged.at(shutil.copytree(judged.store, tmp_path / f"other-{i}")) for i in range(4)]
+    expected = curated(judged)
+    assert any(name.startswith("parts/curate") and "examples" in name for name in expected)
+    assert any(name.startswith("parts/curate") and "pairs" in name for name in expected)
+
+    rng = np.random.default_rng(0)
+    perturbations: list[Callable[[Score], Score]] = [
+        lambda row: replace(
+            row, value=1 - row.value if row.value is not None else 1.0, status="ok", error=None
+        ),
+        lambda row: replace(row, value=float(rng.normal(0, 1e6)), status="ok", error=None),
+        lambda row: replace(row, value=None, status="failed", error="the oracle is silent"),
+    ]
+    for other, change in zip(scored, perturbations, strict=False):
+        rewrite(Store.open(other.store), "physics", change)
+        assert curated(other) == expected
+
+    # The comparison can fail: the same done to the judge's scores is learned from.
+    rewrite(Store.open(scored[3].store), "judge", lambda row: replace(row, value=1 - (row.value or 0.0)))
+    assert curated(scored[3]) != expected
+
+
+def test_the_rubrics_threshold_is_the_shapings_unless_the_recipe_says_otherwise(judged: Tiny) -> None:
+    recipe = yaml.safe_load(judged.recipe.read_text())
+    del recipe["shaping"]
+    judged.recipe.write_text(yaml.safe_dump(recipe))
+    assert context(judged).curate.threshold == 0.4
+    recipe["shaping"] = {"threshold": 0.7}
+    judged.recipe.write_text(yaml.safe_dump(recipe))
+    assert context(judged).curate.threshold == 0.7
+
+
+@pytest.mark.slow
+def test_a_judge_is_calibrated_against_labels_of_ones_own(
+    judged: Tiny, vidloop: Command, tmp_path: Path
+) -> None:
+    assert "was not calibrated" in warnings(context(judged))[0]
+    assert vidloop("generate", "--plain", *judged.args()).code == 0
+    clips = [
+        row
+        for m in Store.open(judged.store).manifests("generate")
+        for row in Store.open(judged.store).read(m.key, "clips")
+    ]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("clip_id,label\n" + "".join(f"{row.clip_id},{i % 2}\n" for i, row in enumerate(clips)))
+    ended = vidloop("calibrate", "--labels", labels, "--controls", "3", *judged.args())
+    assert ended.code == 0, ended.err
+    assert "judge against labels.csv, threshold 0.4" in ended.out
+    for word in ("accuracy", "frozen frame", "compression"):
+        assert word in ended.out
+    (kept,) = (judged.store / "calibrations").glob("judge-*.json")
+    found = json.loads(kept.read_text())
+    assert (found["overall"]["n"], found["overall"]["failed"]) == (len(clips), 0)
+    assert found["controls"]["frozen frame"]["n"] == 3
+    assert set(found["categories"]) == {row.category for row in clips}
+    page = kept.with_suffix(".html").read_text()
+    assert "<svg" in page
+    assert "Reliability" in page
+    assert warnings(context(judged)) == []
+    # The scores are in the store now: the round's score stage has none of the judge's left to do.
+    summary = play(judged)
+    assert summary["stages"]["score"]["failed"] == 0
+
+
+@pytest.mark.slow
+def test_rewards_are_calibrated_side_by_side(judged: Tiny, vidloop: Command, tmp_path: Path) -> None:
+    """One command, one table, one page: values that are no probability have every figure but calibration error."""
+    for stage in ("generate", "score"):
+        run_stage(stage, context(judged), Runner())
+    store = Store.open(judged.store)
+    clips = [row for m in store.manifests("generate") for row in store.read(m.key, "clips")]
+    labels = tmp_path / "labels.csv"
+    labels.write_text("clip_id,label\n" + "".join(f"{row.clip_id},{i % 2}\n" for i, row in enumerate(clips)))
+    rewards = ("judge", "sharpness", "flicker")
+    asked = [word for name in rewards for word in ("--reward", name)]
+    ended = vidloop("calibrate", *asked, "--labels", labels, "--controls", "2", *judged.args())
+    assert ended.code == 0, ended.err
+    table = ended.out[ended.out.index("side by side, against labels.csv") :]
+    rows = {name: next(line for line in table.splitlines() if name in line.split()) for name in rewards}
+    for name in rewards:
+        (kept,) = (judged.store / "calibrations").glob(f"{name}-*.json")
+        found = json.loads(kept.read_text())
+        assert (found["overall"]["ece"] is None) == (name != "judge")
+        cells = [cell.strip() for cell in rows[name].strip("│ ").split("│")]
+        for figure in ("accuracy", "precision", "recall", "auc", "ece"):
+            value = found["overall"][figure]
+            assert ("-" if value is None else f"{value:.3f}") in cells
+        assert set(found["controls"]) == {
+            "frozen frame", "shuffled frames", "reversed motion", "wrong caption", "compression",
+        }  # fmt: skip
+    page = (judged.store / "calibrations" / "judge+sharpness+flicker.html").read_text()
+    assert page.count("against labels.csv") == 1 + len(rewards)
+    assert page.index("Side by side") < page.index("Reliability")
+
+
+def test_a_threshold_is_of_one_reward_and_a_name_must_be_one(judged: Tiny, vidloop: Command) -> None:
+    Store.open(judged.store, create=True)
+    for words, said in (
+        (("--reward", "clip", "--reward", "flow", "--threshold", "0.5"), "of one reward"),
+        (("--reward", "judge", "--reward", "clap"), "did you mean 'clip'"),
+    ):
+        ended = vidloop("calibrate", *words, *judged.args())
+        assert ended.code == 2
+        assert said in ended.err
+
+
+def test_a_judge_that_likes_stillness_is_told_of(judged: Tiny) -> None:
+    opened = context(judged)
+    version = opened.feedback.version
+    opened.store.write_file(f"calibrations/judge-{version}.json", b'{"still": true}')
+    assert "may reward stillness" in warnings(opened)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("clip_id\nc1\n", "no column label"),
+        ("clip_id,label\nc1,2\n", "must be 0 or 1"),
+        ("clip_id,label\nc1,1\nc1,0\n", "named twice"),
+    ],
+)
+def test_labels_that_are_wrong_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    from data.errors import UserError
+    from tasks.calibrate import read_labels
+
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_labels(path)
+
+
+def test_without_clips_calibrate_says_what_to_do(judged: Tiny, vidloop: Command) -> None:
+    Store.open(judged.store, create=True)
+    ended = vidloop("calibrate", *judged.args())
+    assert ended.code == 2
+    assert "vidloop generate" in ended.err

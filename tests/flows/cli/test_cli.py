@@ -1,0 +1,129 @@
+"""What the commands print when all is well."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import typer.testing
+
+import flows.cli.doctor
+import flows.cli.round
+import flows.cli.store
+from data import champion
+from data.records import Clip
+from data.store import Manifest, Store
+from flows.cli.app import app
+from tests.tiny_round import Tiny, tiny_settings
+
+COMMANDS = (flows.cli.doctor, flows.cli.round, flows.cli.store)
+
+
+@pytest.fixture
+def vidloop() -> Callable[..., str]:
+    """The command line in this process; what it printed."""
+
+    def run(*args: object) -> str:
+        result = typer.testing.CliRunner().invoke(app, [str(arg) for arg in args])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
+
+
+@pytest.fixture
+def clips(store: Store, commit: Callable[..., Manifest], make_clip: Callable[..., Clip]) -> Manifest:
+    return commit(
+        "generate", clips=[make_clip("c1", seed=1), make_clip("c2", seed=2, prompt='a "ball", red')]
+    )
+
+
+def test_query_formats(store: Store, clips: Manifest, vidloop: Callable[..., str]) -> None:
+    sql = "SELECT clip_id, seed, prompt, NULL AS nothing FROM clips ORDER BY ALL"
+    table = vidloop("query", sql, "--store", store.root)
+    assert "c1" in table
+    assert "(2 rows)" in table
+    rows = json.loads(vidloop("query", sql, "--store", store.root, "--format", "json"))
+    assert rows[1] == {"clip_id": "c2", "seed": 2, "prompt": 'a "ball", red', "nothing": None}
+    lines = list(csv.reader(io.StringIO(vidloop("query", sql, "--store", store.root, "-f", "csv"))))
+    assert lines[0] == ["clip_id", "seed", "prompt", "nothing"]
+    assert lines[2] == ["c2", "2", 'a "ball", red', ""]
+
+
+def test_long_values_are_not_cut_in_a_pipe(
+    store: Store, clips: Manifest, vidloop: Callable[..., str]
+) -> None:
+    assert "x" * 300 in vidloop("query", "SELECT repeat('x', 300) AS long", "--store", store.root)
+
+
+def test_champion_commands(
+    store: Store, vidloop: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "no champion yet" in vidloop("champion", "show", "--store", store.root)
+    champion.promote(store, "m1", "20261122T000000-aa")
+    champion.promote(store, "m2", "20261123T000000-bb")
+    assert "m2  since 20261123T000000-bb" in vidloop("champion", "show", "--store", store.root)
+    assert vidloop("champion", "rollback", "--store", store.root) == "m1\n"
+    assert "base model" in vidloop("champion", "rollback", "--store", store.root)
+
+
+def test_gc_only_counts_unless_told_to_delete(store: Store, vidloop: Callable[..., str]) -> None:
+    import os
+
+    path = store.path(store.write_media(b"nobody names me", ".mp4").path)
+    assert "0 files" in vidloop("gc", "--store", store.root)
+    os.utime(path, (0, 0))
+    assert "1 files" in vidloop("gc", "--store", store.root)
+    assert path.exists()
+    assert "removed" in vidloop("gc", "--delete", "--store", store.root)
+    assert not path.exists()
+
+
+def test_plan_shows_what_would_run_and_makes_no_store(tiny: Tiny, vidloop: Callable[..., str]) -> None:
+    for command in (["plan"], ["round", "--dry-run"]):
+        out = vidloop(*command, *tiny.args())
+        assert "9 clips of 3 prompts, 3 batches of 4" in out
+        assert "generate  0 cached, 3 to run" in out
+        assert "clips 9-9 of 9" in out
+        assert "evaluate  depends on earlier answers" in out
+        assert not tiny.store.exists()
+
+
+def test_plan_prints_the_resolved_recipe(tiny: Tiny, vidloop: Callable[..., str]) -> None:
+    resolved = json.loads(vidloop("plan", "--resolved", *tiny.args("--set", "seed=3")))
+    assert resolved["seed"] == 3
+    assert resolved["finetune"]["schedule"] == "cosine"
+    assert resolved.keys() >= tiny_settings(Path(), Path()).keys()
+
+
+def test_explain_names_the_difference_to_the_nearest_unit(
+    tiny: Tiny, vidloop: Callable[..., str], make_clip: Callable[..., Clip]
+) -> None:
+    from flows.config.load import load_recipe
+    from flows.config.resolve import open_round
+    from tasks import generate
+
+    store = Store.open(tiny.store, create=True)
+    held = generate.units(open_round(load_recipe(str(tiny.recipe)), store, "run"))[0]
+    store.commit("generate", held.question, {"clips": []})
+    out = vidloop("explain", held.keys[0][:10], *tiny.args())
+    assert "stage generate, in the store" in out
+    assert "clips 1-4 of 9 of this recipe" in out
+
+    changed = load_recipe(str(tiny.recipe), ["generate.guidance=5", "seed=0"])
+    other = generate.units(open_round(changed, store, "run"))[0]
+    out = vidloop("explain", other.keys[0], *tiny.args("--set", "generate.guidance=5"))
+    assert "not in the store: it would be computed" in out
+    assert f"Nearest in the store: {held.keys[0]}" in out
+    assert "sampling.guidance: 5.0 here, 2.0 there" in out
+
+
+def test_doctor_looks_at_everything(store: Store, vidloop: Callable[..., str]) -> None:
+    result = typer.testing.CliRunner().invoke(app, ["doctor", "--store", str(store.root)])
+    assert "torch" in result.output
+    assert f"store {store.root}: 0 units" in result.output
+    assert ("MISS" in result.output) == (result.exit_code == 2)

@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from data import champion
+from data.errors import UserError
+from data.records import Policy, Prompt
+from data.store import Store
+from flows.config.load import load_recipe
+from flows.config.resolve import evaluation_jobs, find_policy, open_round, training_jobs
+from models.policy import policy_id
+from models.settings import FastSettings
+from tasks import generate
+from tasks.context import RoundContext
+from tests.tiny_round import Tiny
+
+
+@pytest.fixture
+def prompts(make_prompt: Callable[..., Prompt]) -> list[Prompt]:
+    return [make_prompt(f"prompt {number}") for number in range(10)]
+
+
+def opened(tiny: Tiny, *overrides: str) -> RoundContext:
+    return open_round(load_recipe(str(tiny.recipe), overrides), Store.open(tiny.store, create=True), "run")
+
+
+def test_training_clips_come_in_prompt_order_each_with_its_own_seed(prompts: list[Prompt]) -> None:
+    jobs = training_jobs(prompts, 3, seed=0)
+    assert [job.prompt for job in jobs[:6]] == [prompts[0]] * 3 + [prompts[1]] * 3
+    assert len({job.seed for job in jobs}) == 30
+    # More clips a prompt, or more prompts, move no seed.
+    assert set(jobs) <= set(training_jobs(prompts, 4, seed=0))
+    assert set(training_jobs(prompts[3:4], 3, seed=0)) <= set(jobs)
+    assert not set(jobs) & set(training_jobs(prompts, 3, seed=1))
+
+
+def test_the_fast_mode_of_a_recipe_is_part_of_what_a_clip_is(tiny: Tiny) -> None:
+    exact, fast = opened(tiny), opened(tiny, "generate.fast={interval: 3, warmup: 2}")
+    assert exact.generation.sample.fast is None
+    assert fast.generation.sample.fast == FastSettings(interval=3, warmup=2, order=1)
+    questions = [generate.units(context)[0].question for context in (exact, fast)]
+    assert "fast" not in questions[0]["sampling"]
+    assert questions[1]["sampling"] == {
+        **questions[0]["sampling"], "fast": {"interval": 3, "warmup": 2, "order": 1},
+    }  # fmt: skip
+    # where a model runs, and whether compiled, decides no clip
+    compiled = opened(tiny, "model.compile=true")
+    assert compiled.generation.model.compile is True
+    assert generate.units(compiled)[0].question == questions[0]
+
+
+def test_a_size_off_the_models_grid_is_refused_where_the_recipe_is_opened(tiny: Tiny) -> None:
+    # before: after the model had been loaded, and a dry run called it fine
+    with pytest.raises(UserError, match=r"generate\.frames is 18; this model needs 1 \+ a multiple of"):
+        opened(tiny, "generate.frames=18")
+    with pytest.raises(UserError, match=r"generate\.height is 72; this model needs a multiple of 16"):
+        opened(tiny, "generate.height=72")
+
+
+def test_the_sets_for_real_models_are_named_as_those_of_the_world(tiny: Tiny) -> None:
+    context = opened(
+        tiny, "generate.prompts=real-train", "generate.clips_per_prompt=1", "evaluate.prompts=real-heldout",
+        "evaluate.clips=100", "evaluate.also=[]",
+    )  # fmt: skip
+    assert {job.prompt.split for job in context.jobs} == {"real-train"}
+    assert context.evaluate.primary == "real-heldout"
+    ((name, jobs),) = context.evaluate.jobs
+    assert (name, len({job.prompt.prompt_id for job in jobs})) == ("real-heldout", 100)
+
+
+def test_a_model_that_lacks_a_part_stops_a_round_before_any_work(tiny: Tiny, tmp_path: Path) -> None:
+    model = Path(load_recipe(str(tiny.recipe)).model.path)
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken, ignore=shutil.ignore_patterns("text_encoder"))
+    with pytest.raises(UserError, match="has no text_encoder"):
+        opened(tiny, f"model.path={broken}")
+
+
+@pytest.mark.parametrize("clips", [1, 3, 10, 11, 25, 40])
+def test_evaluation_clips_are_spread_evenly(prompts: list[Prompt], clips: int) -> None:
+    jobs = evaluation_jobs(prompts, clips, 0, "m1")
+    count = Counter(job.prompt.prompt_id for job in jobs)
+    assert len(jobs) == clips
+    assert max(count.values()) - min(count.values(), default=0) <= 1
+    assert len(count) == min(clips, 10)
+    assert len({job.seed for job in jobs}) == clips
+    if clips == 3:
+        places = [prompts.index(job.prompt) for job in jobs]
+        assert [b - a for a, b in pairwise(places)] == [3, 3]
+
+
+def test_evaluation_seeds_are_fresh_for_every_new_champion(prompts: list[Prompt]) -> None:
+    first = evaluation_jobs(prompts, 20, 0, "m1")
+    assert evaluation_jobs(prompts, 20, 0, "m1") == first
+    others = [
+        evaluation_jobs(prompts, 20, 0, "m2"),
+        evaluation_jobs(prompts, 20, 1, "m1"),
+        training_jobs(prompts, 2, 0),
+    ]
+    for other in others:
+        assert not {job.seed for job in other} & {job.seed for job in first}
+
+
+@pytest.mark.parametrize(
+    ("objective", "weight"),
+    [("sft", "uniform"), ("dpo", "uniform"), ("rwr", "reward"), ("rwr-exp", "exp")],
+)
+def test_objective_chooses_the_weights_it_learns_from(tiny: Tiny, objective: str, weight: str) -> None:
+    assert opened(tiny, f"finetune.objective={objective}").curate.weight == weight
+    assert opened(tiny, f"finetune.objective={objective}", "curate.weight=uniform").curate.weight == "uniform"
+
+
+def test_every_setting_of_the_recipe_reaches_the_room_it_is_meant_for(tiny: Tiny) -> None:
+    context = opened(
+        tiny, "seed=5", "generate.guidance=4", "generate.video.crf=9", "shaping.eta=2.0", "finetune.kl=0.5",
+        "finetune.targets=[to_q]", "gate.draws=321", "evaluate.also=[unseen]", "evaluate.also_clips=7",
+    )  # fmt: skip
+    assert context.generation.sample.guidance == 4.0
+    assert context.generation.video.crf == 9
+    assert (context.curate.eta, context.curate.seed) == (2.0, 5)
+    assert (context.finetune.kl, context.finetune.targets, context.finetune.seed) == (0.5, ("to_q",), 5)
+    assert context.gate.draws == 321
+    assert [(name, len(jobs)) for name, jobs in context.evaluate.jobs] == [("heldout", 4), ("unseen", 7)]
+    assert [measure.name for measure in context.evaluate.measures] == ["physics", "motion"]
+
+
+def test_one_evaluation_set_twice_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(UserError, match=r"evaluate\.also names 'dev'"):
+        opened(tiny, "evaluate.prompts=dev", "evaluate.also=[dev]")
+
+
+def test_policies_are_found_by_name_and_id(store: Store, tmp_path: Path) -> None:
+    base = find_policy(store, "base", "local-1")
+    assert (base.policy_id, base.adapter_path) == (policy_id("local-1"), "")
+    # No champion yet: the base is the policy to beat.
+    assert find_policy(store, "champion", "local-1") == base
+    assert find_policy(store, base.policy_id, "local-1") == base
+
+    media = store.write_media(b"weights", ".safetensors")
+    row = Policy("m7", "local-1", [], "sft", "d1", media.path, media.sha256, 2, 2.0, ["to_q"], 3, "{}", "[]")
+    store.commit("finetune", {"stage": "finetune"}, {"policies": [row]}, [media])
+    champion.promote(store, "m7", "round")
+    assert find_policy(store, "champion", "local-1").adapter_path == media.path
+    with pytest.raises(UserError, match=r"'m8'.*base, champion, or one of: m7"):
+        find_policy(store, "m8", "local-1")
+    with pytest.raises(UserError, match=r"m7 was trained over base model local-1, the recipe's is local-2"):
+        find_policy(store, "m7", "local-2")

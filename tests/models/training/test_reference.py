@@ -1,0 +1,133 @@
+"""Stored reference errors: the same numbers as the reference beside training, measured once."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from data.errors import StageFailed, UserError
+from models.families.base import Family
+from models.families.wan import Wan
+from models.settings import FinetuneSettings, ModelSettings
+from models.training.reference import ErrorTable, measure, reference_network
+from models.training.train_data import Clips, TrainData
+from models.training.trainer import train
+
+Tune = Callable[..., FinetuneSettings]
+Make = Callable[[], nn.Module]
+
+
+def clips_of(data: TrainData) -> Clips:
+    return Clips(data.clip_ids, data.prompt_ids, data.latents, data.embeds, data.prompt_index)
+
+
+def table_of(
+    network: nn.Module, data: TrainData, settings: FinetuneSettings, rows: int, start: bytes | None = None
+) -> ErrorTable:
+    errors = measure(reference_network(network, start, "b"), Wan(), clips_of(data), settings, rows)
+    return ErrorTable(data.clip_ids, dict(zip(data.clip_ids, errors, strict=True)))
+
+
+class Counting(Wan):
+    """Wan that counts the passes without a gradient: those of the reference."""
+
+    def __init__(self) -> None:
+        self.still = 0
+
+    def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
+        self.still += not torch.is_grad_enabled()
+        return super().predict(transformer, noisy, sigma, embeds)
+
+
+@pytest.mark.parametrize("micro_batch", [None, 2])
+@pytest.mark.parametrize("objective", ["dpo-anchor", "kto"])
+def test_stored_errors_give_the_adapter_of_inline_errors_bit_for_bit(
+    make_transformer: Make, train_data: TrainData, tune: Tune, objective: Any, micro_batch: int | None
+) -> None:
+    settings = tune(objective=objective, draws=4, steps=5, batch_size=4, micro_batch=micro_batch, probe=0)
+    rows = (2 if settings.pairwise else 1) * (micro_batch or 4)
+    table = table_of(make_transformer(), train_data, settings, rows)
+    family = Counting()
+    inline = train(make_transformer(), Wan(), train_data, settings, "b")
+    stored = train(make_transformer(), family, train_data, settings, "b", reference_errors=table)
+    assert stored.adapter == inline.adapter
+    assert stored.curve == inline.curve
+    assert stored.diagnostics["gap_at_start"] == 0.0
+    # kto measures its reference point without gradient where a batch is cut, with the policy
+    assert family.still == (5 * 2 if objective == "kto" and micro_batch else 0), "no reference pass"
+
+
+def test_stored_errors_of_a_champion_are_those_of_its_adapter(
+    make_transformer: Make, train_data: TrainData, tune: Tune
+) -> None:
+    champion = train(make_transformer(), Wan(), train_data, tune(objective="sft", lr=5e-3), "b").adapter
+    settings = tune(objective="dpo", draws=3, batch_size=4, probe=0)
+    table = table_of(make_transformer(), train_data, settings, 8, champion)
+    base = table_of(make_transformer(), train_data, settings, 8)
+    clips, fixed = torch.arange(12), torch.zeros(12, dtype=torch.int64)
+    assert not torch.allclose(table(clips, fixed), base(clips, fixed), atol=1e-3)
+    inline, stored = (
+        train(make_transformer(), Wan(), train_data, settings, "b", start=champion, reference_errors=held)
+        for held in (None, table)
+    )
+    assert stored.adapter == inline.adapter
+    # the base's errors beside a champion are another reference: the gap before the first step says so
+    with pytest.raises(StageFailed, match="differ by"):
+        train(make_transformer(), Wan(), train_data, settings, "b", start=champion, reference_errors=base)
+
+
+def test_one_table_serves_every_objective_beta_and_batch_size(
+    family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
+) -> None:
+    made_for = tune(objective="dpo", draws=4, beta=500.0, probe=0)
+    table = table_of(make_transformer(), train_data, made_for, rows=7)  # no shape that training uses
+    for change in ({"objective": "kto", "beta": 20.0}, {"objective": "dpo-anchor", "batch_size": 6}):
+        settings = replace(made_for, **change)
+        inline = train(make_transformer(), family, train_data, settings, "b")
+        stored = train(make_transformer(), family, train_data, settings, "b", reference_errors=table)
+        for a, b in zip(inline.curve, stored.curve, strict=True):
+            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+
+
+def test_the_draws_of_the_table_are_the_draws_of_training(
+    make_transformer: Make, train_data: TrainData, tune: Tune
+) -> None:
+    settings = tune(draws=3)
+    same = replace(settings, objective="kto", beta=7.0, lr=0.5, steps=99, rank=2, batch_size=11)
+    first, again, other = (
+        measure(make_transformer(), Wan(), clips_of(train_data), one, 6)
+        for one in (settings, same, replace(settings, seed=1))
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == (12, 3)
+    assert first.dtype == torch.float32
+
+
+def test_a_table_needs_draws_that_are_the_same_at_every_step(
+    make_transformer: Make, train_data: TrainData, tune: Tune
+) -> None:
+    table = table_of(make_transformer(), train_data, tune(draws=2), 4)
+    with pytest.raises(UserError, match="stored reference errors need"):
+        train(make_transformer(), Wan(), train_data, tune(objective="dpo"), "b", reference_errors=table)
+
+
+def test_a_clip_without_errors_is_noticed(train_data: TrainData) -> None:
+    with pytest.raises(KeyError, match="c1"):
+        ErrorTable(train_data.clip_ids, {"c0": torch.zeros(2)})
+
+
+def test_a_reference_that_rounds_otherwise_is_said_with_what_helps(
+    family: Family, model: ModelSettings, train_data: TrainData, tune: Tune, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it may be rounding, in bfloat16, it is no defect; but what is learned from must not be noise."""
+    settings = tune(objective="dpo", draws=2, steps=1, beta=500.0, probe=0)
+    network = family.load_transformer(replace(model, dtype="bfloat16"))
+    draw = torch.Generator().manual_seed(0)
+    off = {clip: 1 + torch.rand(2, generator=draw) for clip in train_data.clip_ids}
+    train(network, family, train_data, settings, "b", reference_errors=ErrorTable(train_data.clip_ids, off))
+    (told,) = [line.getMessage() for line in caplog.records if "before the first step the logit" in line.msg]
+    assert "finetune.reference_errors 'inline', or lower finetune.beta" in told

@@ -1,0 +1,144 @@
+"""Stage keys of fixed settings. A key that changes makes every stored answer unreachable: raise the stage's version
+in tasks/fingerprints.py when that is meant, and then write the new keys into golden_keys.json."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.curation import CurateSettings
+from data.keys import digest
+from data.records import Prompt, prompt_id
+from data.video import VideoSettings
+from models.settings import FinetuneSettings, GateSettings, ModelSettings, SampleSettings
+from tasks import fingerprints
+from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef
+from tests.tiny_round import ROOT
+
+GOLDEN = Path(__file__).parent / "golden_keys.json"
+
+HOW = Generation(
+    root="/somewhere/store",
+    model=ModelSettings("wan", "/somewhere/model", None, "float32", "cpu"),
+    sample=SampleSettings(steps=10, guidance=3.0, height=64, width=64, frames=17, max_sequence_length=16),
+    video=VideoSettings("libx264", 4, "yuv444p", "veryfast"),
+    fps=8,
+    batch_size=2,
+)
+POLICY = PolicyRef("m1", "local-1")
+TEXT = "a red ball falls"
+JOBS = [
+    ClipJob(Prompt(prompt_id(TEXT), TEXT, "falling down", "fall", "train", "world"), seed) for seed in (1, 2)
+]
+REWARD = RewardRef("physics", "v1", None)
+EVALUATE = EvaluateSettings(REWARD, ("motion",), (REWARD,), "heldout", (("heldout", tuple(JOBS)),))
+
+
+def asked() -> dict[str, dict[str, Any]]:
+    return {
+        "generate": fingerprints.generate(HOW, POLICY, JOBS),
+        "score": fingerprints.score(REWARD, "d1"),
+        "curate": fingerprints.curate(CurateSettings("physics"), REWARD, ["d1"], ["d2"]),
+        "reference": fingerprints.reference(HOW.model, FinetuneSettings(draws=4), POLICY, "d1"),
+        "finetune": fingerprints.finetune(HOW.model, FinetuneSettings(), POLICY, "d3", ["d1"]),
+        "evaluate": fingerprints.evaluate(
+            POLICY,
+            PolicyRef("m2", "local-1", "a", "b"),
+            EVALUATE,
+            GateSettings(),
+            0,
+            [["m1", "heldout", ["d4"], ["d5"]]],
+        ),
+    }
+
+
+def found() -> dict[str, dict[str, Any]]:
+    return {
+        name: {"version": question["version"], "key": digest(question)} for name, question in asked().items()
+    }
+
+
+def test_keys_are_those_that_stores_hold() -> None:
+    assert found() == json.loads(GOLDEN.read_text()), (
+        "a stage's key changed: raise its version in tasks/fingerprints.py and write found() into golden_keys.json"
+    )
+
+
+def test_keys_are_the_same_in_every_process() -> None:
+    code = "import json, tests.tasks.test_fingerprints as t; print(json.dumps(t.found()))"
+    for seed in ("1", "2"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert json.loads(done.stdout) == found()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"root": "/elsewhere"},
+        {"model": replace(HOW.model, path="/elsewhere", device="cuda:1")},
+    ],
+)
+def test_where_something_lies_and_runs_is_no_part_of_a_question(change: dict[str, Any]) -> None:
+    assert fingerprints.generate(replace(HOW, **change), POLICY, JOBS) == asked()["generate"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch_size": 4},
+        {"fps": 16},
+        {"video": replace(HOW.video, crf=20)},
+        {"sample": replace(HOW.sample, guidance=2.0)},
+        {"model": replace(HOW.model, dtype="bfloat16")},
+        {"model": replace(HOW.model, quantise="fp8-storage")},
+        {"sample": replace(HOW.sample, guidance_2=2.0)},
+    ],
+)
+def test_what_changes_pixels_changes_the_question(change: dict[str, Any]) -> None:
+    assert digest(fingerprints.generate(replace(HOW, **change), POLICY, JOBS)) != digest(asked()["generate"])
+
+
+def test_how_training_is_cut_into_pieces_is_no_part_of_its_question() -> None:
+    pieces = FinetuneSettings(micro_batch=4, checkpoint_every=7, gradient_checkpointing=True)
+    assert fingerprints.finetune(HOW.model, pieces, POLICY, "d3", ["d1"]) == asked()["finetune"]
+    other = FinetuneSettings(lr=1e-5)
+    assert fingerprints.finetune(HOW.model, other, POLICY, "d3", ["d1"]) != asked()["finetune"]
+
+
+def test_experts_and_quantised_weights_are_other_questions_and_one_network_keeps_its_own() -> None:
+    experts = [
+        fingerprints.finetune(HOW.model, FinetuneSettings(expert=expert), POLICY, "d3", ["d1"])
+        for expert in (None, "high", "low")
+    ]
+    assert len({digest(question) for question in experts}) == 3
+    assert experts[0] == asked()["finetune"]
+    # the range of noise levels is the expert's, and follows from the model
+    ranged = FinetuneSettings(expert="high", sigma_range=(0.875, 1.0))
+    assert fingerprints.finetune(HOW.model, ranged, POLICY, "d3", ["d1"]) == experts[1]
+    held = replace(HOW.model, quantise="fp8-storage")
+    assert fingerprints.finetune(held, FinetuneSettings(), POLICY, "d3", ["d1"]) != asked()["finetune"]
+    tables = [
+        digest(fingerprints.reference(model, FinetuneSettings(draws=4, expert=expert), POLICY, "d1"))
+        for model in (HOW.model, held)
+        for expert in (None, "high", "low")
+    ]
+    assert len(set(tables)) == 6
+    assert tables[0] == digest(asked()["reference"])
+
+
+def test_reference_errors_know_of_no_objective_and_no_beta() -> None:
+    other = FinetuneSettings(objective="kto", beta=1.0, draws=4, lr=1.0, rank=1, kl=0.5, batch_size=3)
+    assert fingerprints.reference(HOW.model, other, POLICY, "d1") == asked()["reference"]
+    for change in ({"draws": 5}, {"seed": 1}, {"shift": 3.0}, {"sigma": "uniform"}, {"sigma_std": 2.0}):
+        settings = replace(FinetuneSettings(draws=4), **change)
+        assert fingerprints.reference(HOW.model, settings, POLICY, "d1") != asked()["reference"]
