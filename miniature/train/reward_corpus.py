@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miniature.world.catalog import SHAPES, TEMPLATES, caption
-from miniature.world.scene import PALETTE, Scene, random_subjects, sample_scene
+from miniature.world.draft import PALETTE
+from miniature.world.scene import Scene, random_subjects, sample_scene
 
 if TYPE_CHECKING:
     import torch

@@ -7,7 +7,7 @@ and half extents per frame. The renderer needs nothing else.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -15,15 +15,9 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from miniature.world import laws
-from miniature.world.catalog import COLOURS, PROPS, SHAPES, TEMPLATES, VIOLATIONS, Subject, allows
+from miniature.world.catalog import COLOURS, SHAPES, TEMPLATES, Subject, allows
+from miniature.world.draft import COLOUR_INDEX, SHAPE_INDEX, Draft
 from miniature.world.trajectories import MOTIONS
-
-__all__ = ["PALETTE", "VIOLATIONS", "Draft", "Scene", "Subject", "random_subjects", "sample_scene"]
-
-PALETTE = (*COLOURS, *PROPS)  # a layer's colour is an index into it
-_COLOUR = {name: index for index, name in enumerate(PALETTE)}
-_SHAPE = {name: index for index, name in enumerate(SHAPES)}
-_CLOCKED = {"stops_midway": (0.3, 0.5), "turns_back": (0.5, 0.7), "floats": (0.45, 0.75)}
 
 
 @dataclass(frozen=True)
@@ -48,53 +42,6 @@ class Scene:
     @property
     def frames(self) -> int:
         return int(self.x.shape[1])
-
-
-Layer = tuple[laws.Value, laws.Value, laws.Value, laws.Value, int, int]
-
-
-@dataclass
-class Draft:
-    """A scene being put together by a motion: random numbers, the clock, and the layers so far."""
-
-    subjects: Sequence[Subject]
-    rng: np.random.Generator
-    broken: str | None
-    t: laws.Array
-    layers: list[Layer] = field(default_factory=list)
-    rows: dict[int, int] = field(default_factory=dict)  # subject -> layer
-    span: tuple[float, float] = (0.0, 1.0)  # when a change of subject 0 would be seen
-
-    def draw(self, low: float, high: float) -> float:
-        """Uniform in [low, high)."""
-        return low + (high - low) * float(self.rng.random())
-
-    def chance(self) -> bool:
-        return bool(self.rng.random() < 0.5)
-
-    def half(self, subject: int, r: float) -> tuple[float, float]:
-        """Half extents of a subject whose area is that of a ball of radius r."""
-        extent = r * laws.HALF_EXTENT[self.subjects[subject].shape]
-        return extent, extent
-
-    def clock(self, start: float, end: float) -> laws.Array:
-        """Time [T] for a motion from `start` to `end`: it may stop midway, or run backward from there."""
-        end = min(end, 1.0)
-        self.span = (start, end)
-        if self.broken not in _CLOCKED:
-            return self.t
-        turn = start + self.draw(*_CLOCKED[self.broken]) * (end - start)
-        if self.broken == "turns_back":
-            return np.asarray(np.maximum(turn - np.abs(self.t - turn), 0.0))
-        return np.minimum(self.t, turn)
-
-    def prop(self, name: str, x: laws.Value, y: laws.Value, rx: laws.Value, ry: laws.Value) -> None:
-        self.layers.append((x, y, rx, ry, _COLOUR[name], _SHAPE["square"]))
-
-    def body(self, subject: int, x: laws.Value, y: laws.Value, rx: laws.Value, ry: laws.Value) -> None:
-        self.rows[subject] = len(self.layers)
-        look = self.subjects[subject]
-        self.layers.append((x, y, rx, ry, _COLOUR[look.colour], _SHAPE[look.shape]))
 
 
 def sample_scene(
@@ -166,7 +113,7 @@ def _break(
     # From this frame on; early enough that much of the motion is still to come.
     cut = max(1, round((start + draft.draw(0.3, 0.55) * (end - start)) * (frames - 1)))
     if violation == "changes_colour":
-        taken = {_COLOUR[subject.colour] for subject in draft.subjects}
+        taken = {COLOUR_INDEX[subject.colour] for subject in draft.subjects}
         look[0, row, cut:] = _pick(draft, [c for c in range(len(COLOURS)) if c not in taken])
     elif violation == "changes_shape":
         old = draft.subjects[0].shape
@@ -175,7 +122,7 @@ def _break(
         bottom = place[1, row, cut:] + place[3, row, cut:]
         place[2:, row, cut:] *= ratio
         place[1, row, cut:] = bottom - place[3, row, cut:]
-        look[1, row, cut:] = _SHAPE[new]
+        look[1, row, cut:] = SHAPE_INDEX[new]
     elif violation == "vanishes":
         visible[row, cut:] = False
     elif violation == "grows":

@@ -9,12 +9,9 @@ violations that need the template's own parameters are applied here; those that 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from miniature.world.draft import Draft
 from miniature.world.trajectories import collision, deformation, falling, movement, removal
-
-if TYPE_CHECKING:
-    from miniature.world.scene import Draft
 
 MOTIONS: dict[str, Callable[[Draft], None]] = {
     motion.__name__: motion

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from miniature.world import laws
-
-if TYPE_CHECKING:
-    from miniature.world.scene import Draft
+from miniature.world.draft import Draft
 
 
 def _strike(

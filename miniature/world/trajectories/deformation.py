@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
+from miniature.world.draft import Draft
 from miniature.world.trajectories.props import floor, hand_above
-
-if TYPE_CHECKING:
-    from miniature.world.scene import Draft
 
 
 def _strained(s: Draft, rx: float, ry: float, strain: laws.Value) -> tuple[laws.Value, laws.Value]:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
+from miniature.world.draft import Draft
 from miniature.world.trajectories.props import floor
-
-if TYPE_CHECKING:
-    from miniature.world.scene import Draft
 
 ROOM = 0.02  # between a subject and the border of the stage
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
-
-if TYPE_CHECKING:
-    from miniature.world.scene import Draft
+from miniature.world.draft import Draft
 
 
 def floor(s: Draft) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import BOX_FLOOR, FLOOR
+from miniature.world.draft import Draft
 from miniature.world.trajectories.props import floor, hand_above, hand_right
-
-if TYPE_CHECKING:
-    from miniature.world.scene import Draft
 
 
 def _lift(s: Draft, x: float, y0: float, ry: float) -> tuple[laws.Array, laws.Array]:

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from miniature.world.catalog import FLOOR, TEMPLATES, Subject
+from miniature.world.catalog import FLOOR, TEMPLATES, VIOLATIONS, Subject
 from miniature.world.checks import CRITERIA
-from miniature.world.scene import PALETTE, VIOLATIONS, random_subjects, sample_scene
+from miniature.world.draft import PALETTE
+from miniature.world.scene import random_subjects, sample_scene
 from miniature.world.trajectories import MOTIONS
 
 ALL = [(name, violation) for name, t in TEMPLATES.items() for violation in (None, *t.violations)]
