@@ -35,7 +35,8 @@ from benchmarks.result import Result, command_line, device_name, show, versions,
 from data.keys import digest
 from data.store import Store
 from flows.config.load import ROOT, load_recipe
-from flows.serving.server_config import AUTH_VARIABLE, Place, read_auth
+from flows.reporting.report_link import AUTH_VARIABLE
+from flows.serving.server_config import Place, read_auth
 
 RECIPE: Final = "recipes/mini.yaml"
 SCALED: Final = (

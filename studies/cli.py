@@ -18,9 +18,9 @@ from flows.cli.round import (
     StoreOption,
     prefect_ready,
 )
-from flows.rounds import console
+from flows.reporting import console
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds.dry_run import store_to_look_at
-from flows.rounds.messages import DEFAULT_STORE
 from tasks.rounds import new_round_id
 
 DEFAULT_STUDY = "recipes/study-mini.yaml"

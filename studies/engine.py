@@ -12,7 +12,7 @@ from typing import Final
 
 from data.errors import StageFailed
 from data.store import Store
-from flows.rounds.messages import duration
+from flows.reporting.messages import duration
 from studies.best_of import BestOfWork
 from studies.cells import CellWork
 from studies.contexts import Chosen, Opened

@@ -11,9 +11,9 @@ from pydantic.json_schema import SkipJsonSchema
 
 from data.store import Store
 from flows.config.load import offered
-from flows.rounds import console
+from flows.reporting import console
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds.forms import OverridesField, StoreField
-from flows.rounds.messages import DEFAULT_STORE
 from studies.engine import play
 from studies.grid import PARTS, parts
 from studies.messages import conclude

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from flows.rounds import prefect_settings
+from flows.serving import prefect_settings
 from tests.postgres import postgres
 
 

@@ -16,8 +16,8 @@ from flows.cli.round import DEFAULT_RECIPE, NOTHING_SET, RecipeOption, SetOption
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_reward, open_round
-from flows.rounds import console as terminal
-from flows.rounds.messages import DEFAULT_STORE
+from flows.reporting import console as terminal
+from flows.reporting.messages import DEFAULT_STORE
 from rewards.calibration import Figures
 from rewards.judge.rubric import load_rubric
 from tasks.calibrate import HARMLESS, Calibration, Control, calibrate, read_labels, write

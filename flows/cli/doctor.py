@@ -18,7 +18,7 @@ from data.store import Store
 from flows.cli.app import BAD_INPUT, answers, app
 from flows.cli.round import StoreOption
 from flows.config.load import load_recipe, shipped
-from flows.rounds.messages import DEFAULT_STORE
+from flows.reporting.messages import DEFAULT_STORE
 from flows.serving.checks import Finding, check_serving
 from flows.serving.server_config import DEFAULT_FOLDER
 from rewards.judge.server import environment_python

@@ -20,8 +20,8 @@ from flows.cli.round import (
 )
 from flows.config.load import load_recipe
 from flows.config.resolve import open_round
-from flows.rounds import console
-from flows.rounds.messages import DEFAULT_STORE
+from flows.reporting import console
+from flows.reporting.messages import DEFAULT_STORE
 from tasks.rounds import new_round_id
 
 

@@ -11,7 +11,7 @@ from data.errors import StageFailed
 from data.store import Store
 from flows.cli.app import answers, app
 from flows.cli.round import DEFAULT_RECIPE, NOTHING_SET, RecipeOption, SetOption, StoreOption
-from flows.rounds.messages import DEFAULT_STORE
+from flows.reporting.messages import DEFAULT_STORE
 
 
 @app.command("remake")

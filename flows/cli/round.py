@@ -13,10 +13,10 @@ from rich.console import Console
 from data.store import Store
 from flows.cli.app import answers, app
 from flows.config.load import dump, load_recipe
-from flows.rounds import console as terminal
+from flows.reporting import console as terminal
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds import explain_key
 from flows.rounds.dry_run import plan_lines, to_look_at
-from flows.rounds.messages import DEFAULT_STORE
 from flows.rounds.run_round import begin
 from tasks.stages import require_whole
 
@@ -156,7 +156,7 @@ def _show_plan(recipe: str, store: str, set_: list[str]) -> None:
 @contextmanager
 def prefect_ready(store: Store, run_id: str) -> Iterator[None]:
     """Prefect as vidloop needs it: set, with a server to talk to (a temporary one where none is named)."""
-    from flows.rounds import prefect_settings
+    from flows.serving import prefect_settings
 
     prefect_settings.apply()
     named = prefect_settings.named_server()
@@ -164,7 +164,7 @@ def prefect_ready(store: Store, run_id: str) -> Iterator[None]:
         prefect_settings.check_server(named)
         yield
         return
-    from flows.rounds.temporary_server import TemporaryServer
+    from flows.serving.temporary_server import TemporaryServer
 
     server = TemporaryServer(store.path(f"runs/{run_id}.prefect.log"))
     server.start()

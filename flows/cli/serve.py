@@ -22,17 +22,11 @@ from data.errors import ConfigError
 from flows.cli.app import answers, app
 from flows.cli.round import StoreOption
 from flows.config.load import ROOT
-from flows.rounds.messages import DEFAULT_STORE
-from flows.rounds.notify import check_address
+from flows.reporting.messages import DEFAULT_STORE
+from flows.reporting.report_link import AUTH_VARIABLE
+from flows.rounds.notify import NOTIFY_VARIABLE, check_address
 from flows.serving.devices import devices
-from flows.serving.server_config import (
-    AUTH_VARIABLE,
-    DEFAULT_FOLDER,
-    DEFAULT_PORT,
-    LOOPBACK,
-    NOTIFY_VARIABLE,
-    Place,
-)
+from flows.serving.server_config import DEFAULT_FOLDER, DEFAULT_PORT, LOOPBACK, Place
 
 # Longer than the keeper takes at most: it ends flow runs, workers and server in turn.
 _STOP_S: Final = 60.0
@@ -194,7 +188,7 @@ def _alone(root: Path) -> Iterator[None]:
 def _check_nightly(cron: str, timezone: str) -> None:
     if not cron:
         return
-    from flows.rounds import prefect_settings
+    from flows.serving import prefect_settings
 
     prefect_settings.apply()
     from prefect.client.schemas.schedules import CronSchedule

@@ -16,7 +16,7 @@ from data import champion
 from data.store import Store
 from flows.cli.app import answers, app, champion_app
 from flows.cli.round import StoreOption
-from flows.rounds.messages import DEFAULT_STORE
+from flows.reporting.messages import DEFAULT_STORE
 
 
 class Format(StrEnum):

@@ -7,9 +7,9 @@ from typing import Final
 
 from data.store import Store
 from flows.reporting import charts, words
+from flows.reporting.campaign_table import change, ratio, warnings
 from flows.reporting.page import HERE
-from flows.rounds.campaign_record import FOLDER, Series
-from flows.rounds.campaign_table import change, ratio, warnings
+from tasks.campaign_record import FOLDER, Series
 
 
 def build_page(store: Store, series: Series) -> Path:

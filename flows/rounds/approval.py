@@ -22,7 +22,7 @@ from data.store import Store
 from flows.reporting import words
 from flows.reporting.artifacts.markdown import plain
 from flows.reporting.artifacts.sheets import sheets_markdown
-from flows.rounds.campaign_record import Waiting
+from tasks.campaign_record import Waiting
 from tasks.promotion import Answer
 
 # What the pictures may weigh in Prefect's database and in a browser; those that do not fit are left out.

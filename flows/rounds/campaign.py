@@ -19,11 +19,11 @@ from data.store import Store
 from flows.config.load import resolve
 from flows.config.recipe import Recipe, feedback_reward
 from flows.config.resolve import CHAMPION, find_policy, open_reward, round_prompts, shaping
-from flows.rounds import campaign_record as record
-from flows.rounds import console
-from flows.rounds.campaign_record import Choice, Planned, Played, Series, StoppedBy
+from flows.reporting import console
 from flows.rounds.run_round import begin_with
 from models.policy import base_id, policy_id
+from tasks import campaign_record as record
+from tasks.campaign_record import Choice, Planned, Played, Series, StoppedBy
 from tasks.context import PolicyRef, RoundContext
 from tasks.rounds import new_round_id
 
@@ -214,7 +214,7 @@ def chosen(planned: Planned) -> str:
 def finish(store: Store, series: Series) -> dict[str, Any]:
     """Say what came of the series, write its page, and return its record."""
     from flows.reporting.campaign import build_page
-    from flows.rounds.campaign_table import table
+    from flows.reporting.campaign_table import table
 
     say = console.current().says
     for line in table(series):

@@ -9,11 +9,12 @@ from prefect.runtime import flow_run
 
 from data.errors import VidloopError
 from flows.config.load import load_recipe
+from flows.reporting import console
 from flows.reporting.artifacts import progress, server
-from flows.rounds import console, heartbeats
+from flows.reporting.messages import DEFAULT_STORE
+from flows.rounds import heartbeats
 from flows.rounds.dry_run import plan_lines, to_look_at
 from flows.rounds.forms import overrides_of
-from flows.rounds.messages import DEFAULT_STORE
 from flows.rounds.run_round import begin, context_of, frozen_recipe, play_stage, ready
 from tasks.context import RoundContext
 from tasks.prefect_runner import prefect_runner

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import open_round
-from flows.rounds.messages import introduction
+from flows.reporting.messages import introduction
 from tasks.context import RoundContext
 from tasks.stages import plan
 

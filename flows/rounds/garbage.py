@@ -22,9 +22,9 @@ from pydantic import Field
 
 from data.store import Store
 from data.store.gc import collect
-from flows.rounds import console
+from flows.reporting import console
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds.forms import DryRunField, StoreField
-from flows.rounds.messages import DEFAULT_STORE
 
 # Runs of other flows on the same server are not ours to delete.
 OURS: Final = (

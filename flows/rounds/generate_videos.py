@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 from prefect import flow
 
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds.common import DEFAULT_RECIPE, NO_OVERRIDES, run_name, run_stage_flow
 from flows.rounds.forms import (
     DryRunField,
@@ -17,7 +18,6 @@ from flows.rounds.forms import (
     StoreField,
     titled,
 )
-from flows.rounds.messages import DEFAULT_STORE
 
 
 @flow(name="generate-videos", flow_run_name=run_name, result_serializer="json")

@@ -9,6 +9,7 @@ from prefect import flow
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.reporting.artifacts.showing import show_series
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds import campaign
 from flows.rounds.campaign import finish
 from flows.rounds.common import DEFAULT_RECIPE, NO_OVERRIDES, run_name, tell_plan
@@ -22,7 +23,6 @@ from flows.rounds.forms import (
     overrides_of,
     titled,
 )
-from flows.rounds.messages import DEFAULT_STORE
 from flows.rounds.round import round_flow
 from tasks.context import RoundContext
 

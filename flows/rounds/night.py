@@ -18,12 +18,12 @@ from data.store import Store
 from flows.config.load import load_recipe, resolve
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
-from flows.rounds import campaign_record as record
-from flows.rounds import console
+from flows.reporting import console
 from flows.rounds.campaign import begin_round, chosen, end_round, plan, present, recipe_of, without_stale_plan
-from flows.rounds.campaign_record import Planned, Series, Waiting
 from flows.rounds.run_round import context_of, frozen_recipe, write_report
+from tasks import campaign_record as record
 from tasks import rounds
+from tasks.campaign_record import Planned, Series, Waiting
 from tasks.context import RoundContext
 from tasks.promotion import Answer, Promotion
 from tasks.rounds import new_round_id

@@ -24,12 +24,13 @@ from pydantic import Field
 from data.errors import ConfigError
 from data.store import Store
 from flows.config.load import load_recipe
+from flows.reporting import console
 from flows.reporting.artifacts.showing import show_round
-from flows.rounds import console, notify
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds import night as nights
+from flows.rounds import notify
 from flows.rounds.approval import ask
 from flows.rounds.campaign import finish
-from flows.rounds.campaign_record import Waiting
 from flows.rounds.common import DEFAULT_RECIPE, NO_OVERRIDES, run_name
 from flows.rounds.dry_run import plan_lines, store_to_look_at
 from flows.rounds.forms import (
@@ -42,9 +43,9 @@ from flows.rounds.forms import (
     overrides_of,
     titled,
 )
-from flows.rounds.messages import DEFAULT_STORE
 from flows.rounds.night import Asking, Skipped
 from flows.rounds.round import round_flow
+from tasks.campaign_record import Waiting
 from tasks.context import RoundContext
 from tasks.promotion import Promotion
 

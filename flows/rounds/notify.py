@@ -17,9 +17,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from data.errors import ConfigError
-from flows.rounds import console
-from flows.serving.server_config import NOTIFY_BLOCK, NOTIFY_VARIABLE
+from flows.reporting import console
 
+# A web address that is told of verdicts and failures, and the block of the server that keeps it, encrypted.
+NOTIFY_VARIABLE: Final = "VIDLOOP_NOTIFY_URL"
+NOTIFY_BLOCK: Final = "vidloop-notify"
 TIMEOUT_S: Final = 5.0
 WAITS_S: Final = (1.0, 3.0)
 _FACTS: Final = ("metric", "before", "after", "delta", "ci_low", "ci_high", "n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.rounds import console
+from flows.reporting import console
 from flows.rounds.run_round import play, play_stage, ready
 from tasks.context import RoundContext
 from tasks.promotion import Promotion

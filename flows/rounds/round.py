@@ -10,6 +10,7 @@ from pydantic.json_schema import SkipJsonSchema
 
 from flows.reporting.artifacts import progress
 from flows.reporting.artifacts.showing import show_round
+from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds import notify
 from flows.rounds.common import DEFAULT_RECIPE, NO_OVERRIDES, name_run, run_name, tell_plan
 from flows.rounds.curate_dataset import curate_dataset
@@ -30,7 +31,6 @@ from flows.rounds.forms import (
     titled,
 )
 from flows.rounds.generate_videos import generate_videos
-from flows.rounds.messages import DEFAULT_STORE
 from flows.rounds.offline_rl_finetune import offline_rl_finetune
 from flows.rounds.run_round import begin, context_of, play
 from flows.rounds.score_with_rewards import score_with_rewards

@@ -14,7 +14,7 @@ from data.store import Store
 from flows.config.load import dump, load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
-from flows.rounds import console
+from flows.reporting import console
 from tasks import devices, spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext

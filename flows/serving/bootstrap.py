@@ -22,11 +22,11 @@ from typing import Any, Final
 from data.errors import ServiceError
 from data.yaml_text import parse_yaml
 from flows.config.load import ROOT
-from flows.rounds import prefect_settings
-from flows.serving import run_log
+from flows.rounds.notify import NOTIFY_BLOCK, NOTIFY_VARIABLE
+from flows.serving import prefect_settings, run_log
 from flows.serving.notes import BEGINS, NOTE
 from flows.serving.run_form import fitted
-from flows.serving.server_config import NOTIFY_BLOCK, NOTIFY_VARIABLE, POOL, QUEUES, Place
+from flows.serving.server_config import POOL, QUEUES, Place
 
 prefect_settings.apply()
 
@@ -55,7 +55,7 @@ STUCK: Final = "vidloop: a run that does not start is Crashed"
 NOTIFY: Final = "vidloop: a round that failed is reported"
 # The server's own note of what --nightly said last: only a change of it touches the schedule again.
 ASKED: Final = "vidloop_nightly"
-# Three heartbeats (flows.rounds.prefect_settings has their interval).
+# Three heartbeats (flows.serving.prefect_settings has their interval).
 ZOMBIE_AFTER_S: Final = 90
 # From the moment a worker took a run until its first line: starting Python, importing torch.
 STUCK_AFTER_S: Final = 300

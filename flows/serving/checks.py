@@ -18,8 +18,9 @@ from packaging.requirements import Requirement
 from data import device_lock
 from data.errors import UserError
 from flows.config.load import ROOT
+from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.api_client import Refused, ask
-from flows.serving.server_config import AUTH_VARIABLE, POOL, QUEUES, Place, read_auth
+from flows.serving.server_config import POOL, QUEUES, Place, read_auth
 
 # Prefect's server works with these releases only; docs/prefect.md says what breaks with others.
 _PINNED: Final = ("prefect", "fastapi", "sqlalchemy")

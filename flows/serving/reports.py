@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
 import hmac
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -21,14 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from flows.config.load import ROOT
-from flows.serving.server_config import AUTH_VARIABLE, REPORTS
+from flows.reporting.report_link import PATH, key_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.routing import Route
 
-PATH: Final = "/reports/{round_id}"
 _ROUND: Final = re.compile(r"[0-9A-Za-z-]{1,64}")
 _HEADERS: Final[Mapping[str, str]] = {
     "Content-Security-Policy": "sandbox allow-scripts",
@@ -36,22 +33,6 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-def key_of(auth: str, round_id: str) -> str:
-    """What opens one round's report: 32 hex digits of HMAC-SHA256."""
-    return hmac.new(auth.encode(), f"report {round_id}".encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def link(root: Path, round_id: str) -> str | None:
-    """Where a browser that shows the UI finds a report; None if no server shows the store at `root`.
-
-    The environment says so: that of a worker of `vidloop serve`.
-    """
-    shown, auth = os.environ.get(REPORTS), os.environ.get(AUTH_VARIABLE)
-    if not shown or not auth or Path(shown).resolve() != root.resolve():
-        return None
-    return f"{PATH.format(round_id=round_id)}?key={key_of(auth, round_id)}"
 
 
 def offer(store: Path, auth: str) -> None:

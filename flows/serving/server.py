@@ -18,8 +18,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flows.reporting.report_link import REPORTS
 from flows.serving import reports
-from flows.serving.server_config import REPORTS
 
 
 def write_in_turn() -> None:

@@ -12,8 +12,9 @@ from typing import Any, Final, Self
 
 from data.errors import ConfigError
 from flows.config.load import RECIPES, ROOT
-from flows.rounds import prefect_settings
-from flows.serving import run_log
+from flows.reporting.report_link import AUTH_VARIABLE, REPORTS
+from flows.rounds.notify import NOTIFY_VARIABLE
+from flows.serving import prefect_settings, run_log
 
 DEFAULT_FOLDER: Final = "serve"
 DEFAULT_PORT: Final = 4200
@@ -21,12 +22,6 @@ LOOPBACK: Final = "127.0.0.1"
 POOL: Final = "vidloop"
 # Lower numbers first: what a person starts overtakes what the night has queued.
 QUEUES: Final[Mapping[str, int]] = {"people": 1, "default": 2, "nightly": 3}
-AUTH_VARIABLE: Final = "PREFECT_API_AUTH_STRING"
-# A web address that is told of verdicts and failures, and the block of the server that keeps it, encrypted.
-NOTIFY_VARIABLE: Final = "VIDLOOP_NOTIFY_URL"
-NOTIFY_BLOCK: Final = "vidloop-notify"
-# The store whose reports the server shows, see `flows.serving.reports`.
-REPORTS: Final = "VIDLOOP_REPORTS"
 _USER: Final = "vidloop"
 
 

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Final
 
 from data.errors import ServiceError, VidloopError
+from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.api_client import Refused, ask
 from flows.serving.notes import notes
-from flows.serving.server_config import AUTH_VARIABLE, POOL, Place
+from flows.serving.server_config import POOL, Place
 from rewards.judge.supervisor import adopt_orphans, descendants, die_with_parent
 
 START_S: Final = 900.0

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from flows.config.load import load_recipe
-from flows.rounds import prefect_settings
+from flows.serving import prefect_settings
 from flows.serving.judge_command import judge_command, main
 from flows.serving.server_config import LOOPBACK, POOL
 from flows.serving.supervisor import worker_command

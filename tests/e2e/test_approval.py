@@ -13,7 +13,7 @@ import pytest
 from data import champion
 from data.store import Store
 from flows.rounds.approval import PICTURE_BYTES
-from flows.serving.server_config import NOTIFY_VARIABLE
+from flows.rounds.notify import NOTIFY_VARIABLE
 from tasks.rounds import read_summary
 from tests.served import ENDED, Served, serving, wait_for
 from tests.tiny_nights import PROMOTES, Webhook, kept_secret, webhook
@@ -201,7 +201,7 @@ def test_no_answer_in_time(served: Served, told: Webhook) -> None:
 
 def test_approval_wants_a_deployment(served: Served, vidloop: Callable[..., Ended], tmp_path: Path) -> None:
     code = (
-        "from flows.rounds.prefect_settings import apply; apply()\n"
+        "from flows.serving.prefect_settings import apply; apply()\n"
         "from flows.rounds.nightly import nightly_flow\n"
         f"nightly_flow(recipe={str(served.tiny.recipe)!r}, store={str(tmp_path / 'store')!r}, approval=True)\n"
     )

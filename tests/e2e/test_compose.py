@@ -48,7 +48,7 @@ print(Http(os.environ["VIDLOOP_JUDGE_URL"], sys.argv[1], 60.0, 0, 1).get("/model
 FOLLOW = """
 import os, urllib.error, urllib.request
 from pathlib import Path
-from flows.serving.reports import link
+from flows.reporting.report_link import link
 folder = Path("/srv/store/rounds/20260101T000000-abc123")
 folder.mkdir(parents=True)
 (folder / "summary.json").write_text("{}")

@@ -18,7 +18,7 @@ import pytest
 
 from data import champion
 from data.store import Store
-from flows.serving.server_config import NOTIFY_VARIABLE
+from flows.rounds.notify import NOTIFY_VARIABLE
 from tests.served import ENDED, PATIENCE_S, Served, newest_summary, parts_are_whole, serving, wait_for
 from tests.tiny_nights import (
     BREAKS_A_GUARD,

@@ -11,7 +11,7 @@ from flows.reporting.artifacts.lineage import mermaid
 from flows.reporting.artifacts.markdown import plain
 from flows.reporting.artifacts.sheets import EACH, LIMIT, groups_markdown
 from flows.reporting.facts import Facts, Guard
-from flows.serving import reports
+from flows.reporting.report_link import link
 
 _OUTCOME: Final = {True: "holds", False: "**broken**", None: "not measured"}
 
@@ -49,9 +49,9 @@ def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> st
 
 def _report(store: Store, facts: Facts) -> str:
     page = store.path(f"rounds/{facts.round_id}/report.html")
-    link = reports.link(store.root, facts.round_id)
-    if link is not None:
-        return f"[open it]({link}), the file `{page}`"
+    address = link(store.root, facts.round_id)
+    if address is not None:
+        return f"[open it]({address}), the file `{page}`"
     if page.is_file():
         return f"`{page}`"
     return f"`vidloop report {facts.round_id} --store {store.root}` writes it"

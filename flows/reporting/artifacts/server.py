@@ -18,16 +18,14 @@ from prefect.client.schemas.objects import Artifact
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
-from flows.rounds import console, temporary_server
+from flows.reporting import console
 
 Cell = str | int | float | None
 
 
 def seen() -> bool:
     """Whether anybody can look: Prefect's temporary server has no UI, and ends with the round."""
-    return FlowRunContext.get() is not None and not temporary_server.is_at(
-        get_current_settings().api.url or ""
-    )
+    return FlowRunContext.get() is not None and get_current_settings().server.ui.enabled
 
 
 def own_run() -> UUID | None:

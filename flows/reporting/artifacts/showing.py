@@ -16,7 +16,7 @@ from flows.reporting.artifacts import server
 from flows.reporting.artifacts.card import card
 from flows.reporting.artifacts.tables import gains_by_category, rewards_by_category, rounds_in_a_row
 from flows.reporting.read import read_facts
-from flows.rounds.campaign_record import Series
+from tasks.campaign_record import Series
 
 
 class ReadOnce(Store):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 from data.store import Store
+from flows.reporting.campaign_table import change, ratio
 from flows.reporting.facts import Facts
 from flows.reporting.judges import QUESTION
 from flows.reporting.read import parents
-from flows.rounds.campaign_record import Series
-from flows.rounds.campaign_table import change, ratio
+from tasks.campaign_record import Series
 
 Row = dict[str, str | int | float | None]
 _DIGITS = 4

@@ -15,14 +15,14 @@ from flows.config.load import dump, load_recipe, resolve
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting.campaign import build_page
-from flows.rounds import campaign_record as record
+from flows.reporting.campaign_table import table
 from flows.rounds.campaign import improve, lineage, plan, planned_clips, present, recipe_of, why_stop
-from flows.rounds.campaign_record import Planned, Played, Series
-from flows.rounds.campaign_table import table
 from flows.rounds.plain import plain_round, plain_stage
 from flows.rounds.run_round import begin_with
 from models.policy import policy_id
+from tasks import campaign_record as record
 from tasks import evaluate, finetune, fingerprints
+from tasks.campaign_record import Planned, Played, Series
 from tasks.context import RoundContext
 from tests.tiny_round import Tiny, cached, committed
 

@@ -14,12 +14,12 @@ from data.records import Policy
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
-from flows.rounds import campaign_record as record
 from flows.rounds import night as nights
 from flows.rounds.campaign import present
-from flows.rounds.campaign_record import Series
 from flows.rounds.night import ATTEMPTS, Asking, Skipped, next_night, night, settle
 from flows.rounds.plain import plain_round
+from tasks import campaign_record as record
+from tasks.campaign_record import Series
 from tasks.context import RoundContext
 from tasks.promotion import Answer, Promotion
 from tasks.rounds import read_summary

@@ -10,8 +10,7 @@ import pytest
 
 from data.errors import UserError
 from flows.rounds import notify
-from flows.rounds.notify import check_address, tell, tell_verdict
-from flows.serving.server_config import NOTIFY_VARIABLE
+from flows.rounds.notify import NOTIFY_VARIABLE, check_address, tell, tell_verdict
 from tests.tiny_nights import Webhook, webhook
 
 

@@ -12,8 +12,8 @@ from starlette.testclient import TestClient
 from data.store import Store
 from flows.reporting.artifacts.card import card
 from flows.reporting.read import find_summary, read_facts
+from flows.reporting.report_link import AUTH_VARIABLE, REPORTS, link
 from flows.serving import reports
-from flows.serving.server_config import AUTH_VARIABLE, REPORTS
 
 AUTH = "vidloop:not a real secret"
 ROUND = "20260101T000000Z-abc123"
@@ -29,7 +29,7 @@ def linked(store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a worker of the server that shows `store` writes into a card."""
     monkeypatch.setenv(REPORTS, str(store.root))
     monkeypatch.setenv(AUTH_VARIABLE, AUTH)
-    found = reports.link(store.root, ROUND)
+    found = link(store.root, ROUND)
     assert found is not None
     return found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.rounds import prefect_settings
+from flows.serving import prefect_settings
 from tests.tiny_round import ROOT
 
 TWO = """

@@ -11,9 +11,9 @@ import pytest
 from prefect.artifacts import Artifact
 
 from data.store import Store
+from flows.reporting import console
 from flows.reporting.artifacts import progress, server
 from flows.reporting.artifacts.progress import Bar, Bars, Sender
-from flows.rounds import console, temporary_server
 from tasks.units import Runner, Silent, report_steps
 
 
@@ -170,7 +170,3 @@ def test_keys_are_such_as_prefect_takes(name: str) -> None:
     key = server.key_of("round-report", name)
     assert Artifact(key=key).key == key
     assert key.startswith("round-report")
-
-
-def test_a_temporary_server_is_known_by_its_address() -> None:
-    assert not temporary_server.is_at("http://127.0.0.1:4200/api")

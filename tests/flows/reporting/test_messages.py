@@ -6,8 +6,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from flows.rounds import console as terminal
-from flows.rounds.messages import duration, program
+from flows.reporting import console as terminal
+from flows.reporting.messages import duration, program
 from tasks.score import ScoreShard
 from tasks.units import StageResult
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.rounds.campaign_record import Played, Series
-from flows.rounds.messages import duration
+from flows.reporting.messages import duration
+from tasks.campaign_record import Played, Series
 
 _HEAD = ("round", "before", "after", "change (95% interval)", "promoted", "prompts", "clips", "time")
 _NONE = "-"

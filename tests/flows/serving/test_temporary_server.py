@@ -15,11 +15,13 @@ from tests.tiny_round import ROOT
 CODE = """
 import os, sys, time
 from pathlib import Path
-from flows.rounds.temporary_server import TemporaryServer
+from flows.serving.temporary_server import TemporaryServer
 server = TemporaryServer(Path(sys.argv[1]))
 server.start()
 server.wait()
 print(server.url, server._process.pid, flush=True)
+from prefect.settings import get_current_settings
+assert not get_current_settings().server.ui.enabled, "nobody can look at it, and so no pages are made"
 time.sleep(600)
 """
 
@@ -58,5 +60,5 @@ def test_a_server_that_does_not_start_says_where_to_look(tmp_path: Path) -> None
         [sys.executable, "-c", code, str(tmp_path / "server.log")], env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True,
     )  # fmt: skip
-    assert "UserError: Prefect's temporary server did not start, see" in done.stderr
+    assert "ServiceError: Prefect's temporary server did not start, see" in done.stderr
     assert "--plain" in done.stderr

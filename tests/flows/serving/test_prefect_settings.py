@@ -18,7 +18,7 @@ def in_a_process(code: str, **environment: str) -> subprocess.CompletedProcess[s
 
 def test_prefect_reads_every_setting() -> None:
     code = (
-        "from flows.rounds import prefect_settings; prefect_settings.apply()\n"
+        "from flows.serving import prefect_settings; prefect_settings.apply()\n"
         "from prefect.settings import get_current_settings as now\n"
         "s = now()\n"
         "print(s.server.ephemeral.startup_timeout_seconds, s.server.database.timeout, s.server.api.host,\n"
@@ -38,7 +38,7 @@ def test_prefect_reads_every_setting() -> None:
 
 
 def test_too_late_is_an_error_and_not_silence() -> None:
-    code = "import sys; sys.modules['prefect'] = sys\nfrom flows.rounds import prefect_settings\nprefect_settings.apply()"
+    code = "import sys; sys.modules['prefect'] = sys\nfrom flows.serving import prefect_settings\nprefect_settings.apply()"
     done = in_a_process(code)
     assert done.returncode != 0
     assert "Prefect was imported before it was set" in done.stderr

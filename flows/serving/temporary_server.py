@@ -22,12 +22,6 @@ from flows.serving.server import write_in_turn
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 10.0
-_urls: list[str] = []
-
-
-def is_at(url: str) -> bool:
-    """Whether this process has started a temporary server there (it has no UI, and ends with the process)."""
-    return url in _urls
 
 
 class TemporaryServer:
@@ -45,6 +39,8 @@ class TemporaryServer:
 
     def start(self) -> None:
         """Start the process and point Prefect's client, not imported yet, at it."""
+        # Nobody looks at what ends with the run: neither the server nor the run makes pages for it.
+        os.environ["PREFECT_SERVER_UI_ENABLED"] = "false"
         with socket.socket() as listening:
             listening.bind(("127.0.0.1", 0))
             listening.listen(128)
@@ -52,17 +48,15 @@ class TemporaryServer:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             with open(self._log, "wb") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "flows.rounds.temporary_server", str(listening.fileno())],
+                    [sys.executable, "-m", "flows.serving.temporary_server", str(listening.fileno())],
                     stdin=subprocess.PIPE,
                     stdout=log,
                     stderr=log,
                     pass_fds=[listening.fileno()],
-                    env={**os.environ, "PREFECT_SERVER_UI_ENABLED": "false"},
                     # Ctrl-C is for the run; the server must live to hear how it ended.
                     start_new_session=True,
                 )
         os.environ["PREFECT_API_URL"] = self.url
-        _urls.append(self.url)
         # Registered before Prefect's own, and so run after them: they still tell the server something.
         atexit.register(self.stop)
 
