@@ -21,7 +21,7 @@ def circle(imports: Mapping[str, set[str]]) -> list[str]:
 
 
 def test_there_is_no_import_circle() -> None:
-    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True)
+    graph = grimp.build_graph(*PACKAGES)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     assert len(imports) > 250
     assert circle(imports) == []
