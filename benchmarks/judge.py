@@ -26,12 +26,12 @@ import httpx
 
 from benchmarks.judge_sides import Answers, OurClient, PlainClient, StoredClip, judged_frames_only
 from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
+from data.processes import descendants
 from data.video import encode_mp4
 from rewards.judge.judge import JudgeReward
 from rewards.judge.processing import Processing
 from rewards.judge.server import ManagedServer
 from rewards.judge.settings import NAME, JudgeSettings, model_path
-from rewards.judge.supervisor import descendants
 
 _KEY: Final = "VIDLOOP_BENCHMARK_KEY"
 # As recipes/mini.yaml: two workers, shards of 16 clips.

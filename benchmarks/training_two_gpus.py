@@ -35,7 +35,7 @@ from models.training.distributed import joined
 from models.training.launch import run_together
 from models.training.trainer import train
 from tasks import spread
-from tasks.processes import DEVICES
+from tasks.worker_pool import DEVICES
 
 _WARM: Final = 2
 # Two processes may differ from one by so many times what one differs from itself, or by what float32 rounds.

@@ -30,8 +30,8 @@ from models.sampling.sampler import Sampler
 from tasks import spread
 from tasks.context import ClipJob
 from tasks.generate import shards
-from tasks.spread import Crew
 from tasks.units import Runner, Unit
+from tasks.worker_pool import WorkerPool
 
 # Batches at a time in one process: one is computed while the files of another are written.
 SLOTS: Final = 2
@@ -85,13 +85,13 @@ def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         how = description(work)
-        crews = [Crew([device], SLOTS, max(1, cores() // len(devices))) for device in devices]
+        crews = [WorkerPool([device], SLOTS, max(1, cores() // len(devices))) for device in devices]
         for crew in crews:
             stack.callback(crew.close)
         with ThreadPoolExecutor(len(crews)) as pool:
             list(pool.map(lambda crew: crew.run(Ready(work)), crews))
 
-        def seconds(crews: Sequence[Crew], jobs: Sequence[ClipJob], root: Path) -> float:
+        def seconds(crews: Sequence[WorkerPool], jobs: Sequence[ClipJob], root: Path) -> float:
             """Of these clips by these processes, files and manifests included."""
             for crew in crews:
                 crew.run(Forget())
@@ -155,9 +155,9 @@ def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
     print(f"{same} of {len(jobs)} clips have the same bytes; written to {path}")
 
 
-def _shared_out(crews: Sequence[Crew]) -> Callable[[Unit], None]:
-    """Give each unit to the process that has had a free slot for longest, as `Crew` does with its own."""
-    free: queue.SimpleQueue[Crew] = queue.SimpleQueue()
+def _shared_out(crews: Sequence[WorkerPool]) -> Callable[[Unit], None]:
+    """Give each unit to the process that has had a free slot for longest, as a pool does with its own."""
+    free: queue.SimpleQueue[WorkerPool] = queue.SimpleQueue()
     for crew in [*crews] * SLOTS:
         free.put(crew)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Final
@@ -28,7 +27,7 @@ from studies.plans import (
     tuning_rows,
 )
 from studies.recipe import Study
-from studies.workers import Alone, Crew, Finished, gpus
+from studies.workers import Crew, Finished, gpus
 from tasks.rounds import new_round_id
 
 # A work whose process dies is given to another one, once: the next death is the work's own.
@@ -67,7 +66,7 @@ class _Running:
 class Engine:
     """Works through plans with a crew."""
 
-    def __init__(self, store: Store, crew: Crew | Alone, say: Say, run: str, deadline: float | None) -> None:
+    def __init__(self, store: Store, crew: Crew, say: Say, run: str, deadline: float | None) -> None:
         self._store, self._crew, self._say, self._deadline = store, crew, say, deadline
         self.outcome = Outcome(run)
         self._order = count()
@@ -220,10 +219,7 @@ def play(
         on = f" on {len(devices)} GPUs" if devices else ""
         who = f"{study.workers} workers of {study.threads} threads" if study.workers else "no workers: alone"
         say(f"    {who}{on}, store {store.root}")
-        with ExitStack() as stack:
-            crew: Crew | Alone = Alone()
-            if study.workers:
-                crew = stack.enter_context(Crew(study.workers, study.threads, devices))
+        with Crew(study.workers, study.threads, devices) as crew:
             engine = Engine(store, crew, say, run, deadline)
             with_best = MAIN in chosen_parts and study.best_of is not None
             begin: list[tuple[Plan, int]] = [(tuning(opened, tried), len(tried))] if tried else []

@@ -21,9 +21,9 @@ import asyncpg
 import yaml
 
 from data import device_lock
+from data.processes import descendants
 from flows.serving.api_client import Refused, ask
 from flows.serving.server_config import POOL, Place, read_auth
-from rewards.judge.supervisor import descendants
 from tests.tiny_round import HELDOUT, ROOT, TRAIN, Tiny, tiny_settings, write_prompts
 
 Found = TypeVar("Found")

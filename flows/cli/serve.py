@@ -18,6 +18,7 @@ from typing import Annotated, Final
 
 import typer
 
+from data import processes
 from data.errors import ConfigError
 from flows.cli.app import answers, app
 from flows.cli.round import StoreOption
@@ -105,9 +106,7 @@ def serve_command(
 
 def keep(place: Place, environment: dict[str, str]) -> int:
     """Run the keeper until it ends or a signal comes; its exit code. No process is left."""
-    from rewards.judge.supervisor import adopt_orphans, end_all
-
-    adopt_orphans()
+    processes.adopt_orphans()
     keeper = subprocess.Popen(
         [sys.executable, "-m", "flows.serving.supervisor", place.folder],
         stdin=subprocess.PIPE,
@@ -132,7 +131,7 @@ def keep(place: Place, environment: dict[str, str]) -> int:
                 keeper.wait(0.5)
                 break
     finally:
-        end_all()
+        processes.end_all()
     code = keeper.returncode
     return 0 if told else 3 if code is None or code < 0 else code
 

@@ -18,17 +18,17 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from data import processes
 from data.errors import ServiceError, VidloopError
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.api_client import Refused, ask
 from flows.serving.notes import notes
 from flows.serving.server_config import POOL, Place
-from rewards.judge.supervisor import adopt_orphans, descendants, die_with_parent
 
 START_S: Final = 900.0
 # Flow runs get this long to tell the server that they end.
@@ -86,7 +86,7 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            preexec_fn=die_with_parent,
+            preexec_fn=processes.die_with_parent,
             start_new_session=True,
         )
 
@@ -149,31 +149,33 @@ class Keeper:
 
     def end(self) -> None:
         """End flow runs and workers first, the server last: it must hear how they ended."""
-        own = self._server.process
-        spared = {own.pid, *descendants(own.pid)} if own is not None else set()
-        _end(lambda: [pid for pid in descendants(os.getpid()) if pid not in spared], RUNS_END_S)
-        _end(lambda: descendants(os.getpid()), SERVER_ENDS_S)
+        own, below = self._server.process, processes.descendants
+        spared = {own.pid, *below(own.pid)} if own is not None else set()
+        processes.end(lambda: set(below(os.getpid())) - spared, RUNS_END_S)
+        processes.end(lambda: below(os.getpid()), SERVER_ENDS_S)
 
     def _until_it_answers(self) -> bool:
         """Wait for the server; False if it was told to stop before."""
-        deadline = time.monotonic() + START_S
-        log = self._place.log("server")
-        while not self._stop.wait(0.2):
-            process = self._server.process
-            if process is None or process.poll() is not None:
-                raise ServiceError(f"the server ended before it answered: {last_words(log)}. Its log: {log}")
+        log, process = self._place.log("server"), self._server.process
+        assert process is not None
+
+        def ready() -> bool:
             with contextlib.suppress(OSError, ValueError):
-                try:
-                    ask(self._place.api, "/admin/version", self._auth, timeout_s=5)
-                    return True
-                except Refused as refused:
-                    raise ServiceError(
-                        f"what answers at {self._place.api} is not our server ({refused}). "
-                        "Is the port taken? --port chooses another"
-                    ) from None
-            if time.monotonic() > deadline:
-                raise ServiceError(f"the server did not answer within {START_S:.0f} s. Its log: {log}")
-        return False
+                ask(self._place.api, "/admin/version", self._auth, timeout_s=5)
+                return True
+            return False
+
+        try:
+            return processes.wait_until_ready(process, ready, START_S, self._stop)
+        except ChildProcessError as error:
+            raise ServiceError(f"the server: {error}: {processes.last_error(log)}. Its log: {log}") from None
+        except TimeoutError as error:
+            raise ServiceError(f"the server: {error}. Its log: {log}") from None
+        except Refused as refused:
+            raise ServiceError(
+                f"what answers at {self._place.api} is not our server ({refused}). "
+                "Is the port taken? --port chooses another"
+            ) from None
 
     def _bootstrap(self) -> bool:
         """Create what the server must know; False if it was told to stop before."""
@@ -184,52 +186,19 @@ class Keeper:
             if self._stop.wait(0.1):
                 return False
         if process.returncode != 0:
-            raise ServiceError(f"the bootstrap failed: {last_words(log)}. Its log: {log}")
+            raise ServiceError(f"the bootstrap failed: {processes.last_error(log)}. Its log: {log}")
         for note in notes(log):
             self._say(note)
         return True
 
     def _reap(self) -> None:
         """Take the exit codes of orphans; those of our own are for `watch`."""
-        processes = [kept.process for kept in (self._server, *self._workers) if kept.process is not None]
-        own = {process.pid for process in processes}
+        own = {kept.process.pid for kept in (self._server, *self._workers) if kept.process is not None}
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
                 if found.si_pid in own:
                     return
                 os.waitpid(found.si_pid, 0)
-
-
-def last_words(log: Path) -> str:
-    """The line of a log that says most about its end."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 20_000))
-            lines = file.read().decode(errors="replace").strip().splitlines()
-    except OSError as error:
-        return f"its log cannot be read ({error.strerror})"
-    telling = [line for line in lines if "Error" in line or "error" in line] or lines
-    return telling[-1].strip()[:400] if telling else "it said nothing"
-
-
-def _end(living: Callable[[], Iterable[int]], grace_s: float) -> None:
-    """SIGTERM, then SIGKILL after `grace_s`, to all that `living` names, until it names nobody."""
-    for sign, patience in ((signal.SIGTERM, grace_s), (signal.SIGKILL, 5.0)):
-        told: set[int] = set()
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
-            pids = list(living())
-            if not pids:
-                return
-            for pid in set(pids) - told:  # also those that were born meanwhile
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, sign)
-            told |= set(pids)
-            with contextlib.suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            time.sleep(0.05)
 
 
 def _how(code: int) -> str:
@@ -245,20 +214,14 @@ def main(folder: str) -> int:
     keeper = Keeper(place, os.environ[AUTH_VARIABLE], lambda line: print(line, flush=True))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: keeper.stop())
-    adopt_orphans()
-    threading.Thread(target=_until_alone, args=(keeper,), daemon=True).start()
+    processes.adopt_orphans()
+    processes.on_parent_exit(lambda _: keeper.stop())
     try:
         keeper.run()
     except VidloopError as error:
         print(f"vidloop: {error}", file=sys.stderr, flush=True)
         return 2
     return 0
-
-
-def _until_alone(keeper: Keeper) -> None:
-    while os.read(0, 4096):
-        pass
-    keeper.stop()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from data import processes as child_processes
 from data.errors import StageFailed
 from models.training.distributed import RENDEZVOUS
 
@@ -70,7 +71,7 @@ def run_together(
                         env=environment,
                         stdout=output,
                         stderr=subprocess.STDOUT,
-                        stdin=subprocess.DEVNULL,
+                        stdin=subprocess.PIPE,  # ends with this process, see `on_parent_exit`
                     )
                 )
         # Every one is asked, each time: `any` over the polls would stop at the first that still runs.
@@ -82,28 +83,13 @@ def run_together(
             time.sleep(_POLL_SECONDS)
         failed = [rank for rank, child in enumerate(children) if child.returncode]
         if failed:
-            raise StageFailed("finetune", _report(failed[0], children[failed[0]].returncode, logs[failed[0]]))
+            rank = failed[0]
+            raise StageFailed(
+                "finetune",
+                f"training process {rank} ended with exit code {children[rank].returncode}; the others were "
+                f"ended. The end of its log:\n{child_processes.tail(logs[rank], _TAIL)}",
+            )
         if while_running is not None:
             while_running()
     finally:
-        _end(children)
-
-
-def _report(rank: int, code: int | None, log: Path) -> str:
-    said = log.read_text(errors="replace")[-_TAIL:].strip()
-    return (
-        f"training process {rank} ended with exit code {code}; the others were ended. Its last words:\n{said}"
-    )
-
-
-def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    for child in children:
-        if child.poll() is None:
-            child.terminate()
-    limit = time.monotonic() + _GRACE_SECONDS
-    for child in children:
-        try:
-            child.wait(max(0.0, limit - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            child.kill()
-            child.wait()
+        child_processes.end(lambda: [child.pid for child in children if child.poll() is None], _GRACE_SECONDS)

@@ -13,8 +13,6 @@ import json
 import logging
 import os
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from data import processes
 from models.families import get_family
 from models.settings import FinetuneSettings, ModelSettings
 from models.training.distributed import joined
@@ -37,7 +36,6 @@ _START: Final = "start.safetensors"
 _ADAPTER: Final = "adapter.safetensors"
 _RESULT: Final = "result.json"
 _STEPS: Final = "steps.jsonl"
-_ORPHAN_SECONDS: Final = 1.0
 
 
 def train_together(
@@ -142,19 +140,8 @@ def work(folder: Path) -> None:
             (folder / _RESULT).write_text(json.dumps(found))
 
 
-def _end_with_parent() -> None:
-    """Leave no process behind on the GPU when the one that waits for it is killed."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_ORPHAN_SECONDS)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent", daemon=True).start()
-
-
 if __name__ == "__main__":
-    _end_with_parent()
+    # Leave no process behind on the GPU when the one that waits for it is killed.
+    processes.on_parent_exit(lambda _: os._exit(1))
     logging.basicConfig(level=logging.INFO)
     work(Path(sys.argv[1]))

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import http.client
 import logging
 import os
 import secrets
 import shlex
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Final, Self
-from urllib.parse import urlsplit
 
-from data import device_lock
-from data.errors import ServiceError, UserError
+from data import device_lock, processes
+from data.errors import ServiceError
 from rewards.judge.rubric import load_rubric
 from rewards.judge.settings import JudgeSettings, model_path, served_name
 
 log = logging.getLogger("rewards.judge")
 
-_SUPERVISOR: Final = Path(__file__).parent / "supervisor.py"
+# Longer than the supervisor takes to end the server by force.
 _STOP_S: Final = 25.0
 # A GPU's memory is shared by what the run holds; on a CPU one GiB of KV cache serves the small and the large.
 _CPU_CACHE_GIB: Final = "1"
@@ -41,14 +35,12 @@ class ManagedServer:
         log: file with everything it printed; removed when the server is stopped in good order.
     """
 
-    def __init__(self, port: int, key: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, port: int, key: str, folder: Path, process: processes.ServerProcess) -> None:
         self.url = f"http://127.0.0.1:{port}/v1"
-        self._port = port
         self.key = key
-        self.log = folder / "server.log"
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = process
-        atexit.register(self.stop)
+        self.log = process.log
+        self._port, self._folder = port, folder
+        self._process: processes.ServerProcess | None = process
 
     @classmethod
     def start(cls, settings: JudgeSettings) -> Self:
@@ -63,28 +55,17 @@ class ManagedServer:
         python = environment_python(settings.environment)
         folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
         port, key = _free_port(), secrets.token_urlsafe(32)
-        with open(folder / "server.log", "wb") as output:
-            process = subprocess.Popen(
-                # -P: what lies in the working folder, or beside a script, must not shadow vLLM's own imports;
-                # our packages are called data and models.
-                [
-                    sys.executable,
-                    "-P",
-                    str(_SUPERVISOR),
-                    str(folder),
-                    str(python),
-                    "-P",
-                    *command(settings, port),
-                ],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env=_environment(settings, key, python),
-                # Should we be killed, the device is taken until the server's memory is free again.
-                pass_fds=device_lock.descriptors(),
-                start_new_session=True,
-            )
+        # -P: what lies in the working folder, or beside a script, must not shadow vLLM's own imports; our
+        # packages are called data and models.
+        supervisor = [sys.executable, "-P", processes.__file__, str(folder)]
+        process = processes.ServerProcess(
+            [*supervisor, str(python), "-P", *command(settings, port)],
+            folder / "server.log",
+            _environment(settings, key, python),
+            cwd=folder,
+            # Should we be killed, the device is taken until the server's memory is free again.
+            pass_fds=device_lock.descriptors(),
+        )
         return cls(port, key, folder, process)
 
     def wait(self, timeout_s: float) -> None:
@@ -94,63 +75,43 @@ class ManagedServer:
             ServiceError: it ended, or did not answer in time, and is stopped; the message names its log.
         """
         try:
-            self._wait(timeout_s)
-        except BaseException as error:
-            self.stop(keep_log=isinstance(error, UserError))
+            if self._process is None:
+                raise ChildProcessError
+            self._process.wait(self._healthy, timeout_s)
+        except ChildProcessError:
+            reason = processes.last_error(self.log)
+            self.stop(keep_log=True)
+            raise ServiceError(
+                f"judge: the server ended before it answered. The end of its log: {reason}. "
+                f"Its log: {self.log}. judge.backend: local does without a server"
+            ) from None
+        except TimeoutError as error:
+            self.stop(keep_log=True)
+            raise ServiceError(f"judge: {error} (judge.start_timeout_s); its log: {self.log}") from None
+        except BaseException:
+            self.stop()
             raise
 
     @property
     def alive(self) -> bool:
         """Whether the process is still there."""
-        return self._process is not None and self._process.poll() is None
+        return self._process is not None and self._process.alive
 
     def answers(self) -> bool:
         """Whether it says within a few seconds that it is well."""
-        port = urlsplit(self.url).port
-        return self.alive and port is not None and _healthy(port)
+        return self.alive and self._healthy()
 
     def stop(self, keep_log: bool = False) -> None:
         """End the server and everything it started; may be called twice."""
         process, self._process = self._process, None
         if process is None:
             return
-        atexit.unregister(self.stop)
-        assert process.stdin is not None
-        # The supervisor may have ended already.
-        if keep_log:
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(b"keep")
-                process.stdin.flush()
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()  # this is what it waits for
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        process.stop(_STOP_S, b"keep" if keep_log else b"")
         if not keep_log:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _wait(self, timeout_s: float) -> None:
-        deadline = time.monotonic() + timeout_s
-        while time.monotonic() < deadline:
-            if not self.alive:
-                raise ServiceError(
-                    f"judge: the server ended before it answered. Last words: {self._last_words()}. "
-                    f"Its log: {self.log}. judge.backend: local does without a server"
-                )
-            if _healthy(self._port):
-                return
-            time.sleep(0.2)
-        raise ServiceError(
-            f"judge: the server did not answer within {timeout_s:.0f} s (judge.start_timeout_s); "
-            f"its log: {self.log}"
-        )
-
-    def _last_words(self) -> str:
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        telling = [line for line in lines if "Error" in line] or lines
-        return telling[-1].strip()[:300] if telling else "none"
+    def _healthy(self) -> bool:
+        return processes.answers(self._port, "/health")
 
 
 def command(
@@ -253,14 +214,3 @@ def _free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
-
-
-def _healthy(port: int) -> bool:
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        client.request("GET", "/health")
-        return client.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        client.close()

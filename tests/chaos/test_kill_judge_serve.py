@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rewards.judge.supervisor import descendants
+from data.processes import descendants
 from tests.rewards.judge.conftest import RUBRIC
 from tests.served import ENDED, Served, newest_summary, parts_are_whole, serving, wait_for
 from tests.tiny_round import ROOT, cached

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from rewards.judge.supervisor import descendants
+from data.processes import descendants
 from tests.served import ENDED, Served, alive, manifests, parts_are_whole, serving, wait_for
 from tests.tiny_round import committed, play
 

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
+from data.processes import descendants
 from data.store import Store
-from rewards.judge.supervisor import descendants
 from tests.compose_file import ROOT, project, start_order
 from tests.containers import Machine, why_not
 from tests.served import PATIENCE_S, wait_for

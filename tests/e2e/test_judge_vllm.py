@@ -82,7 +82,7 @@ def servers() -> list[int]:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if b"rewards/judge/supervisor.py" in command or b"vllm.entrypoints.openai.api_server" in command:
+            if b"data/processes.py" in command or b"vllm.entrypoints.openai.api_server" in command:
                 found.append(int(entry.name))
     return found
 

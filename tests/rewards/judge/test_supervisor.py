@@ -15,7 +15,7 @@ from data.errors import UserError
 from rewards.judge.server import ManagedServer, command, environment_python
 from rewards.judge.settings import JudgeSettings
 
-SUPERVISOR = Path(__file__).resolve().parents[3] / "rewards/judge/supervisor.py"
+SUPERVISOR = Path(__file__).resolve().parents[3] / "data/processes.py"
 # A server with a child in a session of its own, and one that does not listen to SIGTERM.
 SERVER = """
 import os, signal, subprocess, sys, time
@@ -28,9 +28,9 @@ time.sleep(600)
 # The supervisor as it is, but for its patience with the deaf one.
 SUPERVISE = """
 import runpy, sys
-supervisor = runpy.run_path(sys.argv[1], run_name="supervisor")
+supervisor = runpy.run_path(sys.argv[1], run_name="processes")
 supervisor["end_all"].__globals__["GRACE_S"] = 1.0
-sys.exit(supervisor["main"](sys.argv[2], sys.argv[3:]))
+sys.exit(supervisor["supervise"](sys.argv[2], sys.argv[3:]))
 """
 RUN = """
 import subprocess, sys, time
