@@ -49,6 +49,8 @@ class Crew:
         self._here: list[Work] = []
 
     def __enter__(self) -> Self:
+        if self._pool is not None:
+            self._pool.start()
         return self
 
     def __exit__(

@@ -61,7 +61,7 @@ class WorkerPool:
     """Worker processes. Jobs may be given to it from any thread."""
 
     def __init__(self, devices: Sequence[str | None], slots: int, threads: int) -> None:
-        """Start nothing yet: the first job starts all workers.
+        """Start nothing yet: `start` or the first job does.
 
         Args:
             devices: a worker for each: a GPU as CUDA_VISIBLE_DEVICES names it, or None for what we see.
@@ -74,15 +74,24 @@ class WorkerPool:
         self._idle: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         self._workers: list[_Worker] = []
 
+    def start(self) -> None:
+        """Start all workers, if that has not happened yet."""
+        with self._lock:
+            if self._workers:
+                return
+            started = [self._start(device) for device in self._devices]
+            # The first slot of every worker before the second of any: all GPUs have work at once.
+            for row in zip(*started, strict=True):
+                for slot in row:
+                    self._idle.put(slot)
+
     def run(self, job: Job) -> None:
         """Run `job` in the worker that has been idle longest. Raises what it raised there.
 
         Raises:
             WorkerDied: its process ended; another has taken its place.
         """
-        with self._lock:
-            if not self._workers:
-                self._start_all()
+        self.start()
         slot = self._send(job)
         try:
             error: BaseException | None = slot.pipe.recv()
@@ -121,13 +130,6 @@ class WorkerPool:
                 self._replace(slot)
             else:
                 return slot
-
-    def _start_all(self) -> None:
-        started = [self._start(device) for device in self._devices]
-        # The first slot of every worker before the second of any: all GPUs have work at once.
-        for row in zip(*started, strict=True):
-            for slot in row:
-                self._idle.put(slot)
 
     def _start(self, device: str | None) -> list[_Slot]:
         pipes = [self._context.Pipe() for _ in range(self._slots)]
