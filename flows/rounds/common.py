@@ -12,7 +12,7 @@ from flows.config.load import load_recipe
 from flows.reporting import console
 from flows.reporting.artifacts import progress, server
 from flows.reporting.messages import DEFAULT_STORE
-from flows.rounds import heartbeats
+from flows.rounds import prefect_hooks
 from flows.rounds.dry_run import plan_lines, to_look_at
 from flows.rounds.forms import overrides_of
 from flows.rounds.run_round import begin, context_of, frozen_recipe, play_stage, ready
@@ -23,7 +23,7 @@ from tasks.stages import require_whole
 DEFAULT_RECIPE: Final = "recipes/mini.yaml"
 NO_OVERRIDES: list[str] = []
 
-heartbeats.do_not_wait()
+prefect_hooks.do_not_join_heartbeats()
 
 
 def run_stage_flow(stage: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -10,13 +10,12 @@ auth string in the browser.
 from __future__ import annotations
 
 import asyncio
-import functools
 import hmac
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from flows.config.load import ROOT
 from flows.reporting.report_link import PATH, key_of
@@ -33,22 +32,6 @@ _HEADERS: Final[Mapping[str, str]] = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-
-
-def offer(store: Path, auth: str) -> None:
-    """Have Prefect's server, about to be started in this process, show the reports of `store`."""
-    import prefect.server.api.server as server
-
-    create = server.create_app
-
-    @functools.wraps(create)
-    def with_reports(*args: Any, **given: Any) -> Any:
-        app = create(*args, **given)
-        # First: the UI takes every path that nobody else does.
-        app.router.routes.insert(0, route(store, auth))
-        return app
-
-    server.create_app = with_reports
 
 
 def route(store: Path, auth: str) -> Route:

@@ -15,7 +15,7 @@ from typing import Final
 
 from data import processes
 from data.errors import ServiceError
-from flows.serving.server import write_in_turn
+from flows.rounds import prefect_hooks
 
 START_TIMEOUT_S: Final = 120.0
 STOP_TIMEOUT_S: Final = 10.0
@@ -77,10 +77,9 @@ class TemporaryServer:
 def serve(descriptor: int) -> None:
     """Be the server on a socket that already listens, until standard input ends."""
     import uvicorn
-    from prefect.server.api.server import create_app
 
-    write_in_turn()
-    app = create_app(ephemeral=True, final=True)
+    prefect_hooks.begin_immediate()
+    app = prefect_hooks.temporary_app()
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="on"))
 
     def stop(_: bytes) -> None:

@@ -13,6 +13,7 @@ from data.store import Store
 from flows.reporting.artifacts.card import card
 from flows.reporting.read import find_summary, read_facts
 from flows.reporting.report_link import AUTH_VARIABLE, REPORTS, link
+from flows.rounds import prefect_hooks
 from flows.serving import reports
 
 AUTH = "vidloop:not a real secret"
@@ -109,7 +110,7 @@ def test_it_comes_before_the_page_that_takes_every_path(
     make_round(store)
     store.write_file(f"rounds/{ROUND}/report.html", b"<html>whole</html>")
     monkeypatch.setattr(server, "create_app", server.create_app)
-    reports.offer(store.root, AUTH)
+    prefect_hooks.add_route(lambda: reports.route(store.root, AUTH))
     browser = TestClient(server.create_app(webserver_only=True, ignore_cache=True))
     assert browser.get(linked).text == "<html>whole</html>"
     assert browser.get("/").status_code == 200
