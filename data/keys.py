@@ -6,12 +6,15 @@ order depends on the process), bytes, numpy scalars and NaN are refused instead 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+_RECENT_NS: Final = 2 * 10**9
 _SCALARS: Final = (str, int, float, bool, type(None))
 
 
@@ -46,6 +49,9 @@ def file_digest(path: str | Path) -> str:
 def tree_digest(folder: str | Path, patterns: Iterable[str] | None = None) -> str:
     """Digest of the files below `folder`: their relative names (with `/`) and contents, not their times.
 
+    A file is read once in a process, and again when its size or modification time has changed: a round asks
+    several times for the digest of weights that may have gigabytes.
+
     Args:
         folder: an existing directory.
         patterns: glob patterns such as `"*.safetensors"`, matched at any depth; None takes every file.
@@ -60,7 +66,19 @@ def tree_digest(folder: str | Path, patterns: Iterable[str] | None = None) -> st
     found = {path for pattern in patterns or ("*",) for path in root.rglob(pattern) if path.is_file()}
     if not found:
         raise FileNotFoundError(f"{root} holds no file to digest")
-    return digest(sorted([path.relative_to(root).as_posix(), file_digest(path)] for path in found))
+    return digest(sorted([path.relative_to(root).as_posix(), _remembered_digest(path)] for path in found))
+
+
+def _remembered_digest(path: Path) -> str:
+    about = path.stat()
+    if time.time_ns() - about.st_mtime_ns < _RECENT_NS:
+        return file_digest(path)  # it may be written again within one tick of the file system's clock
+    return _digest_of_version(path.absolute(), about.st_size, about.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4096)
+def _digest_of_version(path: Path, size: int, mtime_ns: int) -> str:
+    return file_digest(path)
 
 
 def clip_seed(recipe_seed: int, prompt_id: str, index: int, purpose: str) -> int:

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import data
+from data import keys
 from data.keys import canonical_json, clip_seed, digest, file_digest, tree_digest
 
 CHECKOUT = Path(data.__file__).parents[1]
@@ -109,6 +110,25 @@ def test_file_and_tree_digests_follow_names_and_contents(tmp_path):
     assert file_digest(tmp_path / "a.bin").startswith("7692c3ad")
     (tmp_path / "a.bin").rename(tmp_path / "c.bin")
     assert tree_digest(tmp_path, ["*.bin"]) != only_bin
+
+
+def test_a_file_is_read_once_until_it_changes(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(keys, "file_digest", lambda path: (read.append(path.name), file_digest(path))[1])
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(b"one")
+        os.utime(tmp_path / name, (1000, 1000))
+    first = tree_digest(tmp_path)
+    assert tree_digest(tmp_path) == first
+    assert sorted(read) == ["a", "b"]
+    (tmp_path / "b").write_bytes(b"two")
+    os.utime(tmp_path / "b", (1001, 1001))  # same size, another time
+    assert tree_digest(tmp_path) != first
+    assert sorted(read) == ["a", "b", "b"]
+    (tmp_path / "b").write_bytes(b"six")  # just now: the clock of a file system may be too coarse to tell
+    changed = tree_digest(tmp_path)
+    (tmp_path / "b").write_bytes(b"ten")
+    assert tree_digest(tmp_path) != changed
 
 
 def test_a_digest_of_nothing_is_refused(tmp_path):

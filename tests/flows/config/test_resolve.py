@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from data import champion
+from data import champion, keys
 from data.errors import UserError
 from data.records import Policy, Prompt
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import evaluation_jobs, find_policy, open_round, training_jobs
+from flows.rounds.dry_run import plan_lines
 from models.policy import policy_id
 from models.settings import FastSettings
 from tasks import generate
@@ -151,3 +152,22 @@ def test_policies_are_found_by_name_and_id(store: Store, tmp_path: Path) -> None
         find_policy(store, "m8", "local-1")
     with pytest.raises(UserError, match=r"m7 was trained over base model local-1, the recipe's is local-2"):
         find_policy(store, "m7", "local-2")
+
+
+def test_a_round_and_its_plan_read_each_file_of_weights_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge's folder was read six times before the first clip; an 8B judge has 16 GB."""
+    read: list[Path] = []
+    digest = keys.file_digest
+    monkeypatch.setattr(keys, "file_digest", lambda path: (read.append(Path(path)), digest(path))[1])
+    keys._digest_of_version.cache_clear()
+    recipe = load_recipe("recipes/mini.yaml", ["judge.backend=local"])
+    context = open_round(recipe, Store.open(tmp_path / "store", create=True), "run")
+    assert list(plan_lines(context))
+    assert len(read) == len(set(read))
+    # the policy's base, the judge, CLIP and RAFT
+    assert len({path.parent for path in read}) >= 4, read
+    read.clear()
+    open_round(recipe, Store.open(tmp_path / "store"), "again")
+    assert read == []
