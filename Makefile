@@ -51,7 +51,7 @@ $(VENV)/.requirements: requirements.txt
 	@UV_HTTP_TIMEOUT=$${UV_HTTP_TIMEOUT:-300} $(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.txt
 	@touch $@
 
-# Editable, without dependencies (they are in) and without a build environment of its own (setuptools is in).
+# Editable, without dependencies (they are in) and without a build environment of its own (hatchling is in).
 $(VENV)/.vidloop: $(VENV)/.requirements pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@

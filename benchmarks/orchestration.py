@@ -33,8 +33,9 @@ from typing import Any, Final
 
 from benchmarks.result import Result, command_line, device_name, show, versions, write
 from data.keys import digest
+from data.resources import INSTALLED as ROOT
 from data.store import Store
-from flows.config.load import ROOT, load_recipe
+from flows.config.load import load_recipe
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.server_config import Place, read_auth
 

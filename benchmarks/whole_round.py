@@ -30,8 +30,9 @@ from benchmarks.full_size import build_pipeline
 from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
 from benchmarks.scoring import save_networks
 from benchmarks.workload import LIBRARIES
+from data.resources import INSTALLED as ROOT
 from data.store import Store
-from flows.config.load import ROOT, load_recipe
+from flows.config.load import load_recipe
 from tasks.stages import STAGES
 
 # A recipe as shipped, but for how much of everything.

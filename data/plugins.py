@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import re
 import sys
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -67,7 +69,7 @@ def plugins(group: str) -> dict[str, Plugin]:
         ConfigError: two packages bring different things under one name.
     """
     found: dict[str, Plugin] = {}
-    for plugin in (*_beside_the_path(tuple(sys.path)), *_installed()):
+    for plugin in _all(tuple(sys.path)):
         if plugin.group != group:
             continue
         other = found.setdefault(plugin.name, plugin)
@@ -80,28 +82,41 @@ def plugins(group: str) -> dict[str, Plugin]:
 
 
 @functools.cache
-def _installed() -> tuple[Plugin, ...]:
-    return tuple(
-        Plugin(entry.group, entry.name, entry.value, f"{dist.name} {dist.version}")
-        for dist in importlib.metadata.distributions()
-        for entry in dist.entry_points
-        if entry.group in GROUPS
-    )
+def _all(path: tuple[str, ...]) -> tuple[Plugin, ...]:
+    """Those of every distribution once: where it is both on the path and installed, as Python imports it."""
+    distributions: dict[str, list[Plugin]] = {}
+    for name, brought in (*_beside(path), *_installed()):
+        distributions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), brought)
+    return tuple(plugin for brought in distributions.values() for plugin in brought)
 
 
-@functools.cache
-def _beside_the_path(path: tuple[str, ...]) -> tuple[Plugin, ...]:
-    found: list[Plugin] = []
+def _installed() -> Iterator[tuple[str, list[Plugin]]]:
+    for dist in importlib.metadata.distributions():
+        source = f"{dist.name} {dist.version}"
+        yield (
+            dist.name,
+            [
+                Plugin(one.group, one.name, one.value, source)
+                for one in dist.entry_points
+                if one.group in GROUPS
+            ],
+        )
+
+
+def _beside(path: tuple[str, ...]) -> Iterator[tuple[str, list[Plugin]]]:
     for folder in dict.fromkeys(Path(place or ".").resolve() for place in path):
-        file = folder / "pyproject.toml"
-        if not file.is_file():
-            continue
         try:
-            declared = (
-                tomllib.loads(file.read_text(encoding="utf-8")).get("project", {}).get("entry-points", {})
+            project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get(
+                "project", {}
             )
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-            continue  # somebody else's file, or one that pip would refuse too
-        for group in GROUPS.keys() & declared.keys():
-            found += [Plugin(group, name, target, str(folder)) for name, target in declared[group].items()]
-    return tuple(found)
+            continue  # none, or somebody else's file, or one that pip would refuse too
+        declared = project.get("entry-points", {})
+        yield (
+            project.get("name", str(folder)),
+            [
+                Plugin(group, name, target, str(folder))
+                for group in GROUPS.keys() & declared.keys()
+                for name, target in declared[group].items()
+            ],
+        )

@@ -105,11 +105,14 @@ def _recipes() -> Iterator[Finding]:
         except VidloopError as error:
             yield Finding(path, False, str(error))
             continue
-        local = find(recipe.model.path)
-        if recipe.model.revision is None and not (local / "model_index.json").exists():
-            yield Finding(path, False, f"no model at {local}")
+        model, local = recipe.model, find(recipe.model.path)
+        if (local / "model_index.json").exists():
+            yield Finding(f"{path}: model {model.path}", True)
+        elif model.path.count("/") == 1 and not local.is_absolute():  # a hub id
+            lacks = "" if model.revision else "; before its first round, name a commit in model.revision"
+            yield Finding(f"{path}: model {model.path} of the hub{lacks}", True)
         else:
-            yield Finding(f"{path}: model {recipe.model.path}", True)
+            yield Finding(path, False, f"no model at {local}")
 
 
 def _store(store: str) -> Iterator[Finding]:

@@ -22,7 +22,6 @@ from data import processes
 from data.errors import ConfigError
 from flows.cli.app import answers, app
 from flows.cli.round import StoreOption
-from flows.config.load import ROOT
 from flows.reporting.messages import DEFAULT_STORE
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.rounds.notify import NOTIFY_VARIABLE, check_address
@@ -111,7 +110,6 @@ def keep(place: Place, environment: dict[str, str]) -> int:
         [sys.executable, "-m", "flows.serving.supervisor", place.folder],
         stdin=subprocess.PIPE,
         env=environment,
-        cwd=ROOT,
         start_new_session=True,
     )
     told: list[float] = []

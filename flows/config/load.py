@@ -12,11 +12,10 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from data.errors import ConfigError
-from data.resources import find
+from data.resources import find, folder
 from data.yaml_text import parse_yaml
 from flows.config.recipe import Recipe
 
-ROOT = Path(__file__).resolve().parents[2]
 # Environment variable: folders with more recipes for the run forms, as in PATH.
 RECIPES = "VIDLOOP_RECIPES"
 # How the names of studies' files begin.
@@ -82,13 +81,13 @@ def dump(recipe: Recipe) -> str:
 
 
 def shipped(*, studies: bool = False) -> list[str]:
-    """Recipes of rounds in the checkout; those of studies, which are made of rounds, are named study-..."""
-    names = sorted(file.name for file in (ROOT / "recipes").glob("*.yaml"))
+    """Recipes of rounds that come with vidloop; those of studies, made of rounds, are study-..."""
+    names = sorted(file.name for file in folder("recipes").glob("*.yaml"))
     return [f"recipes/{name}" for name in names if name.startswith(_STUDY) == studies]
 
 
 def offered(*, studies: bool = False) -> list[str]:
-    """What the run forms offer: the checkout's recipes, then those in the folders of VIDLOOP_RECIPES."""
+    """What the run forms offer: vidloop's own recipes, then those in the folders of VIDLOOP_RECIPES."""
     folders = [Path(one).expanduser() for one in os.environ.get(RECIPES, "").split(os.pathsep) if one]
     files = [file for folder in folders for file in sorted(folder.glob("*.yaml"))]
     own = [str(file.absolute()) for file in files if file.name.startswith(_STUDY) == studies]

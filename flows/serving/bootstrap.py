@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from data.errors import ServiceError
+from data.resources import folder
 from data.yaml_text import parse_yaml
-from flows.config.load import ROOT
 from flows.rounds.notify import NOTIFY_BLOCK, NOTIFY_VARIABLE
 from flows.serving import prefect_settings, run_log
 from flows.serving.notes import BEGINS, NOTE
@@ -93,12 +93,13 @@ async def bootstrap(
             await _schedule_nights(client, nightly, timezone)
 
 
-def declared(path: Path = ROOT / "prefect.yaml") -> list[dict[str, Any]]:
-    """The deployments of prefect.yaml.
+def declared(path: Path | None = None) -> list[dict[str, Any]]:
+    """The deployments of `path`, or else of prefect.yaml beside this file.
 
     Raises:
         ServiceError: the file cannot be read, or lists none.
     """
+    path = path or folder("flows.serving") / "prefect.yaml"
     tree = parse_yaml(path.read_text(encoding="utf-8"), str(path))
     if not isinstance(tree, dict) or not tree.get("deployments"):
         raise ServiceError(f"{path} lists no deployments")
@@ -197,7 +198,7 @@ def _collision(strategy: str) -> ConcurrencyOptions:
 
 
 async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str) -> None:
-    flow: Flow[..., Any] = load_flow_from_entrypoint(str(ROOT / said["entrypoint"]))
+    flow: Flow[..., Any] = load_flow_from_entrypoint(said["entrypoint"])
     flow_id = await client.create_flow(flow)
     limit = said.get("concurrency_limit") or {}
     chosen: dict[str, Any] = {}
@@ -216,10 +217,10 @@ async def _deployment(client: PrefectClient, said: Mapping[str, Any], store: str
         name=said["name"],
         description=said["description"],
         entrypoint=said["entrypoint"],
-        path=str(ROOT),
         pull_steps=[
             {run_log.STEP: {}},
-            {"prefect.deployments.steps.set_working_directory": {"directory": str(ROOT)}},
+            # A run's relative paths begin where whoever serves has begun.
+            {"prefect.deployments.steps.set_working_directory": {"directory": os.getcwd()}},
         ],
         parameters={**parameters, "store": store},  # the workers' own, whatever was held
         parameter_openapi_schema=form,

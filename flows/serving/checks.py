@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 
 from data import device_lock
 from data.errors import UserError
-from flows.config.load import ROOT
+from data.resources import INSTALLED
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.api_client import Refused, ask
 from flows.serving.server_config import POOL, QUEUES, Place, read_auth
@@ -54,16 +54,24 @@ def check_serving(folder: str) -> Iterator[Finding]:
 
 
 def check_pins() -> Iterator[Finding]:
-    """Whether the releases that are installed are those that pyproject.toml allows."""
-    with open(ROOT / "pyproject.toml", "rb") as file:
-        said = [Requirement(line) for line in tomllib.load(file)["project"]["dependencies"]]
-    for requirement in (one for one in said if one.name in _PINNED):
+    """Whether the releases that are installed are those that vidloop asks for."""
+    for requirement in (one for one in _requirements() if one.name in _PINNED):
         held = importlib.metadata.version(requirement.name)
         yield Finding(
             f"{requirement.name} {held} is within {requirement.specifier}",
             requirement.specifier.contains(held, prereleases=True),
-            "Prefect's server does not work with it: run `make setup`, which installs requirements.txt",
+            "Prefect's server does not work with it: install that release (`make setup` does, in a checkout)",
         )
+
+
+def _requirements() -> list[Requirement]:
+    """What vidloop's distribution asks for; its pyproject.toml where it is on PYTHONPATH alone."""
+    try:
+        said = importlib.metadata.requires("vidloop") or []
+    except importlib.metadata.PackageNotFoundError:
+        with open(INSTALLED / "pyproject.toml", "rb") as file:
+            said = tomllib.load(file)["project"]["dependencies"]
+    return [Requirement(line) for line in said]
 
 
 def _check_place(place: Place) -> Iterator[Finding]:

@@ -14,14 +14,15 @@ from typing import Any, Final
 import yaml
 
 from data.errors import VidloopError
-from flows.config.load import ROOT, load_recipe
+from data.resources import INSTALLED
+from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from rewards.build import reward_settings
 from rewards.judge.server import command
 from rewards.judge.settings import JudgeSettings
 
-# Where the containers have the checkout, and what reaches the judge from the others.
-_CHECKOUT: Final = "/opt/vidloop"
+# Where the containers have our packages, and what reaches the judge from the others.
+_PACKAGES: Final = "/opt/vidloop"
 _URL: Final = "http://judge:8000/v1"
 _PORT: Final = 8000
 
@@ -41,8 +42,8 @@ def override(recipe: Recipe) -> dict[str, Any]:
 
 
 def _in_container(word: str) -> str:
-    root = str(ROOT)
-    return _CHECKOUT + word[len(root) :] if word == root or word.startswith(f"{root}/") else word
+    root = str(INSTALLED)
+    return _PACKAGES + word[len(root) :] if word == root or word.startswith(f"{root}/") else word
 
 
 def main(arguments: list[str]) -> int:

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from flows.config.load import ROOT
 from flows.reporting.report_link import PATH, key_of
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def route(store: Path, auth: str) -> Route:
 async def _write(store: Path, round_id: str) -> str:
     """Have `vidloop report` write the page, in a process of its own; why it did not, if it did not."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "flows", "report", round_id, "--store", str(store), cwd=ROOT,
+        sys.executable, "-m", "flows", "report", round_id, "--store", str(store),
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, said = await process.communicate()

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from data.errors import ConfigError
-from flows.config.load import RECIPES, ROOT
+from data.resources import python_path
+from flows.config.load import RECIPES
 from flows.reporting.report_link import AUTH_VARIABLE, REPORTS
 from flows.rounds.notify import NOTIFY_VARIABLE
 from flows.serving import prefect_settings, run_log
@@ -132,7 +133,8 @@ class Place:
             AUTH_VARIABLE: auth,
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # here the console is a log file
             "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
-            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")])),
+            "PYTHONPATH": python_path(),
+            "PYTHONSAFEPATH": "1",  # a folder `data` or `models` where somebody serves is not our package
             RECIPES: os.pathsep.join(self.recipes),
         }
 

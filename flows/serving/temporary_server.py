@@ -15,6 +15,7 @@ from typing import Final
 
 from data import processes
 from data.errors import ServiceError
+from data.resources import python_path
 from flows.rounds import prefect_hooks
 
 START_TIMEOUT_S: Final = 120.0
@@ -45,9 +46,10 @@ class TemporaryServer:
             self._log.parent.mkdir(parents=True, exist_ok=True)
             # It is ended after Prefect's own exit handlers, registered later, have told it how the run ended.
             self._process = processes.ServerProcess(
-                [sys.executable, "-m", "flows.serving.temporary_server", str(listening.fileno())],
+                # -P: a folder `data` or `models` where somebody works is not our package.
+                [sys.executable, "-P", "-m", "flows.serving.temporary_server", str(listening.fileno())],
                 self._log,
-                os.environ,
+                {**os.environ, "PYTHONPATH": python_path()},
                 pass_fds=[listening.fileno()],
             )
         os.environ["PREFECT_API_URL"] = self.url

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from miniature.world.catalog import CATEGORIES, COLOURS, SHAPES, TEMPLATES, Subject, allows, caption
 from miniature.world.scene import random_subjects, sample_scene
 
-DOCS = Path(__file__).parents[2] / "docs" / "oracle.md"
+DOCS = Path("docs/oracle.md")
 _BEGIN, _END = "<!-- the tables -->", "<!-- end of the tables -->"
 _KINDS = ("right", "softened", "wrong", "broken")
 _CHUNK = 20  # clips of one kind that a worker renders at once
@@ -205,7 +205,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--clips", type=int, default=2500, help="clips of each kind, over all templates")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/oracle.md")
+    parser.add_argument(
+        "--write", action="store_true", help="put the tables into docs/oracle.md of this folder"
+    )
     args = parser.parse_args(argv)
     if args.clips < 1 or args.workers < 1:
         parser.error("--clips and --workers must be at least 1")

@@ -17,6 +17,7 @@ from typing import Final
 
 from data import processes as child_processes
 from data.errors import StageFailed
+from data.resources import python_path
 from models.training.distributed import RENDEZVOUS
 
 _POLL_SECONDS: Final = 0.2
@@ -43,8 +44,6 @@ def run_together(
         StageFailed: a process failed; the others were ended, and the end of its output is in the message.
     """
     meeting = folder / "rendezvous"
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     meeting.unlink(missing_ok=True)
     children: list[subprocess.Popen[bytes]] = []
     logs = [folder / f"rank-{rank}.log" for rank in range(processes)]
@@ -61,7 +60,7 @@ def run_together(
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "WORLD_SIZE": str(processes),
-                "PYTHONPATH": path,
+                "PYTHONPATH": python_path(),
                 RENDEZVOUS: str(meeting),
             }
             with log.open("wb") as output:

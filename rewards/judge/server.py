@@ -15,6 +15,7 @@ from typing import Final, Self
 
 from data import device_lock, processes
 from data.errors import ServiceError
+from data.resources import INSTALLED
 from rewards.judge.rubric import load_rubric
 from rewards.judge.settings import JudgeSettings, model_path, served_name
 
@@ -160,12 +161,13 @@ def require_server(settings: JudgeSettings) -> None:
 
 
 def environment_python(environment: str) -> Path:
-    """The Python of the environment that has vLLM, from the working folder or else from beside vidloop.
+    """The Python of the environment that has vLLM: from the working folder, from beside vidloop's own files,
+    or from beside the environment it runs in.
 
     Raises:
         ServiceError: it is not there.
     """
-    for root in (Path.cwd(), Path(__file__).parents[2]):
+    for root in (Path.cwd(), INSTALLED, Path(sys.prefix).parent):
         python = root / Path(environment).expanduser() / "bin" / "python"
         if python.exists():
             # Not resolved: an environment's python is a link, and its place says which environment it is.
