@@ -7,20 +7,29 @@ library's own start values the residual stream passes nearly unchanged, and erro
 show at the end.
 
 Sizes called "tiny" have the same classes and cost nothing; tests run the benchmarks on them.
+
+    python -m benchmarks.full_size --family wan --size 1.3b --out FOLDER
+
+writes such a model to `FOLDER/model` in diffusers layout, as a user has one, and a CLIP and a RAFT of random
+weights beside it, so that a shipped recipe can be played on them (docs/speed.md says how).
 """
 
 from __future__ import annotations
 
+import argparse
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
 
+import diffusers
 import torch
+import transformers
 from torch import nn
 
 from data.errors import ConfigError
+from models.families.ltx import DEFAULT_FRAME_RATE, Positions
 
 TOKENIZER: Final = Path(__file__).resolve().parent.parent / "miniature/weights/wan/tokenizer"
 # Of the spread that keeps the variance of a layer's output at that of its input.
@@ -174,49 +183,54 @@ def size_of(family: str, size: str) -> Size:
     return found
 
 
+# By family: the classes of transformer, VAE, pipeline and scheduler in diffusers, and of the text encoder.
+_KINDS: Final[Mapping[str, tuple[Any, Any, Any, Any, Any, Any]]] = {
+    "wan": (
+        diffusers.WanTransformer3DModel, diffusers.AutoencoderKLWan, diffusers.WanPipeline,
+        diffusers.UniPCMultistepScheduler, transformers.UMT5Config, transformers.UMT5EncoderModel,
+    ),
+    "cogvideox": (
+        diffusers.CogVideoXTransformer3DModel, diffusers.AutoencoderKLCogVideoX, diffusers.CogVideoXPipeline,
+        diffusers.CogVideoXDDIMScheduler, transformers.T5Config, transformers.T5EncoderModel,
+    ),
+    "ltx": (
+        diffusers.LTXVideoTransformer3DModel, diffusers.AutoencoderKLLTXVideo, diffusers.LTXPipeline,
+        diffusers.FlowMatchEulerDiscreteScheduler, transformers.T5Config, transformers.T5EncoderModel,
+    ),
+}  # fmt: skip
+
+
 def build_transformer(
     family: str, size: str, device: str, dtype: torch.dtype = torch.bfloat16, seed: int = 0
 ) -> nn.Module:
     """The denoising network, frozen, in eval mode, with the parts in float32 that diffusers keeps so."""
-    import diffusers
-
-    kinds = {
-        "wan": diffusers.WanTransformer3DModel,
-        "cogvideox": diffusers.CogVideoXTransformer3DModel,
-        "ltx": diffusers.LTXVideoTransformer3DModel,
-    }
     found = size_of(family, size)
-    return _made(kinds[found.family], found.transformer, device, dtype, seed, redraw=True)
+    kind, _, _, scheduler, *_ = _KINDS[found.family]
+    network = _made(kind, found.transformer, device, dtype, seed, redraw=True)
+    if found.family == "cogvideox":
+        # What a family's loading puts on the network beside its weights.
+        levels = (1 - scheduler(**found.scheduler).alphas_cumprod.double()).sqrt().to(device)
+        network.register_buffer("noise_levels", levels, persistent=False)
+    return network
 
 
 def build_vae(
     family: str, size: str, device: str, dtype: torch.dtype = torch.bfloat16, seed: int = 1
 ) -> nn.Module:
     """The video autoencoder; its start values are the library's own."""
-    import diffusers
-
-    kinds = {
-        "wan": diffusers.AutoencoderKLWan,
-        "cogvideox": diffusers.AutoencoderKLCogVideoX,
-        "ltx": diffusers.AutoencoderKLLTXVideo,
-    }
     found = size_of(family, size)
-    return _made(kinds[found.family], found.vae, device, dtype, seed)
+    return _made(_KINDS[found.family][1], found.vae, device, dtype, seed)
 
 
 def build_text_encoder(
     family: str, size: str, device: str, dtype: torch.dtype = torch.bfloat16, seed: int = 2
 ) -> nn.Module:
     """UMT5-XXL or T5-v1.1-XXL, encoder only: 5.7 or 4.8 billion parameters."""
-    import transformers
-
     found = size_of(family, size)
-    umt5 = found.family == "wan"
-    config = (transformers.UMT5Config if umt5 else transformers.T5Config)(**found.text_encoder)
-    kind = transformers.UMT5EncoderModel if umt5 else transformers.T5EncoderModel
+    *_, config, kind = _KINDS[found.family]
     torch.manual_seed(seed)
     with torch.device(device):
-        module = kind(config)
+        module = kind(config(**found.text_encoder))
     return cast(nn.Module, module.to(dtype).eval().requires_grad_(False))
 
 
@@ -241,50 +255,24 @@ def build_pipeline(
     Raises:
         ConfigError: there is no such size.
     """
-    import diffusers
-    from transformers import AutoTokenizer
-
     found = size_of(family, size)
-    kind, scheduler = {
-        "wan": (diffusers.WanPipeline, diffusers.UniPCMultistepScheduler),
-        "cogvideox": (diffusers.CogVideoXPipeline, diffusers.CogVideoXDDIMScheduler),
-        "ltx": (diffusers.LTXPipeline, diffusers.FlowMatchEulerDiscreteScheduler),
-    }[found.family]
+    _, _, kind, scheduler, *_ = _KINDS[found.family]
+    parts = {"transformer": build_transformer(family, size, device, dtype)}
+    if "boundary_ratio" in found.pipeline:  # a second network, for low noise
+        parts["transformer_2"] = build_transformer(family, size, device, dtype, seed=3)
     pipeline: Any = kind(
-        tokenizer=AutoTokenizer.from_pretrained(TOKENIZER),
+        tokenizer=transformers.AutoTokenizer.from_pretrained(TOKENIZER),
         text_encoder=build_text_encoder(family, size, device, dtype) if text else None,
         vae=build_vae(family, size, device, vae_dtype or dtype),
         scheduler=scheduler(**found.scheduler),
-        transformer=build_transformer(family, size, device, dtype),
-        **_second(family, size, device, dtype),
+        **parts,
         **found.pipeline,
     )
     pipeline.set_progress_bar_config(disable=True)
-    _tell(found.family, pipeline)
+    if found.family == "ltx":
+        stride = pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio
+        pipeline.transformer.positions = Positions(DEFAULT_FRAME_RATE, *stride)
     return pipeline
-
-
-def _second(family: str, size: str, device: str, dtype: torch.dtype) -> dict[str, nn.Module]:
-    """The network for low noise, of a model that has one."""
-    if "boundary_ratio" not in size_of(family, size).pipeline:
-        return {}
-    return {"transformer_2": build_transformer(family, size, device, dtype, seed=3)}
-
-
-def _tell(family: str, pipeline: Any) -> None:
-    """What a family's loading puts on the network beside its weights."""
-    network = pipeline.transformer
-    if family == "cogvideox":
-        levels = (1 - pipeline.scheduler.alphas_cumprod.double()).sqrt().to(network.device)
-        network.register_buffer("noise_levels", levels, persistent=False)
-    if family == "ltx":
-        from models.families.ltx import DEFAULT_FRAME_RATE, Positions
-
-        temporal, spatial = (
-            pipeline.vae_temporal_compression_ratio,
-            pipeline.vae_spatial_compression_ratio,
-        )
-        network.positions = Positions(DEFAULT_FRAME_RATE, temporal, spatial)
 
 
 def with_dtype(module: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -328,3 +316,22 @@ def _draw(module: nn.Module) -> None:
     for name, parameter in module.named_parameters():
         if name.endswith("scale_shift_table"):
             parameter.normal_(0, _GATE)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """See the module's docstring."""
+    from benchmarks.scoring import save_networks
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", default="wan")
+    parser.add_argument("--size", default="1.3b")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args(arguments)
+    save_networks(asked.out / "clip", asked.out / "flow")
+    pipeline = build_pipeline(asked.family, asked.size, asked.device)
+    pipeline.save_pretrained(asked.out / "model", safe_serialization=True)
+
+
+if __name__ == "__main__":
+    main()

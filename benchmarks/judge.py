@@ -11,23 +11,24 @@ server's caches of prefixes, media and encoder outputs are emptied before each s
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import httpx
 
+from benchmarks.harness import Result, in_turn, options, show, write
 from benchmarks.judge_sides import Answers, OurClient, PlainClient, StoredClip, judged_frames_only
-from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
 from data.processes import descendants
 from data.video import encode_mp4
+from miniature.world.corpus import sample_corpus
+from miniature.world.render import render
 from rewards.judge.judge import JudgeReward
 from rewards.judge.processing import Processing
 from rewards.judge.server import ManagedServer
@@ -41,6 +42,7 @@ _ALLOWED: Final = 1e-4
 _WARM_UP: Final = 4
 _FPS: Final = 8.0
 _SERVER_ARGS: Final = """--media-io-kwargs '{"video": {"num_frames": -1, "fps": 30}}'"""
+SIDES: Final = ("ours", "plain")
 
 
 @dataclass(frozen=True)
@@ -56,56 +58,43 @@ class Pass:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the comparison; exit code 1 if the two sides do not agree."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.judge", description=__doc__.splitlines()[0])
+    parser = options(__doc__, device=False)
     parser.add_argument("--clips", type=int, default=48, help="of each repeat")
     parser.add_argument("--repeats", type=int, default=6)
     parser.add_argument("--environment", default=os.environ.get("VIDLOOP_JUDGE_VENV", ".venv-judge"))
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    chosen = parser.parse_args(arguments)
-    result = compare(chosen.clips, chosen.repeats, chosen.environment)
-    path = write(result, chosen.out)
+    asked = parser.parse_args(arguments)
+    result = compare(asked.clips, asked.repeats, asked.environment)
+    write(result, asked.out)
     _show(result)
-    print(path)
     return 0 if result.equality["largest_difference"] <= _ALLOWED else 1
 
 
 def compare(clips: int, repeats: int, environment: str) -> Result:
     """Start a server, run both sides, end it. Raises ConfigError for want of an environment with vLLM."""
     sets = [rendered(clips, seed) for seed in range(1, repeats + 1)]
-    with _server(environment) as server:
+    with _server(environment) as server, contextlib.ExitStack() as stack:
         os.environ[_KEY] = server.key
         served = httpx.get(f"{_root(server)}/version", trust_env=False, timeout=60).json()["version"]
         judge = JudgeReward(JudgeSettings(url=server.url, served_name=NAME, key_env=_KEY))
-        ours = OurClient(judge, _SHARD, _WORKERS)
-        ours.ask(rendered(_WARM_UP, 0))
+        stack.callback(judge.close)
         answer = judge.rubric.answer
-        ids = Processing(model_path(judge.settings), "", judge.rubric).spelling_ids(
-            [*answer.positive, *answer.negative]
-        )
+        spellings = [*answer.positive, *answer.negative]
+        ids = Processing(model_path(judge.settings), "", judge.rubric).spelling_ids(spellings)
         plain = PlainClient(server.url, server.key, NAME, judge.rubric, ids)
-        try:
-            plain.ask(rendered(_WARM_UP, 0))
-            sides = {"ours": ours.ask, "plain": plain.ask}
-            passes = [
-                _timed(name, sides[name], some, server)
-                for place, some in enumerate(sets)
-                for name in (sides if place % 2 == 0 else reversed(sides))
-            ]
-            exact = [judged_frames_only(clip, judge.rubric) for clip in sets[0]]
-            sent_exactly = plain.ask(exact)
-            _forget(server)
-            again = ours.ask(sets[0])
-        finally:
-            plain.close()
-            judge.close()
-    return _result(clips, judge, passes, again, sent_exactly, served)
+        stack.callback(plain.close)
+        ours = OurClient(judge, _SHARD, _WORKERS)
+        sides = {"ours": ours.ask, "plain": plain.ask}
+        for ask in sides.values():
+            ask(rendered(_WARM_UP, 0))
+        passes = [_timed(side, sides[side], sets[repeat], server) for repeat, side in in_turn(SIDES, repeats)]
+        sent_exactly = plain.ask([judged_frames_only(clip, judge.rubric) for clip in sets[0]])
+        _forget(server)
+        again = ours.ask(sets[0])
+    return _result(clips, judge, passes, _differences(again, sent_exactly), served)
 
 
 def rendered(count: int, seed: int) -> list[StoredClip]:
     """Clips of the physics world, half of which break a law, stored as a round does."""
-    from miniature.world.corpus import sample_corpus
-    from miniature.world.render import render
-
     corpus = sample_corpus(count, 0.5, seed)
     frames = render(corpus.scenes).numpy()
     return [
@@ -127,8 +116,7 @@ def _server(environment: str) -> Iterator[ManagedServer]:
 
 def _forget(server: ManagedServer) -> None:
     for cache in ("mm_cache", "encoder_cache", "prefix_cache"):
-        reply = httpx.post(f"{_root(server)}/reset_{cache}", trust_env=False, timeout=60)
-        reply.raise_for_status()
+        httpx.post(f"{_root(server)}/reset_{cache}", trust_env=False, timeout=60).raise_for_status()
 
 
 def _root(server: ManagedServer) -> str:
@@ -145,9 +133,8 @@ def _timed(
     served, client, begun = _server_cpu_s(), time.process_time(), time.perf_counter()
     answers = ask(clips)
     seconds = time.perf_counter() - begun
-    found = Pass(side, seconds, time.process_time() - client, _server_cpu_s() - served, answers)
     print(f"    {side}: {60 * len(clips) / seconds:.0f} clips a minute", flush=True)
-    return found
+    return Pass(side, seconds, time.process_time() - client, _server_cpu_s() - served, answers)
 
 
 def _server_cpu_s() -> float:
@@ -169,28 +156,22 @@ def _differences(one: Answers, other: Answers) -> dict[str, Any]:
 
 
 def _result(
-    clips: int, judge: JudgeReward, passes: Sequence[Pass], ours: Answers, plain_exact: Answers, served: str
+    clips: int, judge: JudgeReward, passes: Sequence[Pass], same: dict[str, Any], served: str
 ) -> Result:
-    speed = {
-        side: [60 * clips / one.seconds for one in passes if one.side == side] for side in ("ours", "plain")
-    }
-    middle = {side: statistics.median(found) for side, found in speed.items()}
-    stored: dict[str, Answers] = {
-        side: {place: value for one in passes if one.side == side for place, value in one.answers.items()}
-        for side in ("ours", "plain")
-    }
-    frames = judge.rubric.frames
-    return Result(
-        name="judge",
-        device=device_name(),
-        plain=middle["plain"],
-        ours=middle["ours"],
-        ratio=middle["ours"] / middle["plain"],
-        unit="clips/min",
+    of = {side: [one for one in passes if one.side == side] for side in SIDES}
+    speed = {side: [60 * clips / one.seconds for one in found] for side, found in of.items()}
+    stored = {side: {k: v for one in found for k, v in one.answers.items()} for side, found in of.items()}
+    result = Result.measured(
+        "judge",
+        median(speed["plain"]),
+        median(speed["ours"]),
+        "clips/min",
+        more_is_better=True,
+        libraries=("httpx", "av"),
         shape={
             "clips": clips,
-            "repeats": len(speed["ours"]),
-            "frames_judged": frames.count,
+            "repeats": len(of["ours"]),
+            "frames_judged": judge.rubric.frames.count,
             "frames_stored": 17,
             "pixels": [64, 64],
             "questions": len(judge.rubric.questions),
@@ -199,7 +180,7 @@ def _result(
             "plain": "1 request at a time, the mp4 with each; one kept connection",
         },
         equality={
-            **_differences(ours, plain_exact),
+            **same,
             "allowed": _ALLOWED,
             "how": (
                 "untimed: the plain client sends an mp4 without loss (libx264rgb, crf 0) of the very frames "
@@ -213,52 +194,40 @@ def _result(
                 ),
             },
         },
-        command=command_line(),
-        versions={**versions("httpx", "av"), "vllm": served},
         details={
             "caches": "media, encoder outputs, prefixes: emptied before each pass; new clips in each repeat",
             "order": [one.side for one in passes],
             "clips_per_minute": speed,
             "core_seconds_a_clip": {
                 side: {
-                    "client": statistics.median(x.client_cpu_s / clips for x in passes if x.side == side),
-                    "server": statistics.median(x.server_cpu_s / clips for x in passes if x.side == side),
+                    "client": median(one.client_cpu_s / clips for one in found),
+                    "server": median(one.server_cpu_s / clips for one in found),
                 }
-                for side in ("ours", "plain")
+                for side, found in of.items()
             },
             "ratio_by_repeat": [a / b for a, b in zip(speed["ours"], speed["plain"], strict=True)],
             "load_average_at_the_end": os.getloadavg()[0],
         },
     )
+    return replace(result, versions={**result.versions, "vllm": served})
 
 
 def _show(result: Result) -> None:
-    cores = result.details["core_seconds_a_clip"]
-    show(
-        f"The judge: {result.ratio:.2f} times as fast",
-        ("", "plain", "ours"),
-        [
-            ("clips a minute, median", f"{result.plain:.0f}", f"{result.ours:.0f}"),
-            *(
-                (f"repeat {i + 1}", f"{plain:.0f}", f"{ours:.0f}")
-                for i, (plain, ours) in enumerate(
-                    zip(
-                        result.details["clips_per_minute"]["plain"],
-                        result.details["clips_per_minute"]["ours"],
-                        strict=True,
-                    )
-                )
-            ),
-            *(
-                (
-                    f"core-ms a clip, {where}",
-                    *(f"{1000 * cores[side][where]:.0f}" for side in ("plain", "ours")),
-                )
-                for where in ("client", "server")
-            ),
-            ("largest difference in P(yes)", "", f"{result.equality['largest_difference']:.1e}"),
-        ],
-    )
+    cores, speed = result.details["core_seconds_a_clip"], result.details["clips_per_minute"]
+    rows = {
+        "clips a minute, median": [f"{result.plain:.0f}", f"{result.ours:.0f}"],
+        **{
+            f"repeat {i}": [f"{plain:.0f}", f"{ours:.0f}"]
+            for i, (plain, ours) in enumerate(zip(speed["plain"], speed["ours"], strict=True), 1)
+        },
+        **{
+            f"core-ms a clip, {where}": [f"{1000 * cores[side][where]:.0f}" for side in ("plain", "ours")]
+            for where in ("client", "server")
+        },
+        "largest difference in P(yes)": ["", f"{result.equality['largest_difference']:.1e}"],
+    }
+    title = f"The judge: {result.ratio:.2f} times as fast"
+    show(title, ("", "plain", "ours"), [[name, *figures] for name, figures in rows.items()])
 
 
 if __name__ == "__main__":

@@ -80,25 +80,20 @@ class PlainClient:
         self._http = httpx.Client(
             base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=120, trust_env=False
         )
-        self.prompt_tokens: dict[tuple[str, str], int] = {}
-        """Length of the prompt by (clip, question), of those asked so far."""
 
     def ask(self, clips: Sequence[StoredClip]) -> Answers:
         """P(yes) of every question about every clip. Raises httpx.HTTPError, or Fault for a bad answer."""
-        answers: Answers = {}
-        for clip in clips:
-            for question in self._rubric.questions:
-                place = (clip.clip_id, question.id)
-                answers[place], self.prompt_tokens[place] = self._one(
-                    clip.mp4, question_text(question, clip.prompt)
-                )
-        return answers
+        return {
+            (clip.clip_id, question.id): self._one(clip.mp4, question_text(question, clip.prompt))
+            for clip in clips
+            for question in self._rubric.questions
+        }
 
     def close(self) -> None:
         """Close the connection."""
         self._http.close()
 
-    def _one(self, mp4: bytes, text: str) -> tuple[float, int]:
+    def _one(self, mp4: bytes, text: str) -> float:
         url = "data:video/mp4;base64," + base64.b64encode(mp4).decode("ascii")
         media = [{"type": "video_url", "video_url": {"url": url}}]
         reply = self._http.post(
@@ -115,13 +110,11 @@ class PlainClient:
             },
         )
         reply.raise_for_status()
-        content = json.loads(reply.content)
-        top = content["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
-        pairs = {item["token"]: item["logprob"] for item in top}
-        found = {spelling: pairs[f"token_id:{token}"] for spelling, token in self._ids.items()}
+        (choice,) = json.loads(reply.content)["choices"]
+        top = {item["token"]: item["logprob"] for item in choice["logprobs"]["content"][0]["top_logprobs"]}
+        found = {spelling: top[f"token_id:{token}"] for spelling, token in self._ids.items()}
         answer = self._rubric.answer
-        yes = p_yes(found, answer.positive, answer.negative, answer.min_mass).yes
-        return yes, content["usage"]["prompt_tokens"]
+        return p_yes(found, answer.positive, answer.negative, answer.min_mass).yes
 
 
 def judged_frames_only(clip: StoredClip, rubric: Rubric) -> StoredClip:

@@ -2,7 +2,7 @@
 
     python -m benchmarks.memory_cards                                     results/memory-cards.json
     python -m benchmarks.memory_cards --quantise fp8-storage --recipes wan2.1-14b,wan2.2-t2v-a14b
-    python -m benchmarks.memory_cards --page                              docs/cards.md from that file
+    python -m benchmarks.memory_cards --tables                            of docs/cards.md, from that file
 
 One process, random weights of the published sizes, the recipe's own clip: its text encoder alone on one
 prompt, two denoising steps of one clip, the decoding of it untiled, and two training steps of one pair with
@@ -17,19 +17,29 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from benchmarks.cards_page import CARDS, write_page
 from benchmarks.full_size import build_pipeline, build_text_encoder, parameters, size_of
-from benchmarks.result import RESULTS, command_line, device_name, show, versions
-from benchmarks.training_parts import BASE, elapsed, pairs_of, peak, release
+from benchmarks.harness import (
+    Clock,
+    allocated,
+    command_line,
+    device_name,
+    elapsed,
+    options,
+    peak,
+    release,
+    show,
+    versions,
+    write_json,
+)  # fmt: skip
+from benchmarks.training_sides import BASE, device_of, pairs_of
 from data.errors import VidloopError
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
@@ -38,7 +48,7 @@ from models.compiling import preferred_attention
 from models.families import EXPERTS, get_family
 from models.families.base import networks_of
 from models.quantise import quantise
-from models.sampling.offload import Residence
+from models.sampling.offload import STAYING, Residence
 from models.settings import QUANTISED, Quantise, SampleSettings
 from models.training.trainer import train
 
@@ -53,12 +63,17 @@ MODELS: Final = {
     "wan2.1-14b": "14b",
     "wan2.2-t2v-a14b": "a14b",
 }
+# Sold as so many GB; in 1e9 bytes, which is less than what the cards show.
+CARDS: Final = (24, 80, 141)
+# Of a card: the driver, the libraries' own memory and the holes between tensors take the rest.
+USABLE: Final = 0.94
+# More than so many clips at once gain nothing at video sizes.
+_MOST: Final = 16
 # What `--tiny` takes in place of the recipe's clip: on the grid of every family.
 _TINY: Final[dict[str, Any]] = {"height": 64, "width": 96, "frames": 9, "max_sequence_length": 16}
 _STEPS: Final = 2
 # Of two experts with a shift of 12: four of these are the first one's, the last is the second one's.
 _STEPS_OF_TWO: Final = 5
-_PHASES: Final = ("weights", "encoding", "denoising", "decoding")
 
 Row = dict[str, Any]
 
@@ -78,82 +93,80 @@ class Case:
         """As in recipes."""
         return self.recipe.model.family
 
-    @property
-    def clip(self) -> str:
-        """Height x width x frames."""
-        return f"{self.sample.height}x{self.sample.width}x{self.sample.frames}"
+    @classmethod
+    def of(cls, name: str, how: Quantise, tiny: bool) -> Case:
+        """A recipe's; `tiny`: of no size."""
+        recipe = load_recipe(f"recipes/{name}.yaml")
+        given = recipe.generate
+        steps = _STEPS_OF_TWO if EXPERTS.get(recipe.model.family) else _STEPS
+        sample = SampleSettings(
+            steps, given.guidance, given.height, given.width, given.frames, given.max_sequence_length
+        )
+        size = "tiny" if tiny else MODELS[name]
+        return cls(name, recipe, size, how, dataclasses.replace(sample, **_TINY) if tiny else sample)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    """Measure, print the table, write the file and the page; what was written."""
+    """Measure, print the table, write the file; what was written."""
     asked = _parse(arguments)
     path = asked.out / f"{NAME}.json"
-    if asked.page:
-        found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rows": []}
-        write_page(found, asked.docs)
-        return found
-    began = time.monotonic()
-    device = torch.device(asked.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    cases = [_case(name, asked.quantise, asked.tiny) for name in asked.recipes.split(",")]
-    texts = _encode(cases, device, dtype)
-    kept = _earlier(path)
-    for case in cases:
-        if time.monotonic() - began > asked.max_seconds:
-            print(f"{case.name} is left out: {asked.max_seconds:.0f} s are over", flush=True)
+    held: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
+    if asked.tables:
+        print("\n".join(tables(held)))
+        return {"rows": held}
+    kept = {(row["recipe"], row["quantise"]): row for row in held}
+    clock = Clock(asked.max_seconds)
+    device, dtype = device_of(asked)
+
+    texts: dict[tuple[str, int], tuple[Tensor, int | None]] = {}
+    content: dict[str, Any] = {}
+    for name in asked.recipes.split(","):
+        case = Case.of(name, asked.quantise, asked.tiny)
+        if clock.left < 0:
+            clock.say(f"{name} is left out: the time is up")
             continue
-        kept[case.name, case.quantise] = row = _measure(case, texts[_text(case)], device, dtype)
-        _write(path, list(kept.values()))
+        # Most have the same text encoder, and those of one length the same embeddings.
+        same = json.dumps(size_of(case.family, case.size).text_encoder), case.sample.max_sequence_length
+        texts[same] = texts.get(same) or _encoded(case, device, dtype)
+        kept[name, case.quantise] = row = _measure(case, texts[same], device, dtype)
+        order = list(MODELS)
+        content = {
+            "name": NAME,
+            "unit": "GB (1e9 bytes) of tensors at the peak",
+            "cards": list(CARDS),
+            "rows": sorted(
+                kept.values(), key=lambda row: (order.index(row["recipe"]), row["quantise"] != "none")
+            ),
+        }
+        write_json(path, content)
         told = row.get("error") or f"generation {_gb(row['generation'])}, training {_gb(row['training'])}"
-        print(f"[{time.monotonic() - began:4.0f} s] {case.name} {case.quantise}: {told}", flush=True)
-    content = _write(path, list(kept.values()))
-    _table(content)
+        clock.say(f"{name} {case.quantise}: {told}")
+    _show(content["rows"])
     return content
 
 
-def _case(name: str, how: Quantise, tiny: bool) -> Case:
-    recipe = load_recipe(f"recipes/{name}.yaml")
-    given = recipe.generate
-    steps = _STEPS_OF_TWO if EXPERTS.get(recipe.model.family) else _STEPS
-    sample = SampleSettings(
-        steps, given.guidance, given.height, given.width, given.frames, given.max_sequence_length
-    )
-    size = "tiny" if tiny else MODELS[name]
-    return Case(name, recipe, size, how, dataclasses.replace(sample, **_TINY) if tiny else sample)
-
-
-def _text(case: Case) -> tuple[str, int]:
-    """Cases that are equal in this have the same embeddings: which encoder, and how long a text."""
-    config = size_of(case.family, case.size).text_encoder
-    return json.dumps(config, sort_keys=True), case.sample.max_sequence_length
-
-
-def _encode(
-    cases: list[Case], device: torch.device, dtype: torch.dtype
-) -> dict[tuple[str, int], tuple[Tensor, int | None]]:
-    """For each text encoder and length: embeddings [1, L, D], and bytes at the peak, it being alone there."""
-    found: dict[tuple[str, int], tuple[Tensor, int | None]] = {}
-    for config in dict.fromkeys(_text(case)[0] for case in cases):
-        first = next(case for case in cases if _text(case)[0] == config)
-        encoder = build_text_encoder(first.family, first.size, str(device), dtype)
-        for length in dict.fromkeys(_text(case)[1] for case in cases if _text(case)[0] == config):
-            release(device)
-            with torch.no_grad():
-                words = torch.ones(1, length, dtype=torch.int64, device=device)
-                embeds = encoder(words).last_hidden_state
-            found[config, length] = embeds.cpu(), peak(device)
-        del encoder, embeds
-        release(device)
-    return found
+def _encoded(case: Case, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, int | None]:
+    """Embeddings [1, L, D] of a text, and bytes at the peak of a text encoder that is alone there."""
+    encoder = build_text_encoder(case.family, case.size, str(device), dtype)
+    release(device)
+    with torch.no_grad():
+        words = torch.ones(1, case.sample.max_sequence_length, dtype=torch.int64, device=device)
+        embeds: Tensor = encoder(words).last_hidden_state.cpu()
+    held = peak(device)
+    del encoder
+    release(device)
+    return embeds, held
 
 
 def _measure(case: Case, text: tuple[Tensor, int | None], device: torch.device, dtype: torch.dtype) -> Row:
     """One row. What went wrong stands in it, so that the others are still measured."""
     begun = time.monotonic()
+    sample = case.sample
     row: Row = {
-        "recipe": case.name, "model": f"{case.family}-{case.size}, random weights", "clip": case.clip,
+        "recipe": case.name, "model": f"{case.family}-{case.size}, random weights",
+        "clip": f"{sample.height}x{sample.width}x{sample.frames}",
         "quantise": case.quantise, "dtype": str(dtype).removeprefix("torch."),
-        "tokens of text": case.sample.max_sequence_length, "guidance": case.sample.guidance,
+        "tokens of text": sample.max_sequence_length, "guidance": sample.guidance,
         "rank": case.recipe.finetune.rank, "generation": None, "training": None,
     }  # fmt: skip
     try:
@@ -187,7 +200,7 @@ def _generate(
     networks = networks_of(family.experts, pipeline)
     seconds = elapsed(lambda: residence.bring("transformer"), device)
     release(device)
-    weights = _allocated(device)
+    weights = allocated(device)
     embeds = text[0].to(device)
     negative = embeds if case.sample.guidance > 1 else None
     with preferred_attention(device), residence.in_turn(networks):
@@ -195,48 +208,36 @@ def _generate(
     denoising = peak(device)
     release(device)
     family.decode(pipeline, latents)
-    decoding = peak(device)
-    peaks = {"encoding": text[1], "denoising": denoising, "decoding": decoding}
+    peaks = {"encoding": text[1], "denoising": denoising, "decoding": peak(device)}
     known = [value for value in peaks.values() if value is not None]
     row: Row = {name: _in_gb(value) for name, value in peaks.items()}
-    row["weights"] = _in_gb(weights)
-    row["peak"] = _in_gb(max(known)) if known else None
+    row |= {"weights": _in_gb(weights), "peak": _in_gb(max(known)) if known else None}
     if len(networks) > 1:
-        row["waiting on the host"] = _in_gb(_size(networks["transformer"]))
-        row["seconds to the GPU"] = round(seconds, 1)
+        first = networks["transformer"]
+        held = sum(part.numel() * part.element_size() for part in (*first.parameters(), *first.buffers()))
+        row |= {"waiting on the host": _in_gb(held), "seconds to the GPU": round(seconds, 1)}
     return row, latents.shape[1:]
 
 
 def _train(case: Case, network: Any, latent: torch.Size, embeds: Tensor, device: torch.device) -> Row:
     """Peak in GB of two steps of one pair, as the recipe trains, with every block recomputed."""
     release(device)
-    weights = _allocated(device)
+    weights = allocated(device)
     family = get_family(case.family)
-    first = family.experts[0] if family.experts else None
     settings = dataclasses.replace(
         finetune_settings(case.recipe), steps=_STEPS, batch_size=1, micro_batch=1, probe=0, compile=False,
-        gradient_checkpointing=True, expert=first,
+        gradient_checkpointing=True, expert=family.experts[0] if family.experts else None,
     )  # fmt: skip
-    draw = torch.Generator().manual_seed(0)
-    data = pairs_of(torch.randn(2, *latent, generator=draw), embeds.float())
-    seconds: list[float] = []
-    start = time.perf_counter()
+    latents = torch.randn(2, *latent, generator=torch.Generator().manual_seed(0))
+    ends = [time.perf_counter()]
     train(
-        network, family, data, settings, BASE,
-        on_step=lambda _: seconds.append(time.perf_counter() - start),
+        network, family, pairs_of(latents, embeds.float()), settings, BASE,
+        on_step=lambda _: ends.append(time.perf_counter()),
     )  # fmt: skip
     return {
         "weights": _in_gb(weights), "peak": _in_gb(peak(device)),
-        "seconds of the second step, eager": round(seconds[1] - seconds[0], 2),
+        "seconds of the second step, eager": round(ends[2] - ends[1], 2),
     }  # fmt: skip
-
-
-def _allocated(device: torch.device) -> int | None:
-    return int(torch.cuda.memory_allocated(device)) if device.type == "cuda" else None
-
-
-def _size(network: torch.nn.Module) -> int:
-    return sum(w.numel() * w.element_size() for w in (*network.parameters(), *network.buffers()))
 
 
 def _in_gb(held: int | None) -> float | None:
@@ -247,57 +248,110 @@ def _gb(row: Row | None) -> str:
     return "not measured" if row is None or row["peak"] is None else f"{row['peak']:.1f} GB"
 
 
-def _earlier(path: Path) -> dict[tuple[str, str], Row]:
-    rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    return {(row["recipe"], row["quantise"]): row for row in rows}
+def _show(rows: Sequence[Row]) -> None:
+    phases = ("weights", "encoding", "denoising", "decoding")
 
-
-def _write(path: Path, rows: list[Row]) -> dict[str, Any]:
-    order = list(MODELS)
-    content = {
-        "name": NAME,
-        "unit": "GB (1e9 bytes) of tensors at the peak",
-        "cards": list(CARDS),
-        "rows": sorted(rows, key=lambda row: (order.index(row["recipe"]), row["quantise"] != "none")),
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    os.replace(draft, path)
-    return content
-
-
-def _table(content: dict[str, Any]) -> None:
-    def figure(row: Row, part: str, name: str) -> str:
-        held = (row[part] or {}).get(name)
-        return "-" if held is None else f"{held:.1f}"
+    def figures(row: Row) -> list[str]:
+        held = [(row["generation"] or {}).get(name) for name in phases]
+        held.append((row["training"] or {}).get("peak"))
+        return ["-" if one is None else f"{one:.1f}" for one in held]
 
     show(
         "Memory by recipe, GB",
-        ["recipe", *_PHASES, "training", "s"],
-        [
-            [
-                row["recipe"] + ("" if row["quantise"] == "none" else f" {row['quantise']}"),
-                *(figure(row, "generation", name) for name in _PHASES),
-                figure(row, "training", "peak"), f"{row['seconds']:.0f}",
-            ]
-            for row in content["rows"]
-        ],
-    )  # fmt: skip
+        ["recipe", *phases, "training", "s"],
+        [[f"{row['recipe']} {row['quantise']}", *figures(row), f"{row['seconds']:.0f}"] for row in rows],
+    )
+
+
+def tables(rows: Sequence[Row]) -> list[str]:
+    """The two tables of docs/cards.md, without rows that lack figures (of a CPU, or failed)."""
+    known = [row for row in rows if _known(row)]
+    cards = [f"{card} GB" for card in CARDS]
+    lines = _table(
+        ["recipe", "weights", "clip", "encoding", "denoising", "decoding", "training", *cards],
+        [[*_figures(row), *(_verdict(row, card) for card in CARDS)] for row in known],
+    )
+    by_recipe = {row["recipe"]: [one for one in known if one["recipe"] == row["recipe"]] for row in known}
+    said = [[f"`{name}`", *(_line(own, card) for card in CARDS)] for name, own in by_recipe.items()]
+    return [*lines, "", *_table(["recipe", *cards], said)]
+
+
+def fits(row: Mapping[str, Any], card: int) -> bool:
+    """Whether both a clip and a training step of `row` stay below what a card of `card` GB has."""
+    return _known(row) and max(_peaks(row, card)) <= USABLE * card
+
+
+def clips(row: Mapping[str, Any], card: int) -> int:
+    """How many clips can be denoised at once, by one clip's peak; 0 where a single one does not fit."""
+    found = row["generation"]
+    one = found["denoising"] - found["weights"]
+    room = USABLE * card - found["weights"] - _beside(row, card)
+    return 0 if _peaks(row, card)[0] > USABLE * card else min(_MOST, int(room / one))
+
+
+def settings_for(row: Mapping[str, Any], card: int) -> str:
+    """What to say on the command line, so that the row's model fits the card as it was measured."""
+    chosen = [f"generate.batch_size={clips(row, card)}"]
+    if row["quantise"] != "none":
+        # Such weights cannot be compiled; recipes compile their training.
+        chosen += [f"model.quantise={row['quantise']}", "finetune.compile=false"]
+    return " ".join(f"--set {setting}" for setting in chosen)
+
+
+def _known(row: Mapping[str, Any]) -> bool:
+    generation, training = row["generation"], row["training"]
+    return bool(generation and training) and None not in (generation["peak"], training["peak"])
+
+
+def _peaks(row: Mapping[str, Any], card: int) -> tuple[float, float]:
+    """GB at the peaks of generation and of training."""
+    found = row["generation"]
+    beside = _beside(row, card)
+    # The text encoder needs no room beside the networks: they leave for it.
+    made: float = max(found["encoding"], found["denoising"] + beside, found["decoding"] + beside)
+    return made, row["training"]["peak"]
+
+
+def _beside(row: Mapping[str, Any], card: int) -> float:
+    """GB of the other expert on a card that keeps both, as `models.sampling.offload` decides it."""
+    other: float = row["generation"].get("waiting on the host") or 0.0
+    return other if 2 * other <= STAYING * card else 0.0
+
+
+def _figures(row: Row) -> list[str]:
+    found = row["generation"]
+    peaks = [found["encoding"], found["denoising"], found["decoding"], row["training"]["peak"]]
+    held = "" if row["quantise"] == "none" else f", {row['quantise'].replace('-', ' ')}"
+    return [f"`{row['recipe']}`", row["dtype"] + held, row["clip"], *(f"{value:.1f}" for value in peaks)]
+
+
+def _verdict(row: Row, card: int) -> str:
+    generation, training = (peak <= USABLE * card for peak in _peaks(row, card))
+    if generation and training:
+        return "yes"
+    return "clips only" if generation else "training only" if training else "no"
+
+
+def _line(rows: Sequence[Row], card: int) -> str:
+    """The options with which the first of a recipe's rows that fits the card fits it."""
+    for row in rows:
+        if fits(row, card):
+            return f"`{settings_for(row, card)}`"
+    return f"does not fit: the least measured is {min(max(_peaks(row, card)) for row in rows):.1f} GB"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
+    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = options(__doc__)
     parser.add_argument("--recipes", default=",".join(MODELS), help="names in recipes/, with commas between")
     parser.add_argument("--quantise", choices=QUANTISED, default="none", help="as model.quantise")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--tiny", action="store_true", help="models and clips of no size, for tests")
     parser.add_argument("--max-seconds", type=float, default=420.0, help="no model is begun after them")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of memory-cards.json")
-    parser.add_argument("--page", action="store_true", help="only write the page from the file")
-    parser.add_argument("--docs", type=Path, default=RESULTS.parents[1] / "docs", help="folder of cards.md")
+    parser.add_argument("--tables", action="store_true", help="only print the tables that the file gives")
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.recipes.split(",") if name not in MODELS]
     if unknown:

@@ -14,27 +14,23 @@ compares weights held in fewer bits with the reference instead, at the miniature
 
 from __future__ import annotations
 
-import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
+from benchmarks.harness import Result, options, show, write
 from data.keys import clip_seed
 from data.prompts import load_prompts
 from data.records import Prompt
 from data.threads import cores, in_threads
 from data.video import VideoSettings, decode_mp4, encode_mp4
-from miniature.world.oracle import judge
+from miniature.world.corpus import processes, verdicts
 from models.gate import bootstrap
 from models.sampling.sampler import Sampler
 from models.settings import QUANTISED, FastSettings, ModelSettings, Quantise, SampleSettings
@@ -70,22 +66,7 @@ class Quality:
 
     mode: Mode
     rate: float
-    seconds: float
     change: bootstrap.Interval
-
-
-Clip = tuple[npt.NDArray[np.uint8], str]
-Judges = Callable[[Callable[[Clip], float], list[Clip]], list[float]]
-
-
-@contextmanager
-def oracles(clips: int) -> Iterator[Judges]:
-    """The oracle on all cores. It holds Python's lock, so many clips are worth processes of their own."""
-    if clips < _WORTH_PROCESSES:
-        yield in_threads
-        return
-    with ProcessPoolExecutor(cores(), mp_context=get_context("spawn")) as pool:
-        yield lambda work, items: list(pool.map(work, items, chunksize=4))
 
 
 def modes(steps: int, device: str, intervals: Sequence[int] = (2, 3)) -> list[Mode]:
@@ -112,7 +93,7 @@ def quantised_modes(steps: int, device: str) -> list[Mode]:
     ]
 
 
-def measure(device: str, clips: int, steps: int, batch: int, modes: Sequence[Mode]) -> list[Quality]:
+def measure(device: str, clips: int, batch: int, modes: Sequence[Mode]) -> list[Quality]:
     """Oracle success of every mode over the same `clips`; the first mode is the reference."""
     prompts = load_prompts("heldout")
     jobs = [
@@ -123,46 +104,40 @@ def measure(device: str, clips: int, steps: int, batch: int, modes: Sequence[Mod
     clusters: npt.NDArray[np.int64] = np.asarray([prompts.index(prompt) for prompt, _ in jobs], np.int64)
     found: list[Quality] = []
     before: npt.NDArray[np.float64] | None = None
-    with oracles(clips) as judges:
-        for mode in modes:
-            begun = time.monotonic()
-            passed = _passed(device, mode, jobs, batch, judges)
-            seconds = time.monotonic() - begun
-            if before is None:
-                before = passed
-            change = bootstrap.mean(passed - before, clusters, 10_000, 0.95, 0)
-            found.append(Quality(mode, float(passed.mean()), seconds, change))
-            print(f"{mode.name}: {passed.mean():.4f} of {len(passed)} clips in {seconds:.0f} s", flush=True)
+    for mode in modes:
+        begun = time.monotonic()
+        passed = _passed(device, mode, jobs, batch)
+        before = passed if before is None else before
+        change = bootstrap.mean(passed - before, clusters, 10_000, 0.95, 0)
+        found.append(Quality(mode, float(passed.mean()), change))
+        seconds = time.monotonic() - begun
+        print(f"{mode.name}: {passed.mean():.4f} of {len(passed)} clips in {seconds:.0f} s", flush=True)
     return found
 
 
 def _passed(
-    device: str, mode: Mode, jobs: Sequence[tuple[Prompt, int]], batch: int, judges: Judges
+    device: str, mode: Mode, jobs: Sequence[tuple[Prompt, int]], batch: int
 ) -> npt.NDArray[np.float64]:
     model = ModelSettings(
-        "wan",
-        str(_FOLDER),
-        dtype=mode.dtype,
-        device=device,
-        compile=mode.compiled,
-        quantise=mode.quantise,
+        "wan", str(_FOLDER), dtype=mode.dtype, device=device, compile=mode.compiled, quantise=mode.quantise
     )
     sampler = Sampler.open(model, replace(_SAMPLE, steps=mode.steps, fast=mode.fast))
     sampler.prepare([prompt.text for prompt, _ in jobs])
-    passed: list[float] = []
+    seen = []
     for start in range(0, len(jobs), batch):
         part = list(jobs[start : start + batch])
         padded = part + part[-1:] * (batch - len(part))
         made = sampler.generate([prompt.text for prompt, _ in padded], [seed for _, seed in padded])
-        texts = [prompt.text for prompt, _ in part]
-        passed += judges(_verdict, list(zip(made.frames, texts, strict=False)))
-    return np.asarray(passed, np.float64)
+        seen += in_threads(_through_mp4, list(made.frames[: len(part)]))
+    clips, texts = np.stack(seen), [prompt.text for prompt, _ in jobs]
+    # The oracle holds Python's lock, so many clips are worth processes of their own.
+    with ExitStack() as stack:
+        pool = stack.enter_context(processes(cores())) if len(jobs) >= _WORTH_PROCESSES else None
+        return np.asarray([verdict.passed for verdict in verdicts(clips, texts, pool)], np.float64)
 
 
-def _verdict(clip: Clip) -> float:
-    frames, text = clip
-    seen, _ = decode_mp4(encode_mp4(frames, _FPS, VideoSettings()))
-    return 1.0 if judge(seen, text).passed else 0.0
+def _through_mp4(frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    return decode_mp4(encode_mp4(frames, _FPS, VideoSettings()))[0]
 
 
 def as_json(found: Sequence[Quality]) -> dict[str, Any]:
@@ -197,35 +172,28 @@ def table(found: Sequence[Quality], clips: int) -> None:
 
 def main() -> None:
     """See the module's docstring."""
-    parser = argparse.ArgumentParser(description="quality of the modes of generation, by the oracle")
+    parser = options(__doc__)
     parser.add_argument("--clips", type=int, default=2048)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=256)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--quantised", action="store_true", help="weights held in fewer bits, no fast modes")
-    options = parser.parse_args()
-    chosen = (quantised_modes if options.quantised else modes)(options.steps, options.device)
-    found = measure(options.device, options.clips, options.steps, options.batch, chosen)
+    asked = parser.parse_args()
+    chosen = (quantised_modes if asked.quantised else modes)(asked.steps, asked.device)
+    found = measure(asked.device, asked.clips, asked.batch, chosen)
     # Of quantised weights the last mode is what is asked about, else the exact one.
-    reference, ours = found[0], found[-1 if options.quantised else 1]
-    path = write(
-        Result(
-            name="quantised-quality" if options.quantised else "generation-quality",
-            device=device_name(),
-            plain=reference.rate,
-            ours=ours.rate,
-            ratio=ours.rate / reference.rate if reference.rate else 0.0,
-            unit="oracle success of the miniature's clips",
-            shape={"clips a mode": options.clips, "steps": options.steps, "batch size": options.batch},
-            equality=as_json(found),
-            command=command_line(),
-            versions=versions("torch", "diffusers", "av", "numpy"),
-        ),
-        options.out,
+    reference, ours = found[0], found[-1 if asked.quantised else 1]
+    result = Result.measured(
+        "quantised-quality" if asked.quantised else "generation-quality",
+        reference.rate,
+        ours.rate,
+        "oracle success of the miniature's clips",
+        more_is_better=True,
+        libraries=("torch", "diffusers", "av", "numpy"),
+        shape={"clips a mode": asked.clips, "steps": asked.steps, "batch size": asked.batch},
+        equality=as_json(found),
     )
-    table(found, options.clips)
-    print(f"written to {path}")
+    write(result, asked.out)
+    table(found, asked.clips)
 
 
 if __name__ == "__main__":

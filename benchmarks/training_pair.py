@@ -1,249 +1,279 @@
 """A DPO step on one pair with a LoRA: ours against the plain way, in one process.
 
-    PYTHONPATH=. python -m benchmarks.training_pair
-    PYTHONPATH=. python -m benchmarks.training_pair --curves      the loss curves alone, with all memory
-    PYTHONPATH=. python -m benchmarks.training_pair --curves --resume     what an ended run of it left undone
+    python -m benchmarks.training_pair                       results/training-pair.json
+    python -m benchmarks.training_pair --resume              what an ended run of it left undone
+    python -m benchmarks.training_pair --card-gb 80 --size 14b --steps 4     results/memory-training.json
 
-Plain is `benchmarks.training_plain`. Ours is the product's own `train`: stored latents, embeddings and
-reference errors, compiled blocks, the fastest attention kernel, and no more recomputing than memory asks;
-once held to 0.6 of the plain way's peak, and once with all the memory there is. The reference pass comes on
-top and is measured with the product's `measure`; the ratio is given without it, and with it spread over
-`--epochs`.
+Both sides are in `benchmarks.training_sides`, and how their loss curves are compared. Ours is the product's
+own `train`: stored latents, embeddings and reference errors, compiled blocks, the fastest attention kernel,
+and no more recomputing than memory asks; once held to 0.6 of the plain way's peak, and once with all the
+memory there is. The reference pass comes on top and is measured with the product's `measure`; the ratio is
+given without it, and with it spread over `--epochs`. Every run is written when it is there.
 
-The loss curves of all runs start from one adapter and one table of draws. Whether they are alike:
-`benchmarks.training_equality`.
+`--card-gb` asks what ours takes of a card with that memory, twice: every block recomputed, and as little
+recomputed as the card allows; nothing else is on the GPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import time
-from pathlib import Path
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from time import monotonic
+from typing import Any, Final, Literal
 
 import torch
 
-from benchmarks.result import RESULTS, Result, command_line, device_name, show, versions, write
-from benchmarks.training_curves import PLAIN_RUNS, curves, sides_of, stored
-from benchmarks.training_equality import CONTROL_LR, equality, told
-from benchmarks.training_parts import (
-    Shape,
+from benchmarks.harness import (
+    Clock,
+    Result,
     ceiling,
-    clip_flops,
+    device_name,
     elapsed,
-    network,
+    forward_flops,
+    options,
+    release,
+    show,
+    versions,
+    write,
+)  # fmt: skip
+from benchmarks.training_sides import (
+    CONTROL_LR,
+    LIBRARIES,
+    Encoders,
+    Shape,
+    Sides,
+    Timed,
+    device_of,
+    equality,
     ours,
     pairs_of,
-    plan_of,
+    plain,
     reference_table,
-    release,
-)
-from benchmarks.training_plain import Encoders, plain
+    shape_of,
+    shape_options,
+    stored,
+    told,
+)  # fmt: skip
 from models.settings import FinetuneSettings
 
-# Ours is held to this part of plain's peak; the target is 0.6.
+PLAIN_RUNS: Final = {"plain, again": False, "plain, other kernel": True, "plain, a third time": False}
+"""The plain runs beside the timed one, and whether attention is another kernel's. Alike but for rounding: the
+same kernel again rounds otherwise too, on a GPU, where its sums have no fixed order."""
+# Ours is held to this part of plain's peak.
 _MEMORY: Final = 0.585
-# Compiling, trials and library start-up end within these.
+# Of a card: what the driver, the libraries' own memory and the holes between tensors take of it.
+_USABLE: Final = 0.94
+# Compiling, trials and library start-up end within these steps.
 _WARM: Final = 3
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every measurement here has."""
+
+    asked: argparse.Namespace
+    clock: Clock
+    device: torch.device
+    dtype: torch.dtype
+    shape: Shape
+    plain: FinetuneSettings
+    fast: FinetuneSettings
+
+    def result(self, name: str, plain: float, ours: float, unit: str, **more: Any) -> Result:
+        """Written, with the shape that all have."""
+        asked = {key: getattr(self.asked, key) for key in ("rank", "pairs", "steps", "draws", "epochs")}
+        shape = {**asdict(self.shape), "tokens": self.shape.tokens, **asked, "dtype": str(self.dtype)}
+        shape |= more.pop("shape", {})
+        result = Result.measured(
+            name, plain, ours, unit, more_is_better=False, libraries=LIBRARIES, shape=shape, **more
+        )
+        write(result, self.asked.out)
+        return result
 
 
 def main(arguments: list[str] | None = None) -> Result:
     """Measure, print the table and write the result."""
     asked = _parse(arguments)
-    began = time.monotonic()
-    device = torch.device(asked.device)
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    shape = Shape(asked.size, asked.height, asked.width, asked.frames, asked.text_length, asked.layers)
+    device, dtype = device_of(asked)
     settings = FinetuneSettings(
         objective="dpo", beta=500.0, steps=asked.steps, batch_size=1, micro_batch=1, lr=asked.lr, warmup=5,
         schedule="constant", rank=asked.rank, alpha=float(asked.rank), shift=3.0, draws=asked.draws,
         reference_errors="stored", probe=0, seed=0, attention="default",
     )  # fmt: skip
-    fast = dataclasses.replace(
-        settings, compile=asked.compile, attention="fastest", gradient_checkpointing="auto"
-    )
-    if asked.curves:
-        return curves(asked, shape, settings, fast, device, dtype)
-    sides = sides_of(asked, "training-pair", shape, settings, fast)
+    fast = replace(settings, compile=asked.compile, attention="fastest", gradient_checkpointing="auto")
+    bench = Bench(asked, Clock(asked.seconds), device, dtype, shape_of(asked), settings, fast)
+    if asked.card_gb is not None:
+        return card(bench)
+    return pair(bench)
+
+
+def pair(bench: Bench) -> Result:
+    """Both sides timed, and whether they learn alike."""
+    asked, shape, device, dtype, clock = bench.asked, bench.shape, bench.device, bench.dtype, bench.clock
+    settings, fast, until = bench.plain, bench.fast, monotonic() + asked.seconds
+    question = {
+        "device": device_name(), "shape": asdict(shape), "pairs": asked.pairs, "plain": asdict(settings),
+        "ours": asdict(fast), "control": CONTROL_LR, "versions": versions(*LIBRARIES),
+    }  # fmt: skip
+    sides = Sides(asked.out / "training-pair.sides", question, resume=asked.resume)
+    runs: dict[str, Timed] = {}
+
+    def run(name: str, measure: Callable[[], Timed]) -> Timed:
+        runs[name] = timed = sides.take(name, asked.steps, measure)
+        clock.say(f"{name} {timed.step(_WARM):.3f} s a step, {len(timed.losses)} steps")
+        return timed
+
     top = ceiling(device)
-    _say(began, f"ceiling {top:.0f} TFLOP/s")
-
     encoders = Encoders(shape, 2 * asked.pairs, device, dtype, settings.seed)
-    everything = torch.arange(2 * asked.pairs)
-    data = pairs_of(
-        encoders.latents(everything).cpu(), encoders.embeds(everything[: asked.pairs]).float().cpu()
-    )
-    before = plain(data, shape, settings, device, dtype, encoders)
-    sides.keep("plain", before)
-    _say(began, f"plain {before.step(_WARM):.3f} s a step")
-    seconds = _encoding(encoders, device)
+    rows = torch.arange(2 * asked.pairs)
+    data = pairs_of(encoders.latents(rows).cpu(), encoders.embeds(rows[: asked.pairs]).float().cpu())
+    before = run("plain", partial(plain, data, shape, settings, device, dtype, encoders, until=until))
+    encoding = {
+        "text": elapsed(partial(encoders.embeds, rows[:1]), device),
+        "video": elapsed(partial(encoders.latents, rows[:2]), device),
+    }
     del encoders
-
     release(device)
     table, reference = reference_table(data, shape, fast, device, dtype)
-    _say(began, f"reference {reference:.4f} s a forward pass of a clip")
+    clock.say(f"reference {reference:.4f} s a forward pass of a clip")
     budget = None if before.peak_bytes is None else _MEMORY * before.peak_bytes / 1e9
-    tight, tight_facts = ours(data, shape, dataclasses.replace(fast, memory_gb=budget), table, device, dtype)
-    sides.keep("ours", tight)
-    _say(began, f"ours {tight.step(_WARM):.3f} s a step")
-    free, free_facts = ours(data, shape, fast, table, device, dtype)
-    sides.keep("ours, all memory", free)
-    _say(began, f"ours, all memory {free.step(_WARM):.3f} s a step")
-
-    faster = dataclasses.replace(fast, lr=CONTROL_LR * fast.lr)
-    control, _ = ours(data, shape, faster, table, device, dtype)
-    sides.keep("control", control)
-
-    runs = [before.losses]
+    for name, how in {
+        "ours": replace(fast, memory_gb=budget),
+        "ours, all memory": fast,
+        "control": replace(fast, lr=CONTROL_LR * fast.lr),
+    }.items():
+        run(name, partial(ours, data, shape, how, table, device, dtype, until=until))
+    # Encoding in the loop gives the plain way the same inputs at every visit: once is enough.
+    again = partial(plain, data, shape, settings, device, dtype, stored(data, device), until=until)
     for name, otherwise in PLAIN_RUNS.items():
-        again = plain(
-            data, shape, settings, device, dtype, stored(data, device), otherwise=otherwise,
-            until=began + asked.seconds,
-        )  # fmt: skip
-        sides.keep(name, again)
-        _say(began, f"{name}: {len(again.losses)} steps")
-        runs.append(again.losses)
-    # One that the clock cut short would shorten the comparison for all.
-    whole = [losses for losses in runs if len(losses) == asked.steps]
+        run(name, partial(again, otherwise=otherwise))
 
+    losses = {name: timed.losses for name, timed in runs.items()}
+    plain_runs = [losses[name] for name in ("plain", *PLAIN_RUNS)]
+    # One that the clock cut short would shorten the comparison for all.
+    whole = [run for run in plain_runs if len(run) == asked.steps]
     same = equality(
-        whole if len(whole) > 1 else runs,
-        {"ours": tight.losses, "ours_all_memory": free.losses},
-        control.losses,
+        whole if len(whole) > 1 else plain_runs,
+        {"ours": losses["ours"], "ours_all_memory": losses["ours, all memory"]},
+        losses["control"],
     )
-    release(device)
-    flops = clip_flops(network(shape, torch.device("meta"), dtype), shape)
-    pair = 2 * (2 * flops["linear"] + 3.5 * flops["attention"])
+    flops = forward_flops(shape.network(torch.device("meta"), dtype), shape.latent[1:], shape.text_length)
+    work = 2 * (2 * flops["linear"] + 3.5 * flops["attention"]) / 1e12
     # Every pair visit of an epoch reads two stored errors; measuring all draws of both clips costs this once.
     share = 2 * asked.draws * reference / asked.epochs
-    rows: dict[str, dict[str, Any]] = {}
-    for name, run, facts in (
-        ("plain", before, None),
-        ("ours", tight, tight_facts),
-        ("ours, all memory", free, free_facts),
-    ):
-        once = run.step(_WARM)
-        rows[name] = {
+    facts = {}
+    for name in ("plain", "ours", "ours, all memory"):
+        timed = runs[name]
+        once, held = timed.step(_WARM), timed.peak_bytes
+        facts[name] = {
             "seconds_a_step": once,
             "pair_steps_per_second": 1 / once,
             "ratio": before.step(_WARM) / once,
-            "ratio_with_reference_pass": before.step(_WARM) / (once + (share if run is not before else 0.0)),
-            "useful_tflops": pair / once / 1e12,
-            "of_ceiling": pair / once / 1e12 / top,
-            "peak_gb": None if run.peak_bytes is None else run.peak_bytes / 1e9,
-            "memory_ratio": None
-            if not (run.peak_bytes and before.peak_bytes)
-            else run.peak_bytes / before.peak_bytes,
-            "first_step_seconds": run.seconds[0],
-            "plan": None if facts is None else plan_of(facts),
-            # What the stored errors of the reference differ by from the policy's own before the first step.
-            "logit_at_start": None if facts is None else facts.curve[0]["logit/max"],
-            "losses": run.losses,
-            "seconds": run.seconds,
+            "ratio_with_reference_pass": before.step(_WARM) / (once + (share if name != "plain" else 0.0)),
+            "useful_tflops": work / once,
+            "of_ceiling": work / once / top,
+            "peak_gb": None if held is None else held / 1e9,
+            "memory_ratio": held / before.peak_bytes if held and before.peak_bytes else None,
+            "first_step_seconds": timed.seconds[0],
+            **timed.facts,
+            "losses": timed.losses,
+            "seconds": timed.seconds,
         }
-    best = rows["ours"]
-    result = Result(
-        name="training-pair",
-        device=device_name(),
-        plain=before.step(_WARM),
-        ours=tight.step(_WARM),
-        ratio=best["ratio"],
-        unit="seconds a step of one pair",
-        shape={**dataclasses.asdict(shape), "tokens": shape.tokens, "rank": asked.rank, "pairs": asked.pairs,
-               "steps": asked.steps, "draws": asked.draws, "epochs": asked.epochs, "dtype": str(dtype)},
+    result = bench.result(
+        "training-pair",
+        before.step(_WARM),
+        runs["ours"].step(_WARM),
+        "seconds a step of one pair",
         equality=same,
-        command=command_line(),
-        versions=versions("torch", "diffusers", "peft", "transformers"),
+        memory_ratio=facts["ours"]["memory_ratio"],
         details={
-            "runs": rows,
+            "runs": facts,
             "ceiling_tflops": top,
             "reference_seconds_a_clip_and_draw": reference,
             "epochs_from_which_storing_pays": asked.draws,
-            "losses_of_plain_again": runs[1:],
-            "losses_of_the_control": control.losses,
-            "plain_encoding_seconds": seconds,
-            "seconds_in_all": time.monotonic() - began,
+            "losses_of_plain_again": plain_runs[1:],
+            "losses_of_the_control": losses["control"],
+            "plain_encoding_seconds": encoding,
+            "runs_of_an_earlier_command": sides.resumed,
+            "seconds_in_all": clock.seconds,
         },
-        memory_ratio=best["memory_ratio"],
-    )  # fmt: skip
-    write(result, Path(asked.results))
-    _print(result)
+    )
+    _show(bench, facts, f"ratio with reference / {asked.epochs} epochs")
+    print(f"ceiling {top:.0f} TFLOP/s; plain encodes in {encoding} s a step")
+    print(told(same))
     return result
 
 
-def _encoding(encoders: Encoders, device: torch.device) -> dict[str, float]:
-    """Seconds that a plain step spends on the text and on the two videos of its pair."""
-    pair = torch.arange(2)
-    return {
-        "text": elapsed(lambda: encoders.embeds(pair[:1]), device),
-        "video": elapsed(lambda: encoders.latents(pair), device),
+def card(bench: Bench) -> Result:
+    """What ours takes of a card's memory."""
+    asked, room = bench.asked, _USABLE * bench.asked.card_gb
+    settings = replace(bench.fast, beta=FinetuneSettings().beta, draws=2, memory_gb=room)
+    data = bench.shape.pairs(1)
+    table, _ = reference_table(data, bench.shape, settings, bench.device, bench.dtype)
+    ways: dict[str, Literal[True, "auto"]] = {
+        "every block recomputed": True,
+        f"as the {asked.card_gb:.0f} GB card allows": "auto",
     }
-
-
-def _print(result: Result) -> None:
-    lines = []
-    for name, run in result.details["runs"].items():
-        memory = "-" if run["peak_gb"] is None else f"{run['peak_gb']:.1f} GB"
-        part = "-" if run["memory_ratio"] is None else f"{run['memory_ratio']:.2f}"
-        plan = run["plan"]
-        kept = "-" if plan is None else f"{plan['kept']}{'' if plan['attention'] else ' (others nothing)'}"
-        lines.append([
-            name, f"{run['seconds_a_step']:.3f}", f"{run['ratio']:.2f}",
-            f"{run['ratio_with_reference_pass']:.2f}", memory, part,
-            f"{run['useful_tflops']:.0f}", f"{100 * run['of_ceiling']:.0f}%",
-            f"{run['first_step_seconds']:.1f}", kept,
-        ])  # fmt: skip
-    shape, facts, same = result.shape, result.details, result.equality
-    show(
-        f"DPO pair step, Wan2.1 {shape['size']} {shape['height']}x{shape['width']}x{shape['frames']}, "
-        f"LoRA r{shape['rank']}, {result.device}",
-        ["", "s/step", "ratio", f"with reference / {shape['epochs']} epochs", "peak", "of plain", "TFLOP/s",
-        "of ceiling", "first s", "blocks kept"], lines,
-    )  # fmt: skip
-    print(
-        f"ceiling {facts['ceiling_tflops']:.0f} TFLOP/s; reference pass "
-        f"{facts['reference_seconds_a_clip_and_draw']:.3f} s a clip and draw ({shape['draws']} draws); "
-        f"plain encodes text in {facts['plain_encoding_seconds']['text']:.3f} s, video in "
-        f"{facts['plain_encoding_seconds']['video']:.3f} s a step"
+    rows: dict[str, dict[str, Any]] = {}
+    for name, how in ways.items():
+        release(bench.device)
+        recomputing = replace(settings, gradient_checkpointing=how)
+        run = ours(data, bench.shape, recomputing, table, bench.device, bench.dtype)
+        rows[name] = {
+            "peak_gb": None if run.peak_bytes is None else run.peak_bytes / 1e9,
+            "fits": None if run.peak_bytes is None else run.peak_bytes / 1e9 <= room,
+            "seconds_a_step": run.step(min(2, asked.steps - 1)),
+            "first_step_seconds": run.seconds[0],
+            **run.facts,
+            "losses": run.losses,
+        }
+        bench.clock.say(f"{name}: {rows[name]['peak_gb']} GB")
+    least, most = rows.values()
+    result = bench.result(
+        "memory-training",
+        least["seconds_a_step"],
+        most["seconds_a_step"],
+        "seconds a step of one pair, recomputing every block against what the card allows",
+        shape={"card_gb": asked.card_gb, "usable_gb": room},
+        equality={"losses": {name: row["losses"] for name, row in rows.items()}},
+        details={"runs": rows, "seconds_in_all": bench.clock.seconds},
     )
-    print(told(same))
-    print(f"{facts['seconds_in_all']:.0f} s in all")
+    _show(bench, rows, f"within {room:.0f} GB")
+    return result
 
 
-def _say(began: float, what: str) -> None:
-    print(f"[{time.monotonic() - began:5.0f} s] {what}", flush=True)
+def _show(bench: Bench, runs: dict[str, dict[str, Any]], judged: str) -> None:
+    """Runs beside each other; `judged` names the column that only one of the two measurements has."""
+    shape, rows = bench.shape, []
+    for name, run in runs.items():
+        verdict = run["fits"] if "fits" in run else f"x{run['ratio_with_reference_pass']:.2f}"
+        rate = f"{run['useful_tflops']:.0f} ({run['of_ceiling']:.0%})" if "useful_tflops" in run else "-"
+        rows.append([
+            name, f"{run['seconds_a_step']:.3f}", f"{run['first_step_seconds']:.1f}",
+            "-" if run["peak_gb"] is None else f"{run['peak_gb']:.1f}", str(verdict), rate,
+            "-" if run.get("plan") is None else str(run["plan"]["kept"]),
+        ])  # fmt: skip
+    show(
+        f"DPO pair step, Wan2.1 {shape.size} {shape.height}x{shape.width}x{shape.frames}, "
+        f"LoRA r{bench.asked.rank}, {device_name()}",
+        ["", "s/step", "first s", "peak GB", judged, "TFLOP/s (of ceiling)", "blocks kept"],
+        rows,
+    )
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--size", default="1.3b", help="of benchmarks.full_size, family wan")
-    parser.add_argument("--layers", type=int, default=None, help="blocks of the network; default: all")
-    parser.add_argument("--height", type=int, default=480)
-    parser.add_argument("--width", type=int, default=832)
-    parser.add_argument("--frames", type=int, default=33)
-    parser.add_argument("--text-length", type=int, default=512)
-    parser.add_argument("--rank", type=int, default=32)
+    parser = options(__doc__)
+    shape_options(parser)
     parser.add_argument("--pairs", type=int, default=4, help="that the runs learn from")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument(
-        "--draws", type=int, default=8, help="fixed draws a prompt, of the stored reference errors"
-    )
+    parser.add_argument("--draws", type=int, default=8, help="fixed draws a prompt, of the stored errors")
     parser.add_argument("--lr", type=float, default=1e-4)
     parser.add_argument("--epochs", type=int, default=20, help="over which the reference pass is spread")
-    parser.add_argument(
-        "--seconds", type=float, default=450,
-        help="the last plain runs are cut short to keep to it; of --curves, any run",
-    )  # fmt: skip
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--curves", action="store_true", help="compare loss curves, and nothing else")
-    parser.add_argument(
-        "--resume", action="store_true", help="of --curves: take up the sides that lie in --results"
-    )
-    parser.add_argument("--no-compile", dest="compile", action="store_false")
-    parser.add_argument("--results", default=str(RESULTS))
+    parser.add_argument("--seconds", type=float, default=450, help="runs are cut short to keep to it")
+    parser.add_argument("--resume", action="store_true", help="take up the sides that lie in --out")
+    parser.add_argument("--card-gb", type=float, help="instead: memory on a card of so many 1e9 bytes")
     return parser.parse_args(arguments)
 
 

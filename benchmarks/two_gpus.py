@@ -22,8 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.result import Result, command_line, device_name, show, versions, write
-from benchmarks.workload import LIBRARIES, NO_POLICY, Workload, description, ours
+from benchmarks.harness import Result, show, write
+from benchmarks.workload import LIBRARIES, NO_POLICY, Workload, ours
 from data.store import Store
 from data.threads import cores
 from models.sampling.sampler import Sampler
@@ -79,34 +79,22 @@ def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
     devices = spread.visible() if work.device.startswith("cuda") else ["0", "1"]
     if len(devices) < 2:
         raise SystemExit(f"this machine shows {len(devices)} GPU; two are needed")
-    batches = max(1, clips // work.batch_size // len(devices))
-    jobs = work.jobs(batches * len(devices) * work.batch_size)
+    jobs = work.jobs(work.whole(clips // len(devices)) * len(devices))
     parts = [jobs if whole else jobs[start :: len(devices)] for start in range(len(devices))]
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        how = description(work)
         crews = [WorkerPool([device], SLOTS, max(1, cores() // len(devices))) for device in devices]
         for crew in crews:
             stack.callback(crew.close)
         with ThreadPoolExecutor(len(crews)) as pool:
             list(pool.map(lambda crew: crew.run(Ready(work)), crews))
-
-        def seconds(crews: Sequence[WorkerPool], jobs: Sequence[ClipJob], root: Path) -> float:
-            """Of these clips by these processes, files and manifests included."""
-            for crew in crews:
-                crew.run(Forget())
-            store = Store.open(root, create=True)
-            units = shards(replace(how, root=str(root)), NO_POLICY, jobs)
-            begun = time.monotonic()
-            Runner(workers=SLOTS * len(crews), execute=_shared_out(crews))(store, "generate", units)
-            return time.monotonic() - begun
-
         alone = [
-            seconds([crew], part, folder / f"alone-{place}")
+            _seconds(work, [crew], part, folder / f"alone-{place}")
             for place, (crew, part) in enumerate(zip(crews, parts, strict=True))
         ]
         # In the order in which the parts were cut into batches: only then are the batches the same.
-        together = seconds(crews, jobs if whole else [job for part in parts for job in part], folder / "all")
+        order = jobs if whole else [job for part in parts for job in part]
+        together = _seconds(work, crews, order, folder / "all")
         made = [_files(folder / f"alone-{place}") for place in range(len(crews))]
         shared = _files(folder / "all")
     same = sum(
@@ -115,44 +103,42 @@ def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
     )
     # Seconds of one GPU for all clips.
     one = sum(alone) / (len(alone) if whole else 1)
-    plain, theirs = 3600 * len(jobs) / one, 3600 * len(jobs) / together
-    path = write(
-        Result(
-            name="generation-two-gpus-whole" if whole else "generation-two-gpus",
-            device=device_name(),
-            plain=plain,
-            ours=theirs,
-            ratio=theirs / plain,
-            unit=f"clips per hour, prompt to mp4 on disk: one GPU against {len(devices)}",
-            shape={**work.as_json(), "clips": len(jobs)},
-            equality={"clips of the same bytes": same, "clips": len(jobs), "same": same == len(jobs)},
-            command=command_line(),
-            versions=versions(*LIBRARIES),
-            details={
-                "seconds": {f"each alone, {'all' if whole else 'its part'}": alone, "all at once": together}
-            },
-        ),
-        out,
+    result = Result.measured(
+        "generation-two-gpus-whole" if whole else "generation-two-gpus",
+        3600 * len(jobs) / one,
+        3600 * len(jobs) / together,
+        f"clips per hour, prompt to mp4 on disk: one GPU against {len(devices)}",
+        more_is_better=True,
+        libraries=LIBRARIES,
+        shape={**work.as_json(), "clips": len(jobs)},
+        equality={"clips of the same bytes": same, "clips": len(jobs), "same": same == len(jobs)},
+        details={
+            "seconds": {f"each alone, {'all' if whole else 'its part'}": alone, "all at once": together}
+        },
     )
+    write(result, out)
+    took = [
+        *((f"{device} alone", len(part), s) for device, part, s in zip(devices, parts, alone, strict=True)),
+        ("one", len(jobs), one),
+        (str(len(devices)), len(jobs), together),
+    ]
     show(
-        f"Generation on all GPUs, {work.shape}, {work.sample.steps} steps",
-        ["GPU", "clips", "seconds", "clips an hour", "ratio"],
-        [
-            *(
-                [f"{device} alone", str(len(part)), f"{took:.1f}", f"{3600 * len(part) / took:.1f}", ""]
-                for device, part, took in zip(devices, parts, alone, strict=True)
-            ),
-            ["one", str(len(jobs)), f"{one:.1f}", f"{plain:.1f}", "1.00"],
-            [
-                str(len(devices)),
-                str(len(jobs)),
-                f"{together:.1f}",
-                f"{theirs:.1f}",
-                f"{theirs / plain:.2f}",
-            ],
-        ],
+        f"Generation on all GPUs, {work.shape}, {work.sample.steps} steps: {result.ratio:.2f} times as fast",
+        ["GPU", "clips", "seconds", "clips an hour"],
+        [[name, str(count), f"{s:.1f}", f"{3600 * count / s:.1f}"] for name, count, s in took],
     )
-    print(f"{same} of {len(jobs)} clips have the same bytes; written to {path}")
+    print(f"{same} of {len(jobs)} clips have the same bytes")
+
+
+def _seconds(work: Workload, crews: Sequence[WorkerPool], jobs: Sequence[ClipJob], root: Path) -> float:
+    """Of these clips by these processes, files and manifests included."""
+    for crew in crews:
+        crew.run(Forget())
+    store = Store.open(root, create=True)
+    units = shards(replace(work.generation(), root=str(root)), NO_POLICY, jobs)
+    begun = time.monotonic()
+    Runner(workers=SLOTS * len(crews), execute=_shared_out(crews))(store, "generate", units)
+    return time.monotonic() - begun
 
 
 def _shared_out(crews: Sequence[WorkerPool]) -> Callable[[Unit], None]:
@@ -174,9 +160,8 @@ def _shared_out(crews: Sequence[WorkerPool]) -> Callable[[Unit], None]:
 def _files(root: Path) -> dict[int, tuple[str, str]]:
     """Digests of file and latents by seed."""
     store = Store.open(root)
-    keys = [manifest.key for manifest in store.manifests("generate")]
     return {
         row.seed: (row.video_sha256, f"{row.latent_path}:{row.latent_row}")
-        for key in keys
-        for row in store.read(key, "clips")
+        for manifest in store.manifests("generate")
+        for row in store.read(manifest.key, "clips")
     }

@@ -101,5 +101,5 @@ def report_command(
     from studies.report import write
 
     study = load_study(recipe, set_)
-    for path in write(study, Facts(Store.open(store), study.name), Path(out)):
+    for path in write(study, Facts(Store.open(store), study), Path(out)):
         print(path)

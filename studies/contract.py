@@ -9,31 +9,30 @@ from typing import Any, Final
 from data.records import Studied
 from studies.grid import IN_A_ROW, MAIN, TUNING
 
-VARIANTS: Final = ("main", "noise", "pairs", "reference", "category-heldout", "draws")
 KEYS: Final = (
     "variant", "feedback", "objective", "seed", "rounds", "noise", "before", "after", "ci_low", "ci_high",
     "n", "clips", "steps",
 )  # fmt: skip
+_OUTCOME: Final = (
+    "value", "best_of", "metric", "split", "labels", "accepted", "pairs", "batch", "outcome",
+)  # fmt: skip
+_KEPT_UNDER: Final = ("cell", "policy_before", "policy_after", "evaluate_key")
+_LEVELS: Final = ("before", "after", "ci_low", "ci_high")
 
 
 def entries(rows: Sequence[Studied]) -> list[dict[str, Any]]:
     """An entry for each row but those of tuning, which chose settings and showed nothing.
 
-    Of several rows of rounds the study's own is here; the others are in the store and in the report.
-
     Rounds in a row are of variant "main", with `rounds` above 1 from their second round on; their first is
-    the main grid's own cell, and so is left out where that one is there.
+    the main grid's own cell, and so is left out where that one is there. Of several rows of rounds the
+    study's own is here; the others are in the store and in the report.
     """
-    shown = [row for row in rows if row.variant != TUNING and not (row.variant == IN_A_ROW and row.value)]
-    main = {
-        (row.feedback, row.objective, row.seed) for row in shown if row.variant == MAIN and row.best_of == 1
-    }
+    main = {_cell(row) for row in rows if row.variant == MAIN and row.best_of == 1}
     return [
         _entry(row)
-        for row in shown
-        if not (
-            row.variant == IN_A_ROW and row.rounds == 1 and (row.feedback, row.objective, row.seed) in main
-        )
+        for row in rows
+        if row.variant != TUNING
+        and not (row.variant == IN_A_ROW and (row.value or (row.rounds == 1 and _cell(row) in main)))
     ]
 
 
@@ -43,32 +42,22 @@ def text(rows: Sequence[Studied]) -> str:
     return f"[\n{lines}\n]\n"
 
 
+def _cell(row: Studied) -> tuple[str, str, int]:
+    return row.feedback, row.objective, row.seed
+
+
 def _entry(row: Studied) -> dict[str, Any]:
-    found = {name: getattr(row, name) for name in KEYS}
-    found["variant"] = MAIN if row.variant == IN_A_ROW else row.variant
-    return found | {
-        "value": row.value,
-        "best_of": row.best_of,
-        "metric": row.metric,
-        "split": row.split,
-        "labels": row.labels,
-        "accepted": row.accepted,
-        "pairs": row.pairs,
-        "batch": row.batch,
-        "outcome": row.outcome,
+    categories, motion = json.loads(row.categories), json.loads(row.guards).get("motion")
+    return {
+        **_fields(row, KEYS),
+        "variant": MAIN if row.variant == IN_A_ROW else row.variant,
+        **_fields(row, _OUTCOME),
         "settings": json.loads(row.settings),
-        "categories": {
-            name: [one["before"], one["after"], one["ci_low"], one["ci_high"]]
-            for name, one in json.loads(row.categories).items()
-        },
-        "motion": _motion(row),
-        "cell": row.cell,
-        "policy_before": row.policy_before,
-        "policy_after": row.policy_after,
-        "evaluate_key": row.evaluate_key,
+        "categories": {name: [one[key] for key in _LEVELS] for name, one in categories.items()},
+        "motion": None if motion is None else [motion["before"], motion["after"]],
+        **_fields(row, _KEPT_UNDER),
     }
 
 
-def _motion(row: Studied) -> list[float | None] | None:
-    found = json.loads(row.guards).get("motion")
-    return None if found is None else [found["before"], found["after"]]
+def _fields(row: Studied, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in names}

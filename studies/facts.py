@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from data.errors import DataError
 from data.records import Clip, Studied
@@ -19,7 +18,7 @@ from models.gate import bootstrap
 from models.gate.verdict import Paired, pair_up
 from studies.best_of import Preference, choose, values_of
 from studies.cells import STAGE
-from studies.grid import BEST_OF, CONTROL, cells, tuning_cells
+from studies.grid import BEST_OF, CONTROL, MAIN, cells, tuning_cells
 from studies.recipe import Study
 from tasks.context import RewardRef
 
@@ -53,32 +52,46 @@ class Effect:
         """The difference."""
         return self.after - self.before
 
+    @property
+    def sign(self) -> int:
+        """1: the interval lies above zero; -1: below; 0: neither, or there is none."""
+        if self.low is None or self.high is None:
+            return 0
+        return int(self.low > 0) - int(self.high < 0)
+
 
 class Facts:
-    """All rows of one study in a store."""
+    """All rows of one study in a store.
 
-    def __init__(self, store: Store, study: str) -> None:
+    Attributes:
+        rows: sorted by variant, objective, feedback, value and seed.
+        feedbacks, objectives: of the main grid, as the study names them.
+    """
+
+    def __init__(self, store: Store, study: Study) -> None:
         """Read them.
 
         Raises:
             DataError: the store holds none.
         """
-        self._store = store
-        self._units: dict[tuple[str, int, int], Manifest] = {}
-        self._paired: dict[tuple[str, int, int], Paired] = {}
+        self._store, self._study = store, study
+        self._paired: dict[Studied, Paired] = {}
+        self._manifests: dict[str, Manifest] = {}
         rows: list[Studied] = []
         for manifest in store.manifests(STAGE):
-            for row in store.read(manifest.key, "studies"):
-                if row.study == study:
-                    rows.append(row)
-                    self._units[_name(row)] = manifest
+            found = [row for row in store.read(manifest.key, "studies") if row.study == study.name]
+            self._manifests |= {row.cell: manifest for row in found if row.objective == BEST_OF}
+            rows += found
         if not rows:
             raise DataError(
-                f"{store.root} holds no row of study {study}: run `vidloop study` with this store"
+                f"{store.root} holds no row of study {study.name}: run `vidloop study` with this store"
             )
         self.rows = sorted(
             rows, key=lambda row: (row.variant, row.objective, row.feedback, row.value, row.seed)
         )
+        trained = self.where(variant=MAIN, best_of=1)
+        self.feedbacks = _named(study.feedbacks, {row.feedback for row in self.where(variant=MAIN)})
+        self.objectives = _named(study.objectives, {row.objective for row in trained})
 
     def where(self, **wanted: Any) -> list[Studied]:
         """Rows whose fields have the wanted values."""
@@ -88,64 +101,43 @@ class Facts:
 
     def main(self, feedback: str, objective: str) -> list[Studied]:
         """The main grid's rows of one cell, a row a seed; the control has one for all feedbacks."""
-        chosen = self.where(variant="main", objective=objective, best_of=1)
+        chosen = self.where(variant=MAIN, objective=objective, best_of=1)
         return [row for row in chosen if objective == CONTROL or row.feedback == feedback]
 
     @cached_property
-    def feedbacks(self) -> list[str]:
-        """Of the main grid, in the order that tables have."""
-        return _in_order({row.feedback for row in self.where(variant="main")}, FEEDBACKS)
-
-    @cached_property
-    def objectives(self) -> list[str]:
-        """Trained ones of the main grid, in the order that tables have."""
-        return _in_order({row.objective for row in self.where(variant="main", best_of=1)}, OBJECTIVES)
-
-    def paired(self, row: Studied) -> Paired:
-        """The metric's values behind a row, before and after, clip by clip; a choice by choice of best-of-n.
-
-        Raises:
-            StoreError: an evaluation is not in the store.
-        """
-        name = _name(row)
-        if name not in self._paired:
-            self._paired[name] = self._chosen(row) if row.objective == BEST_OF else self._evaluated(row)
-        return self._paired[name]
+    def grid(self) -> list[tuple[str, str, list[Studied]]]:
+        """Objective, feedback ("" of the control) and rows of the main grid's cells."""
+        return [
+            (objective, feedback, self.main(feedback, objective))
+            for objective in self.objectives
+            for feedback in (self.feedbacks if objective != CONTROL else [""])
+        ]
 
     def effect(self, rows: Sequence[Studied], category: str | None = None) -> Effect | None:
         """Before against after over the rows' seeds; None if nothing was measured."""
-        found = _effect([(row.seed, self.paired(row)) for row in rows if row.after is not None], category)
-        absent = sum(row.after is None for row in rows)
-        return None if found is None else replace(found, absent=absent)
+        measured = [(row.seed, self._values(row)) for row in rows if row.after is not None]
+        return _effect(measured, category, absent=len(rows) - len(measured))
 
     def between(
         self, first: Sequence[Studied], second: Sequence[Studied], category: str | None = None
     ) -> Effect | None:
         """What `first` gains over `second`: their policies on the same prompts and noise, seed by seed."""
         by_seed = {row.seed: row for row in second if row.after is not None}
-        both = [
-            (row.seed, _against(self.paired(row), self.paired(by_seed[row.seed])))
-            for row in first
-            if row.after is not None and row.seed in by_seed
-        ]
-        return _effect(both, category)
+        both = [row for row in first if row.after is not None and row.seed in by_seed]
+        apart = [(row.seed, _against(self._values(row), self._values(by_seed[row.seed]))) for row in both]
+        return _effect(apart, category)
 
-    def missing(self, study: Study) -> list[tuple[str, str]]:
+    def missing(self) -> list[tuple[str, str]]:
         """Cells of the grid that have not left all rows, and why the last attempt failed, if one did."""
-        there = {
-            (row.variant, row.value, row.feedback, row.objective, row.seed, row.rounds) for row in self.rows
-        }
-        reasons = self._failures()
-        lacking = [
-            cell
-            for cell in [*tuning_cells(study), *cells(study)]
-            if (cell.variant, cell.value, cell.feedback, cell.objective, cell.seed, cell.rounds) not in there
+        names = ("variant", "value", "feedback", "objective", "seed", "rounds")
+        there = {tuple(getattr(row, name) for name in names) for row in self.rows}
+        planned = [*tuning_cells(self._study), *cells(self._study)]
+        lacking = [cell for cell in planned if tuple(getattr(cell, name) for name in names) not in there]
+        failures = self._failures() if lacking else []
+        return [
+            (cell.label, next((why for label, why in failures if label.startswith(cell.label)), "not played"))
+            for cell in lacking
         ]
-        found = []
-        for cell in lacking:
-            why = next((reason for label, reason in reasons if label.startswith(cell.label)), "not played")
-            found.append((cell.label, why))
-        return found
 
     def _failures(self) -> list[tuple[str, str]]:
         """Label and reason of every work that failed, the latest first."""
@@ -160,31 +152,37 @@ class Facts:
                     found.append((fact["label"], fact["error"]))
         return found
 
-    def categories(self) -> list[str]:
-        """Of the examined prompts."""
-        return sorted({name for row in self.where(variant="main") for name in json.loads(row.categories)})
+    def _values(self, row: Studied) -> Paired:
+        """The metric's values behind a row, before and after, clip by clip; a choice by choice of best-of-n.
+
+        Raises:
+            StoreError: an evaluation is not in the store.
+        """
+        if row not in self._paired:
+            self._paired[row] = self._chosen(row) if row.objective == BEST_OF else self._evaluated(row)
+        return self._paired[row]
 
     def _evaluated(self, row: Studied) -> Paired:
         values = [one for one in self._store.read(row.evaluate_key, "evaluations") if one.split == row.split]
-        before = [one for one in values if one.policy_id == row.policy_before]
-        after = [one for one in values if one.policy_id == row.policy_after]
+        before, after = (
+            [one for one in values if one.policy_id == policy]
+            for policy in (row.policy_before, row.policy_after)
+        )
         return pair_up(before, after, row.metric)
 
     def _chosen(self, row: Studied) -> Paired:
         """Best-of-n has no evaluation of its own: its choices are made again, from the same scores."""
         how = json.loads(row.settings)
-        parents = [self._store.manifest(key) for key in self._units[_name(row)].parents]
         clips: list[Clip] = []
         by_reward: dict[str, list[str]] = {}
-        for one in parents:
-            if one is not None and one.stage == "generate":
-                clips += self._store.read(one.key, "clips")
-            elif one is not None:
-                by_reward.setdefault(one.question["reward"], []).append(one.key)
-        preference = Preference(
-            row.feedback, RewardRef(how["reward"], "", None), how["kind"], how["threshold"]
-        )
+        for parent in map(self._store.manifest, self._manifests[row.cell].parents):
+            if parent is not None and parent.stage == "generate":
+                clips += self._store.read(parent.key, "clips")
+            elif parent is not None:
+                by_reward.setdefault(parent.question["reward"], []).append(parent.key)
         judged, truth = (values_of(self._store, by_reward[name]) for name in (how["reward"], row.metric))
+        reward = RewardRef(how["reward"], "", None)
+        preference = Preference(row.feedback, reward, how["kind"], how["threshold"])
         choices = choose(clips, judged, truth, preference, row.best_of)
         return Paired(
             row.metric,
@@ -195,16 +193,10 @@ class Facts:
         )
 
 
-FEEDBACKS: Final = ("judge-binary", "judge-p", "clip", "flow", "oracle")
-OBJECTIVES: Final = ("unfiltered", "sft", "rwr", "rwr-exp", "dpo", "dpo-anchor", "kto", "nft")
-
-
-def _in_order(found: set[str], order: Sequence[str]) -> list[str]:
-    return [*(name for name in order if name in found), *sorted(found - set(order))]
-
-
-def _name(row: Studied) -> tuple[str, int, int]:
-    return row.cell, row.rounds, row.best_of
+def _named(order: Iterable[str], found: set[str]) -> list[str]:
+    """Those that were found, in the order that the study has; others after them."""
+    known = [str(name) for name in order]
+    return [*(name for name in known if name in found), *sorted(found - set(known))]
 
 
 def _against(first: Paired, second: Paired) -> Paired:
@@ -214,7 +206,7 @@ def _against(first: Paired, second: Paired) -> Paired:
     return Paired(first.metric, second.after, first.after, first.prompts, first.categories)
 
 
-def _effect(held: Sequence[tuple[int, Paired]], category: str | None) -> Effect | None:
+def _effect(held: Sequence[tuple[int, Paired]], category: str | None, absent: int = 0) -> Effect | None:
     measured = [
         (seed, (one if category is None else one.category(category)).measured()) for seed, one in held
     ]
@@ -222,10 +214,11 @@ def _effect(held: Sequence[tuple[int, Paired]], category: str | None) -> Effect 
     if not whole:
         return None
     before, after = (np.concatenate([getattr(one, side) for _, one in whole]) for side in ("before", "after"))
-    seeds: npt.NDArray[np.int64] = np.concatenate(
-        [np.full(len(one.prompts), seed, dtype=np.int64) for seed, one in whole]
+    seeds = np.repeat(
+        np.array([seed for seed, _ in whole], dtype=np.int64), [len(one.prompts) for _, one in whole]
     )
     names = [name for _, one in whole for name in one.prompts]
     prompts = np.unique(names, return_inverse=True)[1].astype(np.int64)
     found = bootstrap.crossed(after - before, seeds, prompts, DRAWS, CONFIDENCE, SEED)
-    return Effect(float(before.mean()), float(after.mean()), found.low, found.high, len(names), len(whole))
+    levels = float(before.mean()), float(after.mean())
+    return Effect(*levels, found.low, found.high, len(names), len(whole), absent)

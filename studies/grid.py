@@ -5,10 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Final
 
 from data.errors import ConfigError
-from studies.recipe import Study, Tree
+from studies.recipe import (
+    DrawsPart,
+    HeldOutPart,
+    NoisePart,
+    PairsPart,
+    ReferencePart,
+    Study,
+    SweepPart,
+    Tree,
+)
 
 MAIN: Final = "main"
 TUNING: Final = "tuning"
@@ -77,10 +87,15 @@ def tuning_cells(study: Study) -> list[Cell]:
 
 def cells(study: Study, chosen: Sequence[str] = PARTS) -> list[Cell]:
     """Every cell of the chosen parts but tuning, seed by seed; best-of-n is no cell."""
-    found = []
+    found: list[Cell] = []
     for seed in study.seeds:
         for part in chosen:
-            found += list(_OF[part](study, seed))
+            if part == MAIN:
+                found += _main(study, seed)
+            elif part == IN_A_ROW:
+                found += _in_a_row(study, seed)
+            else:
+                found += _sweep(study, seed, part)
     return found
 
 
@@ -102,66 +117,31 @@ def _in_a_row(study: Study, seed: int) -> Iterator[Cell]:
             yield Cell(IN_A_ROW, row.feedback, row.objective, seed, name, row.rounds, later=later)
 
 
-def _noise(study: Study, seed: int) -> Iterator[Cell]:
-    part = study.sweeps.noise
+def _variants(part: SweepPart) -> Iterator[tuple[str, Tree, dict[str, Any]]]:
+    """What a sweep's cells are varied to: its name, the changes to the recipe, other fields of the cell."""
+    match part:
+        case NoisePart():
+            for share in part.shares:
+                yield f"noise {share:g}", {"shaping": {"label_noise": share}}, {"noise": share}
+        case PairsPart():
+            for count in part.per_prompt:
+                yield f"{count} a prompt", {"curate": {"pairs_per_prompt": count}}, {}
+        case ReferencePart():
+            for name in ("start", "base"):
+                yield name, {"finetune": {"reference": name}}, {"rounds": part.rounds}
+        case HeldOutPart():
+            for name in part.categories:
+                yield name, {"curate": {"leave_out": [name]}}, {}
+        case DrawsPart():
+            for count in part.counts:
+                yield f"K = {count}" if count else "fresh", {"finetune": {"draws": count}}, {}
+        case _:
+            raise TypeError(f"{type(part).__name__} is no sweep of a study")
+
+
+def _sweep(study: Study, seed: int, variant: str) -> Iterator[Cell]:
+    part: SweepPart | None = getattr(study.sweeps, variant.replace("-", "_"))
     if part is not None:
-        for feedback in part.feedbacks:
-            for objective in part.objectives:
-                for share in part.shares:
-                    changes: Tree = {"shaping": {"label_noise": share}}
-                    value = f"noise {share:g}"
-                    yield Cell("noise", feedback, objective, seed, value, noise=share, changes=changes)
-
-
-def _pairs(study: Study, seed: int) -> Iterator[Cell]:
-    part = study.sweeps.pairs
-    if part is not None:
-        for feedback in part.feedbacks:
-            for objective in part.objectives:
-                for count in part.per_prompt:
-                    changes: Tree = {"curate": {"pairs_per_prompt": count}}
-                    yield Cell("pairs", feedback, objective, seed, f"{count} a prompt", changes=changes)
-
-
-def _reference(study: Study, seed: int) -> Iterator[Cell]:
-    part = study.sweeps.reference
-    if part is not None:
-        for feedback in part.feedbacks:
-            for objective in part.objectives:
-                for name in ("start", "base"):
-                    changes: Tree = {"finetune": {"reference": name}}
-                    yield Cell(
-                        "reference", feedback, objective, seed, name, rounds=part.rounds, changes=changes
-                    )
-
-
-def _held_out(study: Study, seed: int) -> Iterator[Cell]:
-    part = study.sweeps.category_heldout
-    if part is not None:
-        for feedback in part.feedbacks:
-            for objective in part.objectives:
-                for name in part.categories:
-                    changes: Tree = {"curate": {"leave_out": [name]}}
-                    yield Cell("category-heldout", feedback, objective, seed, name, changes=changes)
-
-
-def _draws(study: Study, seed: int) -> Iterator[Cell]:
-    part = study.sweeps.draws
-    if part is not None:
-        for feedback in part.feedbacks:
-            for objective in part.objectives:
-                for count in part.counts:
-                    changes: Tree = {"finetune": {"draws": count}}
-                    value = f"K = {count}" if count else "fresh"
-                    yield Cell("draws", feedback, objective, seed, value, changes=changes)
-
-
-_OF: Final[dict[str, Any]] = {
-    MAIN: _main,
-    IN_A_ROW: _in_a_row,
-    "noise": _noise,
-    "pairs": _pairs,
-    "reference": _reference,
-    "category-heldout": _held_out,
-    "draws": _draws,
-}
+        for feedback, objective in product(part.feedbacks, part.objectives):
+            for value, changes, more in _variants(part):
+                yield Cell(variant, feedback, objective, seed, value, changes=changes, **more)

@@ -64,43 +64,40 @@ class RowPart(Part):
     )
 
 
-class NoisePart(Part):
-    """Wrong labels: a share of the clips is taught the other way round."""
+class SweepPart(Part):
+    """Cells with something else varied, under these feedbacks with these objectives."""
 
     feedbacks: list[FeedbackName] = Field(min_length=1)
     objectives: list[Objective] = Field(min_length=1)
+
+
+class NoisePart(SweepPart):
+    """Wrong labels: a share of the clips is taught the other way round."""
+
     shares: list[Annotated[float, Field(ge=0.0, le=0.5)]] = Field(min_length=1)
 
 
-class PairsPart(Part):
+class PairsPart(SweepPart):
     """More or fewer pairs a prompt, for objectives that learn from pairs."""
 
-    feedbacks: list[FeedbackName] = Field(min_length=1)
-    objectives: list[Objective] = Field(min_length=1)
     per_prompt: list[Annotated[int, Field(ge=1)]] = Field(min_length=1)
 
 
-class ReferencePart(Part):
+class ReferencePart(SweepPart):
     """Over several rounds, the reference is the base or the policy that the round starts from."""
 
-    feedbacks: list[FeedbackName] = Field(min_length=1)
-    objectives: list[Objective] = Field(min_length=1)
     rounds: int = Field(default=2, ge=2, le=100)
 
 
-class HeldOutPart(Part):
+class HeldOutPart(SweepPart):
     """One category's clips do not teach; its held-out prompts show what the others taught about it."""
 
-    feedbacks: list[FeedbackName] = Field(min_length=1)
-    objectives: list[Objective] = Field(min_length=1)
     categories: list[str] = Field(min_length=1)
 
 
-class DrawsPart(Part):
+class DrawsPart(SweepPart):
     """K fixed (noise level, noise) draws a prompt; 0: fresh ones at every step."""
 
-    feedbacks: list[FeedbackName] = Field(min_length=1)
-    objectives: list[Objective] = Field(min_length=1)
     counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
 
 
@@ -143,7 +140,13 @@ class Study(Part):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for name, items in (("seeds", self.seeds), *((key, value) for key, value in _lists(self))):
+        lists = [
+            (f"{where}.{name}", value)
+            for where, part in _sweeps(self)
+            for name, value in part
+            if isinstance(value, list)
+        ]
+        for name, items in [("seeds", self.seeds), *lists]:
             if len(set(items)) != len(items):
                 raise ValueError(f"{name} names one twice")
         trials = {name: len(tried) for name, tried in self.objectives.items()}
@@ -157,12 +160,19 @@ class Study(Part):
             raise ValueError("objectives have several settings each, but there is no `tuning` to choose by")
         if self.tuning is not None and self.tuning.seed in self.seeds:
             raise ValueError(f"tuning.seed {self.tuning.seed} is one of the study's seeds: take another")
-        for where, name in _named_feedbacks(self):
-            if name not in self.feedbacks:
-                raise ValueError(f"{where} names feedback {name!r}, which `feedbacks` does not have")
-        for where, name in _named_objectives(self):
-            if name not in self.objectives:
-                raise ValueError(f"{where} names objective {name!r}, which `objectives` does not have")
+        row = [] if self.in_a_row is None else [("in_a_row", self.in_a_row)]
+        feedbacks = [(where, name) for where, part in _sweeps(self) for name in part.feedbacks]
+        feedbacks += [(f"{where}.feedback", part.feedback) for where, part in row]
+        feedbacks += [] if self.tuning is None else [("tuning.feedback", self.tuning.feedback)]
+        feedbacks += [] if self.accept_like is None else [("accept_like", self.accept_like)]
+        objectives = [(where, name) for where, part in _sweeps(self) for name in part.objectives]
+        objectives += [(f"{where}.objective", part.objective) for where, part in row]
+        for kind, named, known in (
+            ("feedback", feedbacks, self.feedbacks), ("objective", objectives, self.objectives),
+        ):  # fmt: skip
+            for where, name in named:
+                if name not in known:
+                    raise ValueError(f"{where} names {kind} {name!r}, which `{kind}s` does not have")
         for objective in self.sweeps.pairs.objectives if self.sweeps.pairs else []:
             if objective.removesuffix(ANCHORED) != "dpo":
                 raise ValueError(f"sweeps.pairs names {objective!r}, which does not learn from pairs")
@@ -240,32 +250,5 @@ def _only(tree: Tree, allowed: Sequence[str], where: str) -> None:
             )
 
 
-def _sweeps(study: Study) -> list[tuple[str, Any]]:
+def _sweeps(study: Study) -> list[tuple[str, SweepPart]]:
     return [(f"sweeps.{name}", part) for name, part in study.sweeps if part is not None]
-
-
-def _lists(study: Study) -> list[tuple[str, list[Any]]]:
-    return [
-        (f"{where}.{name}", value)
-        for where, part in _sweeps(study)
-        for name, value in part
-        if isinstance(value, list)
-    ]
-
-
-def _named_feedbacks(study: Study) -> list[tuple[str, str]]:
-    found = [(where, name) for where, part in _sweeps(study) for name in part.feedbacks]
-    if study.tuning is not None:
-        found.append(("tuning.feedback", study.tuning.feedback))
-    if study.in_a_row is not None:
-        found.append(("in_a_row.feedback", study.in_a_row.feedback))
-    if study.accept_like is not None:
-        found.append(("accept_like", study.accept_like))
-    return found
-
-
-def _named_objectives(study: Study) -> list[tuple[str, str]]:
-    found = [(where, name) for where, part in _sweeps(study) for name in part.objectives]
-    if study.in_a_row is not None:
-        found.append(("in_a_row.objective", study.in_a_row.objective))
-    return found

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any
 
 from data.records import Studied
 from studies.facts import Effect, Facts
-from studies.grid import BEST_OF, CONTROL, IN_A_ROW, TUNING
+from studies.grid import BEST_OF, CONTROL, IN_A_ROW, MAIN, TUNING
 
 JUDGE = "judge-binary"
 METRICS = ("clip", "flow")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return ["| " + " | ".join(line) + " |" for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, ["---"] * len(head), *rows))
 
 
 def gain(effect: Effect | None, nothing: str = "no training data") -> str:
@@ -30,207 +31,171 @@ def gain(effect: Effect | None, nothing: str = "no training data") -> str:
     return f"{100 * effect.value:+.1f} ({100 * effect.low:+.1f} to {100 * effect.high:+.1f}){lacking}"
 
 
-def grid(facts: Facts) -> list[str]:
+def groups(rows: Sequence[Studied], *names: str) -> list[tuple[tuple[Any, ...], list[Studied]]]:
+    """Rows that are equal in these fields together, sorted by them."""
+    found: dict[tuple[Any, ...], list[Studied]] = {}
+    for row in rows:
+        found.setdefault(tuple(getattr(row, name) for name in names), []).append(row)
+    return sorted(found.items())
+
+
+def grid(facts: Facts) -> str:
     """Feedback x objective: the mean gain over the base."""
-    rows = []
-    for objective in facts.objectives:
-        if objective == CONTROL:
-            one = gain(facts.effect(facts.main("", CONTROL)))
-            rows.append([f"`{objective}`", *([one] + [""] * (len(facts.feedbacks) - 1))])
-        else:
-            rows.append(
-                [
-                    f"`{objective}`",
-                    *(gain(facts.effect(facts.main(name, objective))) for name in facts.feedbacks),
-                ]
-            )
-    return table(["objective", *facts.feedbacks], rows)
+    cells: dict[str, list[str]] = {}
+    for objective, _, rows in facts.grid:
+        cells.setdefault(objective, []).append(gain(facts.effect(rows)))
+    width = len(facts.feedbacks)
+    lines = [[f"`{name}`", *found, *[""] * (width - len(found))] for name, found in cells.items()]
+    return table(["objective", *facts.feedbacks], lines)
 
 
-def claim(facts: Facts, category: str | None = None) -> list[str]:
-    """The judge's binary labels against each metric, same objective, clips and budget."""
+def claim(facts: Facts, categories: Sequence[str | None] = (None,)) -> str:
+    """The judge's binary labels against each metric, same objective, clips and budget; by category."""
     rivals = [name for name in METRICS if name in facts.feedbacks]
     rows = []
-    for objective in facts.objectives:
-        if objective == CONTROL:
-            continue
-        ours = facts.main(JUDGE, objective)
-        found = [_apart(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
-        rows.append([f"`{objective}`", *found])
-    return table(["objective", *(f"{JUDGE} - {name}" for name in rivals)], rows)
+    for category in categories:
+        for objective in facts.objectives:
+            if objective != CONTROL:
+                ours = facts.main(JUDGE, objective)
+                found = [facts.between(ours, facts.main(name, objective), category) for name in rivals]
+                named = [] if category is None else [category]
+                rows.append([*named, f"`{objective}`", *map(_apart, found)])
+    head = ["objective", *(f"{JUDGE} - {name}" for name in rivals)]
+    return table(head if None in categories else ["category", *head], rows)
 
 
-def claim_by_category(facts: Facts) -> list[str]:
-    """The same by category, over all objectives together: the mean of their differences."""
-    rivals = [name for name in METRICS if name in facts.feedbacks]
-    trained = [name for name in facts.objectives if name != CONTROL]
-    rows = []
-    for category in facts.categories():
-        for objective in trained:
-            ours = facts.main(JUDGE, objective)
-            found = [_apart(facts.between(ours, facts.main(name, objective), category)) for name in rivals]
-            rows.append([category, f"`{objective}`", *found])
-    return table(["category", "objective", *(f"{JUDGE} - {name}" for name in rivals)], rows)
+def claim_by_category(facts: Facts) -> str:
+    """The same for each category of the examined prompts."""
+    return claim(
+        facts, sorted({name for row in facts.where(variant=MAIN) for name in json.loads(row.categories)})
+    )
 
 
-def best_of(facts: Facts) -> list[str]:
+def best_of(facts: Facts) -> str:
     """Best-of-n by each feedback, without training."""
-    sizes = sorted({row.best_of for row in facts.where(objective=BEST_OF)})
-    rows = [
-        [str(size)]
-        + [
-            gain(facts.effect(facts.where(objective=BEST_OF, best_of=size, feedback=name)))
-            for name in facts.feedbacks
-        ]
-        for size in sizes
-    ]
+    rows = []
+    for (size,), found in groups(facts.where(objective=BEST_OF), "best_of"):
+        by_feedback = [[row for row in found if row.feedback == name] for name in facts.feedbacks]
+        rows.append([str(size), *(gain(facts.effect(one)) for one in by_feedback)])
     return table(["n", *facts.feedbacks], rows)
 
 
-def sweep(facts: Facts, variant: str) -> list[str]:
+def sweep(facts: Facts, variant: str) -> str:
     """A variant's rows by value: before, after, gain."""
     chosen = facts.where(variant=variant)
+    in_rounds = len({row.rounds for row in chosen}) > 1
     rows = []
-    for feedback, objective, value, number in _keys(chosen):
-        found = [
-            row
-            for row in chosen
-            if (row.feedback, row.objective, row.value, row.rounds) == (feedback, objective, value, number)
-        ]
-        told = [feedback, f"`{objective}`", value, *([str(number)] if _in_rounds(chosen) else [])]
-        rows.append([*told, *_levels(facts.effect(found)), gain(facts.effect(found)), _motion(found)])
-    more = ["round"] if _in_rounds(chosen) else []
+    for (feedback, objective, number, _, value), found in groups(
+        chosen, "feedback", "objective", "rounds", "noise", "value"
+    ):
+        told = [feedback, f"`{objective}`", value, *([str(number)] if in_rounds else [])]
+        rows.append([*told, *_levels(facts, found), _motion(found)])
+    more = ["round"] if in_rounds else []
     return table(["feedback", "objective", "value", *more, "before", "after", "gain", "motion"], rows)
 
 
-def held_out(facts: Facts) -> list[str]:
+def held_out(facts: Facts) -> str:
     """Gain on the category whose clips did not teach, beside that of the cell that learned from all."""
-    chosen = facts.where(variant="category-heldout")
     rows = []
-    for feedback, objective, category, _ in _keys(chosen):
-        left = [
-            row
-            for row in chosen
-            if (row.feedback, row.objective, row.value) == (feedback, objective, category)
-        ]
+    chosen = facts.where(variant="category-heldout")
+    for (feedback, objective, category), left in groups(chosen, "feedback", "objective", "value"):
         whole = facts.main(feedback, objective)
-        rows.append(
-            [
-                category,
-                f"`{objective}`",
-                gain(facts.effect(left, category)),
-                gain(facts.effect(whole, category)),
-                _apart(facts.between(left, whole, category)),
-            ]
-        )
+        gains = [gain(facts.effect(one, category)) for one in (left, whole)]
+        rows.append([category, f"`{objective}`", *gains, _apart(facts.between(left, whole, category))])
     return table(["left out", "objective", "gain on it", "gain on it, taught", "difference"], rows)
 
 
-def in_a_row(facts: Facts) -> list[str]:
+def in_a_row(facts: Facts) -> str:
     """Rounds in a row: mean success before and after each, over seeds, each on clips of its own.
 
     The champion is the policy that the next round starts from: the candidate, or who was there before.
     """
-    chosen = facts.where(variant=IN_A_ROW)
     rows = []
-    for value in sorted({row.value for row in chosen}):
-        for number in sorted({row.rounds for row in chosen}):
-            found = [row for row in chosen if row.rounds == number and row.value == value]
-            promoted = sum(row.promoted for row in found)
-            by_seed = ", ".join(f"{row.after:.3f}" if row.after is not None else "none" for row in found)
-            effect = facts.effect(found)
-            champion = champions(found)
-            held = "none" if champion is None else f"{champion:.3f}"
-            levels = [*_levels(effect), gain(effect), by_seed, _motion(found), str(promoted), held]
-            rows.append([value or "the study's own", str(number), *levels])
+    for (value, number), found in groups(facts.where(variant=IN_A_ROW), "value", "rounds"):
+        by_seed = ", ".join("none" if row.after is None else f"{row.after:.3f}" for row in found)
+        levels = [row.after if row.promoted else row.before for row in found]
+        known = [level for level in levels if level is not None]
+        champion = f"{sum(known) / len(known):.3f}" if len(known) == len(levels) else "none"
+        told = [by_seed, _motion(found), str(sum(row.promoted for row in found)), champion]
+        rows.append([value or "the study's own", str(number), *_levels(facts, found), *told])
     head = ["later rounds", "round", "before", "after", "gain", "after, by seed", "motion", "promoted"]
     return table([*head, "champion"], rows)
 
 
-def champions(rows: Sequence[Studied]) -> float | None:
-    """Mean success of the policies that are champions after these rounds, a round a seed; None if unknown."""
-    levels = [row.after if row.promoted else row.before for row in rows]
-    known = [level for level in levels if level is not None]
-    return sum(known) / len(known) if known and len(known) == len(levels) else None
-
-
-def against_base(facts: Facts) -> list[str]:
+def against_base(facts: Facts) -> str:
     """Each objective under each feedback: whether it beats the base, and what its training looked like."""
     rows = []
-    for objective in facts.objectives:
-        for feedback in facts.feedbacks if objective != CONTROL else [""]:
-            found = facts.main(feedback, objective)
-            effect = facts.effect(found)
-            if effect is None:
-                rows.append([f"`{objective}`", feedback, "nothing learned", "", ""])
-                continue
-            beats = effect.low is not None and effect.low > 0
-            said = "; ".join(symptoms(found)) or "no symptom"
-            verdict = "yes" if beats else "no"
-            rows.append([f"`{objective}`", feedback or "(all clips)", verdict, _motion(found), said])
+    for objective, feedback, found in facts.grid:
+        effect = facts.effect(found)
+        if effect is None:
+            rows.append([f"`{objective}`", feedback, "nothing learned", "", ""])
+            continue
+        verdict = "yes" if effect.sign > 0 else "no"
+        said = "; ".join(symptoms(found)) or "no symptom"
+        rows.append([f"`{objective}`", feedback or "(all clips)", verdict, _motion(found), said])
     return table(["objective", "feedback", "beats the base", "motion", "diagnosis"], rows)
+
+
+def not_beaten(facts: Facts) -> str:
+    """The first seed's diagnosis, whole, of every cell that is not shown to beat the base."""
+    lines = []
+    for objective, feedback, found in facts.grid:
+        effect = facts.effect(found)
+        if found and (effect is None or effect.sign < 1):
+            said = " ".join(one["text"] for one in json.loads(found[0].diagnosis)) or found[0].outcome
+            lines.append(f"- {feedback or 'all clips'} x `{objective}`, seed {found[0].seed}: {said}")
+    return "\n".join(lines)
 
 
 def symptoms(rows: Sequence[Studied]) -> list[str]:
     """Names of what the runs' numbers say, with how many of the seeds show it."""
-    found: dict[str, int] = {}
-    for row in rows:
-        for name in dict.fromkeys(one["name"] for one in json.loads(row.diagnosis) if one["name"]):
-            found[name] = found.get(name, 0) + 1
+    found = Counter(
+        name
+        for row in rows
+        for name in dict.fromkeys(one["name"] for one in json.loads(row.diagnosis))
+        if name
+    )
     return [f"{name} ({count} of {len(rows)} seeds)" for name, count in found.items()]
 
 
-def findings(rows: Sequence[Studied]) -> list[str]:
-    """The sentences of the first seed's diagnosis."""
-    return [one["text"] for one in json.loads(rows[0].diagnosis)] if rows else []
-
-
-def tuned(facts: Facts) -> list[str]:
+def tuned(facts: Facts) -> str:
     """What tuning tried, and which setting each objective has."""
     rows = []
-    chosen = {row.objective: row.settings for row in facts.where(variant="main", best_of=1)}
+    chosen = {row.objective: row.settings for row in facts.where(variant=MAIN, best_of=1)}
     for row in facts.where(variant=TUNING):
         mark = "chosen" if chosen.get(row.objective) == row.settings else ""
-        change = (
-            "none" if row.after is None or row.before is None else f"{100 * (row.after - row.before):+.1f}"
-        )
-        rows.append([f"`{row.objective}`", _settings(row.settings), change, mark])
+        lacks = row.after is None or row.before is None
+        change = "none" if lacks else f"{100 * (row.after - row.before):+.1f}"  # type: ignore[operator]
+        named = [(part, *one) for part, tree in json.loads(row.settings).items() for one in tree.items()]
+        told = ", ".join(f"{part}.{name} {value}" for part, name, value in named)
+        rows.append([f"`{row.objective}`", told, change, mark])
     return table(["objective", "settings", "gain on the tuning prompts", ""], rows)
 
 
-def budget(facts: Facts) -> list[str]:
+def budget(facts: Facts) -> str:
     """What every cell had: clips, labels, steps; and what its feedback kept of them."""
+    columns = ("clips", "labels", "accepted", "pairs", "steps", "batch")
     rows = []
     for feedback in facts.feedbacks:
-        found = facts.where(variant="main", feedback=feedback, best_of=1)
+        found = facts.where(variant=MAIN, feedback=feedback, best_of=1)
         pairwise = [row for row in found if row.objective.startswith("dpo")]
-        rows.append(
-            [
-                feedback,
-                _range(found, lambda row: row.clips),
-                _range(found, lambda row: row.labels),
-                _range(found, lambda row: row.accepted),
-                _range(pairwise, lambda row: row.pairs),
-                _range(found, lambda row: row.steps),
-                _range(found, lambda row: row.batch),
-            ]
-        )
-    return table(["feedback", "clips", "labels", "accepted", "pairs", "steps", "batch"], rows)
+        rows.append([feedback, *(_range(pairwise if name == "pairs" else found, name) for name in columns)])
+    return table(["feedback", *columns], rows)
 
 
-def _range(rows: Sequence[Studied], of: Callable[[Studied], int]) -> str:
-    values = sorted({of(row) for row in rows})
-    if not values:
-        return ""
-    return str(values[0]) if len(values) == 1 else f"{values[0]} to {values[-1]}"
+def _range(rows: Sequence[Studied], name: str) -> str:
+    values = sorted(set(map(attrgetter(name), rows)))
+    return " to ".join(map(str, dict.fromkeys([*values[:1], *values[-1:]])))
 
 
 def _apart(effect: Effect | None) -> str:
     return gain(effect, "not to be compared")
 
 
-def _levels(effect: Effect | None) -> list[str]:
-    return ["", ""] if effect is None else [f"{effect.before:.3f}", f"{effect.after:.3f}"]
+def _levels(facts: Facts, rows: Sequence[Studied]) -> list[str]:
+    effect = facts.effect(rows)
+    levels = ["", ""] if effect is None else [f"{effect.before:.3f}", f"{effect.after:.3f}"]
+    return [*levels, gain(effect)]
 
 
 def _motion(rows: Sequence[Studied]) -> str:
@@ -240,18 +205,3 @@ def _motion(rows: Sequence[Studied]) -> str:
         one["after"] / one["before"] for one in found if one.get("before") and one.get("after") is not None
     ]
     return f"x{sum(ratios) / len(ratios):.2f}" if ratios else ""
-
-
-def _settings(text: str) -> str:
-    return ", ".join(
-        f"{part}.{name} {value}" for part, tree in json.loads(text).items() for name, value in tree.items()
-    )
-
-
-def _keys(rows: Sequence[Studied]) -> list[tuple[str, str, str, int]]:
-    found = {(row.feedback, row.objective, row.value, row.rounds): (row.noise, row.value) for row in rows}
-    return sorted(found, key=lambda key: (key[0], key[1], key[3], found[key]))
-
-
-def _in_rounds(rows: Sequence[Studied]) -> bool:
-    return len({row.rounds for row in rows}) > 1

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from benchmarks import memory_cards
-from benchmarks.cards_page import clips, fits, options, page
-from benchmarks.result import RESULTS
+from benchmarks.harness import RESULTS
+from benchmarks.memory_cards import clips, fits, settings_for, tables
 from flows.config.load import load_recipe
+from tests.tiny_round import ROOT
 
 
 def row(
@@ -45,22 +46,30 @@ def test_the_batch_is_what_one_clip_leaves_room_for() -> None:
     assert clips(SMALL, 141) == 16
 
 
-def said(text: str, recipe: str) -> list[str]:
-    """What the page says of a recipe, card by card."""
-    line = next(line for line in text.splitlines() if line.startswith(f"| `{recipe}` |") and "--set" in line)
+def said(lines: list[str], recipe: str) -> list[str]:
+    """What the second table says of a recipe, card by card."""
+    line = next(line for line in lines if line.startswith(f"| `{recipe}` |") and "--set" in line)
     return line.split("|")[2:-1]
 
 
+def test_the_page_holds_the_tables_of_the_measured_rows() -> None:
+    first, second = "\n".join(tables(json.loads((RESULTS / "memory-cards.json").read_text())["rows"])).split(
+        "\n\n"
+    )
+    page = (ROOT / "docs/cards.md").read_text()
+    assert first in page
+    assert second in page
+
+
 def test_the_page_says_how_a_model_fits_or_what_it_would_take() -> None:
-    small, middle, large = said(page([SMALL, LARGE]), "large")
+    small, middle, large = said(tables([SMALL, LARGE]), "large")
     assert "does not fit: the least measured is 50.0 GB" in small
     assert "generate.batch_size=11`" in middle
     assert "generate.batch_size=16`" in large
-    text = page([SMALL, LARGE, SQUEEZED])
-    assert "on a GPU" in text
-    assert "| bfloat16, fp8 storage |" in text
+    lines = tables([SMALL, LARGE, SQUEEZED])
+    assert any("| bfloat16, fp8 storage |" in line for line in lines)
     # fewer bits only where the whole weights do not fit
-    small, middle, _ = said(text, "large")
+    small, middle, _ = said(lines, "large")
     assert "generate.batch_size=1 --set model.quantise=fp8-storage --set finetune.compile=false`" in small
     assert "quantise" not in middle
 
@@ -74,16 +83,20 @@ def test_the_text_encoder_needs_no_room_beside_the_network() -> None:
 def test_two_experts_take_turns_where_both_would_leave_too_little_room() -> None:
     turns = row("two", peaks=(11.0, 32.0, 35.0), weights=30.0, training=50.0)
     turns["generation"] |= {"waiting on the host": 29.0, "seconds to the GPU": 4.2}
-    text = page([turns])
-    assert "host's memory (29.0 GB)" in text
-    assert "(4.2 s each time" in text
     # 58 of 80 GB: both stay, and a clip has (0.94 * 80 - 30 - 29) / 2 of what is left
     assert clips(turns, 80) == 8
     # 58 of 70 GB: one at a time, and more clips for it
     assert clips(turns, 70) == 16
     assert fits(turns, 60)
     assert not fits(turns, 24)
-    assert "Two experts" not in page([LARGE])
+
+
+def test_what_the_page_says_of_two_experts_was_measured() -> None:
+    rows = json.loads((RESULTS / "memory-cards.json").read_text())["rows"]
+    two = [row["generation"] for row in rows if "waiting on the host" in row["generation"]]
+    page = (ROOT / "docs/cards.md").read_text()
+    assert " and ".join(f"{one['waiting on the host']:.1f} GB" for one in two) in page
+    assert " and ".join(f"{one['seconds to the GPU']:.1f} s" for one in two) in page
 
 
 def test_what_the_page_says_is_taken_by_the_recipe() -> None:
@@ -91,21 +104,20 @@ def test_what_the_page_says_is_taken_by_the_recipe() -> None:
     assert rows
     for measured in rows:
         if fits(measured, 141):
-            given = options(measured, 141).removeprefix("--set ").split(" --set ")
+            given = settings_for(measured, 141).removeprefix("--set ").split(" --set ")
             recipe = load_recipe(f"recipes/{measured['recipe']}.yaml", given)
             assert recipe.model.quantise == measured["quantise"]
             assert recipe.generate.batch_size == clips(measured, 141)
 
 
-def test_without_figures_the_page_says_so() -> None:
+def test_rows_without_figures_make_no_claim() -> None:
     nothing = row("large", peaks=(1.0, 1.0, 1.0), weights=1.0, training=1.0) | {"training": None}
-    for rows in ([], [nothing]):
-        assert "Nothing has been measured yet" in page(rows)
+    assert tables([nothing]) == tables([])
 
 
 @pytest.mark.slow
 def test_every_recipe_is_measured_in_one_go_and_rows_stay_until_measured_again(tmp_path: Path) -> None:
-    tiny = ["--tiny", "--device", "cpu", "--out", str(tmp_path), "--docs", str(tmp_path)]
+    tiny = ["--tiny", "--device", "cpu", "--out", str(tmp_path)]
     memory_cards.main(tiny)
     found = memory_cards.main([*tiny, "--quantise", "fp8-storage", "--recipes", "ltx-video,wan2.2-t2v-a14b"])
     assert not [one["error"] for one in found["rows"] if "error" in one]
@@ -121,5 +133,4 @@ def test_every_recipe_is_measured_in_one_go_and_rows_stay_until_measured_again(t
     }  # fmt: skip
     assert json.loads((tmp_path / "memory-cards.json").read_text()) == found
     # a CPU counts no memory: no row of it makes a claim about a card
-    memory_cards.main([*tiny, "--page"])
-    assert "Nothing has been measured yet" in (tmp_path / "cards.md").read_text()
+    assert tables(found["rows"]) == tables([])

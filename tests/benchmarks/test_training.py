@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import training_curves, training_pair
-from benchmarks.result import Result
-from benchmarks.training_equality import distance, equality, told
-from benchmarks.training_parts import Shape, Timed, clip_flops, network
+from benchmarks import training_pair, training_two_gpus
+from benchmarks.harness import Result, forward_flops
+from benchmarks.training_sides import Shape, Timed, distance, equality, told
 from models.families.wan import Wan
 
 TINY = Shape("tiny", 32, 48, 9, 16)
@@ -40,7 +39,9 @@ SMALL = [
     "--device",
     "cpu",
 ]
-RUNS = {"ours", "control", "plain", "plain-again", "plain-other-kernel", "plain-a-third-time"}
+RUNS = {
+    "plain", "ours", "ours-all-memory", "control", "plain-again", "plain-other-kernel", "plain-a-third-time",
+}  # fmt: skip
 
 
 def test_tokens_of_the_published_shape() -> None:
@@ -54,7 +55,7 @@ def test_a_block_costs_what_torch_counts() -> None:
     counted, claimed = [], []
     for layers in (1, 2):
         shape = Shape(TINY.size, TINY.height, TINY.width, TINY.frames, TINY.text_length, layers)
-        made = network(shape, torch.device("cpu"), torch.float32)
+        made = shape.network(torch.device("cpu"), torch.float32)
         x, embeds = torch.randn(1, *shape.latent), torch.randn(1, shape.text_length, 32)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             Wan().predict(made, x, torch.tensor([0.5]), embeds)
@@ -62,13 +63,23 @@ def test_a_block_costs_what_torch_counts() -> None:
         counted.append(
             sum(value for op, value in products.items() if op in (torch.ops.aten.addmm, torch.ops.aten.mm))
         )
-        claimed.append(clip_flops(made, shape)["linear"])
+        claimed.append(forward_flops(made, shape.latent[1:], shape.text_length)["linear"])
     assert counted[1] - counted[0] == claimed[1] - claimed[0] > 0
+
+
+def pair(results: Path, *more: str) -> Result:
+    return training_pair.main([*SMALL, "--out", str(results), *more])
+
+
+def sides(results: Path) -> dict[str, int]:
+    """Which runs lie there, and of how many steps."""
+    files = (results / "training-pair.sides").iterdir()
+    return {path.name: len(json.loads(path.read_text())["losses"]) for path in files}
 
 
 @pytest.mark.slow
 def test_both_sides_learn_alike_at_a_tiny_size(tmp_path: Path) -> None:
-    result = training_pair.main([*SMALL, "--results", str(tmp_path)])
+    result = pair(tmp_path)
     found = result.equality
     assert found["ok"]
     assert (found["steps"], found["plain_runs"]) == (8, 4)
@@ -76,64 +87,67 @@ def test_both_sides_learn_alike_at_a_tiny_size(tmp_path: Path) -> None:
     assert found["ours"] < 5e-4
     assert found["ours_all_memory"] < 5e-4
     assert json.loads((tmp_path / "training-pair.json").read_text())["ratio"] == result.ratio
-
-
-def curves(results: Path, *more: str) -> Result:
-    return training_pair.main([*SMALL, "--curves", "--results", str(results), *more])
-
-
-def sides(results: Path) -> dict[str, int]:
-    """Which sides of the curves lie there, and of how many steps."""
-    files = (results / "training-pair-curves.sides").iterdir()
-    return {path.name: len(json.loads(path.read_text())["losses"]) for path in files}
-
-
-@pytest.mark.slow
-def test_the_curves_alone(tmp_path: Path) -> None:
-    result = curves(tmp_path)
-    assert result.equality["ok"]
-    assert (result.equality["steps"], result.name) == (8, "training-pair-curves")
-    assert result.equality["ours"] < 5e-4
     assert sides(tmp_path) == {f"{run}.json": 8 for run in RUNS}
 
 
 @pytest.mark.slow
-def test_curves_that_were_ended_have_ours_and_go_on_with_the_rest(
+def test_a_comparison_that_was_ended_keeps_what_was_measured_and_goes_on_with_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The machine is given back while the second side is at work: what was measured is kept."""
+    """The machine is given back while the second side is at work."""
 
     def ended(*_: object, **__: object) -> Timed:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training_curves, "plain", ended)
+        patched.setattr(training_pair, "ours", ended)
         with pytest.raises(KeyboardInterrupt):
-            curves(tmp_path)
-    assert sides(tmp_path) == {"ours.json": 8, "control.json": 8}
-    assert not (tmp_path / "training-pair-curves.json").exists()
-    measured = json.loads((tmp_path / "training-pair-curves.sides" / "ours.json").read_text())
-    with monkeypatch.context() as patched:
-        patched.setattr(training_curves, "ours", ended)
-        result = curves(tmp_path, "--resume")
-        # of another question, or if nobody asks for it, nothing is taken up
-        with pytest.raises(KeyboardInterrupt):
-            curves(tmp_path)
-        with pytest.raises(KeyboardInterrupt):
-            curves(tmp_path, "--resume", "--rank", "2")
-    assert result.details["losses"]["ours"] == measured["losses"]
-    assert result.details["runs_of_an_earlier_command"] == ["ours", "control"]
+            pair(tmp_path)
+    assert sides(tmp_path) == {"plain.json": 8}
+    assert not (tmp_path / "training-pair.json").exists()
+    measured = json.loads((tmp_path / "training-pair.sides" / "plain.json").read_text())
+    result = pair(tmp_path, "--resume")
+    assert result.details["runs"]["plain"]["losses"] == measured["losses"]
+    assert result.details["runs_of_an_earlier_command"] == ["plain"]
     assert result.equality["ok"]
+    with monkeypatch.context() as patched:
+        patched.setattr(training_pair, "plain", ended)
+        assert (
+            pair(tmp_path, "--resume").details["losses_of_plain_again"]
+            == result.details["losses_of_plain_again"]
+        )
+        # of another question, or if nobody asks for it, nothing is taken up
+        for asked in ([], ["--resume", "--rank", "2"]):
+            with pytest.raises(KeyboardInterrupt):
+                pair(tmp_path, *asked)
 
 
 @pytest.mark.slow
-def test_curves_keep_to_their_seconds_and_are_compared_over_what_all_sides_have(tmp_path: Path) -> None:
-    result = curves(tmp_path, "--seconds", "0")
+def test_runs_keep_to_their_seconds_and_are_compared_over_what_all_have(tmp_path: Path) -> None:
+    result = pair(tmp_path, "--seconds", "0")
     assert sides(tmp_path) == {f"{run}.json": 1 for run in RUNS}
     # All begin with one adapter: a single step tells nobody apart.
     assert (result.equality["steps"], result.equality["ok"]) == (1, False)
-    longer = curves(tmp_path, "--resume")
+    longer = pair(tmp_path, "--resume")
     assert (longer.equality["steps"], longer.details["runs_of_an_earlier_command"]) == (8, [])
+
+
+@pytest.mark.slow
+def test_what_a_card_allows_trains_as_recomputing_every_block_does(tmp_path: Path) -> None:
+    result = pair(tmp_path, "--card-gb", "80", "--steps", "3")
+    least, most = result.equality["losses"].values()
+    assert least == pytest.approx(most, rel=1e-5)
+    assert result.shape["card_gb"] == 80
+    assert json.loads((tmp_path / "memory-training.json").read_text())["ratio"] == result.ratio
+
+
+@pytest.mark.slow
+def test_a_team_of_two_trains_as_one_does(tmp_path: Path) -> None:
+    small = [word for word in SMALL if word not in ("--pairs", "2", "--lr", "3e-3")]
+    result = training_two_gpus.main([*small, "--steps", "3", "--pairs-a-step", "4", "--out", str(tmp_path)])
+    assert result is not None
+    assert result.equality["ok"]
+    assert list(result.details) == ["GPU 0 alone", "GPU 1 alone", "team"]
 
 
 PLAIN = ([0.69, 0.60, 0.50], [0.69, 0.61, 0.49], [0.69, 0.59, 0.50])

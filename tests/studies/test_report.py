@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +13,12 @@ from data.errors import UserError
 from data.keys import digest
 from data.records import Evaluation, Studied
 from data.store import Store
-from studies.conclusions import conclusions, ranked, sure
 from studies.contract import KEYS, entries, text
 from studies.facts import Facts
-from studies.recipe import load_study
-from studies.report import BEGIN, END, by_hand, write
-from studies.tables import gain
+from studies.recipe import Study, load_study
+from studies.report import BEGIN, END, by_hand, markdown, write
+from studies.tables import against_base, gain, grid, not_beaten, sweep
+from tests.tiny_round import ROOT
 from tests.tiny_study import TinyStudy
 
 PROMPTS, CLIPS, BASE = 30, 4, 0.4
@@ -71,7 +70,12 @@ def commit_cell(
 
 
 @pytest.fixture
-def studied(store: Store) -> Facts:
+def study(study_file: TinyStudy) -> Study:
+    return load_study(str(study_file.file))
+
+
+@pytest.fixture
+def studied(store: Store, study: Study) -> Facts:
     for (feedback, objective), after in TRUTH.items():
         for seed in (0, 1, 2):
             commit_cell(store, feedback, objective, seed, after)
@@ -83,7 +87,7 @@ def studied(store: Store) -> Facts:
             commit_cell(
                 store, "judge-binary", "sft", seed, after, "noise", noise=share, value=f"noise {share:g}"
             )
-    return Facts(store, "tiny-study")
+    return Facts(store, study)
 
 
 @pytest.mark.parametrize(("cell", "truth"), TRUTH.items())
@@ -113,13 +117,13 @@ def test_feedbacks_are_compared_on_the_same_clips(studied: Facts) -> None:
     judge, clip = (studied.main(name, "dpo-anchor") for name in ("judge-binary", "clip"))
     between = studied.between(judge, clip)
     assert between is not None
-    assert sure(between) == 1
+    assert between.sign == 1
     assert between.low is not None
     assert between.high is not None
     assert between.low <= 0.6 <= between.high
     other = studied.between(clip, judge)
     assert other is not None
-    assert (other.value, sure(other)) == (pytest.approx(-between.value), -1)
+    assert (other.value, other.sign) == (pytest.approx(-between.value), -1)
     same = studied.between(judge, judge)
     assert same is not None
     assert (same.value, same.low, same.high) == (0.0, 0.0, 0.0)
@@ -128,17 +132,33 @@ def test_feedbacks_are_compared_on_the_same_clips(studied: Facts) -> None:
     assert half.n == between.n / 2
 
 
-def test_conclusions_say_what_the_figures_say(studied: Facts) -> None:
-    assert [name for name, _ in ranked(studied, "judge-binary")] == ["dpo-anchor", "sft"]
-    said = "\n".join(conclusions(studied))
-    assert "best objective is `dpo-anchor`" in said
-    assert "That reaches the 20 points asked for" in said
-    assert "judge-binary against clip: better with `sft`, `dpo-anchor` (as the paper claims)" in said
-    assert "With judge-binary, every objective beats the base." in said
-    assert "With clip, not shown to beat the base: `sft`" in said
-    assert "saturation (3 of 3 seeds)" in said
-    assert "`sft` no longer shows a gain from 40% wrong labels on." in said
-    assert "2 rounds in a row with `dpo-anchor`" in said
+def test_tables_say_what_the_figures_say(studied: Facts) -> None:
+    assert (studied.feedbacks, studied.objectives) == (
+        ["judge-binary", "clip"],
+        ["unfiltered", "sft", "dpo-anchor"],
+    )
+    cells = [line.split(" | ") for line in grid(studied).splitlines()]
+    assert [line[0] for line in cells[2:]] == ["| `unfiltered`", "| `sft`", "| `dpo-anchor`"]
+    assert cells[2][2] == " |"  # the control has one cell for all feedbacks
+    judged = {tuple(line.split(" | ")[:2]): line for line in against_base(studied).splitlines()}
+    for feedback, objective, beats in (
+        ("judge-binary", "sft", "yes"), ("judge-binary", "dpo-anchor", "yes"), ("clip", "sft", "no"),
+        ("(all clips)", "unfiltered", "no"),
+    ):  # fmt: skip
+        line = judged[f"| `{objective}`", feedback]
+        assert line.split(" | ")[2] == beats
+        assert "saturation (3 of 3 seeds)" in line
+    assert "- clip x `sft`, seed 0: Most pairs are saturated." in not_beaten(studied)
+    assert "judge-binary x" not in not_beaten(studied)
+    first, last = sweep(studied, "noise").splitlines()[2:]
+    assert first.startswith("| judge-binary | `sft` | noise 0 |")
+    assert last.startswith("| judge-binary | `sft` | noise 0.4 |")
+
+
+def test_nobodys_expectation_is_in_the_page(studied: Facts, study: Study) -> None:
+    page = markdown(study, studied, "")
+    assert "asked for" not in page
+    assert "the paper" not in page
 
 
 def test_the_contract(studied: Facts) -> None:
@@ -152,9 +172,8 @@ def test_the_contract(studied: Facts) -> None:
 
 
 def test_what_was_written_by_hand_stays_and_the_rest_is_written_again(
-    studied: Facts, study_file: TinyStudy, tmp_path: Path
+    studied: Facts, study: Study, tmp_path: Path
 ) -> None:
-    study = load_study(str(study_file.file))
     out = tmp_path / "out"
     written = write(study, studied, out)
     assert {path.name for path in written} == {
@@ -174,17 +193,30 @@ def test_what_was_written_by_hand_stays_and_the_rest_is_written_again(
     assert BEGIN in page.read_text()
 
 
-def test_cells_that_are_not_there_are_named_with_their_reason(
-    studied: Facts, store: Store, study_file: TinyStudy
-) -> None:
+def test_cells_that_are_not_there_are_named_with_their_reason(studied: Facts, store: Store) -> None:
     fact = {"event": "cell", "stage": "study", "label": "main: flow x sft, seed 0", "error": "out of memory"}
     store.log_run("20260101T000000-00000000", fact)
-    missing = dict(studied.missing(load_study(str(study_file.file))))
+    missing = dict(studied.missing())
     assert missing["main: flow x sft, seed 0"] == "out of memory"
     assert missing["main: flow x sft, seed 1"] == "not played"
     assert "main: judge-binary x sft, seed 0" not in missing
 
 
-def test_a_store_without_the_study_says_so(store: Store, make_prompt: Callable[..., object]) -> None:
-    with pytest.raises(UserError, match="holds no row of study x"):
-        Facts(store, "x")
+def test_a_store_without_the_study_says_so(store: Store, study: Study) -> None:
+    with pytest.raises(UserError, match="holds no row of study tiny-study"):
+        Facts(store, study)
+
+
+def test_the_published_rows_are_those_of_the_contract_and_the_page_has_their_levels() -> None:
+    rows = json.loads((ROOT / "docs/study.json").read_text())
+    assert all(tuple(entry)[: len(KEYS)] == KEYS for entry in rows)
+    page = (ROOT / "docs/study.md").read_text()
+    levels: dict[tuple[str, str, str], list[float]] = {}
+    for entry in rows:
+        if entry["variant"] in ("noise", "pairs", "draws"):
+            name = (entry["feedback"], entry["objective"], entry["value"])
+            levels.setdefault(name, []).append(entry["after"])
+    assert len(levels) >= 10
+    for (feedback, objective, value), after in levels.items():
+        line = next(line for line in page.splitlines() if f"| {feedback} | `{objective}` | {value} |" in line)
+        assert float(line.split("|")[5]) == pytest.approx(sum(after) / len(after), abs=6e-4)

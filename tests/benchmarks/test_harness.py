@@ -1,8 +1,10 @@
+import importlib.util
 import json
+import re
 
 import pytest
 
-from benchmarks.result import Result, command_line, device_name, versions, write
+from benchmarks.harness import RESULTS, Result, command_line, device_name, in_turn, versions, write
 
 
 def result(**changes):
@@ -46,3 +48,27 @@ def test_the_machine_and_the_command_are_named():
     assert device_name()
     assert command_line().startswith("python ")
     assert versions("torch")["torch"]
+
+
+def test_the_ratio_says_how_many_times_better_ours_is_whatever_the_unit():
+    more = {"libraries": ["torch"], "shape": {}, "equality": {}}
+    assert Result.measured("judge", 10.0, 40.0, "clips/min", more_is_better=True, **more).ratio == 4.0
+    found = Result.measured("training-pair", 10.0, 40.0, "s", more_is_better=False, **more)
+    assert found.ratio == 0.25
+    assert (found.device, found.command) == (device_name(), command_line())
+    assert found.versions == versions("torch")
+
+
+def test_sides_take_turns_at_being_first():
+    assert list(in_turn(["a", "b"], 3)) == [(0, "a"), (0, "b"), (1, "b"), (1, "a"), (2, "a"), (2, "b")]
+
+
+def test_the_commands_of_the_kept_results_are_there():
+    for path in RESULTS.glob("*.json"):
+        content = json.loads(path.read_text())
+        for found in content.get("rows", [content]):
+            module, _, since = (
+                found["command"].removeprefix("python -m ").partition("  # before 0.2.0; since then: ")
+            )
+            named = re.findall(r"benchmarks\.\w+", since) or [module.split()[0]]
+            assert all(importlib.util.find_spec(name) for name in named), found["command"]
