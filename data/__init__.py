@@ -24,3 +24,5 @@ Open first: `records` (what a row is), then `store` (how rows are committed). Af
     failpoints  crash points for tests
     world/      the 2-D physics world: laws, scenes, renderer, oracle
 """
+
+__all__ = ["curation", "errors", "prompts", "queries", "records", "settings", "store"]

@@ -16,3 +16,5 @@ Five folders, each of which may import those below it:
 
 Open first: `config.recipe`, then `rounds.run_round` (the walk through the stages).
 """
+
+__all__ = ["cli", "config", "reporting", "rounds", "serving"]

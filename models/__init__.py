@@ -27,3 +27,5 @@ Which file to open first:
     settings.py          every setting of the above, with its meaning (imports no torch)
     mini/                how the shipped miniature was made
 """
+
+__all__ = ["families", "gate", "sampling", "training"]

@@ -14,3 +14,5 @@
 
 A client of the library: it imports the five packages, and none of them imports it.
 """
+
+__all__ = ["cli", "engine", "flow", "recipe"]

@@ -19,3 +19,5 @@ Open first: `units` (what a unit is, the plain runner), then `stages` (the five 
     remake          a clip made again from its id
     rounds          the round's folder, its summary, the verdict in words
 """
+
+__all__ = ["context", "stages", "units"]

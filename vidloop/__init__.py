@@ -1,3 +1,70 @@
-"""vidloop: a text-to-video model that rehearses."""
+"""vidloop from Python: what is promised, in one place. Everything else may move between releases.
+
+    import vidloop
+
+    summary = vidloop.play_round("recipes/mini.yaml", "store", ["judge.backend=local"])
+    store = vidloop.open_store("store")
+    vidloop.query(store, "SELECT category, avg(value) FROM evaluations GROUP BY ALL")
+    vidloop.write_report(store)
+
+A plug-in (docs/add-a-reward.md) takes its types from here too. Importing this loads neither torch nor
+Prefect; playing a round does, where something has to be computed.
+"""
+
+from data.errors import (
+    ConfigError,
+    DataError,
+    ModelError,
+    ServiceError,
+    StageFailed,
+    StoreError,
+    UserError,
+    VideoError,
+    VidloopError,
+)
+from data.records import Clip, Evaluation, Example, Pair, Policy, Prompt, Score
+from data.settings import Settings, setting
+from data.store import Store
+from flows.config.load import load_recipe
+from flows.config.recipe import Recipe
+from rewards import Judgement, LoadedClip, Reward
+from rewards.base import CannotJudge, guarded
+from rewards.build import RewardKind
+from vidloop.api import open_store, play_round, query, write_report
 
 __version__ = "0.2.0"
+
+__all__ = [
+    "CannotJudge",
+    "Clip",
+    "ConfigError",
+    "DataError",
+    "Evaluation",
+    "Example",
+    "Judgement",
+    "LoadedClip",
+    "ModelError",
+    "Pair",
+    "Policy",
+    "Prompt",
+    "Recipe",
+    "Reward",
+    "RewardKind",
+    "Score",
+    "ServiceError",
+    "Settings",
+    "StageFailed",
+    "Store",
+    "StoreError",
+    "UserError",
+    "VideoError",
+    "VidloopError",
+    "__version__",
+    "guarded",
+    "load_recipe",
+    "open_store",
+    "play_round",
+    "query",
+    "setting",
+    "write_report",
+]
