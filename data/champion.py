@@ -10,6 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from data.errors import StoreError
+from data.policies import policies
 from data.store import Store
 
 _FILE = "champion.json"
@@ -105,11 +106,10 @@ def set_champion(store: Store, policy_id: str) -> Champion:
         StoreError: the store holds no such policy.
         StoreError: the store cannot be written.
     """
-    keys = [manifest.key for manifest in store.manifests() if manifest.part("policies")]
-    known = store.arrow(keys, "policies").column("policy_id").to_pylist()
+    known = policies(store)
     if policy_id not in known:
         raise StoreError(
-            f"{store.root} holds no policy {policy_id!r}; it holds {', '.join(sorted(set(known))) or 'none'}"
+            f"{store.root} holds no policy {policy_id!r}; it holds {', '.join(sorted(known)) or 'none'}"
         )
     return promote(store, policy_id, "set by hand")
 

@@ -81,7 +81,8 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
     print(f"{present.policy_id}  since {present.round_id}")
     if present.approved_by:
         print(f"approved by {present.approved_by}: {present.reason}")
-    from flows.config.resolve import policies, policy_of
+    from data.policies import policies
+    from flows.config.resolve import policy_of
 
     held = policies(opened)
     if present.policy_id in held:

@@ -13,6 +13,7 @@ from data import champion
 from data.curation import CurateSettings
 from data.errors import ConfigError
 from data.keys import clip_seed
+from data.policies import policies
 from data.prompts import SETS, load_prompts
 from data.records import Policy, Prompt
 from data.resources import find
@@ -210,12 +211,6 @@ def find_policy(store: Store, name: str, base: str) -> PolicyRef:
             f"policy {name} was trained over base model {held[name].base_id}, the recipe's is {base}"
         )
     return policy_of(held, name)
-
-
-def policies(store: Store) -> dict[str, Policy]:
-    """Every policy of the store, by its id."""
-    keys = [manifest.key for manifest in store.manifests("finetune") if manifest.part("policies")]
-    return {row.policy_id: row for key in keys for row in store.read(key, "policies")}
 
 
 def policy_of(held: Mapping[str, Policy], name: str) -> PolicyRef:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from data import champion
 from data.curation import prompt_choice
 from data.keys import digest
-from data.records import Policy
+from data.policies import ancestry, policies
 from data.resources import find
 from data.store import Store
 from flows.config.load import resolve
@@ -160,14 +160,7 @@ def present(recipe: Recipe, store: Store) -> PolicyRef:
 
 def lineage(store: Store, policy: PolicyRef) -> list[str]:
     """Ids of `policy`, its parents, and so on to the base."""
-    manifests = [one for one in store.manifests("finetune") if one.part("policies")]
-    rows: list[Policy] = [row for one in manifests for row in store.read(one.key, "policies")]
-    parents = {row.policy_id: list(row.parents) for row in rows}
-    line: list[str] = []
-    at = [policy.policy_id]
-    while at:
-        line += at
-        at = [parent for child in at for parent in parents.get(child, []) if parent not in line]
+    line = ancestry(policies(store), policy.policy_id)
     base = policy_id(policy.base_id)
     return line if base in line else [*line, base]
 

@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 from typing import Final
 
-from data.records import Policy
+from data.policies import ancestry, policies
 from data.store import Store
 from flows.reporting.facts import Facts
 
@@ -56,25 +56,15 @@ def mermaid(store: Store, facts: Facts) -> str:
 
 
 def ancestors(store: Store, policy_id: str) -> list[tuple[str, str, str]]:
-    """What a policy was trained from, oldest first, itself last: title, id, and how it was trained.
-
-    A policy of several parents is followed along its first.
-    """
-    manifests = [one for one in store.manifests("finetune") if one.part("policies")]
-    rows: dict[str, Policy] = {
-        row.policy_id: row for one in manifests for row in store.read(one.key, "policies")
-    }
+    """What a policy was trained from, oldest first, itself last: title, id, and how it was trained."""
+    held = policies(store)
     line: list[tuple[str, str, str]] = []
-    at: str | None = policy_id
-    seen: set[str] = set()
-    while at is not None and at not in seen:
-        seen.add(at)
-        row = rows.get(at)
+    for ident in reversed(ancestry(held, policy_id)):
+        row = held.get(ident)
         # The base model has no row: it was not trained here.
         how = f"{row.objective}, {row.steps} steps" if row else ""
-        line.append(("Policy" if row else "Base model", at[:_IDENT], how))
-        at = row.parents[0] if row and row.parents else None
-    return line[::-1]
+        line.append(("Policy" if row else "Base model", ident[:_IDENT], how))
+    return line
 
 
 def _label(*lines: str) -> str:
