@@ -11,7 +11,7 @@ from typing import Final
 
 from data.errors import StageFailed
 from data.store import Store
-from flows.reporting.messages import duration
+from flows.reporting.words import duration
 from studies.best_of import BestOfWork
 from studies.cells import CellWork
 from studies.contexts import Chosen, Opened

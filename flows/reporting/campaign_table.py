@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flows.reporting.messages import duration
+from flows.reporting.words import duration
 from tasks.campaign_record import Played, Series
 
 _HEAD = ("round", "before", "after", "change (95% interval)", "promoted", "prompts", "clips", "time")

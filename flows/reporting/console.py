@@ -11,7 +11,8 @@ from typing import Any, Final, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from flows.reporting.messages import conclusion, duration, introduction
+from flows.reporting.messages import conclusion, introduction
+from flows.reporting.words import duration
 from tasks.context import RoundContext
 from tasks.score import ScoreShard
 from tasks.stages import STAGES

@@ -17,6 +17,17 @@ JUDGE: Final = "judge"
 QUESTION: Final = "judge/"
 
 
+def scores_of(store: Store, clips: Sequence[Manifest]) -> list[Score]:
+    """Every judgement of the clips of these shards, by all rewards and questions, also those that failed."""
+    shards = {manifest.key for manifest in clips}
+    return [
+        row
+        for manifest in store.manifests("score")
+        if not shards.isdisjoint(manifest.parents)
+        for row in store.read(manifest.key, "scores")
+    ]
+
+
 def read_judge(store: Store, clips: Sequence[Manifest], recipe: Mapping[str, Any]) -> Judge | None:
     """The judge of these clips, or None if none judged them.
 
@@ -25,22 +36,16 @@ def read_judge(store: Store, clips: Sequence[Manifest], recipe: Mapping[str, Any
         clips: the round's shards of training clips.
         recipe: the round's recipe.
     """
-    shards = {manifest.key for manifest in clips}
-    versions: set[str] = set()
     yes: dict[tuple[str, str], list[float]] = defaultdict(list)
     errors: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for manifest in store.manifests("score"):
-        if shards.isdisjoint(manifest.parents):
-            continue
-        rows: list[Score] = store.read(manifest.key, "scores")
-        versions |= {row.reward_version for row in rows if row.reward == JUDGE}
-        for row in rows:
-            if not row.reward.startswith(QUESTION):
-                continue
+    scores = scores_of(store, clips)
+    for row in scores:
+        if row.reward.startswith(QUESTION):
             name = (row.reward.removeprefix(QUESTION), row.reward_version)
             if row.error is not None:
                 errors[name].append(row.error)
             yes[name] += [answer["p_yes"] for answer in json.loads(row.detail).get("answers", ())]
+    versions = {row.reward_version for row in scores if row.reward == JUDGE}
     if not versions:
         return None
     asked = recipe.get(JUDGE, {})

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
+from flows.reporting.words import duration
 from tasks.context import RoundContext
 
 DEFAULT_STORE: Final = "store"
@@ -79,18 +80,6 @@ def conclusion(context: RoundContext, summary: Mapping[str, Any]) -> list[str]:
 def program() -> str:
     """How this program was called, as short as can be."""
     return _short(sys.argv[0]) if os.path.basename(sys.argv[0]) == "vidloop" else "vidloop"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.4 s, 12 s, 3 min 5 s, 2 h 4 min."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def _nothing_learned(summary: Mapping[str, Any]) -> str:

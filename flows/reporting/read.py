@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from data.errors import StoreError
 from data.store import Manifest, Store
+from flows.config.recipe import feedback_reward
 from flows.reporting import words
 from flows.reporting.compare import comparisons, movers, paired
 from flows.reporting.facts import (
@@ -23,13 +24,11 @@ from flows.reporting.facts import (
     Stage,
     Step,
 )
-from flows.reporting.judges import QUESTION, read_judge
+from flows.reporting.judges import QUESTION, read_judge, scores_of
 from flows.reporting.movers import group_movers
 from models.training.diagnosis import Finding, diagnose
+from tasks.stages import STAGES
 
-STAGES: Final = ("generate", "score", "curate", "finetune", "evaluate")
-FEEDBACK_REWARD: Final = {"oracle": "physics"}
-"""Feedbacks that bear another name than the reward they read."""
 _ROUND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -97,7 +96,7 @@ def read_facts(store: Store, summary: Mapping[str, Any]) -> Facts:
         findings=_findings(trained, summary["guards"]),
         stages=tuple(
             Stage(n, s.get("key"), s.get("seconds"), s["shards"], s["cached_shards"], s["failed"])
-            for n, s in sorted(stages.items(), key=lambda item: _order(item[0]))
+            for n, s in ((name, stages[name]) for name in STAGES if name in stages)
         ),
         lineage=_lineage(store, summary, clips, curated, trained),
     )
@@ -120,18 +119,14 @@ def _rewards(store: Store, clips: Sequence[Manifest], feedback: str) -> tuple[Re
     """What each reward gave to the clips that were curated, also rewards that taught nothing."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     errors: dict[tuple[str, str], list[str]] = defaultdict(list)
-    shards = {m.key for m in clips}
-    for manifest in store.manifests("score"):
-        if shards.isdisjoint(manifest.parents):
-            continue
-        for score in store.read(manifest.key, "scores"):
-            if score.reward.startswith(QUESTION):
-                continue  # the judge has a section of its own
-            if score.value is None:
-                errors[score.reward, score.reward_version].append(score.error)
-            else:
-                values[score.reward, score.reward_version].append(score.value)
-    taught = FEEDBACK_REWARD.get(feedback, feedback)
+    for score in scores_of(store, clips):
+        if score.reward.startswith(QUESTION):
+            continue  # the judge has a section of its own
+        if score.value is None:
+            errors[score.reward, score.reward_version].append(score.error or "")
+        else:
+            values[score.reward, score.reward_version].append(score.value)
+    taught = feedback_reward(feedback)
     return tuple(
         RewardSpread(
             reward=name[0],
@@ -268,7 +263,3 @@ def parents(store: Store, manifest: Manifest | None) -> list[Manifest]:
             raise StoreError(f"{store.root} no longer holds unit {key}: run the round again with its recipe")
         found.append(parent)
     return found
-
-
-def _order(stage: str) -> int:
-    return STAGES.index(stage) if stage in STAGES else len(STAGES)

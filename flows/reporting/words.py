@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from flows.reporting.facts import Facts, Primary
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.reporting.facts import Facts, Primary
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
@@ -34,17 +37,17 @@ def ratio(before: float | None, after: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as "0.4 s", "38 s" or "7 min 05 s"."""
+    """Seconds as "0.4 s", "38 s", "7 min 5 s" or "2 h 4 min"."""
     if seconds is None:
         return NOT_MEASURED
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def is_rate(primary: Primary) -> bool:

@@ -17,7 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from flows.reporting.artifacts import server
-from flows.reporting.messages import duration
+from flows.reporting.words import duration
 from tasks.stages import STAGES
 from tasks.units import Listener, Unit
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from data.store import Store
 from flows.reporting.campaign_table import change, ratio
 from flows.reporting.facts import Facts
-from flows.reporting.judges import QUESTION
+from flows.reporting.judges import QUESTION, scores_of
 from flows.reporting.read import parents
 from tasks.campaign_record import Series
 
@@ -27,18 +27,14 @@ def rewards_by_category(store: Store, facts: Facts) -> list[Row]:
     category = {clip.clip_id: clip.category for one in clips for clip in store.read(one.key, "clips")}
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     failed: dict[str, int] = defaultdict(int)
-    shards = {one.key for one in clips}
-    for manifest in store.manifests("score"):
-        if shards.isdisjoint(manifest.parents):
+    for score in scores_of(store, clips):
+        if score.reward.startswith(QUESTION) or score.clip_id not in category:
             continue
-        for score in store.read(manifest.key, "scores"):
-            if score.reward.startswith(QUESTION) or score.clip_id not in category:
-                continue
-            for name in (category[score.clip_id], "all"):
-                if score.value is None:
-                    failed[name] += 1
-                else:
-                    values[name, score.reward].append(score.value)
+        for name in (category[score.clip_id], "all"):
+            if score.value is None:
+                failed[name] += 1
+            else:
+                values[name, score.reward].append(score.value)
     rewards = sorted({reward for _, reward in values})
     kept = {one.category: one for one in facts.curation.categories}
     rows: list[Row] = []

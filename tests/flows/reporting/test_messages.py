@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from flows.reporting import console as terminal
-from flows.reporting.messages import duration, program
+from flows.reporting.messages import program
+from flows.reporting.words import duration
 from tasks.score import ScoreShard
 from tasks.units import StageResult
 
