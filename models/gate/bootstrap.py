@@ -1,7 +1,8 @@
 """Paired bootstrap over clusters: how sure are we of a mean, a difference, a ratio?
 
 Clips of one prompt are alike, so prompts are resampled, whole, with replacement; every draw keeps the pairing
-of before and after. Percentile intervals (Efron and Tibshirani 1993, chapter 13). NumPy only.
+of before and after. Percentile intervals (Efron and Tibshirani 1993, chapter 13). NumPy only, and no matrix
+product: sums go term by term, so equal values give an equal interval, to the last bit, on every processor.
 """
 
 from __future__ import annotations
@@ -85,14 +86,14 @@ def crossed(values: Floats, rows: Ints, columns: Ints, draws: int, confidence: f
     for counts in resampled_counts(shape[1], draws, seed):
         lines = picked[done : done + len(counts)]
         done += len(counts)
-        total, number = ((lines @ table * counts).sum(axis=1) for table in (sums, held))
+        # Of every draw, each column's values in the rows that were drawn: [draws, columns].
+        total, number = (
+            _weighted_sum(counts, sum(line[:, None] * row for line, row in zip(lines.T, table, strict=True)))
+            for table in (sums, held)
+        )
         # A draw may miss every value where seeds have different prompts; it says nothing.
         drawn.append(total[number > 0] / number[number > 0])
-    everything = np.concatenate(drawn)
-    tail = (1 - confidence) / 2
-    low = np.quantile(everything, tail, method="lower")
-    high = np.quantile(everything, 1 - tail, method="higher")
-    return Interval(estimate, float(low), float(high))
+    return _percentiles(estimate, np.concatenate(drawn), confidence)
 
 
 def ratio(
@@ -120,10 +121,25 @@ def _interval(
     """Interval of sum(numerator) / sum(denominator) over clusters."""
     if len(numerator) < 2:
         return Interval(estimate, None, None)
-    both = np.stack([numerator, denominator], axis=1)
-    sums = np.concatenate([counts @ both for counts in resampled_counts(len(both), draws, seed)])
-    # A draw whose denominator is 0 (all its prompts had nothing before) counts as an infinite ratio.
-    drawn = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.inf), where=sums[:, 1] > 0)
+    drawn: list[Floats] = []
+    for counts in resampled_counts(len(numerator), draws, seed):
+        above, below = _weighted_sum(counts, numerator), _weighted_sum(counts, denominator)
+        # A draw whose denominator is 0 (all its prompts had nothing before) counts as an infinite ratio.
+        drawn.append(np.divide(above, below, out=np.full(len(counts), np.inf), where=below > 0))
+    return _percentiles(estimate, np.concatenate(drawn), confidence)
+
+
+def _weighted_sum(counts: Floats, values: Floats) -> Floats:
+    """Sum of counts * values over clusters, [draws], from the first to the last: a running sum has no choice.
+
+    Args:
+        counts: [draws, clusters]; values: [clusters], or [draws, clusters].
+    """
+    last: Floats = np.cumsum(counts * values, axis=1)[:, -1]
+    return last
+
+
+def _percentiles(estimate: float, drawn: Floats, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     # Draws themselves, outward, not between two of them: a draw may be infinite.
     low, high = np.quantile(drawn, tail, method="lower"), np.quantile(drawn, 1 - tail, method="higher")

@@ -106,3 +106,20 @@ def test_ratio_of_a_measure_that_is_mostly_zero_is_finite_where_it_can_be() -> N
     found = bootstrap.ratio(before * 2, before, np.arange(4), 1000, 0.95, 0)
     assert found.value == 2.0
     assert found.low == 2.0
+
+
+def test_an_interval_is_the_same_to_the_last_bit_on_every_processor() -> None:
+    """Sums term by term, no kernel's choice: the numbers here were found with SSE, AVX2 and AVX-512 kernels."""
+    place = np.arange(600)
+    values, after = (place * place % 17) / 7 - 1, (place * 13 % 29) / 11
+    prompts, seeds = place % 97, place // 150
+    found = [
+        bootstrap.mean(values, prompts, 3000, 0.95, 0),
+        bootstrap.ratio(after, values + 1, prompts, 3000, 0.95, 0),
+        bootstrap.crossed(values, seeds, prompts, 3000, 0.95, 0),
+    ]
+    assert found == [
+        bootstrap.Interval(0.14047619047619045, 0.10200708382526562, 0.18068609022556395),
+        bootstrap.Interval(1.1141013475042705, 1.0470317133520952, 1.1809611001811557),
+        bootstrap.Interval(0.14047619047619045, 0.06922183507549354, 0.21440338903271353),
+    ]
