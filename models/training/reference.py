@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,9 @@ from models.training.blocks import compile_blocks
 from models.training.forward import predict
 from models.training.fused_lora import fused
 from models.training.train_data import Clips
+
+# Standard deviations of a rounding error, see `rounding`: more of it is met once in ten thousand.
+_DEVIATIONS: Final = 4
 
 
 class ErrorTable:
@@ -71,13 +75,11 @@ def measure(
         network: see `reference_network`.
         settings: `draws` above 0; of the rest only what decides the draws, and how the network is run
             (`compile`, `attention`): as in training, so that the errors round alike.
-        rows: of one forward pass; the last is filled up. Where this is the number that training puts through
-            its own, the errors equal training's bit for bit on a CPU; elsewhere up to rounding.
+        rows: of one forward pass; the last is filled up. A clip's errors depend on it, and on what else is in
+            the pass, up to rounding (see `rounding`): kernels choose the order of sums by shape and place.
     """
     device = next(network.parameters()).device
-    kind = family.parameterization
     count = len(clips.clip_ids)
-    shape = clips.latents.shape[1:]
     asked = [(clip, draw) for clip in range(count) for draw in range(settings.draws)]
     # Kept where it is computed, so that the CPU draws the next noise while a GPU is at work.
     found = torch.empty(count * settings.draws, device=device)
@@ -92,13 +94,49 @@ def measure(
         for first in range(0, len(asked), rows):
             part = asked[first : first + rows]
             filled = part + part[-1:] * (rows - len(part))
-            places = torch.tensor([clip for clip, _ in filled])
-            index = clips.prompt_index[places]
-            keys = [(clips.prompt_ids[p], d) for p, (_, d) in zip(index.tolist(), filled, strict=True)]
-            sigma = torch.tensor([draws.fixed_sigma(settings, *key) for key in keys]).to(device)
-            noise = torch.stack([draws.fixed_noise(settings, *key, shape) for key in keys]).to(device)
-            x0, embeds = clips.latents[places].to(device), clips.embeds[index].to(device)
-            prediction = predict(family, network, kind.noisy(x0, noise, sigma), sigma, embeds)
-            errors = objectives.error(prediction, kind.target(x0, noise, sigma))
+            places, numbers = (torch.tensor(column) for column in zip(*filled, strict=True))
+            errors = errors_at(network, family, clips, settings, places, numbers)
             found[first : first + len(part)] = errors[: len(part)]
     return found.view(count, settings.draws).cpu()
+
+
+def errors_at(
+    network: nn.Module,
+    family: Family,
+    clips: Clips,
+    settings: FinetuneSettings,
+    places: Tensor,
+    fixed_draws: Tensor,
+) -> Tensor:
+    """Errors of one pass over rows `places` [b] of `clips` at their fixed draws [b]: float32 [b].
+
+    The operations of training's own pass, in its order: where the pass holds the same rows, to the last bit.
+    """
+    device = next(network.parameters()).device
+    kind = family.parameterization
+    index = clips.prompt_index[places]
+    keys = [(clips.prompt_ids[p], d) for p, d in zip(index.tolist(), fixed_draws.tolist(), strict=True)]
+    shape = clips.latents.shape[1:]
+    sigma = torch.tensor([draws.fixed_sigma(settings, *key) for key in keys]).to(device)
+    noise = torch.stack([draws.fixed_noise(settings, *key, shape) for key in keys]).to(device)
+    x0, embeds = clips.latents[places].to(device), clips.embeds[index].to(device)
+    prediction = predict(family, network, kind.noisy(x0, noise, sigma), sigma, embeds)
+    return objectives.error(prediction, kind.target(x0, noise, sigma))
+
+
+def rounding(network: nn.Module, numbers: int) -> float:
+    """How far two float32 errors of one clip may lie apart where their passes sum in another order.
+
+    A sum of n terms is off by n eps/2 of their magnitudes at most, and by the order of sqrt(n) eps/2 where
+    roundings are independent (Higham and Mary 2019, SIAM Journal on Scientific Computing 41(5)). n is counted
+    along the whole way to an error: the inputs of one unit of every layer, then the mean.
+
+    Args:
+        network: in float32.
+        numbers: of a clip's latent, over which an error is the mean.
+
+    Returns:
+        A share of the error.
+    """
+    terms = numbers + sum(weight[0].numel() for weight in network.parameters() if weight.dim() > 1)
+    return float(_DEVIATIONS * terms**0.5 * torch.finfo(torch.float32).eps)

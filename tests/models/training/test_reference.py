@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from data.errors import StageFailed, UserError
 from models.families.base import Family
 from models.families.wan import Wan
 from models.settings import FinetuneSettings, ModelSettings
-from models.training.reference import ErrorTable, measure, reference_network
+from models.training.reference import ErrorTable, errors_at, measure, reference_network, rounding
 from models.training.train_data import Clips, TrainData
-from models.training.trainer import train
+from models.training.trainer import TrainResult, train
 
 Tune = Callable[..., FinetuneSettings]
 Make = Callable[[], nn.Module]
@@ -42,14 +43,25 @@ class Counting(Wan):
         return super().predict(transformer, noisy, sigma, embeds)
 
 
+class SamePasses(ErrorTable):
+    """Errors that are measured when they are asked for, in a pass of the rows that are asked for."""
+
+    def __init__(self, network: nn.Module, data: TrainData, settings: FinetuneSettings) -> None:
+        self.measure = partial(errors_at, network, Wan(), clips_of(data), settings)
+
+    def __call__(self, clips: Tensor, fixed_draws: Tensor) -> Tensor:
+        with torch.no_grad():
+            return self.measure(clips, fixed_draws)
+
+
 @pytest.mark.parametrize("micro_batch", [None, 2])
 @pytest.mark.parametrize("objective", ["dpo-anchor", "kto"])
-def test_stored_errors_give_the_adapter_of_inline_errors_bit_for_bit(
+def test_errors_of_the_same_passes_give_the_adapter_of_inline_errors_bit_for_bit(
     make_transformer: Make, train_data: TrainData, tune: Tune, objective: Any, micro_batch: int | None
 ) -> None:
+    """The same operations in the same order: so on every processor."""
     settings = tune(objective=objective, draws=4, steps=5, batch_size=4, micro_batch=micro_batch, probe=0)
-    rows = (2 if settings.pairwise else 1) * (micro_batch or 4)
-    table = table_of(make_transformer(), train_data, settings, rows)
+    table = SamePasses(reference_network(make_transformer(), None, "b"), train_data, settings)
     family = Counting()
     inline = train(make_transformer(), Wan(), train_data, settings, "b")
     stored = train(make_transformer(), family, train_data, settings, "b", reference_errors=table)
@@ -58,6 +70,30 @@ def test_stored_errors_give_the_adapter_of_inline_errors_bit_for_bit(
     assert stored.diagnostics["gap_at_start"] == 0.0
     # kto measures its reference point without gradient where a batch is cut, with the policy
     assert family.still == (5 * 2 if objective == "kto" and micro_batch else 0), "no reference pass"
+
+
+def test_stored_errors_of_passes_of_one_clip_give_the_adapter_of_inline_errors_bit_for_bit(
+    make_transformer: Make, train_data: TrainData, tune: Tune
+) -> None:
+    """Where a clip is alone in every pass, there is one order of sums: so on every processor."""
+    settings = tune(objective="kto", draws=4, steps=5, batch_size=4, micro_batch=1, probe=0)
+    table = table_of(make_transformer(), train_data, settings, rows=1)
+    inline = train(make_transformer(), Wan(), train_data, settings, "b")
+    stored = train(make_transformer(), Wan(), train_data, settings, "b", reference_errors=table)
+    assert stored.adapter == inline.adapter
+    assert stored.curve == inline.curve
+
+
+@pytest.mark.parametrize("rows", [2, 4, 7, 8])
+def test_what_else_is_in_a_pass_changes_an_error_by_rounding_alone(
+    make_transformer: Make, train_data: TrainData, tune: Tune, rows: int
+) -> None:
+    """Kernels choose the order of sums by shape and place; some give one bit less or more for it."""
+    settings = tune(draws=4)
+    alone, among = (table_of(make_transformer(), train_data, settings, many).table for many in (1, rows))
+    apart = (among - alone).abs() / alone
+    assert apart.max() <= rounding(make_transformer(), train_data.latents[0].numel())
+    assert apart.max() < 1e-4, "a bound that says something: other noise makes a tenth of an error"
 
 
 def test_stored_errors_of_a_champion_are_those_of_its_adapter(
@@ -69,14 +105,23 @@ def test_stored_errors_of_a_champion_are_those_of_its_adapter(
     base = table_of(make_transformer(), train_data, settings, 8)
     clips, fixed = torch.arange(12), torch.zeros(12, dtype=torch.int64)
     assert not torch.allclose(table(clips, fixed), base(clips, fixed), atol=1e-3)
-    inline, stored = (
-        train(make_transformer(), Wan(), train_data, settings, "b", start=champion, reference_errors=held)
-        for held in (None, table)
+    stored = train(
+        make_transformer(), Wan(), train_data, settings, "b", start=champion, reference_errors=table
     )
-    assert stored.adapter == inline.adapter
+    spread = rounding(make_transformer(), train_data.latents[0].numel()) * float(table.table.max())
+    assert stored.diagnostics["gap_at_start"] <= spread
+    inline = train(make_transformer(), Wan(), train_data, settings, "b", start=champion)
+    assert inline.diagnostics["gap_at_start"] == 0.0
+    assert_losses_agree(stored, inline, settings.beta, spread)
     # the base's errors beside a champion are another reference: the gap before the first step says so
     with pytest.raises(StageFailed, match="differ by"):
         train(make_transformer(), Wan(), train_data, settings, "b", start=champion, reference_errors=base)
+
+
+def assert_losses_agree(one: TrainResult, other: TrainResult, beta: float, spread: float) -> None:
+    """A logit is beta/2 times the errors of at most two clips, and no objective is steeper in it than 1."""
+    for a, b in zip(one.curve, other.curve, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=0, abs=beta * spread)
 
 
 def test_one_table_serves_every_objective_beta_and_batch_size(
@@ -84,12 +129,15 @@ def test_one_table_serves_every_objective_beta_and_batch_size(
 ) -> None:
     made_for = tune(objective="dpo", draws=4, beta=500.0, probe=0)
     table = table_of(make_transformer(), train_data, made_for, rows=7)  # no shape that training uses
-    for change in ({"objective": "kto", "beta": 20.0}, {"objective": "dpo-anchor", "batch_size": 6}):
+    spread = rounding(make_transformer(), train_data.latents[0].numel()) * float(table.table.max())
+    for change in (
+        {"objective": "kto", "beta": 20.0},
+        {"objective": "dpo-anchor", "beta": 50.0, "batch_size": 6},
+    ):
         settings = replace(made_for, **change)
         inline = train(make_transformer(), family, train_data, settings, "b")
         stored = train(make_transformer(), family, train_data, settings, "b", reference_errors=table)
-        for a, b in zip(inline.curve, stored.curve, strict=True):
-            assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert_losses_agree(stored, inline, settings.beta, spread)
 
 
 def test_the_draws_of_the_table_are_the_draws_of_training(
