@@ -12,18 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 
 from data.errors import DataError
 from miniature.world.corpus import sample_corpus, verdicts
 from miniature.world.oracle import PASS, Verdict
+from miniature.world.render import render
 from rewards.base import frame_indices
-
-if TYPE_CHECKING:
-    import torch
 
 KINDS: Final = ("task", "physics", "objects", "overall")  # ids of the rubric's questions, in its order
 # Never seen in training: how the judge does on them says what it does with failures nobody thought of.
@@ -113,10 +113,6 @@ def rendered(
             tampered with, and labels are what follows from how a clip was made: right ones are right in all,
             broken ones are wrong over all, and of the rest nothing is known.
     """
-    import torch
-
-    from miniature.world.render import render
-
     corpus = sample_corpus(count, 0.4 if judged else 0.5, seed, pool, without=without)
     rng = np.random.default_rng(seed + 1)
     names = [name for name in WARPS if name not in without]
@@ -158,9 +154,6 @@ def samples(folder: Path, part: str, frames: int, device: str) -> JudgeClips:
     Raises:
         DataError: the files are not there, or do not belong together.
     """
-    import torch
-    from safetensors.torch import load_file
-
     try:
         video = load_file(folder / f"{part}.safetensors")["frames"]
         lines = (folder / f"{part}.jsonl").read_text(encoding="utf-8").splitlines()
@@ -179,8 +172,6 @@ def samples(folder: Path, part: str, frames: int, device: str) -> JudgeClips:
 
 def joined(parts: Sequence[JudgeClips]) -> JudgeClips:
     """Several as one, in order."""
-    import torch
-
     return JudgeClips(
         torch.cat([part.frames for part in parts]),
         [caption for part in parts for caption in part.captions],

@@ -7,14 +7,14 @@ holds it to the class's own forward pass, fed by the processor.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
 
 from miniature.train.judge_model import JudgeShape
 from rewards.judge.processing import Processing
 from rewards.judge.rubric import Rubric
-
-if TYPE_CHECKING:
-    import torch
 
 # Of the processor (CLIP's, which Qwen2-VL uses).
 MEAN: Final = (0.48145466, 0.4578275, 0.40821073)
@@ -31,7 +31,6 @@ class JudgeForward:
     """
 
     def __init__(self, model: Any, processor: Any, shape: JudgeShape, rubric: Rubric) -> None:
-        import torch
 
         self.model = model
         self.shape = shape
@@ -58,8 +57,6 @@ class JudgeForward:
         Returns:
             [B, Q, W, D].
         """
-        import torch
-
         language = self.model.model.language_model
         batch, asked, width = ids.shape
         head = language.embed_tokens(self._head)[None].repeat(batch, 1, 1)
@@ -75,8 +72,6 @@ class JudgeForward:
 
     def vision(self, frames: torch.Tensor) -> torch.Tensor:
         """Vision tokens [B, tokens, D] of frames [B, F, 3, S, S] in [0, 1]."""
-        from torch.nn import functional
-
         tower = self.model.model.visual
         patches = self.patches(frames)
         hidden = functional.linear(patches, tower.patch_embed.proj.weight.flatten(1))
@@ -88,8 +83,6 @@ class JudgeForward:
 
     def patches(self, frames: torch.Tensor) -> torch.Tensor:
         """Normalised patches [B, patches, 3 * temporal_patch * patch^2], in the processor's order."""
-        import torch
-
         shape = self.shape
         (time, high, wide), merge, side = shape.grid, shape.merge, shape.patch
         mean, std = (torch.tensor(v, device=frames.device)[:, None, None] for v in (MEAN, STD))
@@ -103,8 +96,6 @@ class JudgeForward:
 
     def _attention(self, attention: Any, hidden: torch.Tensor) -> torch.Tensor:
         """Attention of patches to those of the same time; hidden [B, T h w, D]."""
-        from torch.nn import functional
-
         batch, count, width = hidden.shape
         time, heads = self.shape.grid[0], attention.num_heads
         qkv = attention.qkv(hidden).view(batch, time, count // time, 3, heads, width // heads)
@@ -115,7 +106,6 @@ class JudgeForward:
         return found
 
     def _rotate(self, x: torch.Tensor) -> torch.Tensor:
-        import torch
 
         left, right = x.float().chunk(2, dim=-1)
         turned = torch.cat([-right, left], dim=-1)
@@ -123,8 +113,6 @@ class JudgeForward:
 
     def _vision_rotation(self) -> tuple[torch.Tensor, torch.Tensor]:
         """cos and sin [h w, D / heads] of the patches of one time, in the order of `patches`."""
-        import torch
-
         _, high, wide = self.shape.grid
         merge = self.shape.merge
         dim = self.model.config.vision_config.embed_dim // self.model.config.vision_config.num_heads
@@ -140,8 +128,6 @@ class JudgeForward:
 
     def _positions(self, width: int) -> torch.Tensor:
         """M-RoPE positions [3, head + width]: text counts up, the clip's tokens have time, row and column."""
-        import torch
-
         (time, high, wide), merge = self.shape.grid, self.shape.merge
         high, wide = high // merge, wide // merge
         first = int(self._video.nonzero()[0])

@@ -11,10 +11,19 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-if TYPE_CHECKING:
-    import torch
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+)
 
 SPECIAL: Final = (
     "<|endoftext|>",
@@ -110,9 +119,6 @@ def build_judge(shape: JudgeShape, texts: Sequence[str], seed: int) -> tuple[Any
     Returns:
         (Qwen2VLForConditionalGeneration, Qwen2VLProcessor).
     """
-    import torch
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
     processor = build_processor(shape, texts)
     tokenizer = processor.tokenizer
     ids = {name: tokenizer.convert_tokens_to_ids(name) for name in SPECIAL}
@@ -157,8 +163,6 @@ def build_judge(shape: JudgeShape, texts: Sequence[str], seed: int) -> tuple[Any
 
 def build_processor(shape: JudgeShape, texts: Sequence[str]) -> Any:
     """Tokenizer, chat template and frame preprocessing: frames of `shape.size` are patched, never resized."""
-    from transformers import Qwen2VLImageProcessor, Qwen2VLProcessor, Qwen2VLVideoProcessor
-
     pixels = {"shortest_edge": shape.size**2, "longest_edge": shape.size**2}
     common: dict[str, Any] = {
         "size": pixels,
@@ -178,9 +182,6 @@ def build_processor(shape: JudgeShape, texts: Sequence[str]) -> Any:
 
 def build_tokenizer(texts: Sequence[str]) -> Any:
     """A byte-level BPE in which "yes" and "no" are single tokens, and so is nearly every word of `texts`."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -210,8 +211,6 @@ def save_judge(model: Any, processor: Any, folder: Path, half: bool = True) -> i
     Raises:
         FloatingPointError: a weight is not finite in 16 bit.
     """
-    import torch
-
     folder.mkdir(parents=True, exist_ok=True)
     saved = model.to(torch.float16) if half else model
     if not all(bool(torch.isfinite(value).all()) for value in saved.state_dict().values()):
@@ -224,9 +223,6 @@ def save_judge(model: Any, processor: Any, folder: Path, half: bool = True) -> i
 
 def load_judge(folder: Path, device: str) -> tuple[Any, Any]:
     """(model in float32 on `device`, processor) of a saved judge."""
-    import torch
-    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
-
     model: torch.nn.Module = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     return model.to(device).eval(), AutoProcessor.from_pretrained(folder)
 

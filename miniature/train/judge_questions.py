@@ -8,18 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from miniature.train.judge_corpus import KINDS, JudgeClips
 from miniature.world.catalog import COLOURS, SHAPES, TEMPLATES, Parsed, Subject, allows, caption, parse
 from rewards.judge.prompt import question_text
 from rewards.judge.rubric import Rubric, load_rubric
-
-if TYPE_CHECKING:
-    import torch
 
 RUBRIC: Final = "miniature/rubrics/world.yaml"
 LOOK: Final = "look: {}?"
@@ -134,8 +132,6 @@ class Bank:
 
 def bank(clips: JudgeClips, tokenizer: Any, tail: Sequence[int], seed: int, device: str) -> Bank:
     """Questions about every clip, tokenised; the same arguments give the same questions."""
-    import torch
-
     words, rng = rubric(), np.random.default_rng(seed)
     asked = [
         questions(words, text, answers, rng)

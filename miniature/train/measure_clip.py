@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -10,8 +9,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from miniature.train.reward_corpus import captions_of, frames_of, meanings_of, world_scenes
+from miniature.train.reward_corpus import captions_of, meanings_of, world_scenes
+from miniature.train.training import show_measured
 from miniature.world.catalog import COLOURS, TEMPLATES, Subject, allows, caption, parse
+from miniature.world.render import render
 from rewards.base import frame_indices
 from rewards.clip import ClipReward, ClipSettings
 
@@ -38,7 +39,7 @@ def measure_clip(folder: Path, device: str = "auto", clips: int = CLIPS) -> dict
     reward = ClipReward(ClipSettings(model=str(folder), device=device))
     scenes = world_scenes(clips, _SEED)
     captions, meanings = captions_of(scenes), np.array(meanings_of(scenes))
-    frames = frames_of(scenes, reward.device).cpu().numpy()
+    frames = render(scenes, device=reward.device).cpu().numpy()
     seen = frame_indices(frames.shape[1], reward.settings.frames)
     image = reward.embed_frames(frame for clip in frames for frame in clip[seen])
     image = image.reshape(len(frames), len(seen), -1).mean(axis=1)  # mean of cosines = cosine with the mean
@@ -113,13 +114,7 @@ def _auc(right: Floats, wrong: Floats) -> float:
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the command."""
-    parser = argparse.ArgumentParser(prog="python -m miniature.train.measure_clip")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--clips", type=int, default=CLIPS)
-    given = parser.parse_args(argv)
-    for name, value in measure_clip(given.folder, given.device, given.clips).items():
-        print(f"{name:20s} {value:8.4f}  {MEANING[name]}")
+    show_measured("miniature.train.measure_clip", argv, measure_clip, CLIPS, MEANING)
 
 
 if __name__ == "__main__":

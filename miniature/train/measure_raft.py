@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 
-from miniature.train.reward_corpus import frames_of, world_scenes
+from miniature.train.reward_corpus import world_scenes
+from miniature.train.training import show_measured
+from miniature.world.render import render, true_flow
 from rewards.base import LoadedClip
 from rewards.flow import FlowReward, FlowSettings
 
@@ -28,13 +30,9 @@ _MOVING: Final = 0.5
 
 def measure_raft(folder: Path, device: str = "auto", clips: int = CLIPS) -> dict[str, float]:
     """The figures of `MEANING` on `clips` held-out clips that obey their laws, by the reward's own flow."""
-    import torch
-
-    from miniature.world.render import true_flow
-
     reward = FlowReward(FlowSettings(model=str(folder), device=device))
     scenes = world_scenes(clips, _SEED)
-    frames = frames_of(scenes, reward.device).cpu().numpy()
+    frames = render(scenes, device=reward.device).cpu().numpy()
     side = frames.shape[2]
     judged = reward.score([LoadedClip(str(i), "", clip, _FPS) for i, clip in enumerate(frames)])
     pairs: list[tuple[int, int]] = [
@@ -67,13 +65,7 @@ def measure_raft(folder: Path, device: str = "auto", clips: int = CLIPS) -> dict
 
 def main(argv: list[str] | None = None) -> None:
     """Entry point of the command."""
-    parser = argparse.ArgumentParser(prog="python -m miniature.train.measure_raft")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--clips", type=int, default=CLIPS)
-    given = parser.parse_args(argv)
-    for name, value in measure_raft(given.folder, given.device, given.clips).items():
-        print(f"{name:20s} {value:8.4f}  {MEANING[name]}")
+    show_measured("miniature.train.measure_raft", argv, measure_raft, CLIPS, MEANING)
 
 
 if __name__ == "__main__":

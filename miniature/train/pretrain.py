@@ -5,6 +5,10 @@
 
 Trains the VAE, then the transformer with its text encoder, saves a `WanPipeline` in float16, measures the
 saved files with the oracle and writes CARD.md beside them.
+
+A stated share of the clips breaks the law that its caption names. A base that never saw impossible physics
+would hardly fail, and there would be nothing to improve: large models learn from footage that is cut, sped
+up, rendered and wrong.
 """
 
 import argparse
@@ -27,9 +31,10 @@ from miniature.train import quality
 from miniature.train.architecture import assemble, build_text_encoder, build_tokenizer, build_transformer
 from miniature.train.card import write_card
 from miniature.train.denoiser import Denoiser, DenoiserSettings, train_denoiser
-from miniature.train.model_corpus import Corpus, processes, render_corpus, sample_corpus
 from miniature.train.vae import VaeSettings, encode, train_vae
 from miniature.world.catalog import TEMPLATES, vocabulary
+from miniature.world.corpus import Corpus, processes, sample_corpus
+from miniature.world.render import render
 
 
 def parse() -> argparse.Namespace:
@@ -79,7 +84,7 @@ def _get_vae(
     if args.vae:
         kept = AutoencoderKLWan.from_pretrained(args.vae, subfolder="vae", dtype=torch.float32)
         return kept.to(device).eval()
-    clips = render_corpus(corpus.scenes[: args.vae_scenes], 64, device)
+    clips = render(corpus.scenes[: args.vae_scenes], 64, device)
     settings = VaeSettings(
         decoder_width=args.decoder_width,
         seconds=args.vae_seconds,
@@ -146,7 +151,7 @@ def main() -> None:
         vae = _get_vae(args, corpus, device, say)
         latents = torch.cat(
             [
-                encode(vae, render_corpus(corpus.scenes[i : i + 1024], 64, device)).to(torch.bfloat16)
+                encode(vae, render(corpus.scenes[i : i + 1024], 64, device)).to(torch.bfloat16)
                 for i in range(0, len(corpus.scenes), 1024)
             ]
         )

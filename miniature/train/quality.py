@@ -18,10 +18,10 @@ from torch import Tensor
 
 from data.records import Prompt
 from miniature.train.architecture import MAX_WORDS
-from miniature.train.model_corpus import processes, render_corpus, sample_corpus
 from miniature.train.vae import decode, encode
-from miniature.world.corpus import verdicts
+from miniature.world.corpus import processes, sample_corpus, verdicts
 from miniature.world.prompts import prompt_set
+from miniature.world.render import render
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def measure_base(
 def measure_round_trip(pipe: WanPipeline, count: int, seed: int, pool: Executor | None) -> dict[str, float]:
     """Share of lawful rendered clips that still pass the oracle after encoding and decoding, by template."""
     corpus = sample_corpus(count, 0.0, seed)
-    clips = render_corpus(corpus.scenes, 64, pipe.vae.device)
+    clips = render(corpus.scenes, 64, pipe.vae.device)
     rebuilt = decode(pipe.vae, encode(pipe.vae, clips)).cpu()
     passed = judge_all(rebuilt, corpus.captions, pool)
     by: Mapping[str, list[bool]] = defaultdict(list)

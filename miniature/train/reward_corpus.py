@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from miniature.world.catalog import SHAPES, TEMPLATES, caption
 from miniature.world.draft import PALETTE
+from miniature.world.render import true_flow
 from miniature.world.scene import Scene, random_subjects, sample_scene
-
-if TYPE_CHECKING:
-    import torch
 
 Floats = NDArray[np.float64]
 
@@ -82,16 +82,6 @@ def meanings_of(scenes: Sequence[Scene]) -> list[int]:
     return found
 
 
-def frames_of(scenes: Sequence[Scene], device: str, size: int = 64) -> torch.Tensor:
-    """Rendered scenes: uint8 [N, T, size, size, 3] on `device`."""
-    import torch
-
-    from miniature.world.render import render
-
-    chunks = range(0, len(scenes), _CHUNK)
-    return torch.cat([render(scenes[at : at + _CHUNK], size=size, device=device) for at in chunks])
-
-
 @dataclass(frozen=True, eq=False)
 class Flows:
     """M pairs of frames with the true flow between them.
@@ -113,10 +103,6 @@ def flows_of(
     scenes: Sequence[Scene], pairs: int, strides: Sequence[int], size: int, seed: int, device: str
 ) -> Flows:
     """`pairs` random pairs of frames of each scene, a random one of `strides` apart, with their flow."""
-    import torch
-
-    from miniature.world.render import true_flow
-
     rng = np.random.default_rng(seed)
     stride = rng.choice(strides, (pairs, len(scenes)))
     first = rng.integers(0, _FRAMES - stride)
@@ -138,8 +124,6 @@ def flows_of(
 
 def pick(frames: torch.Tensor, rows: torch.Tensor, count: int, random: torch.Generator) -> torch.Tensor:
     """`count` random frames of each clip in `rows`: float32 [B, count, 3, H, W] in [0, 1]."""
-    import torch
-
     times = torch.randint(frames.shape[1], (len(rows), count), device=frames.device, generator=random)
     return frames[rows[:, None], times].permute(0, 1, 4, 2, 3).float() / 255
 
@@ -150,9 +134,6 @@ def augment(frames: torch.Tensor, random: torch.Generator) -> torch.Tensor:
     Generated clips are never as clean as rendered ones; a judge that has only seen clean ones reads the
     difference.
     """
-    import torch
-    from torch.nn import functional
-
     batch, device = len(frames), frames.device
 
     def uniform(low: float, high: float) -> torch.Tensor:

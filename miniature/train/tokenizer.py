@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
 PAD: Final = "<pad>"
 EOS: Final = "<eos>"
 UNKNOWN: Final = "<unk>"
@@ -19,8 +21,6 @@ def save_tokenizer(words: Sequence[str], folder: Path) -> int:
     A text is lower-cased and split at spaces and punctuation; each word is one token, an unknown word is
     `<unk>`, and `<eos>` closes the text: the text tower reads its summary there.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()

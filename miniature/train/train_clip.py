@@ -11,17 +11,28 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import open_clip
+import torch
+from torch.nn import functional
 
 from miniature.train.measure_clip import CLIPS, MEANING, measure_clip
-from miniature.train.reward_corpus import augment, captions_of, frames_of, meanings_of, pick, world_scenes
+from miniature.train.reward_corpus import augment, captions_of, meanings_of, pick, world_scenes
 from miniature.train.tokenizer import EOS, SPECIAL, save_tokenizer
-from miniature.train.training import Options, Trained, autocast, fit, millions, parse, save_half, write_card
+from miniature.train.training import (
+    Options,
+    Trained,
+    autocast,
+    fit,
+    millions,
+    parse,
+    save_half,
+    show,
+    write_card,
+)
 from miniature.world.catalog import vocabulary
-
-if TYPE_CHECKING:
-    import open_clip
-    import torch
+from miniature.world.render import render
 
 MODULE: Final = "miniature.train.train_clip"
 SIZE: Final = 64
@@ -70,9 +81,6 @@ def contrastive_loss(similarity: torch.Tensor, scale: torch.Tensor, meaning: tor
         scale: scalar, one over the temperature.
         meaning: int [B]; captions of one number mean the same, and are masked out as negatives of each other.
     """
-    import torch
-    from torch.nn import functional
-
     same = meaning[:, None] == meaning[None, :]
     same.fill_diagonal_(False)
     logits = (scale * similarity).float().masked_fill(same, -torch.inf)
@@ -82,12 +90,8 @@ def contrastive_loss(similarity: torch.Tensor, scale: torch.Tensor, meaning: tor
 
 def clip_batches(model: open_clip.CLIP, options: Options) -> Callable[[], torch.Tensor]:
     """Renders the corpus; returns a function that gives the model's loss on a new batch."""
-    import open_clip
-    import torch
-    from torch.nn import functional
-
     scenes = world_scenes(options.clips, options.seed)
-    clips = frames_of(scenes, options.device, size=SIZE)
+    clips = render(scenes, SIZE, options.device)
     tokens = open_clip.get_tokenizer(f"local-dir:{options.out}")(captions_of(scenes)).to(options.device)
     meaning = torch.tensor(meanings_of(scenes), device=options.device)
     random = torch.Generator(options.device).manual_seed(options.seed)
@@ -108,9 +112,6 @@ def clip_batches(model: open_clip.CLIP, options: Options) -> Callable[[], torch.
 
 def train(options: Options) -> Trained:
     """Trains, saves (weights, config, tokenizer, card) into `options.out`, and measures the saved files."""
-    import open_clip
-    import torch
-
     torch.manual_seed(options.seed)
     options.out.mkdir(parents=True, exist_ok=True)
     config = model_config(save_tokenizer(vocabulary(), options.out))
@@ -137,9 +138,9 @@ def train(options: Options) -> Trained:
 
 def main(argv: list[str] | None = None) -> Trained:
     """Entry point of the command."""
-    trained = train(parse(MODULE, argv, clips=24576, batch=1024, lr=2e-3, measure=CLIPS))
-    for name, value in trained.quality.items():
-        print(f"{name:28s} {value:8.4f}  {MEANING[name]}")
+    options, _ = parse(MODULE, argv, clips=24576, batch=1024, lr=2e-3, measure=CLIPS)
+    trained = train(options)
+    show(trained.quality, MEANING)
     return trained
 
 

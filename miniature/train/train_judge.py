@@ -12,14 +12,16 @@ what is to be seen teaches to see it.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
 
 from miniature.train.judge_corpus import HELD_OUT, KINDS, JudgeClips, joined, rendered, samples
 from miniature.train.judge_forward import JudgeForward
@@ -27,12 +29,8 @@ from miniature.train.judge_model import JudgeShape, build_judge, save_judge
 from miniature.train.judge_questions import SHORT, WRONG, bank, rubric, vocabulary_texts
 from miniature.train.measure_judge import MEANING, measure_judge
 from miniature.train.reward_corpus import augment
-from miniature.train.training import Options, Trained, autocast, fit, write_card
+from miniature.train.training import Options, Trained, autocast, fit, parse, show, write_card
 from miniature.world.corpus import processes
-from rewards.loading import resolve_device
-
-if TYPE_CHECKING:
-    import torch
 
 MODULE: Final = "miniature.train.train_judge"
 TEMPERED: Final = 0.75  # share of clips in a batch that are blurred, brightened, noisy as generated ones are
@@ -60,9 +58,6 @@ def judge_batches(
         share: share of generated clips in a batch; 0 without any.
         options: batch size, seed, device.
     """
-    import torch
-    from torch.nn import functional
-
     device = options.device
     asked = bank(clips, processor.tokenizer, forward.tail, options.seed, device)
     random = torch.Generator(device).manual_seed(options.seed)
@@ -132,8 +127,6 @@ def corpus(
 
 def train(options: Options, labelled: int, share: float, folder: Path | None, workers: int) -> Trained:
     """Trains, saves (weights, processor, card) into `options.out`, and measures the saved files."""
-    import torch
-
     begun = time.monotonic()
     shape = JudgeShape()
     model, processor = build_judge(shape, vocabulary_texts(), options.seed)
@@ -181,37 +174,20 @@ class Meanings(dict[str, str]):
 
 def main(argv: list[str] | None = None) -> Trained:
     """Entry point of the command."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True, help="folder for weights, processor and card")
-    parser.add_argument("--samples", type=Path, help="folder that miniature.train.judge_samples wrote")
-    parser.add_argument("--share", type=float, default=0.5, help="of generated clips in a batch")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda")
-    parser.add_argument("--workers", type=int, default=1, help="processes for scenes and the oracle")
-    parser.add_argument("--seconds", type=float, default=170.0, help="training alone: no data, no measuring")
-    parser.add_argument("--steps", type=int, help="stop after so many steps, if the time is not up first")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, data and batches")
-    parser.add_argument("--clips", type=int, default=80_000, help="rendered clips to train on, in all")
-    parser.add_argument("--labelled", type=int, default=32_000, help="of them, judged by the oracle")
-    parser.add_argument("--batch", type=int, default=256, help="clips in a training step")
-    parser.add_argument("--lr", type=float, default=1.5e-3, help="learning rate at its peak")
-    parser.add_argument("--measure", type=int, default=1500, help="clips behind each group of figures")
-    given = vars(parser.parse_args(argv))
-    folder, share, labelled, workers = (
-        given.pop(name) for name in ("samples", "share", "labelled", "workers")
-    )
-    if not (0 <= share <= 1 and 0 < labelled <= given["clips"] and given["batch"] > 1 and workers > 0):
-        parser.error("--share lies in [0, 1], --labelled in [1, --clips]; --batch is at least 2, --workers 1")
-    given["device"] = resolve_device(given["device"])
-    own = {"samples": folder, "share": share, "labelled": labelled, "workers": workers}
-    asked = [
-        f"--{name} {value}" for name, value in {**given, **own}.items() if value is not None and name != "out"
-    ]
-    options = Options(**given, command=" ".join([f"python -m {MODULE}", *asked]))
-    trained = train(options, labelled, share, folder, workers)
-    for name, value in trained.quality.items():
-        print(f"{name:48s} {value:8.4f}  {Meanings(MEANING)[name]}")
+    more: dict[str, dict[str, Any]] = {
+        "labelled": {"type": int, "default": 32_000, "help": "of the rendered clips, judged by the oracle"},
+        "samples": {"type": Path, "help": "folder that miniature.train.judge_samples wrote"},
+        "share": {"type": float, "default": 0.5, "help": "of generated clips in a batch"},
+        "workers": {"type": int, "default": 1, "help": "processes for scenes and the oracle"},
+    }
+    options, own = parse(MODULE, argv, more, seconds=170.0, clips=80_000, batch=256, lr=1.5e-3, measure=1500)
+    labelled, share, workers = own["labelled"], own["share"], own["workers"]
+    if not (0 <= share <= 1 and 0 < labelled <= options.clips and options.batch > 1 and workers > 0):
+        raise SystemExit(
+            "--share lies in [0, 1], --labelled in [1, --clips]; --batch is at least 2, --workers 1"
+        )
+    trained = train(options, labelled, share, own["samples"], workers)
+    show(trained.quality, Meanings(MEANING))
     return trained
 
 

@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import torch
+from torchvision.models import optical_flow
+from torchvision.models.optical_flow import RAFT
 
 from miniature.train.measure_raft import CLIPS, MEANING, measure_raft
-from miniature.train.reward_corpus import augment, flows_of, flying_scenes, frames_of, world_scenes
-from miniature.train.training import Options, Trained, fit, millions, parse, save_half, write_card
+from miniature.train.reward_corpus import augment, flows_of, flying_scenes, world_scenes
+from miniature.train.training import Options, Trained, fit, millions, parse, save_half, show, write_card
+from miniature.world.render import render
 from rewards.flow import raft_input
-
-if TYPE_CHECKING:
-    import torch
-    from torchvision.models.optical_flow import RAFT
 
 MODULE: Final = "miniature.train.train_raft"
 ARCHITECTURE: Final = "raft_small"
@@ -43,8 +44,6 @@ def sequence_loss(
         flow: [B, 2, H, W].
         valid: bool [B, H, W].
     """
-    import torch
-
     weight = valid[:, None] / valid.sum().clamp(min=1)
     last = len(predictions) - 1
     terms = [GAMMA ** (last - i) * ((flow - one).abs() * weight).sum() for i, one in enumerate(predictions)]
@@ -69,11 +68,9 @@ def turned(
 
 def raft_batches(model: RAFT, options: Options) -> Callable[[], torch.Tensor]:
     """Renders the corpus and its flow; returns a function that gives the model's loss on a new batch."""
-    import torch
-
     half = options.clips // 2
     scenes = flying_scenes(options.clips - half, options.seed) + world_scenes(half, options.seed, BROKEN)
-    clips = frames_of(scenes, options.device, size=SIZE)
+    clips = render(scenes, SIZE, options.device)
     flows = flows_of(scenes, PAIRS, STRIDES, WORKING, options.seed, options.device)
     random = torch.Generator(options.device).manual_seed(options.seed)
     turns = torch.Generator().manual_seed(options.seed)
@@ -94,9 +91,6 @@ def raft_batches(model: RAFT, options: Options) -> Callable[[], torch.Tensor]:
 
 def train(options: Options) -> Trained:
     """Trains, saves (weights, config, card) into `options.out`, and measures the saved files."""
-    import torch
-    from torchvision.models import optical_flow
-
     torch.manual_seed(options.seed)
     if options.device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # TF32: errors of 1e-3 px do not matter, time does
@@ -123,9 +117,9 @@ def train(options: Options) -> Trained:
 
 def main(argv: list[str] | None = None) -> Trained:
     """Entry point of the command."""
-    trained = train(parse(MODULE, argv, clips=8192, batch=64, lr=3e-4, measure=CLIPS))
-    for name, value in trained.quality.items():
-        print(f"{name:28s} {value:8.4f}  {MEANING[name]}")
+    options, _ = parse(MODULE, argv, clips=8192, batch=64, lr=3e-4, measure=CLIPS)
+    trained = train(options)
+    show(trained.quality, MEANING)
     return trained
 
 

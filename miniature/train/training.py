@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
 import numpy as np
+import torch
+from safetensors.torch import save_file
 
 from rewards.loading import resolve_device
-
-if TYPE_CHECKING:
-    import torch
 
 _WARMUP: Final = 0.05
 _REPORT_EVERY: Final = 5.0  # seconds
@@ -49,8 +48,23 @@ class Trained:
     quality: dict[str, float]
 
 
-def parse(module: str, argv: list[str] | None, **defaults: float) -> Options:
-    """Command line of `python -m <module>`; `defaults` are those of --clips, --batch, --lr and --measure."""
+def parse(
+    module: str,
+    argv: list[str] | None,
+    more: Mapping[str, Mapping[str, Any]] | None = None,
+    **defaults: float,
+) -> tuple[Options, dict[str, Any]]:
+    """Command line of `python -m <module>`.
+
+    Args:
+        module: for the help, and for `Options.command`.
+        argv: the words; None takes the process's own.
+        more: further options of this command, with what `add_argument` is told of each.
+        defaults: of --clips, --batch, --lr, --measure, and of others where they differ.
+
+    Returns:
+        What all commands are asked, and the values of `more`.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m {module}", allow_abbrev=False, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -63,14 +77,40 @@ def parse(module: str, argv: list[str] | None, **defaults: float) -> Options:
     parser.add_argument("--batch", type=int, help="of a training step")
     parser.add_argument("--lr", type=float, help="learning rate at its peak")
     parser.add_argument("--measure", type=int, help="clips to measure the saved files on")
+    for name, how in (more or {}).items():
+        parser.add_argument(f"--{name}", **how)
     parser.set_defaults(**defaults)
     given = vars(parser.parse_args(argv))
     for name in ("seconds", "clips", "batch", "lr", "measure"):
         if not given[name] > 0:
             parser.error(f"--{name} must be greater than 0")
     given["device"] = resolve_device(given["device"])
-    asked = [f"--{name} {given[name]}" for name in _IN_CARD if given[name] is not None]
-    return Options(**given, command=" ".join([f"python -m {module}", *asked]))
+    named = (*_IN_CARD, *(more or {}))
+    asked = [f"--{name} {given[name]}" for name in named if given[name] is not None]
+    own = {name: given.pop(name) for name in more or {}}
+    return Options(**given, command=" ".join([f"python -m {module}", *asked])), own
+
+
+def show(figures: Mapping[str, float], meaning: Mapping[str, str]) -> None:
+    """Print what was measured of saved files."""
+    for name, value in figures.items():
+        print(f"{name:48s} {value:8.4f}  {meaning[name]}")
+
+
+def show_measured(
+    module: str,
+    argv: list[str] | None,
+    measure: Callable[[Path, str, int], Mapping[str, float]],
+    clips: int,
+    meaning: Mapping[str, str],
+) -> None:
+    """The command `python -m <module> DIR`: measures the files in a folder."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--clips", type=int, default=clips)
+    given = parser.parse_args(argv)
+    show(measure(given.folder, given.device, given.clips), meaning)
 
 
 def fit(
@@ -82,8 +122,6 @@ def fit(
     time used, whichever is further: so a run that is slower than hoped still ends with a learning rate of
     zero. Gradients are clipped to norm 1. On a GPU the loss is read back only for the progress line.
     """
-    import torch
-
     decay = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     rest = [parameter for parameter in model.parameters() if parameter.ndim < 2]
     groups = [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
@@ -117,8 +155,6 @@ def fit(
 
 def autocast(device: str) -> AbstractContextManager[None]:
     """bfloat16 matrix products on a GPU, float32 on a CPU."""
-    import torch
-
     if device.startswith("cuda"):
         return torch.autocast("cuda", torch.bfloat16)
     return nullcontext()
@@ -131,9 +167,6 @@ def millions(model: torch.nn.Module) -> float:
 
 def save_half(model: torch.nn.Module, path: Path) -> int:
     """Writes the model's state as float16 safetensors; returns the file's size in bytes."""
-    import torch
-    from safetensors.torch import save_file
-
     state = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in model.state_dict().items()
@@ -156,8 +189,6 @@ def write_card(
         run: what was asked for.
         done: what came of it.
     """
-    import torch
-
     device = torch.cuda.get_device_name() if run.device.startswith("cuda") else f"CPU, {platform.machine()}"
     parts = [part for part in np.array_split(done.losses, 10) if len(part)]
     lines = [

@@ -30,7 +30,10 @@ class Corpus:
 
 
 def processes(workers: int) -> Executor:
-    """Processes that sample scenes and judge clips. Starting them takes seconds: a command makes one pool."""
+    """Processes that sample scenes and judge clips. Starting them takes seconds: a command makes one pool.
+
+    They are fresh ones: a forked one inherits torch's threads in an unknown state.
+    """
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 

@@ -12,20 +12,24 @@ docs/oracle.md.
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from data.video import decode_mp4, encode_mp4
 from miniature.world.catalog import CATEGORIES, COLOURS, SHAPES, TEMPLATES, Subject, allows, caption
+from miniature.world.corpus import processes
+from miniature.world.oracle import judge
+from miniature.world.render import render
 from miniature.world.scene import random_subjects, sample_scene
 
 DOCS = Path("docs/oracle.md")
@@ -92,8 +96,6 @@ def _fit(template: str, subjects: Sequence[Subject], rng: np.random.Generator) -
 
 def soften(frames: Frames, rng: np.random.Generator) -> Frames:
     """What a video autoencoder leaves of a clip, roughly: a blur of 0.7 pixels of 64 and noise of 0.03."""
-    import cv2
-
     sigma = 0.7 * min(frames.shape[1:3]) / 64
     blurred = np.stack([cv2.GaussianBlur(frame.astype(np.float32), (0, 0), sigma) for frame in frames])
     noise = rng.normal(0.0, 0.03 * 255, frames.shape)
@@ -102,13 +104,6 @@ def soften(frames: Frames, rng: np.random.Generator) -> Frames:
 
 def judge_some(template: str, first: int, count: int, seed: int) -> Tally:
     """Judge `count` clips of each kind; clip i of a template is the same whatever the chunk it is in."""
-    import cv2
-    import torch
-
-    from data.video import decode_mp4, encode_mp4
-    from miniature.world.oracle import judge
-    from miniature.world.render import render
-
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     tally, entry = Tally(), TEMPLATES[template]
@@ -147,8 +142,7 @@ def measure(clips: int, seed: int, workers: int) -> dict[str, Tally]:
         for name in TEMPLATES
     ]
     tallies = {name: Tally() for name in TEMPLATES}
-    # Fresh processes: a forked one inherits torch's threads in an unknown state.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with processes(workers) as pool:
         results = pool.map(judge_some, *zip(*jobs, strict=True))
         for done, ((name, *_), tally) in enumerate(zip(jobs, results, strict=True), start=1):
             tallies[name].add(tally)

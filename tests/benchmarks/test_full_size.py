@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks import full_size
 from data.prompts import load_prompts
+from flows.config.load import load_recipe
 from tests.tiny_round import Ended, vidloop
 
 __all__ = ["vidloop"]
@@ -20,7 +21,9 @@ def test_a_recipe_as_shipped_plays_on_a_model_in_a_folder(
     tmp_path: Path, vidloop: Callable[..., Ended]
 ) -> None:
     full_size.main(["--size", "tiny", "--device", "cpu", "--out", str(tmp_path)])
-    prompts = [prompt.prompt_id for prompt in load_prompts("train")[:2]]
+    recipe = "recipes/wan2.1-1.3b.yaml"
+    chosen = load_prompts(load_recipe(recipe).generate.prompts)
+    prompts = [prompt.prompt_id for prompt in chosen[:: len(chosen) // 2][:2]]
     settings = [
         f"model.path={tmp_path / 'model'}", "model.revision=null", "model.dtype=float32",
         f"clip.model={tmp_path / 'clip'}", "clip.pretrained=''", f"flow.model={tmp_path / 'flow'}",
@@ -29,7 +32,7 @@ def test_a_recipe_as_shipped_plays_on_a_model_in_a_folder(
         "generate.max_sequence_length=16", "finetune.steps=2", "finetune.warmup=2", "finetune.batch_size=4",
         "finetune.compile=false", "evaluate.clips=4", "curate.margin=0.0",
     ]  # fmt: skip
-    command = ["round", "--plain", "--recipe", "recipes/wan2.1-1.3b.yaml", "--store", tmp_path / "store"]
+    command = ["round", "--plain", "--recipe", recipe, "--store", tmp_path / "store"]
     command += [word for one in settings for word in ("--set", one)]
     summaries = []
     for _ in range(2):

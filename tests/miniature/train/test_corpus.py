@@ -11,12 +11,12 @@ from miniature.train.reward_corpus import (
     captions_of,
     flows_of,
     flying_scenes,
-    frames_of,
     meanings_of,
     pick,
     world_scenes,
 )
 from miniature.world.catalog import Subject
+from miniature.world.render import render
 from miniature.world.scene import Scene, sample_scene
 
 RED, BLUE = Subject("red", "ball"), Subject("blue", "square")
@@ -25,7 +25,7 @@ RED, BLUE = Subject("red", "ball"), Subject("blue", "square")
 def test_scenes_are_their_seed() -> None:
     one, same, other = (world_scenes(26, seed, broken=0.5) for seed in (1, 1, 2))
     assert captions_of(one) == captions_of(same) != captions_of(other)
-    assert torch.equal(frames_of(one, "cpu", size=16), frames_of(same, "cpu", size=16))
+    assert torch.equal(render(one, 16), render(same, 16))
     assert {scene.violation is None for scene in one} == {True, False}
     assert {scene.violation for scene in world_scenes(26, 1)} == {None}
 
@@ -44,7 +44,7 @@ def test_captions_that_mean_the_same_are_told_from_those_that_do_not() -> None:
 def test_flow_leads_from_the_first_frame_to_the_second(make: Callable[[int, int], list[Scene]]) -> None:
     """Looking up the second frame where the flow points finds what the first frame shows."""
     scenes = make(26, 3)
-    clips = frames_of(scenes, "cpu")
+    clips = render(scenes)
     flows = flows_of(scenes, 2, (1, 3), 64, 0, "cpu")
     assert len(flows.clip) == 52
     assert set((flows.second - flows.first).tolist()) == {1, 3}

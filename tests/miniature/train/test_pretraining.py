@@ -17,10 +17,11 @@ from miniature.train.architecture import (
 )
 from miniature.train.backward import Backward
 from miniature.train.denoiser import Denoiser, DenoiserSettings, tokenize, train_denoiser
-from miniature.train.model_corpus import processes, render_corpus, sample_corpus
 from miniature.train.vae import VaeSettings, decode, encode, reconstruction_loss, to_unit, train_vae
 from miniature.world.catalog import TEMPLATES, vocabulary
+from miniature.world.corpus import processes, sample_corpus
 from miniature.world.prompts import prompt_set
+from miniature.world.render import render
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def clips(corpus):
-    return render_corpus(corpus.scenes[:8], 32, torch.device("cpu"))
+    return render(corpus.scenes[:8], 32, torch.device("cpu"))
 
 
 def test_every_prompt_is_known_to_the_tokenizer():
@@ -49,8 +50,8 @@ def test_a_corpus_depends_on_its_seed_and_not_on_the_workers():
         together = sample_corpus(6, 0.5, seed=1, pool=pool, block=3)
     assert alone.captions == together.captions
     assert torch.equal(
-        render_corpus(alone.scenes, 32, torch.device("cpu")),
-        render_corpus(together.scenes, 32, torch.device("cpu")),
+        render(alone.scenes, 32, torch.device("cpu")),
+        render(together.scenes, 32, torch.device("cpu")),
     )
     assert sample_corpus(6, 0.5, seed=2, block=3).captions != alone.captions
 
