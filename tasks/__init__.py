@@ -1,6 +1,6 @@
 """Tasks: one cached, resumable unit of work each, and the runners that work through them.
 
-    recipe parts + store -> questions -> units -> runner -> manifests in the store
+    recipe parts + store -> fingerprints -> units -> runner -> manifests in the store
 
 A stage is a list of units. A unit is a question (its key), a label and `run()`, which computes the answer and
 commits it. Whoever runs units looks first whether the store holds the answers, whole; what is broken is
@@ -13,7 +13,7 @@ Who calls: flows/. This room knows models, rewards and data; only `prefect_runne
 Open first: `units` (what a unit is, the plain runner), then `stages` (the five in order). After that
 
     context         what a round is made of; models that stay loaded between units
-    questions       the question each unit asks, which is its key
+    fingerprints    the question each unit asks, which is its key
     generate, score, curate, finetune, evaluate     the five stages
     prefect_runner  the same units as Prefect task runs
     remake          a clip made again from its id
