@@ -13,6 +13,7 @@ up, rendered and wrong.
 
 import argparse
 import copy
+import dataclasses
 import json
 import os
 import shlex
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,6 +37,8 @@ from miniature.train.vae import VaeSettings, encode, train_vae
 from miniature.world.catalog import TEMPLATES, vocabulary
 from miniature.world.corpus import Corpus, processes, sample_corpus
 from miniature.world.render import render
+
+Settings = TypeVar("Settings", DenoiserSettings, VaeSettings)
 
 
 def parse() -> argparse.Namespace:
@@ -60,21 +64,28 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--width", type=int, default=256, help="of the transformer")
     parser.add_argument("--layers", type=int, default=5, help="of the transformer")
-    parser.add_argument("--sigma-mean", type=float, default=DenoiserSettings.sigma_mean)
-    parser.add_argument("--sigma-std", type=float, default=DenoiserSettings.sigma_std)
-    parser.add_argument("--learning-rate", type=float, default=DenoiserSettings.learning_rate)
     parser.add_argument("--vae-start", type=Path, help="a saved pipeline whose VAE is trained further")
-    parser.add_argument("--decoder-width", type=int, default=VaeSettings.decoder_width)
-    parser.add_argument("--vae-seconds", type=float, default=VaeSettings.seconds)
-    parser.add_argument("--vae-steps", type=int, default=VaeSettings.steps)
-    parser.add_argument("--seconds", type=float, default=DenoiserSettings.seconds)
-    parser.add_argument("--steps", type=int, default=DenoiserSettings.steps)
-    parser.add_argument("--batch-size", type=int, default=DenoiserSettings.batch_size)
-    parser.add_argument("--vae-batch-size", type=int, default=VaeSettings.batch_size)
     parser.add_argument("--no-compile", dest="compile", action="store_false")
+    for settings, prefix in ((DenoiserSettings, ""), (VaeSettings, "vae_")):
+        for field in _numbers(settings):
+            flags = [f"--{prefix}{field.name}".replace("_", "-")]
+            if field.name == "decoder_width":  # so the VAE's card says it
+                flags.append("--decoder-width")
+            parser.add_argument(*flags, type=type(field.default), default=field.default)
     parser.add_argument("--flow-shift", type=float, default=5.0)
     parser.add_argument("--measure", type=int, default=2000, help="samples that the card's figures rest on")
     return parser.parse_args()
+
+
+def _numbers(settings: type[DenoiserSettings] | type[VaeSettings]) -> list[dataclasses.Field[Any]]:
+    """The fields of settings that are numbers; whether to compile is one question for both."""
+    return [field for field in dataclasses.fields(settings) if field.name != "compile"]
+
+
+def _settings(args: argparse.Namespace, settings: type[Settings], prefix: str = "") -> Settings:
+    """What the command line says of `settings`."""
+    given = {field.name: getattr(args, prefix + field.name) for field in _numbers(settings)}
+    return settings(**given, compile=args.compile)
 
 
 def _get_vae(
@@ -85,13 +96,7 @@ def _get_vae(
         kept = AutoencoderKLWan.from_pretrained(args.vae, subfolder="vae", dtype=torch.float32)
         return kept.to(device).eval()
     clips = render(corpus.scenes[: args.vae_scenes], 64, device)
-    settings = VaeSettings(
-        decoder_width=args.decoder_width,
-        seconds=args.vae_seconds,
-        steps=args.vae_steps,
-        batch_size=args.vae_batch_size,
-        compile=args.compile,
-    )
+    settings = _settings(args, VaeSettings, "vae_")
     start = AutoencoderKLWan.from_pretrained(args.vae_start, subfolder="vae") if args.vae_start else None
     vae = train_vae(clips, settings, args.seed, say, start)
     # Kept at once: a failure later on must not cost the minutes spent here (see --vae).
@@ -156,15 +161,7 @@ def main() -> None:
             ]
         )
         say(f"encoded: latents {tuple(latents.shape)}")
-        settings = DenoiserSettings(
-            seconds=args.seconds,
-            steps=args.steps,
-            batch_size=args.batch_size,
-            learning_rate=args.learning_rate,
-            sigma_mean=args.sigma_mean,
-            sigma_std=args.sigma_std,
-            compile=args.compile,
-        )
+        settings = _settings(args, DenoiserSettings)
         tokenizer = build_tokenizer(vocabulary())
         model = _get_denoiser(args, tokenizer)
         trained = train_denoiser(model, tokenizer, latents, corpus.captions, settings, args.seed, say)
