@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from flows.reporting.svg import standalone
 from studies.facts import Effect, Facts
 from studies.grid import CONTROL, IN_A_ROW
 from studies.tables import groups
@@ -89,13 +89,8 @@ def _points(axes: Axes, effects: Mapping[float, Effect | None], label: str, inde
 
 
 def _drawn(facts: Facts, draw: Callable[[Facts, Axes], None], width: float, height: float) -> bytes:
-    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    sink = io.BytesIO()
-    # Without these a file would hold its time, and ids by chance.
-    with rc_context({"svg.hashsalt": "vidloop"}):
-        draw(facts, figure.subplots())
-        figure.savefig(sink, format="svg", metadata={"Date": None})
-    return sink.getvalue()
+    draw(facts, figure.subplots())
+    return standalone(figure, "vidloop")

@@ -8,7 +8,7 @@ it), and contact sheets for people in a hurry. Who calls: the round, and `vidloo
 Open first: `facts` (what a report says), then `read` (where each number comes from). After that
 
     movers      which clips are shown, and how they are packed
-    charts      inline SVG
+    charts      inline SVG, made by svg
     words       numbers and findings in words
     page        the template's values; page/ holds template, style and script
     sheet       contact sheets

@@ -8,7 +8,7 @@ from typing import Final
 from data.store import Store
 from flows.reporting import charts, words
 from flows.reporting.campaign_table import change, ratio, warnings
-from flows.reporting.page import HERE
+from flows.reporting.page import template
 from tasks.campaign_record import FOLDER, Series
 
 
@@ -18,16 +18,7 @@ def build_page(store: Store, series: Series) -> Path:
 
 
 def render(series: Series) -> str:
-    """The page. Every text goes through the template's autoescape; no request leaves the page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    """The page; no request leaves it."""
     guards = list(dict.fromkeys(name for one in series.rounds for name in one.guards))
     measured = [one for one in series.rounds if one.primary["before"] is not None]
     points = [
@@ -42,10 +33,10 @@ def render(series: Series) -> str:
         for one in measured
     ]
     metric = measured[0].primary["metric"] if measured else "the metric"
-    return environment.get_template("series.html.j2").render(
+    return template(
+        "series.html.j2",
         series=series,
         guards=guards,
-        css=(HERE / "report.css").read_text("utf-8"),
         metric=metric,
         chart=charts.rounds_chart(points, metric) if points else "",
         warnings=warnings(series),

@@ -1,43 +1,19 @@
-"""Charts as inline SVG: matplotlib draws, the page's style sheet colours.
-
-Colours are drawn as placeholder values and replaced by CSS variables, so that one chart serves light, dark
-and print. Text stays text: it scales with the page and can be searched. Each chart is drawn at phone width
-(about 340 points), so that nothing becomes unreadable there.
-"""
+"""The charts of the pages. Each is drawn at phone width, so that nothing becomes unreadable there."""
 
 from __future__ import annotations
 
-import html
-import io
-import re
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.reporting.facts import Comparison, Curve, RewardSpread
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-# Placeholder -> CSS variable. The values only have to be unlike each other and unlike any real colour.
-INK, MUTED, RULE, BEFORE, AFTER, LOSER = "#010203", "#010204", "#010205", "#010206", "#010207", "#010208"
-VARIABLES = {
-    INK: "--ink",
-    MUTED: "--muted",
-    RULE: "--rule",
-    BEFORE: "--before",
-    AFTER: "--after",
-    LOSER: "--loser",
-}
-WIDTH = 4.7
-"""Inches: 338 points, the width of a phone's page."""
+from flows.reporting.svg import AFTER, BEFORE, INK, LOSER, MUTED, RULE, inline, new_figure
+from rewards.calibration import Bin
 
 
 def success_chart(comparisons: Sequence[Comparison]) -> str:
     """Success before and after with 95% intervals, one line a category."""
-    figure, axes = _figure(0.62 * len(comparisons) + 0.75)
+    figure, axes = new_figure(0.62 * len(comparisons) + 0.75)
     for row, line in enumerate(reversed(comparisons)):
         for measured, colour, offset, mark in (
             (line.before, BEFORE, 0.16, "o"),
@@ -64,7 +40,7 @@ def success_chart(comparisons: Sequence[Comparison]) -> str:
         f"{line.label}: {_percent(line.before.value)} before, {_percent(line.after.value)} after"
         for line in comparisons
     )
-    return _svg(figure, f"Success by category. {said}.")
+    return inline(figure, f"Success by category. {said}.")
 
 
 @dataclass(frozen=True)
@@ -81,7 +57,7 @@ class RoundPoint:
 
 def rounds_chart(points: Sequence[RoundPoint], metric: str) -> str:
     """A metric over rounds with 95% intervals: where each round starts, and what its candidate reached."""
-    figure, axes = _figure(2.6)
+    figure, axes = new_figure(2.6)
     said = []
     for point in points:
         for value, interval, colour, offset, mark, filled in (
@@ -100,14 +76,14 @@ def rounds_chart(points: Sequence[RoundPoint], metric: str) -> str:
     axes.set_xlim(points[0].number - 0.5, points[-1].number + 0.5)
     axes.set_xlabel("round")
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    return _svg(figure, f"{metric} over rounds. {'; '.join(said)}.")
+    return inline(figure, f"{metric} over rounds. {'; '.join(said)}.")
 
 
 def reward_chart(spread: RewardSpread, what: str = "The reward") -> str:
     """How often a reward, or a judge's question, gave which value to the training clips."""
     import numpy as np
 
-    figure, axes = _figure(1.9)
+    figure, axes = new_figure(1.9)
     values = np.asarray(spread.values)
     if set(spread.values) <= {0.0, 1.0}:
         counts = [int((values == 0).sum()), int((values == 1).sum())]
@@ -119,7 +95,7 @@ def reward_chart(spread: RewardSpread, what: str = "The reward") -> str:
         axes.axvline(float(np.median(values)), color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
     axes.set_ylabel("clips")
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    return _svg(figure, f"{what} {spread.reward} over {len(values)} training clips: {spread_note(spread)}.")
+    return inline(figure, f"{what} {spread.reward} over {len(values)} training clips: {spread_note(spread)}.")
 
 
 def spread_note(spread: RewardSpread, of: str = "clips") -> str:
@@ -137,7 +113,7 @@ def spread_note(spread: RewardSpread, of: str = "clips") -> str:
 
 def curve_chart(title: str, curves: Sequence[Curve], level: float | None = None) -> str:
     """Training curves of one kind against the step; `level` marks what chance or no change would give."""
-    figure, axes = _figure(1.9)
+    figure, axes = new_figure(1.9)
     said = []
     dashes = {"color": LOSER, "linestyle": (0, (4, 2))}
     styles: list[dict[str, Any]] = [{"color": AFTER}, dashes, {"color": BEFORE}]
@@ -150,55 +126,20 @@ def curve_chart(title: str, curves: Sequence[Curve], level: float | None = None)
         axes.legend(frameon=False, labelcolor=INK, fontsize=10.5)
     axes.set_xlabel("step")
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    return _svg(figure, f"{title}: {'; '.join(said)}.")
+    return inline(figure, f"{title}: {'; '.join(said)}.")
 
 
-def _figure(height: float) -> tuple[Figure, Axes]:
-    # Figure without pyplot: no global state, no display, safe in any thread.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    axes = figure.subplots()
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    axes.spines["bottom"].set_visible(True)
-    axes.spines["bottom"].set_color(RULE)
-    axes.tick_params(colors=INK, labelsize=11, color=RULE)
-    axes.xaxis.label.set(color=MUTED, fontsize=11)
-    axes.yaxis.label.set(color=MUTED, fontsize=11)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _svg(figure: Figure, said: str) -> str:
-    """The figure as an `<svg>` element: no addresses, colours by CSS, `said` for those who listen."""
-    import matplotlib
-    from matplotlib.text import Text
-
-    for item in figure.findobj(Text):
-        item.set_parse_math(False)  # a dollar sign in a category is a dollar sign
-    buffer = io.StringIO()
-    # hashsalt: the ids inside, and so the report's bytes, depend on what is drawn alone.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": said}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    text = re.sub(r"<style.*?</style>", "", text, flags=re.DOTALL)  # it would reach the whole page
-    text = re.sub(r"font-family: [^;\"]*", "font-family: var(--sans)", text)
-    for placeholder, variable in VARIABLES.items():
-        text = text.replace(placeholder, f"var({variable})")
-    # Ids are global in an HTML page: every chart keeps to its own.
-    prefix = f"c{zlib.crc32(said.encode()):08x}-"
-    text = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', text)
-    text = re.sub(r'(href="#|url\(#)', rf"\1{prefix}", text)
-    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)
-    if size is None:
-        raise RuntimeError("matplotlib wrote an SVG without a viewBox")
-    label = html.escape(said, quote=True)
-    head = f'<svg class="chart" role="img" aria-label="{label}" viewBox="0 0 {size[1]} {size[2]}">'
-    return head + text[text.index(">") + 1 :]
+def reliability_chart(bins: Sequence[Bin]) -> str:
+    """A judge's values against the share that is right; on the diagonal it is calibrated."""
+    figure, axes = new_figure(3.6)
+    shown = [(one.value, one.share, one.n) for one in bins if one.value is not None and one.share is not None]
+    most = max((clips for _, _, clips in shown), default=1)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)
+    for value, share, clips in shown:
+        axes.scatter(value, share, s=12 + 120 * clips / most, color=AFTER)
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="value (P of yes)", ylabel="share that is right")
+    said = "; ".join(f"{share:.0%} right at {value:.2f} ({clips} clips)" for value, share, clips in shown)
+    return inline(figure, f"Reliability, the area is the number of clips: {said}.")
 
 
 def _percent(value: float | None) -> str:

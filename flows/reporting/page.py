@@ -6,6 +6,7 @@ import base64
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from flows.reporting import charts, words
 from flows.reporting.facts import Curve, Facts
@@ -50,19 +51,9 @@ CURVES: tuple[tuple[str, tuple[str, ...], float | None, str], ...] = (
 )
 
 
-def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
-    """The page.
-
-    Every text goes through the template's autoescape; charts escape theirs. A content security policy in the
-    page forbids every request, so that hostile text could not make one even if it got through.
-
-    Args:
-        facts: what the page says.
-        groups: clips to show, from `movers.pack`.
-        media_note: how the embedded copies were encoded.
-    """
+def template(name: str, **values: Any) -> str:
+    """A page of folder page/, with the style sheet that all of them share. Every text is escaped."""
     import jinja2
-    import yaml
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE),
@@ -71,12 +62,29 @@ def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    css = (HERE / "report.css").read_text("utf-8")
+    return environment.get_template(name).render(css=css, **values)
+
+
+def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
+    """The page.
+
+    The template escapes every text; charts escape theirs. A content security policy in the page forbids every
+    request, so that hostile text could not make one even if it got through.
+
+    Args:
+        facts: what the page says.
+        groups: clips to show, from `movers.pack`.
+        media_note: how the embedded copies were encoded.
+    """
+    import yaml
+
     script = (HERE / "report.js").read_text("utf-8")
     rate = words.is_rate(facts.primary)
-    return environment.get_template("report.html.j2").render(
+    return template(
+        "report.html.j2",
         facts=facts,
         groups=groups,
-        css=(HERE / "report.css").read_text("utf-8"),
         script=script,
         script_hash="sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii"),
         sentence=words.sentence(facts),
