@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from data.errors import VidloopError
+from data.plugins import GROUPS, plugins
 from data.resources import find
 from data.store import Store
 from flows.cli.app import BAD_INPUT, answers, app
@@ -45,8 +46,9 @@ def doctor(
         str, typer.Option("--serve", help="Folder that `vidloop serve` was given.")
     ] = DEFAULT_FOLDER,
 ) -> None:
-    """Look at Python, libraries, devices, recipes, the store and the server; exit code 2 if one is wrong."""
-    findings = [*_python(), *_devices(), *_judge(), *_recipes(), *_store(store), *check_serving(serve)]
+    """Look at Python, libraries, devices, plug-ins, recipes, store, server; exit code 2 if one is wrong."""
+    looked_at = (_python(), _devices(), _judge(), _plugins(), _recipes(), _store(store), check_serving(serve))
+    findings = [finding for one in looked_at for finding in one]
     for finding in findings:
         print(f"ok    {finding.what}" if finding.fine else f"MISS  {finding.what}: {finding.remedy}")
     if not all(finding.fine for finding in findings):
@@ -96,6 +98,23 @@ def _judge() -> Iterator[Finding]:
         yield Finding("no AVX2: vLLM does not run on this CPU, judge.backend local does", True)
     if shutil.which("g++") is None:
         yield Finding("no g++: vLLM compiles with it on a CPU; judge.backend local does without", True)
+
+
+def _plugins() -> Iterator[Finding]:
+    """What installed packages, and those on the path, add to the loop."""
+    for group in GROUPS:
+        try:
+            found = plugins(group).values()
+        except VidloopError as error:
+            yield Finding(f"plug-ins {group}", False, str(error))
+            continue
+        for plugin in found:
+            try:
+                plugin.load()
+            except VidloopError as error:
+                yield Finding(f"plug-in {group}: {plugin.name}", False, str(error))
+            else:
+                yield Finding(f"plug-in {group}: {plugin.name} ({plugin.target}) of {plugin.source}", True)
 
 
 def _recipes() -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,3 +128,15 @@ def test_doctor_looks_at_everything(store: Store, vidloop: Callable[..., str]) -
     assert "torch" in result.output
     assert f"store {store.root}: 0 units" in result.output
     assert ("MISS" in result.output) == (result.exit_code == 2)
+    assert "ok    plug-in vidloop.commands: study (studies.cli) of " in result.output
+
+
+def test_doctor_names_a_plug_in_that_cannot_be_loaded(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = '[project.entry-points."vidloop.rewards"]\nlamp = "no_such_lamp:REWARD"\n'
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "lamp"\n{entries}')
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    result = typer.testing.CliRunner().invoke(app, ["doctor", "--store", str(store.root)])
+    assert "MISS  plug-in vidloop.rewards: lamp: plug-in 'lamp' of" in result.output
+    assert result.exit_code == 2
