@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup judge round serve test test-all check docs format lock lock-judge weights clean distclean
+.PHONY: help setup judge round serve test test-numbers test-all check docs format lock lock-judge weights clean distclean
 
 VENV ?= .venv
 UV_VERSION ?= 0.13.9
@@ -82,6 +82,9 @@ serve: setup  ## the Prefect UI with every deployment and a worker for each devi
 test: setup  ## the quick tests, with coverage of the five packages (some minutes)
 	$(TEST_ENV) $(BIN)/python -m pytest -m "not slow and not gpu" -n 2 --dist loadfile $(COVERAGE) \
 	  $(if $(strip $(ARGS)),,--cov-fail-under=$(COVERAGE_FLOOR)) $(ARGS)
+
+test-numbers: setup  ## the numerical tests again, with the kernels of other processors (tests/kernels.py)
+	$(TEST_ENV) $(BIN)/python tests/kernels.py -n 2 --dist loadfile $(ARGS)
 
 test-all: setup  ## all tests: whole rounds, killed stages, a real Prefect server, a browser
 	$(TEST_ENV) $(BIN)/python -m pytest $(COVERAGE) $(ARGS)
