@@ -30,7 +30,6 @@ from benchmarks.workload import (
     denoised,
     ours,
     run_plain,
-    table,
     workload,
 )
 from data.video import encode_mp4
@@ -72,12 +71,9 @@ def main() -> None:
         pending = {"pending": "written when the comparison is done"}
         result = compared("generation", work, plain, made, details, pending)
         write(result, asked.out)
-        table(work, {"plain": plain, "ours": made})
         equality = _equality(exact, plain, made, asked.deviation_steps)
     details |= {"second start: cached compile and warm-up (s)": _second_start(pipeline, work)}
     write(replace(result, equality=equality, details={**result.details, **details}), asked.out)
-    for key, value in {**details, **equality}.items():
-        print(f"{key}: {value}")
     clock.say("done")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from benchmarks import quality
 from benchmarks.harness import Clock, write
-from benchmarks.workload import arguments, compared, ours, run_plain, table, workload
+from benchmarks.workload import arguments, compared, ours, run_plain, workload
 from models.settings import FastSettings
 
 
@@ -25,7 +25,6 @@ def main() -> None:
     work, mode, clock = workload(asked), FastSettings(interval=asked.fast_interval), Clock()
     modes = quality.modes(asked.quality_steps, asked.device, (asked.fast_interval,))
     found = quality.measure(asked.device, asked.quality_clips, asked.quality_batch, modes)
-    quality.table(found, asked.quality_clips)
     jobs = work.jobs(max(asked.clips, asked.plain_clips))
     pipeline = work.pipeline()
     plain = run_plain(pipeline, work, jobs[: asked.plain_clips], Clock(asked.max_seconds), until=0.0)
@@ -42,7 +41,6 @@ def main() -> None:
         "oracle": quality.as_json(found),
     }
     write(compared("generation-fast", work, plain, made, details, equality), asked.out)
-    table(work, {"plain": plain, mode.describe(): made})
     clock.say("done")
 
 

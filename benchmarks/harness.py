@@ -30,6 +30,8 @@ from rich.table import Table
 from torch import Tensor
 
 RESULTS = Path(__file__).parent / "results"
+# Longer lists stand in the file alone.
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,9 @@ class Result:
 
 
 def write(result: Result, folder: Path = RESULTS) -> Path:
-    """Write `<folder>/<name>.json`, and say so."""
+    """Write `<folder>/<name>.json`, and print what stands in it."""
     path = write_json(folder / f"{result.name}.json", result.as_json())
+    show(result)
     print(f"written: {path}", flush=True)
     return path
 
@@ -112,14 +115,27 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     return path
 
 
-def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is what was measured, the others are figures."""
-    table = Table(title=title, title_justify="left")
-    for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place == 0 else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=120).print(table)
+def show(result: Result) -> None:
+    """Print the two figures, and below them how equal both sides are and what else was measured."""
+    console = Console(width=120)
+    console.print(f"{result.name}, {result.device}: {result.ratio:.2f} times as good", style="bold")
+    console.print(f"    {result.unit}: plain {result.plain:.4g}, ours {result.ours:.4g}")
+    for title, facts in (("equality", result.equality), ("details", result.details)):
+        table = Table(title=title, title_justify="left", show_header=False)
+        for name, value in _flat(facts):
+            table.add_row(name, value)
+        console.print(table)
+
+
+def _flat(facts: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """A line for each fact, with the names above it; long lists by their length alone."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{name}: ")
+        elif isinstance(value, Sequence) and not isinstance(value, str) and len(value) > _SHOWN:
+            yield above + name, f"{len(value)} values"
+        else:
+            yield above + name, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def command_line() -> str:

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import httpx
 
-from benchmarks.harness import Result, in_turn, options, show, write
+from benchmarks.harness import Result, in_turn, options, write
 from benchmarks.judge_sides import Answers, OurClient, PlainClient, StoredClip, judged_frames_only
 from data.processes import descendants
 from data.video import encode_mp4
@@ -65,7 +65,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     result = compare(asked.clips, asked.repeats, asked.environment)
     write(result, asked.out)
-    _show(result)
     return 0 if result.equality["largest_difference"] <= _ALLOWED else 1
 
 
@@ -210,24 +209,6 @@ def _result(
         },
     )
     return replace(result, versions={**result.versions, "vllm": served})
-
-
-def _show(result: Result) -> None:
-    cores, speed = result.details["core_seconds_a_clip"], result.details["clips_per_minute"]
-    rows = {
-        "clips a minute, median": [f"{result.plain:.0f}", f"{result.ours:.0f}"],
-        **{
-            f"repeat {i}": [f"{plain:.0f}", f"{ours:.0f}"]
-            for i, (plain, ours) in enumerate(zip(speed["plain"], speed["ours"], strict=True), 1)
-        },
-        **{
-            f"core-ms a clip, {where}": [f"{1000 * cores[side][where]:.0f}" for side in ("plain", "ours")]
-            for where in ("client", "server")
-        },
-        "largest difference in P(yes)": ["", f"{result.equality['largest_difference']:.1e}"],
-    }
-    title = f"The judge: {result.ratio:.2f} times as fast"
-    show(title, ("", "plain", "ours"), [[name, *figures] for name, figures in rows.items()])
 
 
 if __name__ == "__main__":

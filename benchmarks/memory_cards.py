@@ -35,7 +35,6 @@ from benchmarks.harness import (
     options,
     peak,
     release,
-    show,
     versions,
     write_json,
 )  # fmt: skip
@@ -141,7 +140,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         write_json(path, content)
         told = row.get("error") or f"generation {_gb(row['generation'])}, training {_gb(row['training'])}"
         clock.say(f"{name} {case.quantise}: {told}")
-    _show(content["rows"])
+    print("\n".join(tables(content["rows"])))
     return content
 
 
@@ -246,21 +245,6 @@ def _in_gb(held: int | None) -> float | None:
 
 def _gb(row: Row | None) -> str:
     return "not measured" if row is None or row["peak"] is None else f"{row['peak']:.1f} GB"
-
-
-def _show(rows: Sequence[Row]) -> None:
-    phases = ("weights", "encoding", "denoising", "decoding")
-
-    def figures(row: Row) -> list[str]:
-        held = [(row["generation"] or {}).get(name) for name in phases]
-        held.append((row["training"] or {}).get("peak"))
-        return ["-" if one is None else f"{one:.1f}" for one in held]
-
-    show(
-        "Memory by recipe, GB",
-        ["recipe", *phases, "training", "s"],
-        [[f"{row['recipe']} {row['quantise']}", *figures(row), f"{row['seconds']:.0f}"] for row in rows],
-    )
 
 
 def tables(rows: Sequence[Row]) -> list[str]:

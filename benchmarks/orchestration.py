@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from benchmarks.harness import Result, in_turn, options, show, write
+from benchmarks.harness import Result, in_turn, options, write
 from data.keys import digest
 from data.resources import INSTALLED as ROOT
 from data.store import Store
@@ -92,8 +92,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     units = sum(stage["shards"] for stage in stages.values())
     plain, ours = (median(pair[side] for pair in pairs) for side in SIDES)
     over = median(map(_over, pairs))
-    _show("Whole rounds, seconds", pairs)
-    _show(f"A round of {clips} training clips, {units} units, all cached, seconds", cached)
     result = Result.measured(
         "orchestration",
         plain,
@@ -217,14 +215,6 @@ def _server(work: Path) -> Iterator[dict[str, str]]:
 
 def _over(pair: Pair) -> float:
     return pair["prefect"] - pair["plain"]
-
-
-def _show(title: str, found: list[Pair]) -> None:
-    rows = [
-        [str(number), f"{one['plain']:.1f}", f"{one['prefect']:.1f}", f"{_over(one):+.1f}"]
-        for number, one in enumerate(found, 1)
-    ]
-    show(title, ["", "plain", "on a server", "difference"], rows)
 
 
 if __name__ == "__main__":

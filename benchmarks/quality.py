@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.harness import Result, options, show, write
+from benchmarks.harness import Result, options, write
 from data.keys import clip_seed
 from data.prompts import load_prompts
 from data.records import Prompt
@@ -155,21 +155,6 @@ def as_json(found: Sequence[Quality]) -> dict[str, Any]:
     }
 
 
-def table(found: Sequence[Quality], clips: int) -> None:
-    """Print what `measure` found."""
-    show(
-        f"Oracle success on the miniature, {clips} clips of held-out prompts",
-        ["", "network asked at", "success", "difference", "95% interval"],
-        [
-            [
-                one.mode.name, f"{one.mode.asked} of {one.mode.steps}", f"{one.rate:.4f}",
-                f"{one.change.value:+.4f}", f"{one.change.low or 0:+.4f} to {one.change.high or 0:+.4f}",
-            ]
-            for one in found
-        ],
-    )  # fmt: skip
-
-
 def main() -> None:
     """See the module's docstring."""
     parser = options(__doc__)
@@ -193,7 +178,6 @@ def main() -> None:
         equality=as_json(found),
     )
     write(result, asked.out)
-    table(found, asked.clips)
 
 
 if __name__ == "__main__":

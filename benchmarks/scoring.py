@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.harness import Busy, Clock, Result, clip_options, elapsed, options, show, write
+from benchmarks.harness import Busy, Clock, Result, clip_options, elapsed, options, write
 from data.keys import digest
 from data.prompts import load_prompts
 from data.records import Clip
@@ -132,13 +132,6 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
         },
     )
     write(result, asked.out)
-    show(
-        f"Scoring, {result.shape['clip']}, clip and flow: {result.ratio:.2f} times as fast",
-        ["", "clips", "clips a minute"],
-        [["plain", str(count), f"{result.plain:.0f}"], ["ours", str(len(rows)), f"{result.ours:.0f}"]],
-    )
-    print(f"gaps {gaps}, GPU busy {busy.share}, parts {result.details['one part alone, seconds a clip']}")
-    clock.say("done")
 
 
 def plain_clip(store: Store, row: Clip, rewards: Sequence[Any]) -> Scores:

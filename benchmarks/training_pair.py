@@ -34,7 +34,6 @@ from benchmarks.harness import (
     forward_flops,
     options,
     release,
-    show,
     versions,
     write,
 )  # fmt: skip
@@ -200,8 +199,6 @@ def pair(bench: Bench) -> Result:
             "seconds_in_all": clock.seconds,
         },
     )
-    _show(bench, facts, f"ratio with reference / {asked.epochs} epochs")
-    print(f"ceiling {top:.0f} TFLOP/s; plain encodes in {encoding} s a step")
     print(told(same))
     return result
 
@@ -240,27 +237,7 @@ def card(bench: Bench) -> Result:
         equality={"losses": {name: row["losses"] for name, row in rows.items()}},
         details={"runs": rows, "seconds_in_all": bench.clock.seconds},
     )
-    _show(bench, rows, f"within {room:.0f} GB")
     return result
-
-
-def _show(bench: Bench, runs: dict[str, dict[str, Any]], judged: str) -> None:
-    """Runs beside each other; `judged` names the column that only one of the two measurements has."""
-    shape, rows = bench.shape, []
-    for name, run in runs.items():
-        verdict = run["fits"] if "fits" in run else f"x{run['ratio_with_reference_pass']:.2f}"
-        rate = f"{run['useful_tflops']:.0f} ({run['of_ceiling']:.0%})" if "useful_tflops" in run else "-"
-        rows.append([
-            name, f"{run['seconds_a_step']:.3f}", f"{run['first_step_seconds']:.1f}",
-            "-" if run["peak_gb"] is None else f"{run['peak_gb']:.1f}", str(verdict), rate,
-            "-" if run.get("plan") is None else str(run["plan"]["kept"]),
-        ])  # fmt: skip
-    show(
-        f"DPO pair step, Wan2.1 {shape.size} {shape.height}x{shape.width}x{shape.frames}, "
-        f"LoRA r{bench.asked.rank}, {device_name()}",
-        ["", "s/step", "first s", "peak GB", judged, "TFLOP/s (of ceiling)", "blocks kept"],
-        rows,
-    )
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

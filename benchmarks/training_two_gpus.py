@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import torch
 
-from benchmarks.harness import Clock, Result, options, relative, show, synchronize, write
+from benchmarks.harness import Clock, Result, options, relative, synchronize, write
 from benchmarks.training_sides import BASE, shape_of, shape_options
 from models import lora
 from models.families import get_family
@@ -82,21 +82,6 @@ def main(arguments: list[str] | None = None) -> Result | None:
         },
     )
     write(result, asked.out)
-    show(
-        f"DPO steps of {asked.pairs_a_step} pairs, Wan2.1 {asked.size} "
-        f"{asked.height}x{asked.width}x{asked.frames}: {result.ratio:.2f} times as fast, "
-        f"{result.ratio / asked.processes:.0%} efficient",
-        ["", "s/step", "first s"],
-        [
-            [name, f"{median(run['seconds'][_WARM:]):.3f}", f"{run['seconds'][0]:.1f}"]
-            for name, run in named.items()
-        ],
-    )
-    for key, value in apart.items():
-        print(
-            f"{key}: {value:.1e} apart, one GPU from the other {noise[key]:.1e}, allowed {allowed[key]:.1e}"
-        )
-    print("equal" if same else "NOT EQUAL")
     return result
 
 

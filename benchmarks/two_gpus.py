@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from benchmarks.harness import Result, show, write
+from benchmarks.harness import Result, write
 from benchmarks.workload import LIBRARIES, NO_POLICY, Workload, ours
 from data.store import Store
 from data.threads import cores
@@ -117,17 +117,6 @@ def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
         },
     )
     write(result, out)
-    took = [
-        *((f"{device} alone", len(part), s) for device, part, s in zip(devices, parts, alone, strict=True)),
-        ("one", len(jobs), one),
-        (str(len(devices)), len(jobs), together),
-    ]
-    show(
-        f"Generation on all GPUs, {work.shape}, {work.sample.steps} steps: {result.ratio:.2f} times as fast",
-        ["GPU", "clips", "seconds", "clips an hour"],
-        [[name, str(count), f"{s:.1f}", f"{3600 * count / s:.1f}"] for name, count, s in took],
-    )
-    print(f"{same} of {len(jobs)} clips have the same bytes")
 
 
 def _seconds(work: Workload, crews: Sequence[WorkerPool], jobs: Sequence[ClipJob], root: Path) -> float:

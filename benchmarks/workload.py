@@ -18,7 +18,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from benchmarks.full_size import build_pipeline, with_dtype
-from benchmarks.harness import Busy, Clock, Result, clip_options, elapsed, options, show
+from benchmarks.harness import Busy, Clock, Result, clip_options, elapsed, options
 from data.prompts import load_prompts
 from data.store import Store
 from data.video import VideoSettings, encode_mp4
@@ -270,22 +270,4 @@ def compared(
             "mp4 bytes a clip": {side: one.bytes_a_clip for side, one in sides.items()},
         },
         memory_ratio=None if before is None or after is None else after / before,
-    )  # fmt: skip
-
-
-def table(work: Workload, sides: Mapping[str, Made]) -> None:
-    """Print the sides beside each other; the first one is what the others are measured by."""
-    first = next(iter(sides.values()))
-    show(
-        f"Generation, {work.family}-{work.size} (random weights), {work.shape}, {work.sample.steps} steps",
-        ["", "clips", "s a clip", "clips/GPU-h", "ratio", "GPU busy", "peak GiB"],
-        [
-            [
-                name, str(made.clips), f"{made.seconds / made.clips:.2f}", f"{made.an_hour:.1f}",
-                f"{made.an_hour / first.an_hour:.2f}",
-                made.busy.why if made.busy.share is None else f"{made.busy.share:.1%}",
-                "-" if made.busy.peak_gib is None else f"{made.busy.peak_gib:.1f}",
-            ]
-            for name, made in sides.items()
-        ],
     )  # fmt: skip
