@@ -165,7 +165,7 @@ def promoted(store: Store, work: CellWork) -> PolicyRef:
     """The policy that the next round of a row starts from: the candidate, if the gate let it through."""
     after = finetune.candidate(work.context)
     found = evaluate.findings(work.context)
-    return after if after is not None and found["promoted"] else work.context.policy
+    return after if after is not None and found.promoted else work.context.policy
 
 
 def cell_id(key: str) -> str:

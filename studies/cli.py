@@ -72,14 +72,14 @@ def study_command(
 
         with store_to_look_at(store) as looked_at:
             for line in show(study, looked_at, chosen):
-                console.current().says(line)
+                console.info(line)
         return
     opened = Store.open(store, create=True)
     if plain:
         from studies.engine import play
         from studies.messages import conclude
 
-        conclude(play(study, opened, chosen, console.current().says, max_minutes), console.current().says)
+        conclude(play(study, opened, chosen, console.info, max_minutes), console.info)
         return
     with prefect_ready(opened, new_round_id()):
         from studies.flow import study_flow

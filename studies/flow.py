@@ -13,7 +13,7 @@ from data.store import Store
 from flows.config.load import offered
 from flows.reporting import console
 from flows.reporting.messages import DEFAULT_STORE
-from flows.rounds.forms import OverridesField, StoreField
+from flows.rounds.run_request import OverridesField, StoreField
 from studies.engine import play
 from studies.grid import PARTS, parts
 from studies.messages import conclude
@@ -52,7 +52,7 @@ def study_flow(
         max_minutes: Begin nothing later than this; the next run continues. Empty: no limit.
         overrides: Changes to the study, each like seeds=[0].
     """
-    say = console.current().says
+    say = console.info
     opened = Store.open(store, create=True)
     outcome = play(load_study(recipe, overrides), opened, parts(only), say, max_minutes)
     conclude(outcome, say)

@@ -8,13 +8,16 @@ such a series too, one that grows by a round a night and does not end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from pydantic import TypeAdapter, ValidationError
+
 from data.errors import StoreError
 from data.store import Store
+from tasks.summary import Change, GuardFinding
 
 FOLDER: Final = "improvements"
 SUMMARY: Final = "summary.json"
@@ -64,8 +67,7 @@ class Played:
         number, seed, choice, learns_from: as planned.
         round: its id.
         policy_before, policy_after, promoted, verdict, primary, guards: from its summary.
-        intervals: of the primary metric before and after, {"before": [low, high] or null, "after": ...}: 95%,
-            bootstrap over prompts.
+        intervals: of the primary metric "before" and "after": 95%, bootstrap over prompts.
         clips: training clips of its own, and evaluation clips of both policies.
         seconds: of its stages, in the run that finished it.
     """
@@ -77,9 +79,9 @@ class Played:
     policy_after: str | None
     promoted: bool
     verdict: str
-    primary: dict[str, Any]
-    intervals: dict[str, Any]
-    guards: dict[str, Any]
+    primary: Change
+    intervals: dict[str, tuple[float, float] | None]
+    guards: dict[str, GuardFinding]
     learns_from: tuple[str, ...]
     choice: Choice | None
     clips: int
@@ -154,14 +156,18 @@ class Series:
         found: dict[str, float] = {}
         for one in self.rounds:
             for name, guard in one.guards.items() if one.promoted else ():
-                if guard["before"] and guard["after"] is not None:
-                    found[name] = found.get(name, 1.0) * guard["after"] / guard["before"]
+                if guard.before and guard.after is not None:
+                    found[name] = found.get(name, 1.0) * guard.after / guard.before
         return found
+
+
+_JSON: Final = TypeAdapter(Series)
 
 
 def facts_of(series: Series) -> dict[str, Any]:
     """The record as plain JSON values."""
-    return asdict(series) | {
+    facts: dict[str, Any] = _JSON.dump_python(series)
+    return facts | {
         "recipe_name": series.recipe["name"],
         "clips": series.clips,
         "minutes": round(series.minutes, 3),
@@ -214,38 +220,6 @@ def _damaged(path: Path, error: Exception) -> StoreError:
 
 def _series(path: Path, facts: dict[str, Any]) -> Series:
     try:
-        return _read(facts)
-    except (TypeError, KeyError) as error:
+        return _JSON.validate_python(facts)
+    except ValidationError as error:
         raise _damaged(path, error) from error
-
-
-def _read(facts: dict[str, Any]) -> Series:
-    planned = facts["next"]
-    return Series(
-        improve=facts["improve"],
-        recipe=facts["recipe"],
-        start=facts["start"],
-        champion=facts["champion"],
-        rounds=tuple(Played(**_with_choice(one)) for one in facts["rounds"]),
-        next=Planned(
-            **_with_choice(planned)
-            | {
-                "only": _tuple(planned["only"]),
-                "attempts": tuple(planned["attempts"]),
-            }
-        )
-        if planned
-        else None,
-        kind="nightly" if _kind(facts) == "nightly" else "improve",
-        waiting=Waiting(**facts["waiting"]) if facts.get("waiting") else None,
-        given_up=facts.get("given_up", 0),
-    )
-
-
-def _with_choice(facts: dict[str, Any]) -> dict[str, Any]:
-    choice = Choice(**facts["choice"]) if facts["choice"] else None
-    return facts | {"choice": choice, "learns_from": tuple(facts["learns_from"])}
-
-
-def _tuple(ids: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if ids is None else tuple(ids)

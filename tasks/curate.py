@@ -6,15 +6,15 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from data.curation import CurateSettings, curate
-from data.keys import digest
 from data.records import Row
 from tasks import fingerprints, score
 from tasks.context import RewardRef, RoundContext, open_store
 from tasks.score import digests
-from tasks.units import Unit
+from tasks.stage_spec import Phase, StageSpec
+from tasks.units import OneAnswer
 
 STAGE = "curate"
 
@@ -22,7 +22,7 @@ log = logging.getLogger("vidloop.tasks")
 
 
 @dataclass(frozen=True)
-class CurateUnit:
+class CurateUnit(OneAnswer):
     """The curation of all training clips by one reward; its report is the manifest's `counts`."""
 
     root: str
@@ -33,22 +33,12 @@ class CurateUnit:
     score_keys: tuple[str, ...]
     score_digests: tuple[str, ...]
     label: str = "examples and pairs"
-    task: str = "curate-clips"
+    task: ClassVar[str] = "curate-clips"
 
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides what is kept."""
         return fingerprints.curate(self.settings, self.feedback, self.clip_digests, self.score_digests)
-
-    @property
-    def questions(self) -> tuple[dict[str, Any], ...]:
-        """See `Unit.questions`."""
-        return (self.question,)
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """See `Unit.keys`."""
-        return (digest(self.question),)
 
     def run(self) -> None:
         """Decide, and commit the decisions with their reasons."""
@@ -82,6 +72,18 @@ def unit(context: RoundContext) -> CurateUnit:
     )
 
 
-def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
-    """Stage 3: the round's examples and pairs."""
-    yield [unit(context)]
+def phases(context: RoundContext) -> Iterator[Phase]:
+    """The round's examples and pairs."""
+    yield Phase([unit(context)])
+
+
+SPEC: Final = StageSpec(
+    name=STAGE,
+    flow="curate-dataset",
+    version=fingerprints.VERSIONS[STAGE],
+    title="what is worth learning from",
+    does="Decide which clips teach, and how much.",
+    phases=phases,
+    form=("feedback", "shaping.kind", "shaping.threshold", "curate.pairs_per_prompt", "curate.margin"),
+    needs_device=False,  # SQL and arithmetic
+)

@@ -5,21 +5,28 @@ Only a server that computes on the CPU: on a GPU, generation has the memory (`re
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
+from rewards import Reward
 from rewards.judge.judge import JudgeReward
-from tasks import generate, score
-from tasks.context import RESIDENTS, RoundContext
+from tasks import generate
+from tasks.context import RESIDENTS, RewardRef, RoundContext
 from tasks.units import Unit
 
 
 @contextmanager
-def beside_generation(context: RoundContext) -> Iterator[None]:
+def beside_generation(
+    context: RoundContext, borrow: Callable[[RewardRef], AbstractContextManager[Reward]]
+) -> Iterator[None]:
     """Around the generate stage of a round: what it prepares is found by the score stage.
 
     Nothing starts if all clips are there: whether all are judged, too, the score stage finds out. If the
     stage ends in an error, the server ends with it.
+
+    Args:
+        context: the round.
+        borrow: a reward, ready to score, which stays loaded for the next borrower.
 
     Raises:
         ConfigError: there is no environment with vLLM.
@@ -30,7 +37,7 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
         return
     try:
         for reward in judges:
-            with score.lent(reward) as judge:
+            with borrow(reward) as judge:
                 if isinstance(judge, JudgeReward):
                     judge.prepare()
         yield

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar, Final
 
 from data.errors import ConfigError
-from data.keys import digest
 from data.records import Clip, Evaluation, Score
 from data.store import Store
 from models.gate.verdict import DIVERSITY, compare, decide, diversity, pair_up
@@ -18,7 +17,9 @@ from tasks import finetune, fingerprints, generate, score
 from tasks.context import EvaluateSettings, PolicyRef, RoundContext, open_store
 from tasks.generate import GenerateShard
 from tasks.score import ScoreShard, check_failures, digests
-from tasks.units import Unit
+from tasks.stage_spec import Phase, StageSpec
+from tasks.summary import Findings
+from tasks.units import OneAnswer, Unit
 
 STAGE = "evaluate"
 NO_TRAINING_DATA = "no training data"
@@ -39,7 +40,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class EvaluateUnit:
+class EvaluateUnit(OneAnswer):
     """The comparison: rows for both policies, and the gate's findings as the manifest's `counts`."""
 
     root: str
@@ -51,23 +52,13 @@ class EvaluateUnit:
     sides: tuple[Side, ...]
     lacking: str = ""
     label: str = "comparison and gate"
-    task: str = "evaluate-policy"
+    task: ClassVar[str] = "evaluate-policy"
 
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the verdict."""
         inputs = [[s.policy_id, s.split, list(s.clip_digests), list(s.score_digests)] for s in self.sides]
         return fingerprints.evaluate(self.before, self.after, self.settings, self.gate, self.seed, inputs)
-
-    @property
-    def questions(self) -> tuple[dict[str, Any], ...]:
-        """See `Unit.questions`."""
-        return (self.question,)
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """See `Unit.keys`."""
-        return (digest(self.question),)
 
     def run(self) -> None:
         """Collect the rows, compare, decide, commit."""
@@ -123,8 +114,8 @@ def nothing_learned(settings: EvaluateSettings, reason: str) -> dict[str, Any]:
     }
 
 
-def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
-    """Stage 5: clips of both policies, their scores, the comparison.
+def phases(context: RoundContext) -> Iterator[Phase]:
+    """Clips of both policies, their scores, the comparison.
 
     Raises:
         StageFailed: the finetune stage is missing, or a measure failed on more clips than the recipe allows.
@@ -136,35 +127,35 @@ def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
     if candidate is None:
         manifest = store.manifest(learned.keys[0])
         assert manifest is not None
-        yield [_unit(context, None, (), manifest.counts["no_training_data"])]
+        yield Phase([_unit(context, None, (), manifest.counts["no_training_data"])])
         return
     made: list[tuple[str, str, list[GenerateShard]]] = [
         (policy.policy_id, split, generate.shards(context.generation, policy, jobs, f"{split} {when}"))
         for policy, when in ((context.policy, "before"), (candidate, "after"))
         for split, jobs in settings.jobs
     ]
-    yield [shard for _, _, shards in made for shard in shards]
+    yield Phase([shard for _, _, shards in made for shard in shards], more=True)
     scored = [
         (policy, split, score.shards(store, shards, settings.measures)) for policy, split, shards in made
     ]
     everything = [shard for _, _, shards in scored for shard in shards]
-    yield everything
+    yield Phase(everything, more=True)
     check_failures(store, STAGE, everything, context.max_failed_share)
-    yield [_unit(context, candidate, tuple(_side(store, *one) for one in scored))]
+    yield Phase([_unit(context, candidate, tuple(_side(store, *one) for one in scored))])
 
 
 def unit_of(context: RoundContext) -> Unit:
     """The comparison alone. Raises StageFailed if something it needs is missing."""
     *_, last = phases(context)
-    return last[0]
+    return last.units[0]
 
 
-def findings(context: RoundContext) -> dict[str, Any]:
+def findings(context: RoundContext) -> Findings:
     """What the gate found in this round. Raises ConfigError if the stage has not been run."""
     manifest = context.store.manifest(unit_of(context).keys[0])
     if manifest is None:
         raise ConfigError(f"{context.store.root} holds no evaluation of this recipe: run `vidloop round`")
-    return manifest.counts
+    return Findings.model_validate(manifest.counts)
 
 
 def _unit(
@@ -233,3 +224,16 @@ def _diversity(store: Store, side: Side, clips: Sequence[Clip]) -> list[Evaluati
         )
         for prompt, value in found.items()
     ]
+
+
+SPEC: Final = StageSpec(
+    name=STAGE,
+    flow="evaluate",
+    version=fingerprints.VERSIONS[STAGE],
+    title="before against after",
+    does="Compare both policies on prompts they were not trained on. The champion stays as it is.",
+    phases=phases,
+    form=("evaluate.metric", "evaluate.same_as_feedback", "evaluate.prompts", "evaluate.clips"),
+    prepare=score.prepare,
+    preflight=lambda context: score.preflight(context.evaluate.measures),
+)

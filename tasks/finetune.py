@@ -9,11 +9,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from data.curation import labels
 from data.errors import ConfigError
-from data.keys import digest
 from data.records import Example, Pair, PairSegment, Policy
 from data.store import Store
 from models.policy import policy_id
@@ -29,7 +28,8 @@ from tasks.context import (
     quieten_libraries,
 )
 from tasks.score import digests
-from tasks.units import Unit, report_steps
+from tasks.stage_spec import Phase, StageSpec
+from tasks.units import OneAnswer, report_steps
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +41,7 @@ STAGE = "finetune"
 
 
 @dataclass(frozen=True)
-class FinetuneUnit:
+class FinetuneUnit(OneAnswer):
     """One training run. If there is nothing to learn from, its manifest says so and holds no policy."""
 
     how: Generation
@@ -54,7 +54,7 @@ class FinetuneUnit:
     label: str
     reference_keys: tuple[str, ...] = ()  # stored errors of the reference; none computes them beside training
     threads: int = 1  # share the micro-batches of a step; no part of the question: the sums keep their order
-    task: str = "finetune-policy"
+    task: ClassVar[str] = "finetune-policy"
 
     @cached_property
     def question(self) -> dict[str, Any]:
@@ -62,16 +62,6 @@ class FinetuneUnit:
         return fingerprints.finetune(
             self.how.model, self.settings, self.policy, self.curation_digest, self.clip_digests
         )
-
-    @property
-    def questions(self) -> tuple[dict[str, Any], ...]:
-        """See `Unit.questions`."""
-        return (self.question,)
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """See `Unit.keys`."""
-        return (digest(self.question),)
 
     def run(self) -> None:
         """Train, and commit the policy; checkpoints lie in the store's scratch folder until then."""
@@ -251,21 +241,22 @@ def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit
     return found
 
 
-def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
-    """Stage 4: the candidate policy, or the statement that there was nothing to learn from.
+def phases(context: RoundContext) -> Iterator[Phase]:
+    """The candidate policy, or the statement that there was nothing to learn from.
 
     Before it the reference's errors, where the recipe has them stored. Experts come one after the other.
 
     Raises:
         ConfigError: they are of whole clips, and the curation's pairs are of segments.
     """
-    for place, expert in enumerate(experts(context), start=1):
+    trained_here = experts(context)
+    for place, expert in enumerate(trained_here, start=1):
         trained = units(context, place)[-1]
         if trained.reference_keys:
             if trained.settings.pairwise and context.store.read(trained.curation_key, "pair_segments"):
                 raise ConfigError(STORED_SEGMENTS)
-            yield reference.units(context, expert)
-        yield [trained]
+            yield Phase(reference.units(context, expert), more=True)
+        yield Phase([trained], more=place < len(trained_here))
 
 
 def candidate(context: RoundContext) -> PolicyRef | None:
@@ -291,3 +282,22 @@ def policy_ref(row: Policy, before: PolicyRef | None = None) -> PolicyRef:
     return PolicyRef(
         row.policy_id, row.base_id, row.adapter_path, row.adapter_sha256, tuple(sorted(experts.items()))
     )
+
+
+SPEC: Final = StageSpec(
+    name=STAGE,
+    flow="offline-rl-finetune",
+    version=fingerprints.VERSIONS[STAGE],
+    title="learning",
+    does="Train the candidate policy.",
+    phases=phases,
+    form=(
+        "finetune.objective",
+        "finetune.beta",
+        "finetune.steps",
+        "finetune.batch_size",
+        "finetune.micro_batch",
+        "finetune.lr",
+        "finetune.rank",
+    ),
+)

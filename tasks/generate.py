@@ -6,9 +6,8 @@ import importlib.metadata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from data.keys import digest
 from data.records import Clip, clip_id
 from data.store import Media, Store
 from data.threads import in_threads
@@ -23,7 +22,8 @@ from tasks.context import (
     open_sampler,
     open_store,
 )
-from tasks.units import Unit
+from tasks.stage_spec import Phase, StageSpec
+from tasks.units import OneAnswer
 
 if TYPE_CHECKING:
     from models.sampling.sampler import Generated
@@ -32,7 +32,7 @@ STAGE = "generate"
 
 
 @dataclass(frozen=True)
-class GenerateShard:
+class GenerateShard(OneAnswer):
     """The clips of one batch: at most `batch_size` jobs of one policy.
 
     `stage_prompts` are the texts of all the shards it was cut with, for a sampler that encodes them at once.
@@ -43,7 +43,7 @@ class GenerateShard:
     jobs: tuple[ClipJob, ...]
     label: str
     stage_prompts: tuple[str, ...] = ()
-    task: str = "generate-shard"
+    task: ClassVar[str] = "generate-shard"
 
     @cached_property
     def question(self) -> dict[str, Any]:
@@ -51,18 +51,7 @@ class GenerateShard:
         return fingerprints.generate(self.how, self.policy, self.jobs)
 
     @property
-    def questions(self) -> tuple[dict[str, Any], ...]:
-        """See `Unit.questions`."""
-        return (self.question,)
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """See `Unit.keys`."""
-        return (digest(self.question),)
-
-    @property
     def spreads(self) -> bool:
-        """See `tasks.spread`."""
         return True
 
     def run(self) -> None:
@@ -169,9 +158,9 @@ def units(context: RoundContext) -> list[GenerateShard]:
     return own + before
 
 
-def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
-    """Stage 1: every training clip."""
-    yield units(context)
+def phases(context: RoundContext) -> Iterator[Phase]:
+    """Every training clip."""
+    yield Phase(units(context))
 
 
 def _device_kind(device: str) -> str:
@@ -186,3 +175,20 @@ def _device_kind(device: str) -> str:
 def _code_version(compiled: bool) -> str:
     libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers"))
     return f"generate {fingerprints.VERSIONS[STAGE]}, {libraries}" + (", compiled" if compiled else "")
+
+
+SPEC: Final = StageSpec(
+    name=STAGE,
+    flow="generate-videos",
+    version=fingerprints.VERSIONS[STAGE],
+    title="clips from the policy",
+    does="Have every training clip of the recipe in the store.",
+    phases=phases,
+    form=(
+        "generate.prompts",
+        "generate.clips_per_prompt",
+        "generate.batch_size",
+        "generate.steps",
+        "generate.guidance",
+    ),
+)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from data import champion
 from data.champion import ChampionMoved
 from models.policy import policy_id
 from tasks import finetune
 from tasks.context import RoundContext
+from tasks.summary import Approval, RoundSummary
 
 Promotion = Literal["at once", "over its start", "asked"]
 """What a gate that lets the candidate through leads to.
@@ -19,7 +20,6 @@ Promotion = Literal["at once", "over its start", "asked"]
     over its start  the candidate becomes champion if the policy that the round began from still is
     asked           nothing yet: a person is asked, and `tasks.rounds.settle` ends the round
 """
-_OPENING: Final = "Promoted: "
 _LONGEST: Final = 2000
 
 
@@ -38,45 +38,46 @@ class Answer:
     reason: str
 
 
-def conclude(context: RoundContext, verdict: str, promotion: Promotion) -> dict[str, Any]:
-    """What the gate's yes comes to, as fields of the summary. Raises StoreError: the store cannot be written.
+def conclude(context: RoundContext, summary: RoundSummary, promotion: Promotion) -> RoundSummary:
+    """The summary with what the gate's yes comes to. Raises StoreError: the store cannot be written.
 
     Args:
         context: a round whose candidate the gate lets through.
-        verdict: the gate's sentence.
+        summary: of the round, with the gate's own verdict.
         promotion: see `Promotion`.
     """
     match promotion:
         case "at once":
             champion.promote(context.store, _candidate(context), context.run_id)
-            return {}
+            return summary
         case "over its start":
-            return _crown(context, verdict, None)
+            return _crown(context, summary, None)
         case "asked":
-            told = f"Waits for approval by a person. The gate says: {verdict}"
-            asked = {"asked": _now(), "answer": None, "who": None, "reason": None, "answered": None}
-            return {"promoted": False, "verdict": told, "approval": asked}
+            asked = Approval(asked=_now(), answer=None, who=None, reason=None, answered=None)
+            opening = "Waits for approval by a person."
+            return _kept(summary, opening).changed(approval=asked)
 
 
-def answered(context: RoundContext, verdict: str, answer: Answer | None) -> dict[str, Any]:
-    """What a person's answer comes to, as fields of the summary; arguments as in `conclude`."""
+def answered(context: RoundContext, summary: RoundSummary, answer: Answer | None) -> RoundSummary:
+    """The summary with what a person's answer comes to; arguments as in `conclude`."""
     if answer is None:
-        told = f"Not promoted: nobody approved it in time. The gate says: {verdict}"
-        approval = {"answer": "none", "who": None, "reason": "nobody answered in time", "answered": _now()}
-        return {"promoted": False, "verdict": told, "approval": approval}
-    approval = {
-        "answer": "yes" if answer.yes else "no",
-        "who": answer.who[:_LONGEST],
-        "reason": answer.reason[:_LONGEST],
-        "answered": _now(),
-    }
-    if answer.yes:
-        return _crown(context, verdict, answer) | {"approval": approval}
-    told = f"Not promoted: {answer.who} said no ({answer.reason}). The gate says: {verdict}"
-    return {"promoted": False, "verdict": told, "approval": approval}
+        silence = Approval(answer="none", who=None, reason="nobody answered in time", answered=_now())
+        return _kept(summary, "Not promoted: nobody approved it in time.").changed(approval=silence)
+    approval = Approval(
+        answer="yes" if answer.yes else "no",
+        who=answer.who[:_LONGEST],
+        reason=answer.reason[:_LONGEST],
+        answered=_now(),
+    )
+    ended = (
+        _crown(context, summary, answer)
+        if answer.yes
+        else _kept(summary, f"Not promoted: {answer.who} said no ({answer.reason}).")
+    )
+    return ended.changed(approval=approval)
 
 
-def _crown(context: RoundContext, verdict: str, answer: Answer | None) -> dict[str, Any]:
+def _crown(context: RoundContext, summary: RoundSummary, answer: Answer | None) -> RoundSummary:
     by, reason = (answer.who, answer.reason) if answer else ("", "")
     approved = f" Approved by {by} ({reason})." if answer else ""
     try:
@@ -90,8 +91,13 @@ def _crown(context: RoundContext, verdict: str, answer: Answer | None) -> dict[s
             reason=reason,
         )
     except ChampionMoved as moved:
-        return {"promoted": False, "verdict": f"Not promoted: {moved}.{approved} The gate says: {verdict}"}
-    return {"promoted": True, "verdict": f"{verdict}{approved}"}
+        return _kept(summary, f"Not promoted: {moved}.{approved}")
+    return summary.changed(promoted=True, verdict=f"{summary.verdict}{approved}")
+
+
+def _kept(summary: RoundSummary, opening: str) -> RoundSummary:
+    """The champion stays, against the gate's word or before a person's."""
+    return summary.changed(promoted=False, verdict=f"{opening} The gate says: {summary.verdict}")
 
 
 def _candidate(context: RoundContext) -> str:

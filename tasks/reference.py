@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from data.errors import ConfigError
 from data.keys import digest
@@ -29,6 +29,7 @@ from tasks.context import (
     resident_name,
 )
 from tasks.score import digests
+from tasks.units import OneAnswer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,12 +39,11 @@ if TYPE_CHECKING:
     from models.families.base import Family
 
 STAGE: Final = "reference"
-TASK: Final = "measure-reference"
 _RESIDENT: Final = "reference"
 
 
 @dataclass(frozen=True)
-class ReferenceShard:
+class ReferenceShard(OneAnswer):
     """The reference's errors on the clips of one generated shard."""
 
     how: Generation
@@ -53,7 +53,7 @@ class ReferenceShard:
     clips_key: str
     clips_digest: str
     label: str
-    task: str = TASK
+    task: ClassVar[str] = "measure-reference"
 
     @cached_property
     def question(self) -> dict[str, Any]:
@@ -61,18 +61,7 @@ class ReferenceShard:
         return fingerprints.reference(self.how.model, self.settings, self.policy, self.clips_digest)
 
     @property
-    def questions(self) -> tuple[dict[str, Any], ...]:
-        """See `Unit.questions`."""
-        return (self.question,)
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """See `Unit.keys`."""
-        return (digest(self.question),)
-
-    @property
     def spreads(self) -> bool:
-        """See `tasks.spread`."""
         return True
 
     def run(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, ClassVar, Final, cast
 
 from data.errors import StageFailed, VideoError
 from data.keys import digest
@@ -23,11 +23,12 @@ from rewards import (
     Reward,
     build_reward,
     combine_judgements,
+    require_ready,
 )
 from rewards.clip import ClipSettings
 from rewards.flow import FlowSettings
 from rewards.preference import Hpsv2Settings, PickScoreSettings
-from tasks import fingerprints, generate, mixture, unfinished
+from tasks import early_start, fingerprints, generate, mixture, unfinished
 from tasks.context import (
     RESIDENTS,
     RewardRef,
@@ -38,6 +39,7 @@ from tasks.context import (
     resident_name,
 )
 from tasks.score_rows import judgement_of, score_row
+from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Unit
 
 STAGE = "score"
@@ -46,7 +48,7 @@ _NETWORKS = (ClipSettings, FlowSettings, Hpsv2Settings, PickScoreSettings)
 
 
 @dataclass(frozen=True)
-class ScoreShard:
+class ScoreShard(Unit):
     """All rewards of the clips of one generated shard: a manifest for each reward and each part of one.
 
     `clips` is their number, for whoever tells how fast it goes.
@@ -58,25 +60,24 @@ class ScoreShard:
     rewards: tuple[RewardRef, ...]
     label: str
     clips: int = 0
-    task: str = "score-shard"
+    task: ClassVar[str] = "score-shard"
 
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
-        """See `Unit.questions`; parts stand before the reward that combines them."""
+        """Parts stand before the reward that combines them."""
         return tuple(fingerprints.score(named, self.clips_digest) for named in self._named())
-
-    @cached_property
-    def keys(self) -> tuple[str, ...]:
-        """See `Unit.keys`."""
-        return tuple(self.key_of(named) for named in self._named())
 
     def key_of(self, reward: RewardRef | Part) -> str:
         """Key of one reward's, or part's, manifest."""
         return digest(fingerprints.score(reward, self.clips_digest))
 
     @property
+    def clips_scored(self) -> int:
+        return self.clips
+
+    @property
     def spreads(self) -> bool:
-        """See `tasks.spread`; a judge's server belongs to one process and serves all of its threads."""
+        """A judge's server belongs to one process and serves all of its threads."""
         return not any(reward.parts for reward in self.rewards)
 
     def run(self) -> None:
@@ -283,25 +284,32 @@ def units(context: RoundContext, rewards: Sequence[RewardRef] | None = None) -> 
     return shards(context.store, generate.units(context), tuple(rewards))
 
 
-def phases(context: RoundContext) -> Iterator[Sequence[Unit]]:
-    """Stage 2: every training clip, by every reward; then by mixtures whose bounds these values give.
+def phases(context: RoundContext) -> Iterator[Phase]:
+    """Every training clip, by every reward; then by mixtures whose bounds these values give.
 
     Raises:
         StageFailed: a reward failed on more clips than the recipe allows; what was judged is kept.
     """
     asked = units(context)
-    yield asked
+    yield Phase(asked, more=not all(map(mixture.bounded, context.rewards)))
     check_failures(context.store, STAGE, asked, context.max_failed_share)
     measured = [measure(context, reward) for reward in context.rewards if not mixture.bounded(reward)]
     if measured:
         mixed = units(context, measured)
-        yield mixed
+        yield Phase(mixed)
         check_failures(context.store, STAGE, mixed, context.max_failed_share)
 
 
-def mixes_later(context: RoundContext, unit: ScoreShard) -> bool:
-    """Whether a mixture's units come after this one."""
-    return not any(map(mixture.is_one, unit.rewards)) and not all(map(mixture.bounded, context.rewards))
+def prepare(context: RoundContext, units: Sequence[Unit]) -> None:
+    """Before units are looked up in the store: `release_unanswered` of those that score."""
+    scored = [unit for unit in units if isinstance(unit, ScoreShard)]
+    release_unanswered(context.store, scored, context.max_failed_share)
+
+
+def preflight(rewards: Sequence[RewardRef]) -> None:
+    """Raise UserError if one of the rewards cannot be had on this machine."""
+    for reward in rewards:
+        require_ready(reward.name, reward.settings)
 
 
 def feedback(context: RoundContext) -> RewardRef:
@@ -397,3 +405,17 @@ def _too_many(count: tuple[int, int], allowed: float) -> bool:
 def _again(store: Store, key: str) -> int:
     manifest = store.manifest(key)
     return 0 if manifest is None else int(manifest.counts.get("again", 0))
+
+
+SPEC: Final = StageSpec(
+    name=STAGE,
+    flow="score-with-rewards",
+    version=fingerprints.VERSIONS[STAGE],
+    title="what the rewards say of them",
+    does="Have what every reward says of the training clips in the store.",
+    phases=phases,
+    form=("rewards", "score.max_failed_share", "judge.backend", "judge.url"),
+    prepare=prepare,
+    preflight=lambda context: preflight((*context.rewards, context.feedback)),
+    early_start=lambda context: early_start.beside_generation(context, lent),
+)

@@ -1,27 +1,24 @@
-"""The five stages in their order: how one is run, what of it is there, what a later one would miss."""
+"""The stages in their order: how one is run, what of it is there, what a later one would miss.
+
+This table is the only list of stages. Flows, commands, run forms, progress and reports are made from it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from data.errors import ConfigError, StageFailed, UserError
-from rewards import require_ready
-from tasks import curate, evaluate, finetune, generate, reference, score
-from tasks.context import RewardRef, RoundContext
+from tasks import curate, evaluate, finetune, generate, score
+from tasks.context import RoundContext
+from tasks.stage_spec import StageSpec
 from tasks.units import Runner, StageResult, Unit
 
-# A stage is a series of lists of units; a list may depend on the answers of the one before.
-Phases = Callable[[RoundContext], Iterator[Sequence[Unit]]]
-
-STAGES: Final[Mapping[str, Phases]] = {
-    "generate": generate.phases,
-    "score": score.phases,
-    "curate": curate.phases,
-    "finetune": finetune.phases,
-    "evaluate": evaluate.phases,
+STAGES: Final[Mapping[str, StageSpec]] = {
+    spec.name: spec for spec in (generate.SPEC, score.SPEC, curate.SPEC, finetune.SPEC, evaluate.SPEC)
 }
+FIRST: Final = next(iter(STAGES))
 
 
 @dataclass(frozen=True)
@@ -47,17 +44,16 @@ def run_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult:
     """Have every answer of `stage` in the store.
 
     Returns:
-        Shards, cached shards and seconds; the key is that of the last list of units, the stage's own answer.
+        Shards, cached shards and seconds; the key is that of the last phase, the stage's own answer.
 
     Raises:
         StageFailed: units failed after their retries, or an earlier stage is missing.
-        ConfigError: something that was given is wrong, or the store cannot be written.
+        UserError: something that was given is wrong, or the store cannot be written.
     """
-    result = StageResult(stage, "")
-    for units in STAGES[stage](context):
-        scored = [unit for unit in units if isinstance(unit, score.ScoreShard)]
-        score.release_unanswered(context.store, scored, context.max_failed_share)
-        done = runner(context.store, stage, units)
+    result, spec = StageResult(stage, ""), STAGES[stage]
+    for phase in spec.phases(context):
+        spec.prepare(context, phase.units)
+        done = runner(context.store, stage, phase.units)
         result = replace(result.plus(done), key=done.key)
     return result
 
@@ -77,14 +73,10 @@ def plan_stage(stage: str, context: RoundContext) -> Planned:
     """What one stage would do now; the stages before it are whole."""
     known: list[tuple[Unit, bool]] = []
     try:
-        for units in STAGES[stage](context):
-            known += [(unit, is_there(context, unit)) for unit in units]
+        for phase in STAGES[stage].phases(context):
+            known += [(unit, is_there(context, unit)) for unit in phase.units]
             if not all(whole for _, whole in known):
-                # Whether more lists follow is not known yet; evaluate has several, finetune's first may be
-                # the errors of its reference, and a mixture may wait for the scores that give its bounds.
-                waits = isinstance(units[0], score.ScoreShard) and score.mixes_later(context, units[0])
-                more = stage == "evaluate" or units[0].task == reference.TASK or waits
-                return Planned(stage, tuple(known), more)
+                return Planned(stage, tuple(known), phase.more)
     except StageFailed:
         return Planned(stage, tuple(known), True)
     return Planned(stage, tuple(known), False)
@@ -114,33 +106,21 @@ def require_whole(context: RoundContext, before: str) -> None:
             )
 
 
-def require_rewards(context: RoundContext) -> None:
-    """Check that the rewards of a round can be had on this machine, before its first clip is made.
+def require_ready(context: RoundContext) -> None:
+    """Check that this machine has what the stages need, before the first of them computes anything.
 
     Raises:
-        ConfigError: a reward lacks something, and scores that the round needs of it are not in the store.
+        UserError: a stage lacks something, and it or a stage before it is not whole in the store.
     """
-    for stage, rewards in (
-        ("score", (*context.rewards, context.feedback)),
-        ("evaluate", context.evaluate.measures),
-    ):
-        lacking = _lacking(rewards)
-        if lacking is None:
-            continue
-        for planned in plan(context):
-            if not planned.whole:
-                raise lacking
-            if planned.stage == stage:
-                break
-
-
-def _lacking(rewards: Sequence[RewardRef]) -> UserError | None:
-    for reward in rewards:
+    for stage, spec in STAGES.items():
         try:
-            require_ready(reward.name, reward.settings)
-        except UserError as error:
-            return error
-    return None
+            spec.preflight(context)
+        except UserError:
+            for planned in plan(context):
+                if not planned.whole:
+                    raise
+                if planned.stage == stage:
+                    break
 
 
 def is_there(context: RoundContext, unit: Unit) -> bool:

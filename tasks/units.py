@@ -7,11 +7,13 @@ import logging
 import random
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from functools import cached_property
+from typing import Any, ClassVar
 
 from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
@@ -27,27 +29,58 @@ FAILURES_ALLOWED = 3
 NOT_THERE = "no manifest"
 
 
-class Unit(Protocol):
-    """One resumable piece of a stage. Plain data, so that it could be sent to another process."""
+class Unit(ABC):
+    """One resumable piece of a stage. Plain data, so that it could be sent to another process.
+
+    Attributes:
+        task: kind of unit, for example "generate-shard": the name of its Prefect task.
+        label: what a person calls this unit, for example "clips 1-16 of 960".
+        spreads: whether it may run in another process, one with a GPU of its own; see `tasks.spread`.
+        clips_scored: how many clips it has scored when it is done, for whoever tells how fast that goes.
+    """
+
+    task: ClassVar[str]
+    label: str
 
     @property
-    def task(self) -> str:
-        """Kind of unit, for example "generate-shard": the name of its Prefect task."""
-
-    @property
-    def label(self) -> str:
-        """What a person calls this unit, for example "clips 1-16 of 960"."""
-
-    @property
+    @abstractmethod
     def questions(self) -> tuple[dict[str, Any], ...]:
         """The questions it answers; their digests are its keys."""
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
         """Keys of the manifests that this unit commits."""
+        return tuple(digest(question) for question in self.questions)
 
+    @property
+    def spreads(self) -> bool:
+        return False
+
+    @property
+    def clips_scored(self) -> int:
+        return 0
+
+    @abstractmethod
     def run(self) -> None:
         """Compute what is missing and commit it. Raises what went wrong."""
+
+
+class OneAnswer(Unit):
+    """A unit that answers one question, with one manifest."""
+
+    @property
+    @abstractmethod
+    def question(self) -> dict[str, Any]:
+        """What decides the answer."""
+
+    @property
+    def questions(self) -> tuple[dict[str, Any], ...]:
+        return (self.question,)
+
+    @property
+    def key(self) -> str:
+        """Key of its manifest."""
+        return self.keys[0]
 
 
 @dataclass(frozen=True)
@@ -87,36 +120,20 @@ def report_steps(done: int, total: int) -> None:
         told(done, total)
 
 
-class Listener(Protocol):
-    """Whoever wants to see the work go by: the terminal, a log."""
+class Listener:
+    """Sees the work go by, and by itself does nothing with it: base of the terminal's, and of the UI's."""
 
-    def begins(self, stage: str, task: str, total: int) -> None:
+    def on_phase_start(self, stage: str, task: str, total: int) -> None:
         """A list of units of one kind begins."""
 
-    def unit(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
+    def on_unit_end(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
         """A unit is done."""
 
-    def steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
+    def on_steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
         """A unit that is one long computation got so far."""
 
-    def ends(self, stage: str, task: str) -> None:
+    def on_phase_end(self, stage: str, task: str) -> None:
         """The list is done, or was given up."""
-
-
-class Silent:
-    """A listener for whom no news is good news."""
-
-    def begins(self, stage: str, task: str, total: int) -> None:
-        """Say nothing."""
-
-    def unit(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
-        """Say nothing."""
-
-    def steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
-        """Say nothing."""
-
-    def ends(self, stage: str, task: str) -> None:
-        """Say nothing."""
 
 
 def unit_key(unit: Unit) -> str:
@@ -233,7 +250,7 @@ class Runner:
     """
 
     workers: int = 1
-    listener: Listener = field(default_factory=Silent)
+    listener: Listener = field(default_factory=Listener)
     execute: Callable[[Unit], None] = run_with_retries
     recall: Callable[[Sequence[Unit]], None] = say_nothing
     ready: Callable[[], None] = do_nothing
@@ -247,7 +264,7 @@ class Runner:
         """
         begun = time.monotonic()
         failures = Failures(stage)
-        self.listener.begins(stage, units[0].task, len(units))
+        self.listener.on_phase_start(stage, units[0].task, len(units))
         try:
             known = [(unit, is_whole(store, unit)) for unit in units]
             whole = [unit for unit, there in known if there]
@@ -255,7 +272,7 @@ class Runner:
             if whole:
                 self.recall(whole)
                 for unit in whole:
-                    self.listener.unit(stage, unit, True, 0.0)
+                    self.listener.on_unit_end(stage, unit, True, 0.0)
             if missing:
                 self.ready()
             if self.workers == 1 or len(missing) == 1:
@@ -265,7 +282,7 @@ class Runner:
             elif missing:
                 self._run_in_threads(stage, missing, failures)
         finally:
-            self.listener.ends(stage, units[0].task)
+            self.listener.on_phase_end(stage, units[0].task)
         failures.raise_if_any(len(units))
         return StageResult(stage, stage_key(units), time.monotonic() - begun, len(units), len(whole))
 
@@ -273,14 +290,14 @@ class Runner:
         if failures.enough:
             return
         begun = time.monotonic()
-        listening = _steps.set(lambda done, total: self.listener.steps(stage, unit, done, total))
+        listening = _steps.set(lambda done, total: self.listener.on_steps(stage, unit, done, total))
         giving_up = _given_up.set(lambda: failures.interrupted)
         try:
             self.execute(unit)
         except Exception as error:
             failures.add(unit, error)
         else:
-            self.listener.unit(stage, unit, False, time.monotonic() - begun)
+            self.listener.on_unit_end(stage, unit, False, time.monotonic() - begun)
         finally:
             _given_up.reset(giving_up)
             _steps.reset(listening)

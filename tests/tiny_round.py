@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from miniature.world.prompts import prompt_set
+
+if TYPE_CHECKING:
+    from tasks.context import RoundContext
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -187,12 +190,20 @@ def summaries(store: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
-def play(tiny: Tiny, *overrides: str) -> dict[str, Any]:
-    """A plain round in this process; its summary."""
-    from flows.rounds.plain import plain_round
+def begun(tiny: Tiny, *overrides: str) -> RoundContext:
+    """A round that has begun."""
+    from data.store import Store
+    from flows.config.load import load_recipe
     from flows.rounds.run_round import begin
 
-    return plain_round(begin(str(tiny.recipe), str(tiny.store), list(overrides)))
+    return begin(load_recipe(str(tiny.recipe), overrides), Store.open(tiny.store, create=True))
+
+
+def play(tiny: Tiny, *overrides: str) -> dict[str, Any]:
+    """A plain round in this process; what its summary.json says."""
+    from flows.rounds.plain import plain_round
+
+    return plain_round(begun(tiny, *overrides)).model_dump()
 
 
 def cached(summary: dict[str, Any]) -> dict[str, tuple[int, int]]:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 
-from data.errors import StageFailed, VidloopError
+from data.errors import VidloopError
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 3, 130
 
@@ -73,7 +73,7 @@ def _report(error: BaseException) -> int:
         traceback.print_exception(error)
     if isinstance(error, VidloopError):
         _say(f"vidloop: {error}")
-        return FAILED if isinstance(error, StageFailed) else BAD_INPUT
+        return error.exit_code
     # Prefect turns SIGTERM into an exception of its own inside a flow.
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
         _say(

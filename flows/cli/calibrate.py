@@ -12,13 +12,13 @@ from rich.table import Table
 
 from data.errors import ConfigError
 from flows.cli.app import answers, app
-from flows.cli.round import DEFAULT_RECIPE, NOTHING_SET, RecipeOption, SetOption, StoreOption
+from flows.cli.round import NOTHING_SET, RecipeOption, SetOption, StoreOption
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_reward, open_round
 from flows.reporting import console as terminal
 from flows.reporting.calibration import Grid, grids, page, side_by_side
-from flows.reporting.messages import DEFAULT_STORE
+from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from rewards.judge.rubric import load_rubric
 from tasks.calibrate import Calibration, calibrate, read_labels, write
 from tasks.context import RESIDENTS

@@ -10,7 +10,6 @@ from rich.console import Console
 from data.store import Store
 from flows.cli.app import answers, app
 from flows.cli.round import (
-    DEFAULT_RECIPE,
     NOTHING_SET,
     PlainOption,
     RecipeOption,
@@ -21,7 +20,7 @@ from flows.cli.round import (
 from flows.config.load import load_recipe
 from flows.config.resolve import open_round
 from flows.reporting import console
-from flows.reporting.messages import DEFAULT_STORE
+from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from tasks.rounds import new_round_id
 
 

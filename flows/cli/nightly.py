@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from rich.console import Console
 
 from data.store import Store
 from flows.cli.app import answers, app
 from flows.cli.round import (
-    DEFAULT_RECIPE,
     NOTHING_SET,
     PlainOption,
     RecipeOption,
@@ -20,10 +17,8 @@ from flows.cli.round import (
 from flows.config.load import load_recipe
 from flows.config.resolve import open_round
 from flows.reporting import console
-from flows.reporting.messages import DEFAULT_STORE
+from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds import notify
-from tasks.context import RoundContext
-from tasks.promotion import Promotion
 from tasks.rounds import new_round_id
 
 
@@ -50,12 +45,9 @@ def nightly_command(
     from flows.rounds.night import Skipped, night, summary_of
     from flows.rounds.plain import plain_round
 
-    def play(context: RoundContext, promotion: Promotion) -> dict[str, Any]:
-        return plain_round(context, promotion=promotion)
-
-    played = night(read, opened, play)
+    played = night(read, opened, plain_round)
     if isinstance(played, Skipped):
-        console.current().says(f"This night is not played: {played.why}")
+        console.info(f"This night is not played: {played.why}")
         return
     notify.tell_verdict(summary_of(opened, played))
     finish(opened, played)

@@ -1,35 +1,24 @@
-"""Commands that run something: `round`, the five stages, `plan` and `explain`."""
+"""Commands that run something: `round`, each stage, `plan` and `explain`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Annotated, cast
+from typing import Annotated
 
+import click
 import typer
 from rich.console import Console
 
 from data.store import Store
 from flows.cli.app import answers, app
 from flows.config.load import dump, load_recipe
-from flows.reporting import console as terminal
-from flows.reporting.messages import DEFAULT_STORE
+from flows.reporting import console
+from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds import explain_key
 from flows.rounds.dry_run import plan_lines, to_look_at
 from flows.rounds.run_round import begin
-from tasks.stages import require_whole
-
-
-class Stage(StrEnum):
-    """The five, as the command line knows them."""
-
-    GENERATE = "generate"
-    SCORE = "score"
-    CURATE = "curate"
-    FINETUNE = "finetune"
-    EVALUATE = "evaluate"
-
+from tasks.stages import FIRST, STAGES, require_whole
 
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="YAML file with every setting.")]
 StoreOption = Annotated[str, typer.Option("--store", "-s", help="Folder that keeps everything.")]
@@ -38,15 +27,18 @@ SetOption = Annotated[
     typer.Option("--set", help="Change a setting: a.b=c, any number of times.", metavar="KEY=VALUE"),
 ]
 FromOption = Annotated[
-    Stage | None,
-    typer.Option("--from-stage", help="Start here; the stages before must be whole in the store."),
+    str | None,
+    typer.Option(
+        "--from-stage",
+        help="Start here; the stages before must be whole in the store.",
+        click_type=click.Choice([*STAGES]),
+    ),
 ]
 PlainOption = Annotated[
     bool, typer.Option("--plain", help="Without Prefect: the same work, the same results.")
 ]
 DryOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")]
 
-DEFAULT_RECIPE = "recipes/mini.yaml"
 NOTHING_SET: list[str] = []
 
 
@@ -63,28 +55,25 @@ def round_command(
     """One round: generate, score, curate, finetune, evaluate; promote the candidate if it is better."""
     if dry_run:
         return _show_plan(recipe, store, set_)
-    terminal.choose(terminal.to_console(Console()))
-    context = begin(recipe, store, set_, create=from_stage is None)
+    console.choose(console.to_console(Console()))
+    context = begin(load_recipe(recipe, set_), Store.open(store, create=from_stage is None))
     if plain:
         from flows.rounds.plain import plain_round
 
-        plain_round(context, from_stage)
+        plain_round(context, from_stage=from_stage)
         return None
     with prefect_ready(context.store, context.run_id):
-        from flows.rounds.round import StageName, round_flow
+        from flows.rounds.round import round_flow
 
-        round_flow(
-            store=context.generation.root,
-            from_stage=cast(StageName, from_stage or "generate"),
-            run=context.run_id,
-        )
+        round_flow(store=context.generation.root, from_stage=from_stage or FIRST, run=context.run_id)
     return None
 
 
-def _stage_command(stage: str, text: str) -> None:
+def _stage_command(stage: str) -> None:
     """Add the command of one stage."""
+    number = list(STAGES).index(stage) + 1
 
-    @app.command(stage, help=text)
+    @app.command(stage, help=f"Stage {number} alone: {STAGES[stage].title}. Nobody is promoted.")
     @answers
     def command(
         recipe: RecipeOption = DEFAULT_RECIPE,
@@ -92,8 +81,8 @@ def _stage_command(stage: str, text: str) -> None:
         set_: SetOption = NOTHING_SET,
         plain: PlainOption = False,
     ) -> None:
-        terminal.choose(terminal.to_console(Console()))
-        context = begin(recipe, store, set_, create=stage == "generate")
+        console.choose(console.to_console(Console()))
+        context = begin(load_recipe(recipe, set_), Store.open(store, create=stage == FIRST))
         require_whole(context, stage)
         if plain:
             from flows.rounds.plain import plain_stage
@@ -101,16 +90,13 @@ def _stage_command(stage: str, text: str) -> None:
             plain_stage(stage, context)
             return
         with prefect_ready(context.store, context.run_id):
-            from flows.rounds.round import FLOWS
+            from flows.rounds.stage_flows import FLOWS
 
             FLOWS[stage](store=context.generation.root, run=context.run_id)
 
 
-_stage_command("generate", "Stage 1 alone: clips from the policy.")
-_stage_command("score", "Stage 2 alone: what the rewards say of the clips.")
-_stage_command("curate", "Stage 3 alone: what is worth learning from.")
-_stage_command("finetune", "Stage 4 alone: train the candidate policy.")
-_stage_command("evaluate", "Stage 5 alone: before against after. Nobody is promoted.")
+for _stage in STAGES:
+    _stage_command(_stage)
 
 
 @app.command("plan")
@@ -141,16 +127,16 @@ def explain_command(
     set_: SetOption = NOTHING_SET,
 ) -> None:
     """Show what a key asks, and how it differs from the nearest one that the store holds."""
-    with to_look_at(recipe, store, set_) as context:
+    with to_look_at(load_recipe(recipe, set_), store) as context:
         for line in explain_key.explain(context, key):
             print(line)
 
 
 def _show_plan(recipe: str, store: str, set_: list[str]) -> None:
-    console = Console()
-    with to_look_at(recipe, store, set_) as context:
+    terminal = Console()
+    with to_look_at(load_recipe(recipe, set_), store) as context:
         for line in plan_lines(context):
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            terminal.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

@@ -35,7 +35,6 @@ def build_report(store: Store, round_id: str | None = None) -> Path:
     from flows.reporting.page import render
     from flows.reporting.read import find_summary, read_facts
 
-    summary = find_summary(store, round_id)
-    facts = read_facts(store, summary)
+    facts = read_facts(store, find_summary(store, round_id))
     page = render(facts, pack(store, facts.movers), MEDIA_NOTE)
-    return store.write_file(f"rounds/{facts.round_id}/report.html", page.encode("utf-8"))
+    return store.write_file(f"rounds/{facts.summary.round}/report.html", page.encode("utf-8"))

@@ -20,19 +20,19 @@ def build_page(store: Store, series: Series) -> Path:
 def render(series: Series) -> str:
     """The page; no request leaves it."""
     guards = list(dict.fromkeys(name for one in series.rounds for name in one.guards))
-    measured = [one for one in series.rounds if one.primary["before"] is not None]
     points = [
         charts.RoundPoint(
             one.number,
-            one.primary["before"],
+            one.primary.before,
             one.intervals["before"],
-            one.primary["after"],
+            one.primary.after,
             one.intervals["after"],
             one.promoted,
         )
-        for one in measured
+        for one in series.rounds
+        if one.primary.before is not None
     ]
-    metric = measured[0].primary["metric"] if measured else "the metric"
+    metric = series.rounds[0].primary.metric if points else "the metric"
     return template(
         "series.html.j2",
         series=series,

@@ -16,7 +16,7 @@ def table(series: Series) -> list[str]:
     guards = list(dict.fromkeys(name for one in series.rounds for name in one.guards))
     rows = [(*_HEAD, *guards), *(_row(one, guards) for one in series.rounds)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    metric = series.rounds[0].primary["metric"] if series.rounds else "nothing"
+    metric = series.rounds[0].primary.metric if series.rounds else "nothing"
     name = "Nights" if series.kind == "nightly" else "Improve"
     title = f"{name} {series.improve}: {metric}, {len(series.rounds)} rounds; guards as after / before"
     lines = ["", title]
@@ -52,8 +52,8 @@ def _row(one: Played, guards: Sequence[str]) -> tuple[str, ...]:
     choice = one.choice
     return (
         str(one.number),
-        _value(one.primary["before"]),
-        _value(one.primary["after"]),
+        _value(one.primary.before),
+        _value(one.primary.after),
         change(one),
         "yes" if one.promoted else "no",
         f"{choice.chosen} of {choice.of}" if choice else "all",
@@ -65,7 +65,7 @@ def _row(one: Played, guards: Sequence[str]) -> tuple[str, ...]:
 
 def change(one: Played) -> str:
     """The gain with its interval; what is not known is "-"."""
-    delta, low, high = (one.primary[name] for name in ("delta", "ci_low", "ci_high"))
+    delta, low, high = one.primary.delta, one.primary.ci_low, one.primary.ci_high
     if delta is None:
         return _NONE
     return f"{delta:+.3f}" + ("" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})")
@@ -74,9 +74,9 @@ def change(one: Played) -> str:
 def ratio(one: Played, guard: str) -> str:
     """after / before of a guard; "!" where it is broken."""
     found = one.guards.get(guard)
-    if not found or not found["before"] or found["after"] is None:
+    if found is None or not found.before or found.after is None:
         return _NONE
-    return f"{found['after'] / found['before']:.2f}{'!' if found['ok'] is False else ''}"
+    return f"{found.after / found.before:.2f}{'!' if found.ok is False else ''}"
 
 
 def _value(value: float | None) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from data.records import Clip, Evaluation
 from data.store import Manifest, Store
 from flows.reporting.facts import Comparison, Measured, Mover
+from tasks.summary import Change, RoundSummary
 
 SPLIT_NAMES: Final = {"heldout": "held-out"}
 _DRAWS: Final = 2000
@@ -32,7 +33,7 @@ class Pair:
 
 
 def paired(
-    store: Store, compared: Manifest | None, inputs: Sequence[Manifest], summary: Mapping[str, Any]
+    store: Store, compared: Manifest | None, inputs: Sequence[Manifest], summary: RoundSummary
 ) -> list[Pair]:
     """The rows of the round's evaluation, paired by prompt and seed; none if nothing was compared.
 
@@ -42,7 +43,7 @@ def paired(
         inputs: what it was computed from: clips and scores of both policies.
         summary: the round's summary.
     """
-    metric, policies = summary["primary"]["metric"], (summary["policy_before"], summary.get("policy_after"))
+    metric, policies = summary.primary.metric, (summary.policy_before, summary.policy_after)
     if compared is None:
         return []
     clips: dict[str, Clip] = {c.clip_id: c for m in inputs for c in store.read(m.key, "clips")}
@@ -70,37 +71,34 @@ def paired(
     ]
 
 
-def _main_split(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> str:
+def _main_split(pairs: Sequence[Pair], summary: RoundSummary) -> str:
     """The split that decides; the others are reported apart."""
-    apart = set(summary.get("also", ()))
-    return next((split for split in sorted({pair.split for pair in pairs}) if split not in apart), "")
+    return next((split for split in sorted({pair.split for pair in pairs}) if split not in summary.also), "")
 
 
-def comparisons(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> tuple[Comparison, ...]:
+def comparisons(pairs: Sequence[Pair], summary: RoundSummary) -> tuple[Comparison, ...]:
     """All of the deciding split, its categories, then the other splits."""
     main = _main_split(pairs, summary)
     held = [pair for pair in pairs if pair.split == main]
-    found = [_compare(f"all {SPLIT_NAMES.get(main, main)}", held, summary["primary"])] if held else []
+    found = [_compare(f"all {SPLIT_NAMES.get(main, main)}", held, summary.primary)] if held else []
     for category in sorted({pair.category for pair in held}):
         part = [pair for pair in held if pair.category == category]
-        found.append(_compare(category, part, summary.get("categories", {}).get(category, {})))
+        found.append(_compare(category, part, summary.categories.get(category)))
     for split in sorted({pair.split for pair in pairs} - {main}):
         part = [pair for pair in pairs if pair.split == split]
-        found.append(
-            _compare(f"all {SPLIT_NAMES.get(split, split)}", part, summary.get("also", {}).get(split, {}))
-        )
+        found.append(_compare(f"all {SPLIT_NAMES.get(split, split)}", part, summary.also.get(split)))
     return tuple(found)
 
 
-def _compare(label: str, pairs: Sequence[Pair], gate: Mapping[str, Any]) -> Comparison:
+def _compare(label: str, pairs: Sequence[Pair], gate: Change | None) -> Comparison:
     prompts = [pair.prompt_id for pair in pairs]
     return Comparison(
         label,
         before=_measure(prompts, [pair.before for pair in pairs]),
         after=_measure(prompts, [pair.after for pair in pairs]),
-        delta=gate.get("delta"),
-        low=gate.get("ci_low"),
-        high=gate.get("ci_high"),
+        delta=gate.delta if gate else None,
+        low=gate.ci_low if gate else None,
+        high=gate.ci_high if gate else None,
     )
 
 
@@ -120,7 +118,7 @@ def _measure(prompts: Sequence[str], values: Sequence[float | None]) -> Measured
     return Measured(found.value, found.low, found.high, len(names), len(held), failed)
 
 
-def intervals(store: Store, summary: Mapping[str, Any]) -> dict[str, list[float] | None]:
+def intervals(store: Store, summary: RoundSummary) -> dict[str, tuple[float, float] | None]:
     """95% intervals of the primary metric before and after a round; None where nothing was measured.
 
     Args:
@@ -130,23 +128,24 @@ def intervals(store: Store, summary: Mapping[str, Any]) -> dict[str, list[float]
     Raises:
         StoreError: the evaluation is missing or damaged.
     """
-    found: dict[str, list[float] | None] = {"before": None, "after": None}
-    if not summary["policy_after"]:
+    found: dict[str, tuple[float, float] | None] = {"before": None, "after": None}
+    key = summary.key_of("evaluate")
+    if not summary.policy_after or key is None:
         return found
-    held: list[Evaluation] = [
+    rows: list[Evaluation] = [
         row
-        for row in store.read(summary["stages"]["evaluate"]["key"], "evaluations")
-        if row.metric == summary["primary"]["metric"] and row.split not in summary["also"]
+        for row in store.read(key, "evaluations")
+        if row.metric == summary.primary.metric and row.split not in summary.also
     ]
-    for when in found:
-        mine = [row for row in held if row.policy_id == summary[f"policy_{when}"]]
-        measured = _measure([row.prompt_id for row in mine], [row.value for row in mine])
+    for when, policy in (("before", summary.policy_before), ("after", summary.policy_after)):
+        own = [row for row in rows if row.policy_id == policy]
+        measured = _measure([row.prompt_id for row in own], [row.value for row in own])
         if measured.low is not None and measured.high is not None:
-            found[when] = [measured.low, measured.high]
+            found[when] = measured.low, measured.high
     return found
 
 
-def movers(pairs: Sequence[Pair], summary: Mapping[str, Any]) -> list[Mover]:
+def movers(pairs: Sequence[Pair], summary: RoundSummary) -> list[Mover]:
     """The clips of the deciding split that were judged under both policies."""
     main = _main_split(pairs, summary)
     return [

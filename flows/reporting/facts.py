@@ -5,10 +5,10 @@ A value that was not measured is None and carries a reason; it never becomes a z
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from models.training.diagnosis import Finding
+from tasks.summary import RoundSummary
 
 
 @dataclass(frozen=True)
@@ -43,31 +43,6 @@ class Comparison:
     delta: float | None = None
     low: float | None = None
     high: float | None = None
-
-
-@dataclass(frozen=True)
-class Primary:
-    """The primary metric over all held-out clips, as the gate saw it (summary.json)."""
-
-    metric: str
-    before: float | None
-    after: float | None
-    delta: float | None
-    low: float | None
-    high: float | None
-    clips: int
-    reason: str | None = None
-
-
-@dataclass(frozen=True)
-class Guard:
-    """A measure that must not fall while the primary metric rises; see `models.gate.verdict`."""
-
-    name: str
-    before: float | None
-    after: float | None
-    ok: bool | None
-    reason: str | None
 
 
 @dataclass(frozen=True)
@@ -163,18 +138,6 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the round, as it ran this time."""
-
-    name: str
-    key: str | None
-    seconds: float | None
-    shards: int
-    cached: int
-    failed: int
-
-
-@dataclass(frozen=True)
 class Step:
     """One step of the lineage: what it is, which ids it has, what it was made from."""
 
@@ -185,25 +148,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything on the page."""
+    """Everything on the page: the round's summary, and what the store says beside it."""
 
-    round_id: str
-    recipe_name: str
-    recipe: Mapping[str, object]
-    feedback: str
-    objective: str
-    policy_before: str
-    policy_after: str | None
-    verdict: str
-    promoted: bool
-    primary: Primary
+    summary: RoundSummary
     comparisons: tuple[Comparison, ...] = ()
-    guards: tuple[Guard, ...] = ()
     movers: tuple[MoverGroup, ...] = ()
     rewards: tuple[RewardSpread, ...] = ()
     judge: Judge | None = None
     curation: Curation = field(default_factory=Curation)
     curves: tuple[Curve, ...] = ()
     findings: tuple[Finding, ...] = ()
-    stages: tuple[Stage, ...] = ()
     lineage: tuple[Step, ...] = ()

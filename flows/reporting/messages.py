@@ -6,12 +6,13 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from flows.reporting.words import duration
 from tasks.context import RoundContext
+from tasks.summary import RoundSummary
 
+DEFAULT_RECIPE: Final = "recipes/mini.yaml"
 DEFAULT_STORE: Final = "store"
 
 
@@ -45,17 +46,17 @@ def introduction(context: RoundContext) -> list[str]:
     ]
 
 
-def conclusion(context: RoundContext, summary: Mapping[str, Any]) -> list[str]:
+def conclusion(context: RoundContext, summary: RoundSummary) -> list[str]:
     """The verdict in a sentence, what is behind it, and what to run next."""
-    learned = summary["policy_after"] is not None
-    lines = ["", summary["verdict"] if learned else _nothing_learned(summary)]
-    for name, found in {**summary["categories"], **summary["also"]}.items():
-        if found["delta"] is not None:
-            change = f"{found['before']:.3f} -> {found['after']:.3f}  {found['delta']:+.3f}"
-            known = found["ci_low"] is not None
-            interval = f" ({found['ci_low']:+.3f} to {found['ci_high']:+.3f})" if known else ""
+    learned = summary.policy_after is not None
+    lines = ["", summary.verdict if learned else _nothing_learned(summary)]
+    for name, found in summary.compared.items():
+        if found.delta is not None:
+            change = f"{found.before:.3f} -> {found.after:.3f}  {found.delta:+.3f}"
+            known = found.ci_low is not None
+            interval = f" ({found.ci_low:+.3f} to {found.ci_high:+.3f})" if known else ""
             lines.append(f"    {name:<22} {change}{interval}")
-    spent = {name: stage["seconds"] for name, stage in summary["stages"].items()}
+    spent = {name: stage.seconds for name, stage in summary.stages.items()}
     told = ", ".join(f"{name} {duration(seconds)}" for name, seconds in spent.items())
     root = context.generation.root
     store = "" if os.path.abspath(DEFAULT_STORE) == root else f" --store {shlex.quote(_short(root))}"
@@ -66,7 +67,7 @@ def conclusion(context: RoundContext, summary: Mapping[str, Any]) -> list[str]:
         ),
         (f'query{store} "FROM rounds"', "any question in SQL; `query --help` names the views"),
     ]
-    if summary["promoted"]:
+    if summary.promoted:
         again = f"round{store} --set policy=champion --set seed={context.seed + 1}"
         follow.append((again, "on from the new champion"))
     return [
@@ -82,8 +83,8 @@ def program() -> str:
     return _short(sys.argv[0]) if os.path.basename(sys.argv[0]) == "vidloop" else "vidloop"
 
 
-def _nothing_learned(summary: Mapping[str, Any]) -> str:
-    return f"No training data: {summary['primary']['reason']}. The champion stays."
+def _nothing_learned(summary: RoundSummary) -> str:
+    return f"No training data: {summary.primary.reason}. The champion stays."
 
 
 def _short(path: str) -> str:

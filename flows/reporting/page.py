@@ -80,7 +80,8 @@ def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
     import yaml
 
     script = (HERE / "report.js").read_text("utf-8")
-    rate = words.is_rate(facts.primary)
+    rate = words.is_rate(facts.summary.primary)
+    stages = facts.summary.stages.values()
     return template(
         "report.html.j2",
         facts=facts,
@@ -90,7 +91,7 @@ def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
         sentence=words.sentence(facts),
         verdict=words.verdict(facts),
         rate=rate,
-        short_verdict="promoted" if facts.promoted else "not promoted",
+        short_verdict="promoted" if facts.summary.promoted else "not promoted",
         how_chosen=HOW_CHOSEN,
         media_note=media_note,
         no_clips=_why_no_clips(facts),
@@ -113,10 +114,10 @@ def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
             for one in (facts.judge.questions if facts.judge else ())
         ],
         curve_cards=curve_cards(facts.curves),
-        total_seconds=sum(stage.seconds or 0.0 for stage in facts.stages),
-        total_shards=sum(stage.shards for stage in facts.stages),
-        total_cached=sum(stage.cached for stage in facts.stages),
-        recipe=yaml.safe_dump(dict(facts.recipe), sort_keys=False, allow_unicode=True),
+        total_seconds=sum(stage.seconds for stage in stages),
+        total_shards=sum(stage.shards for stage in stages),
+        total_cached=sum(stage.cached_shards for stage in stages),
+        recipe=yaml.safe_dump(dict(facts.summary.recipe), sort_keys=False, allow_unicode=True),
         show=words.percent if rate else words.number,
         change=words.points if rate else words.signed,
         percent=words.percent,
@@ -138,6 +139,6 @@ def curve_cards(curves: Sequence[Curve]) -> list[dict[str, str]]:
 
 
 def _why_no_clips(facts: Facts) -> str:
-    if facts.policy_after is None or facts.policy_after == facts.policy_before:
-        return f"There is nothing to compare: this round made no new policy ({facts.verdict})."
+    if facts.summary.policy_after in (None, facts.summary.policy_before):
+        return f"There is nothing to compare: this round made no new policy ({facts.summary.verdict})."
     return "No held-out clip was measured under both policies."

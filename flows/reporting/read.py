@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from data.errors import StoreError
 from data.store import Manifest, Store
@@ -18,21 +18,19 @@ from flows.reporting.facts import (
     Curation,
     Curve,
     Facts,
-    Guard,
-    Primary,
     RewardSpread,
-    Stage,
     Step,
 )
 from flows.reporting.judges import QUESTION, read_judge, scores_of
 from flows.reporting.movers import group_movers
 from models.training.diagnosis import Finding, diagnose
-from tasks.stages import STAGES
+from tasks.rounds import read_summary
+from tasks.summary import GuardFinding, RoundSummary
 
 _ROUND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def find_summary(store: Store, round_id: str | None) -> dict[str, Any]:
+def find_summary(store: Store, round_id: str | None) -> RoundSummary:
     """The summary of a round; of the newest one if no id is given (ids begin with the time).
 
     Raises:
@@ -46,72 +44,26 @@ def find_summary(store: Store, round_id: str | None) -> dict[str, Any]:
     if not _ROUND_ID.fullmatch(round_id) or round_id not in held:
         known = f"its newest is {held[-1]}" if held else "it holds none"
         raise StoreError(f"no finished round {round_id!r} in {store.root}; {known}")
-    path = store.path(f"rounds/{round_id}/summary.json")
-    try:
-        summary = json.loads(path.read_text("utf-8"))
-        if not isinstance(summary, dict) or summary.get("round") != round_id:
-            raise ValueError("it is not the summary of this round")
-    except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {path}: {error}. Run the round again to write a new one") from error
-    return summary
+    return read_summary(store, round_id)
 
 
-def read_facts(store: Store, summary: Mapping[str, Any]) -> Facts:
-    """All that the report of one round says.
-
-    Args:
-        store: where the rows are.
-        summary: the round's summary.json.
-
-    Raises:
-        StoreError: a unit that the round names was changed.
-    """
-    stages = {name: stage for name, stage in summary["stages"].items() if stage}
+def read_facts(store: Store, summary: RoundSummary) -> Facts:
+    """All that the report of one round says. Raises StoreError: a unit that the round names was changed."""
     curated, trained, compared = (
-        _manifest(store, stages, name) for name in ("curate", "finetune", "evaluate")
+        _manifest(store, summary, name) for name in ("curate", "finetune", "evaluate")
     )
     clips = [m for m in parents(store, curated) if m.part("clips")]
     pairs = paired(store, compared, parents(store, compared), summary)
     return Facts(
-        round_id=summary["round"],
-        recipe_name=summary["recipe_name"],
-        recipe=summary["recipe"],
-        feedback=summary["feedback"],
-        objective=summary["objective"],
-        policy_before=summary["policy_before"],
-        policy_after=summary.get("policy_after"),
-        verdict=summary["verdict"],
-        promoted=summary["promoted"],
-        primary=_primary(summary["primary"]),
+        summary,
         comparisons=comparisons(pairs, summary),
-        guards=tuple(
-            Guard(name, g.get("before"), g.get("after"), g.get("ok"), g.get("reason"))
-            for name, g in summary["guards"].items()
-        ),
         movers=group_movers(movers(pairs, summary)),
-        rewards=_rewards(store, clips, summary["feedback"]),
-        judge=read_judge(store, clips, summary["recipe"]),
+        rewards=_rewards(store, clips, summary.feedback),
+        judge=read_judge(store, clips, summary.recipe),
         curation=_curation(store, curated),
         curves=_curves(store, trained),
-        findings=_findings(trained, summary["guards"]),
-        stages=tuple(
-            Stage(n, s.get("key"), s.get("seconds"), s["shards"], s["cached_shards"], s["failed"])
-            for n, s in ((name, stages[name]) for name in STAGES if name in stages)
-        ),
+        findings=_findings(trained, summary.guards.get("motion")),
         lineage=_lineage(store, summary, clips, curated, trained),
-    )
-
-
-def _primary(primary: Mapping[str, Any]) -> Primary:
-    return Primary(
-        metric=primary["metric"],
-        before=primary.get("before"),
-        after=primary.get("after"),
-        delta=primary.get("delta"),
-        low=primary.get("ci_low"),
-        high=primary.get("ci_high"),
-        clips=primary.get("n") or 0,
-        reason=primary.get("reason"),
     )
 
 
@@ -194,14 +146,13 @@ def _curves(store: Store, trained: Manifest | None) -> tuple[Curve, ...]:
     )
 
 
-def _findings(trained: Manifest | None, guards: Mapping[str, Mapping[str, Any]]) -> tuple[Finding, ...]:
+def _findings(trained: Manifest | None, motion: GuardFinding | None) -> tuple[Finding, ...]:
     """What ails the training, in words; a lost motion is seen by the guard, not by any curve."""
     if trained is None or "last_quarter" not in trained.counts:
         return ()
     found = diagnose(trained.counts)
-    motion = guards.get("motion", {})
-    if motion.get("ok") is False:
-        kept = words.ratio(motion.get("before"), motion.get("after"))
+    if motion is not None and motion.ok is False:
+        kept = words.ratio(motion.before, motion.after)
         lost = Finding("motion loss", f"The clips stand still: motion is {kept} times what it was.")
         return (lost, *found)
     return found
@@ -209,19 +160,18 @@ def _findings(trained: Manifest | None, guards: Mapping[str, Mapping[str, Any]])
 
 def _lineage(
     store: Store,
-    summary: Mapping[str, Any],
+    summary: RoundSummary,
     clips: Sequence[Manifest],
     curated: Manifest | None,
     trained: Manifest | None,
 ) -> tuple[Step, ...]:
-    stages = summary["stages"]
-    steps = [Step("Policy before", str(summary["policy_before"]), "sampled the training clips")]
+    steps = [Step("Policy before", summary.policy_before, "sampled the training clips")]
     if clips:
         shards = "1 shard" if len(clips) == 1 else f"{len(clips)} shards"
         detail = f"{_rows(clips, 'clips')} training clips in {shards}"
-        steps.append(Step("Clips", _key(stages, "generate"), detail))
-    if _key(stages, "score"):
-        steps.append(Step("Scores", _key(stages, "score"), "every reward's judgement of those clips"))
+        steps.append(Step("Clips", summary.key_of("generate") or "", detail))
+    if scores := summary.key_of("score"):
+        steps.append(Step("Scores", scores, "every reward's judgement of those clips"))
     if curated is not None:
         examples, pairs = _rows([curated], "examples"), _rows([curated], "pairs")
         detail = f"{examples} examples and {pairs} pairs from those scores"
@@ -233,24 +183,19 @@ def _lineage(
                 f"{policy.steps} steps of {policy.objective}; adapter sha256 {policy.adapter_sha256[:12]}"
             )
             steps.append(Step("Policy after", policy.policy_id, detail))
-    if _key(stages, "evaluate"):
-        detail = "both policies on the same prompts and seeds"
-        steps.append(Step("Evaluation", _key(stages, "evaluate"), detail))
-    steps.append(Step("Verdict", "", str(summary["verdict"])))
+    if evaluation := summary.key_of("evaluate"):
+        steps.append(Step("Evaluation", evaluation, "both policies on the same prompts and seeds"))
+    steps.append(Step("Verdict", "", summary.verdict))
     return tuple(steps)
-
-
-def _key(stages: Mapping[str, Any], name: str) -> str:
-    return str((stages.get(name) or {}).get("key") or "")
 
 
 def _rows(manifests: Iterable[Manifest], table: str) -> int:
     return sum(part.rows for m in manifests for part in m.parts if part.table == table)
 
 
-def _manifest(store: Store, stages: Mapping[str, Any], name: str) -> Manifest | None:
+def _manifest(store: Store, summary: RoundSummary, stage: str) -> Manifest | None:
     """The manifest of a stage that is one unit of work; None if the round did not get there."""
-    key = _key(stages, name)
+    key = summary.key_of(stage)
     return store.manifest(key) if key else None
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tasks.summary import Change
+
 if TYPE_CHECKING:
-    from flows.reporting.facts import Facts, Primary
+    from flows.reporting.facts import Facts
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
@@ -50,21 +52,21 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def is_rate(primary: Primary) -> bool:
+def is_rate(primary: Change) -> bool:
     """Whether the primary metric is a share of clips, to be read as a percentage."""
     return primary.metric == "physics" or primary.metric.startswith("judge")
 
 
 def sentence(facts: Facts) -> str:
     """The round in one sentence: what changed, and how sure that is."""
-    primary = facts.primary
+    primary = facts.summary.primary
     if primary.before is None or primary.after is None or primary.delta is None:
-        return f"No comparison was made in this round: {primary.reason or facts.verdict}."
-    if primary.low is None or primary.high is None:
+        return f"No comparison was made in this round: {primary.reason or facts.summary.verdict}."
+    if primary.ci_low is None or primary.ci_high is None:
         found = "No interval could be computed"
-    elif primary.low > 0:
+    elif primary.ci_low > 0:
         found = "The model got better"
-    elif primary.high < 0:
+    elif primary.ci_high < 0:
         found = "The model got worse"
     else:
         found = "No difference can be told from chance"
@@ -74,15 +76,15 @@ def sentence(facts: Facts) -> str:
     else:
         numbers = f"{primary.metric} on held-out clips is {show(primary.after)}, was {show(primary.before)}"
     interval = ""
-    if primary.low is not None and primary.high is not None:
-        interval = f", 95% interval {change(primary.low)} to {change(primary.high)}"
+    if primary.ci_low is not None and primary.ci_high is not None:
+        interval = f", 95% interval {change(primary.ci_low)} to {change(primary.ci_high)}"
     unit = " points" if is_rate(primary) else ""
     return f"{found}: {numbers} ({change(primary.delta)}{unit}{interval})."
 
 
 def verdict(facts: Facts) -> str:
     """The gate's own words, without the "Promoted:" that the page shows beside them."""
-    text = facts.verdict
+    text = facts.summary.verdict
     for opening in ("not promoted:", "promoted:"):
         if text.lower().startswith(opening):
             text = text[len(opening) :].lstrip()

@@ -7,9 +7,8 @@ and clips from before and after; the answer starts the run again, in a new proce
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
@@ -20,10 +19,12 @@ from pydantic import Field, ValidationError
 from data.errors import VidloopError
 from data.store import Store
 from flows.reporting import words
+from flows.reporting.artifacts.card import GUARD_STATES
 from flows.reporting.artifacts.markdown import plain
 from flows.reporting.artifacts.sheets import sheets_markdown
 from tasks.campaign_record import Waiting
 from tasks.promotion import Answer
+from tasks.summary import Change, GuardFinding, RoundSummary
 
 # What the pictures may weigh in Prefect's database and in a browser; those that do not fit are left out.
 PICTURE_BYTES: Final = 256 * 1024
@@ -54,7 +55,7 @@ class Approval(RunInput):
     )
 
 
-def ask(store: Store, waiting: Waiting, summary: Mapping[str, Any]) -> Answer | None:
+def ask(store: Store, waiting: Waiting, summary: RoundSummary) -> Answer | None:
     """Suspend this flow run until a person answers; called again when it was resumed, the answer.
 
     Returns:
@@ -86,7 +87,7 @@ def ask(store: Store, waiting: Waiting, summary: Mapping[str, Any]) -> Answer | 
     return Answer(said.approve == "yes", said.who, said.reason)
 
 
-def question(store: Store, summary: Mapping[str, Any], until: str) -> str:
+def question(store: Store, summary: RoundSummary, until: str) -> str:
     """The form's text in markdown: the verdict in words, tables, and clips before and after.
 
     Args:
@@ -97,42 +98,42 @@ def question(store: Store, summary: Mapping[str, Any], until: str) -> str:
     Returns:
         Markdown; its pictures and their captions weigh at most `PICTURE_BYTES`.
     """
-    primary, page = summary["primary"], store.path(f"rounds/{summary['round']}") / "report.html"
+    primary, page = summary.primary, store.path(f"rounds/{summary.round}") / "report.html"
     lines = [
-        f"## Promote the candidate of round {summary['round']}?",
-        plain(summary["verdict"]),
+        f"## Promote the candidate of round {summary.round}?",
+        plain(summary.verdict),
         f"No answer until {plain(until)} means no: the champion stays.",
         "",
-        f"| {plain(primary['metric'])} | before | after | change (interval) |",
+        f"| {plain(primary.metric)} | before | after | change (interval) |",
         "|---|---|---|---|",
         _row("all held-out clips", primary),
-        *(_row(name, found) for name, found in {**summary["categories"], **summary["also"]}.items()),
+        *(_row(name, found) for name, found in summary.compared.items()),
         "",
         "| guard | before | after | after / before | |",
         "|---|---|---|---|---|",
-        *(_guard(name, found) for name, found in summary["guards"].items()),
+        *(_guard(name, found) for name, found in summary.guards.items()),
         "",
         _clips(store, summary),
         "",
-        f"Recipe {plain(summary['recipe_name'])}, feedback {plain(summary['feedback'])}, "
-        f"objective {plain(summary['objective'])}.",
-        f"From policy `{summary['policy_before']}` to `{summary['policy_after']}`.",
+        f"Recipe {plain(summary.recipe_name)}, feedback {plain(summary.feedback)}, "
+        f"objective {plain(summary.objective)}.",
+        f"From policy `{summary.policy_before}` to `{summary.policy_after}`.",
         f"The whole report: `{page}`",
     ]
     return "\n".join(lines)
 
 
-def _row(name: str, found: Mapping[str, Any]) -> str:
-    low, high = found["ci_low"], found["ci_high"]
+def _row(name: str, found: Change) -> str:
+    low, high = found.ci_low, found.ci_high
     interval = "" if low is None or high is None else f" ({words.signed(low)} to {words.signed(high)})"
-    change = words.signed(found["delta"]) + interval
-    return _cells(name, words.number(found["before"]), words.number(found["after"]), change)
+    change = words.signed(found.delta) + interval
+    return _cells(name, words.number(found.before), words.number(found.after), change)
 
 
-def _guard(name: str, found: Mapping[str, Any]) -> str:
-    state = {True: "holds", False: "**broken**"}.get(found["ok"], "not measured")
-    why = f"{state}: {plain(found['reason'])}" if found.get("reason") else state
-    before, after = found["before"], found["after"]
+def _guard(name: str, found: GuardFinding) -> str:
+    state = GUARD_STATES[found.ok]
+    why = f"{state}: {plain(found.reason)}" if found.reason else state
+    before, after = found.before, found.after
     return _cells(name, words.number(before), words.number(after), words.ratio(before, after), why)
 
 
@@ -140,7 +141,7 @@ def _cells(name: str, *cells: str) -> str:
     return f"| {plain(name)} | {' | '.join(cells)} |"
 
 
-def _clips(store: Store, summary: Mapping[str, Any]) -> str:
+def _clips(store: Store, summary: RoundSummary) -> str:
     """Clips before and after; a store that is damaged there keeps nobody from answering."""
     try:
         return sheets_markdown(store, summary, limit=PICTURE_BYTES)

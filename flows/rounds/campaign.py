@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from data import champion
 from data.curation import prompt_choice
@@ -20,15 +20,15 @@ from flows.config.load import resolve
 from flows.config.recipe import Recipe, feedback_reward
 from flows.config.resolve import CHAMPION, find_policy, open_reward, round_prompts, shaping
 from flows.reporting import console
-from flows.rounds.run_round import begin_with
+from flows.rounds.run_round import begin
 from models.policy import base_id, policy_id
 from tasks import campaign_record as record
 from tasks.campaign_record import Choice, Planned, Played, Series, StoppedBy
 from tasks.context import PolicyRef, RoundContext
 from tasks.rounds import new_round_id
+from tasks.summary import RoundSummary
 
-Play = Callable[[RoundContext], dict[str, Any]]
-_FROM_SUMMARY: Final = ("policy_before", "policy_after", "promoted", "verdict", "primary", "guards")
+Play = Callable[[RoundContext], RoundSummary]
 
 
 def improve(recipe: Recipe, store: Store, play: Play) -> Series:
@@ -44,7 +44,7 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
         ConfigError: the recipe or the store is wrong, or another `improve` works in this store.
         StageFailed: a round did not finish. What was done is kept; the same call goes on from there.
     """
-    say = console.current().says
+    say = console.info
     with store.lock("improve", wait=False):
         series = record.unfinished(store, resolve(recipe))
         if series is not None:
@@ -70,14 +70,14 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
 def begin_round(
     recipe: Recipe, store: Store, series: Series, planned: Planned
 ) -> tuple[Series, RoundContext]:
-    """Begin the planned round, and write that down first. Raises as `flows.rounds.run_round.begin_with`."""
-    context = begin_with(recipe_of(recipe, planned), store)
+    """Begin the planned round, and write that down first. Raises as `flows.rounds.run_round.begin`."""
+    context = begin(recipe_of(recipe, planned), store)
     planned = replace(planned, attempts=(*planned.attempts, context.run_id))
     return record.save(store, replace(series, next=planned)), context
 
 
 def end_round(
-    recipe: Recipe, store: Store, series: Series, context: RoundContext, summary: dict[str, Any]
+    recipe: Recipe, store: Store, series: Series, context: RoundContext, summary: RoundSummary
 ) -> Series:
     """Add the round that was begun to those played, by its summary, and write that down."""
     assert series.next is not None
@@ -176,20 +176,25 @@ def without_stale_plan(recipe: Recipe, store: Store, series: Series) -> Series:
     return series if same or ours else replace(series, next=None)
 
 
-def _played(store: Store, planned: Planned, context: RoundContext, summary: dict[str, Any]) -> Played:
+def _played(store: Store, planned: Planned, context: RoundContext, summary: RoundSummary) -> Played:
     from flows.reporting.compare import intervals
 
-    evaluated = 2 * sum(len(jobs) for _, jobs in context.evaluate.jobs) if summary["policy_after"] else 0
+    evaluated = 2 * sum(len(jobs) for _, jobs in context.evaluate.jobs) if summary.policy_after else 0
     return Played(
         number=planned.number,
-        round=summary["round"],
+        round=summary.round,
         seed=planned.seed,
         intervals=intervals(store, summary),
         learns_from=planned.learns_from,
         choice=planned.choice,
         clips=len(context.jobs) + evaluated,
-        seconds=sum(stage["seconds"] for stage in summary["stages"].values()),
-        **{name: summary[name] for name in _FROM_SUMMARY},
+        seconds=sum(stage.seconds for stage in summary.stages.values()),
+        policy_before=summary.policy_before,
+        policy_after=summary.policy_after,
+        promoted=summary.promoted,
+        verdict=summary.verdict,
+        primary=summary.primary,
+        guards=summary.guards,
     )
 
 
@@ -209,7 +214,7 @@ def finish(store: Store, series: Series) -> dict[str, Any]:
     from flows.reporting.campaign import build_page
     from flows.reporting.campaign_table import table
 
-    say = console.current().says
+    say = console.info
     for line in table(series):
         say(line)
     say(f"Record: {store.path(f'{record.FOLDER}/{series.improve}/{record.SUMMARY}')}")

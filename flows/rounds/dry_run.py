@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data.store import Store
-from flows.config.load import load_recipe
+from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting.messages import introduction
 from tasks.context import RoundContext
@@ -18,15 +18,10 @@ _SHOWN = 3
 
 
 @contextmanager
-def to_look_at(recipe: str, store: str, overrides: Sequence[str]) -> Iterator[RoundContext]:
-    """A context that writes nothing.
-
-    Raises:
-        ConfigError: see `load_recipe` and `open_round`.
-    """
-    read = load_recipe(recipe, overrides)
+def to_look_at(recipe: Recipe, store: str) -> Iterator[RoundContext]:
+    """A context that writes nothing. Raises UserError as `open_round`."""
     with store_to_look_at(store) as opened:
-        yield open_round(read, opened, "plan")
+        yield open_round(recipe, opened, "plan")
 
 
 @contextmanager

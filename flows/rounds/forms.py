@@ -1,9 +1,9 @@
 """Run forms: what a person may change of a recipe in the Prefect UI.
 
-Titles, descriptions and bounds are those of `flows.config.recipe`. Every field may be left empty and then
-means what
-the recipe says; what is filled in becomes one `key=value`, checked with the whole recipe before any work. The
-server checks types, choices and bounds already when the form is sent.
+Titles, descriptions and bounds are those of the recipe's models; each stage says which keys its form shows.
+Every field may be left empty and then means what the recipe says; what is filled in becomes one `key=value`,
+checked with the whole recipe before any work. The server checks types, choices and bounds already when the
+form is sent.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Union, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -23,11 +23,11 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
-from flows.config.load import offered
 from flows.config.recipe import Recipe
+from tasks.stages import STAGES
 
 
-class StageForm(BaseModel):
+class RecipeForm(BaseModel):
     """Base of the nested forms: nothing unknown; an empty field stands for the recipe's own value."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -48,19 +48,34 @@ class StageForm(BaseModel):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
-def form_of(own: str, *keys: str) -> type[StageForm]:
-    """A form with the recipe's `keys`, in this order; `own` is the part whose name is left out."""
+def form_of(name: str, about: str, own: str, keys: tuple[str, ...]) -> type[RecipeForm]:
+    """A form of some keys of the recipe.
+
+    Args:
+        name: of the form, one word.
+        about: what it is about.
+        own: the part of the recipe whose name is left out of the fields' names.
+        keys: of the recipe, in the order of the form.
+
+    Raises:
+        KeyError: the recipe has no such key.
+    """
     fields: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    for place, key in enumerate(keys):
-        name = key.removeprefix(f"{own}.").replace(".", "_")
-        fields[name], names[name] = _field(key, place, foreign=not key.startswith(f"{own}.")), key
-    made: type[StageForm] = create_model(f"{own.title()}Fields", __base__=StageForm, **fields)
-    made.recipe_keys = names
-    return made
+    recipe_keys: dict[str, str] = {}
+    for position, key in enumerate(keys):
+        field = key.removeprefix(f"{own}.").replace(".", "_")
+        fields[field] = _field(key, position, foreign=not key.startswith(f"{own}."))
+        recipe_keys[field] = key
+    title = name.capitalize()
+    form: type[RecipeForm] = create_model(f"{title}Form", __base__=RecipeForm, __module__=__name__, **fields)
+    form.model_config["title"] = title
+    form.__doc__ = f"{title}: {about}. Empty fields: as the recipe says."
+    form.recipe_keys = recipe_keys
+    form.model_rebuild(force=True)
+    return form
 
 
-def _field(key: str, place: int, foreign: bool) -> tuple[Any, Any]:
+def _field(key: str, position: int, foreign: bool) -> tuple[Any, Any]:
     """Type and pydantic field of one recipe key, empty unless it is filled in."""
     model: type[BaseModel] = Recipe
     titles = []
@@ -71,161 +86,46 @@ def _field(key: str, place: int, foreign: bool) -> tuple[Any, Any]:
         assert isinstance(kind, type)
         assert issubclass(kind, BaseModel)
         model = kind
-    said = model.model_fields[last]
-    kinds = [one for one in _members(said.annotation) if one is not NoneType]
+    setting = model.model_fields[last]
+    kinds = [one for one in _members(setting.annotation) if one is not NoneType]
     inner: Any = Union[tuple(kinds)]  # noqa: UP007  (made of values)
-    for bound in said.metadata:  # inside the union: there they become JSON Schema's minimum and maximum
+    for bound in setting.metadata:  # inside the union: there they become JSON Schema's minimum and maximum
         inner = Annotated[inner, bound]
 
     def extra(schema: dict[str, Any]) -> None:
         schema.pop("default", None)
-        schema["position"] = place  # Postgres keeps no order of its own
+        schema["position"] = position  # Postgres keeps no order of its own
 
-    title = ": ".join([*titles, said.title or last]) if foreign else said.title
-    given = Field(default=None, title=title, description=said.description, json_schema_extra=extra)
-    return inner | SkipJsonSchema[None], given  # type: ignore[misc]  # a value here, no type
+    title = ": ".join([*titles, setting.title or last]) if foreign else setting.title
+    field = Field(default=None, title=title, description=setting.description, json_schema_extra=extra)
+    return inner | SkipJsonSchema[None], field  # type: ignore[misc]  # a value here, no type
 
 
 def _members(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-_Generate: Any = form_of(
-    "generate",
-    "generate.prompts",
-    "generate.clips_per_prompt",
-    "generate.batch_size",
-    "generate.steps",
-    "generate.guidance",
-)
-
-
-class GenerateForm(_Generate):  # type: ignore[misc]  # a class made of the recipe's fields
-    """Stage 1, clips from the policy. Empty fields: as the recipe says."""
-
-    model_config = ConfigDict(title="Generate")
-
-
-_Score: Any = form_of(
-    "score",
-    "rewards",
-    "score.max_failed_share",
-    "judge.backend",
-    "judge.url",
-)
-
-
-class ScoreForm(_Score):  # type: ignore[misc]  # a class made of the recipe's fields
-    """Stage 2, what the rewards say of the clips. Empty fields: as the recipe says."""
-
-    model_config = ConfigDict(title="Score")
-
-
-_Curate: Any = form_of(
-    "curate",
-    "feedback",
-    "shaping.kind",
-    "shaping.threshold",
-    "curate.pairs_per_prompt",
-    "curate.margin",
-)
-
-
-class CurateForm(_Curate):  # type: ignore[misc]  # a class made of the recipe's fields
-    """Stage 3, what is worth learning from. Empty fields: as the recipe says."""
-
-    model_config = ConfigDict(title="Curate")
-
-
-_Finetune: Any = form_of(
-    "finetune",
-    "finetune.objective",
-    "finetune.beta",
-    "finetune.steps",
-    "finetune.batch_size",
-    "finetune.micro_batch",
-    "finetune.lr",
-    "finetune.rank",
-)
-
-
-class FinetuneForm(_Finetune):  # type: ignore[misc]  # a class made of the recipe's fields
-    """Stage 4, learning. Empty fields: as the recipe says."""
-
-    model_config = ConfigDict(title="Finetune")
-
-
-_Evaluate: Any = form_of(
-    "evaluate",
-    "evaluate.metric",
-    "evaluate.same_as_feedback",
-    "evaluate.prompts",
-    "evaluate.clips",
-)
-
-
-class EvaluateForm(_Evaluate):  # type: ignore[misc]  # a class made of the recipe's fields
-    """Stage 5, before against after. Empty fields: as the recipe says."""
-
-    model_config = ConfigDict(title="Evaluate")
-
-
-_Improve: Any = form_of(
-    "improve",
-    "improve.rounds",
-    "improve.patience",
-    "improve.data",
-    "improve.prompts_per_round",
-    "improve.max_clips",
-    "improve.max_minutes",
-)
-
-
-class ImproveForm(_Improve):  # type: ignore[misc]  # a class made of the recipe's fields
-    """Rounds in a row. Empty fields: as the recipe says."""
-
-    model_config = ConfigDict(title="Improve")
-
-
-_Night: Any = form_of(
-    "improve",
-    "improve.data",
-    "improve.window",
-    "improve.prompts_per_round",
-    "improve.explore",
-)
-
-
-class NightForm(_Night):  # type: ignore[misc]  # a class made of the recipe's fields
-    """What a night learns from. Empty fields: as the recipe says."""
-
-    model_config = ConfigDict(title="Night")
-
-
-def titled(title: str) -> Any:
-    """What shows over a field of the form; Prefect would take the parameter's name."""
-    return Field(json_schema_extra={"title": title})
-
-
-# The types of the forms' first fields. Only the form insists on one of the recipes: in code any path will do.
-RecipeField = Annotated[str, Field(json_schema_extra={"title": "Recipe", "enum": [*offered()]})]
-StoreField = Annotated[str, titled("Store")]
-SeedField = Annotated[
-    Annotated[int, Field(ge=0, lt=2**53)] | SkipJsonSchema[None], Field(json_schema_extra={"title": "Seed"})
-]
-DryRunField = Annotated[bool, titled("Dry run")]
-OverridesField = Annotated[list[str], titled("Other settings")]
-# Part of a round that has begun: for the flows among themselves, not in the form.
-RunField = SkipJsonSchema[str]
-
-FORMS: Mapping[str, type[StageForm]] = {
-    "generate": GenerateForm,
-    "score": ScoreForm,
-    "curate": CurateForm,
-    "finetune": FinetuneForm,
-    "evaluate": EvaluateForm,
-    "improve": ImproveForm,
-    "night": NightForm,
+FORMS: Final[Mapping[str, type[RecipeForm]]] = {
+    **{name: form_of(name, spec.title, name, spec.form) for name, spec in STAGES.items()},
+    "improve": form_of(
+        "improve",
+        "rounds in a row",
+        "improve",
+        (
+            "improve.rounds",
+            "improve.patience",
+            "improve.data",
+            "improve.prompts_per_round",
+            "improve.max_clips",
+            "improve.max_minutes",
+        ),
+    ),
+    "night": form_of(
+        "night",
+        "what a night learns from",
+        "improve",
+        ("improve.data", "improve.window", "improve.prompts_per_round", "improve.explore"),
+    ),
 }
 
 
@@ -235,11 +135,11 @@ def overrides_of(parameters: Mapping[str, Any]) -> list[str]:
     Args:
         parameters: of a flow run; nested forms as models, or as the dicts that the API keeps.
     """
-    told: list[str] = []
+    changes: list[str] = []
     if parameters.get("seed") is not None:
-        told.append(f"seed={parameters['seed']}")
+        changes.append(f"seed={parameters['seed']}")
     for name, form in FORMS.items():
         given = parameters.get(name)
         if given is not None:
-            told += form.model_validate(given).overrides()
-    return [*told, *(parameters.get("overrides") or [])]
+            changes += form.model_validate(given).overrides()
+    return [*changes, *(parameters.get("overrides") or [])]

@@ -20,17 +20,21 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
+from data.plugins import plugins
 from data.store import Store
 from data.store.gc import collect
 from flows.reporting import console
 from flows.reporting.messages import DEFAULT_STORE
-from flows.rounds.forms import DryRunField, StoreField
+from flows.rounds.run_request import StoreField, titled
+from tasks.stages import STAGES
 
 # Runs of other flows on the same server are not ours to delete.
+# A command of an installed package has the name of its flow.
 OURS: Final = (
-    "round", "improve", "nightly", "gc", "study", "generate-videos", "score-with-rewards", "curate-dataset",
-    "offline-rl-finetune", "evaluate",
-)  # fmt: skip
+    *("round", "improve", "nightly", "gc"),
+    *(spec.flow for spec in STAGES.values()),
+    *plugins("vidloop.commands"),
+)
 _OVER: Final = [StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
 _PAGE: Final = 200
 
@@ -45,11 +49,9 @@ def gc_name() -> str:
 @flow(name="gc", flow_run_name=gc_name, result_serializer="json")
 def gc_flow(
     store: StoreField = DEFAULT_STORE,
-    dry_run: DryRunField = True,
-    safe_hours: Annotated[
-        int, Field(ge=1, le=24 * 365, json_schema_extra={"title": "Safe age of files, hours"})
-    ] = 24,
-    runs_days: Annotated[int, Field(ge=1, le=36500, json_schema_extra={"title": "Keep runs for, days"})] = 90,
+    dry_run: Annotated[bool, titled("Dry run")] = True,
+    safe_hours: Annotated[int, Field(ge=1, le=24 * 365), titled("Safe age of files, hours")] = 24,
+    runs_days: Annotated[int, Field(ge=1, le=36500), titled("Keep runs for, days")] = 90,
 ) -> dict[str, Any]:
     """Remove files that no committed work reaches, and old runs from Prefect's database.
 
@@ -61,7 +63,7 @@ def gc_flow(
         safe_hours: Files that were written or used since are left alone; longer than any shard takes.
         runs_days: Runs that ended earlier are deleted with their logs; the store keeps their work.
     """
-    opened, say = Store.open(store), console.current().says
+    opened, say = Store.open(store), console.info
     told = "would be removed" if dry_run else "removed"
     found = collect(opened, delete=not dry_run, min_age_s=safe_hours * 3600.0)
     size = f"{len(found.files)} files, {found.bytes / 1e6:.1f} MB"

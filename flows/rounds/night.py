@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from data.keys import digest
 from data.store import Store
@@ -27,8 +27,9 @@ from tasks.campaign_record import Planned, Series, Waiting
 from tasks.context import RoundContext
 from tasks.promotion import Answer, Promotion
 from tasks.rounds import new_round_id
+from tasks.summary import RoundSummary
 
-Play = Callable[[RoundContext, Promotion], dict[str, Any]]
+Play = Callable[[RoundContext, Promotion], RoundSummary]
 # A plan that failed so often most likely fails for ever: the next night has other clips.
 ATTEMPTS: Final = 3
 
@@ -72,7 +73,7 @@ def night(
         ConfigError: the recipe or the store is wrong, or another night or `improve` works in this store.
         StageFailed: the round did not finish. What was done is kept; the next night goes on from there.
     """
-    say = console.current().says
+    say = console.info
     with store.lock("nightly", wait=False), store.lock("improve", wait=False):
         for one in record.nightly(store):
             if one.waiting is not None:
@@ -86,7 +87,7 @@ def night(
         again = f", attempt {len(planned.attempts) + 1}" if planned.attempts else ""
         say(f"Night {planned.number} of {series.improve}{again}, seed {planned.seed}{chosen(planned)}")
         summary = play(context, "over its start" if asking is None else "asked")
-        if summary.get("approval") and asking is not None:
+        if summary.approval is not None and asking is not None:
             until = datetime.now(UTC) + timedelta(hours=asking.hours)
             waiting = Waiting(context.run_id, asking.run, until.isoformat(timespec="seconds"))
             return record.save(store, replace(series, waiting=waiting))
@@ -137,7 +138,7 @@ def _settle(store: Store, series: Series, answer: Answer | None) -> Series:
     root, round_id = str(store.root), series.waiting.round
     context = context_of(root, round_id)
     summary = rounds.settle(context, answer)
-    console.current().says(summary["verdict"])
+    console.info(summary.verdict)
     write_report(context)
     return end_round(load_recipe(frozen_recipe(root, round_id)), store, series, context, summary)
 
@@ -147,7 +148,7 @@ def in_time(waiting: Waiting) -> bool:
     return datetime.now(UTC) < datetime.fromisoformat(waiting.until)
 
 
-def summary_of(store: Store, series: Series) -> dict[str, Any]:
+def summary_of(store: Store, series: Series) -> RoundSummary:
     """The summary of the newest night: the one that waits, or else the last one played."""
     newest = series.waiting.round if series.waiting else series.rounds[-1].round
     return rounds.read_summary(store, newest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -23,34 +22,34 @@ from pydantic import Field
 
 from data.errors import ConfigError
 from data.store import Store
-from flows.config.load import load_recipe
 from flows.reporting import console
 from flows.reporting.artifacts.showing import show_round
-from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds import night as nights
 from flows.rounds import notify
 from flows.rounds.approval import ask
 from flows.rounds.campaign import finish
-from flows.rounds.common import DEFAULT_RECIPE, NO_OVERRIDES, run_name
+from flows.rounds.common import run_name, tell_lines
 from flows.rounds.dry_run import plan_lines, store_to_look_at
-from flows.rounds.forms import (
-    DryRunField,
-    NightForm,
-    OverridesField,
-    RecipeField,
-    SeedField,
-    StoreField,
-    overrides_of,
-    titled,
-)
 from flows.rounds.night import Asking, Skipped
-from flows.rounds.round import round_flow
+from flows.rounds.round import play_subflow
+from flows.rounds.run_request import RunRequest, flow_of, titled, with_forms
 from tasks.campaign_record import Waiting
-from tasks.context import RoundContext
-from tasks.promotion import Promotion
 
-DEFAULT_HOURS = 20.0
 SKIPPED = "Skipped"
+
+
+class NightRequest(RunRequest):
+    """One more round from the champion."""
+
+    approval: Annotated[bool, titled("Approval by a person")] = Field(
+        False,
+        description="Ask a person before anything is promoted: the run is suspended, and resumed with a "
+        "form.",
+    )
+    approval_hours: Annotated[float, Field(gt=0, le=24 * 14), titled("Hours to answer")] = Field(
+        20.0,
+        description="No answer in this time means no. Shorter than from one night to the next.",
+    )
 
 
 def night_name() -> str:
@@ -58,76 +57,37 @@ def night_name() -> str:
     return run_name().partition(" seed ")[0]
 
 
-@flow(name="nightly", flow_run_name=night_name, result_serializer="json")
-def nightly_flow(
-    recipe: RecipeField = DEFAULT_RECIPE,
-    store: StoreField = DEFAULT_STORE,
-    seed: SeedField = None,
-    dry_run: DryRunField = False,
-    approval: Annotated[bool, titled("Approval by a person")] = False,
-    approval_hours: Annotated[
-        float, Field(gt=0, le=24 * 14, json_schema_extra={"title": "Hours to answer"})
-    ] = DEFAULT_HOURS,
-    night: Annotated[NightForm, titled("Night")] = NightForm(),
-    overrides: OverridesField = NO_OVERRIDES,
-) -> dict[str, Any] | State[Any]:
-    """Play one round from the champion on clips of its own; promote the candidate if the gate agrees.
-
-    Args:
-        recipe: The settings to start from: one of vidloop's recipes.
-        store: The folder that keeps everything.
-        seed: Every night derives its own from it; empty: the recipe's.
-        dry_run: Only say what the next night would run, and what the store holds already.
-        approval: Ask a person before anything is promoted: the run is suspended, and resumed with a form.
-        approval_hours: No answer in this time means no. Shorter than from one night to the next.
-        night: Which prompts, and which clips to learn from.
-        overrides: Changes to anything else in the recipe, each like finetune.steps=100.
-    """
-    given = locals()
-    if dry_run:
-        return _tell_plan(given)
-    opened = Store.open(store, create=True)
+def play_night(asked: NightRequest) -> dict[str, Any] | State[Any]:
+    """Play a night in the flow run at work; returns the record of all of them, or the plan of a dry run."""
+    recipe = asked.read_recipe()
+    if asked.dry_run:
+        with store_to_look_at(asked.store) as looked_at:
+            return tell_lines(plan_lines(nights.to_look_at(recipe, looked_at)))
+    store = Store.open(asked.store, create=True)
     run = flow_run.id or ""
-    series = nights.asked_by(opened, run)
+    series = nights.asked_by(store, run)
     if series is None:
         missed = _missed(run)
         if missed:
             return _skip(missed)
-
-        def play(context: RoundContext, promotion: Promotion) -> dict[str, Any]:
-            summary: dict[str, Any] = round_flow(
-                store=context.generation.root, run=context.run_id, promotion=promotion
-            )
-            return summary
-
-        read = load_recipe(recipe, overrides_of(given))
-        asking = Asking(_resumable(run), approval_hours) if approval else None
-        played = nights.night(read, opened, play, asking, _is_open)
+        asking = Asking(_resumable(run), asked.approval_hours) if asked.approval else None
+        played = nights.night(recipe, store, play_subflow, asking, _is_open)
         if isinstance(played, Skipped):
             return _skip(played.why)
         series = played
-        notify.tell_verdict(nights.summary_of(opened, series))
+        notify.tell_verdict(nights.summary_of(store, series))
     if series.waiting is not None:
-        answer = ask(opened, series.waiting, nights.summary_of(opened, series))
-        series = nights.settle(opened, series, answer)
-        summary = nights.summary_of(opened, series)
-        show_round(opened, summary)  # the card that stands there still waits for the answer
+        answer = ask(store, series.waiting, nights.summary_of(store, series))
+        series = nights.settle(store, series, answer)
+        summary = nights.summary_of(store, series)
+        show_round(store, summary)  # the card that stands there still waits for the answer
         notify.tell_verdict(summary)
-    return finish(opened, series)
-
-
-def _tell_plan(given: dict[str, Any]) -> dict[str, Any]:
-    with store_to_look_at(given["store"]) as opened:
-        context = nights.to_look_at(load_recipe(given["recipe"], overrides_of(given)), opened)
-        lines = list(plan_lines(context))
-    for line in lines:
-        console.current().says(line)
-    return {"plan": lines}
+    return finish(store, series)
 
 
 def _skip(why: str) -> State[Any]:
     told = f"This night is not played: {why}"
-    console.current().says(told)
+    console.info(told)
     notify.tell("skipped", reason=why)
     # Not Cancelled, which would end the run's process with an error.
     return Completed(name=SKIPPED, message=told, data={"skipped": why})
@@ -177,3 +137,12 @@ def _is_open(waiting: Waiting) -> bool:
         except (ObjectNotFound, ValueError):  # another server's, or deleted
             return nights.in_time(waiting)
     return state is not None and not state.is_final()
+
+
+nightly_flow = flow_of(
+    "nightly",
+    with_forms(NightRequest, night="Which prompts, and which clips to learn from."),
+    "Play one round from the champion on clips of its own; promote the candidate if the gate agrees.",
+    play_night,
+    night_name,
+)

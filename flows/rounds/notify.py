@@ -12,19 +12,18 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from data.errors import ConfigError
 from flows.reporting import console
+from tasks.summary import RoundSummary
 
 # A web address that is told of verdicts and failures, and the block of the server that keeps it, encrypted.
 NOTIFY_VARIABLE: Final = "VIDLOOP_NOTIFY_URL"
 NOTIFY_BLOCK: Final = "vidloop-notify"
 TIMEOUT_S: Final = 5.0
 WAITS_S: Final = (1.0, 3.0)
-_FACTS: Final = ("metric", "before", "after", "delta", "ci_low", "ci_high", "n")
 
 
 def check_address(url: str) -> str:
@@ -39,21 +38,20 @@ def check_address(url: str) -> str:
     return url
 
 
-def tell_verdict(summary: Mapping[str, Any]) -> None:
+def tell_verdict(summary: RoundSummary) -> None:
     """Post what a round came to, if somebody wants to know. Never raises, and takes 20 seconds at most.
 
     Args:
         summary: the round's.
     """
-    asked = summary.get("approval")
-    waits = asked is not None and asked["answer"] is None
-    event = "waiting for approval" if waits else "promoted" if summary["promoted"] else "kept"
+    waits = summary.approval is not None and summary.approval.answer is None
+    event = "waiting for approval" if waits else "promoted" if summary.promoted else "kept"
     tell(
         event,
-        round=summary["round"],
-        recipe=summary["recipe_name"],
-        verdict=summary["verdict"],
-        primary={name: summary["primary"].get(name) for name in _FACTS},
+        round=summary.round,
+        recipe=summary.recipe_name,
+        verdict=summary.verdict,
+        primary=summary.primary.model_dump(exclude={"reason"}),
     )
 
 
@@ -136,4 +134,4 @@ def _run() -> dict[str, str | None]:
 
 
 def _say(line: str) -> None:
-    console.current().says(f"    {line}")
+    console.info(f"    {line}")

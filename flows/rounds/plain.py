@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flows.reporting import console
 from flows.rounds.run_round import play, play_stage, ready
 from tasks.context import RoundContext
 from tasks.promotion import Promotion
+from tasks.summary import RoundSummary
 from tasks.units import Runner, StageResult
 
 
 def plain_round(
-    context: RoundContext, from_stage: str | None = None, promotion: Promotion = "at once"
-) -> dict[str, Any]:
+    context: RoundContext, promotion: Promotion = "at once", from_stage: str | None = None
+) -> RoundSummary:
     """Play a round that has begun, here; returns its summary. Raises as `flows.rounds.run_round.play`."""
     return play(context, lambda stage: plain_stage(stage, context), from_stage, promotion)
 

@@ -1,4 +1,4 @@
-"""The walk through the five stages, the same with and without Prefect."""
+"""The walk through the stages, the same with and without Prefect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from data import device_lock
 from data.errors import StoreError
@@ -18,34 +17,29 @@ from flows.reporting import console
 from tasks import devices, spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
-from tasks.early_start import beside_generation
 from tasks.promotion import Promotion
 from tasks.rounds import RECIPE, finish, give_up, new_round_id
-from tasks.stages import STAGES, require_rewards, require_whole, run_stage
-from tasks.units import Runner, StageResult
+from tasks.stages import STAGES, require_ready, require_whole, run_stage
+from tasks.summary import RoundSummary
+from tasks.units import Runner, StageResult, do_nothing
 
-# Contexts of this process by run: a round and its five stages share one.
+# Contexts of this process by run: a round and its stages share one.
 _contexts: dict[str, RoundContext] = {}
 
 
-def begin(recipe: str, store: str, overrides: list[str], create: bool = True) -> RoundContext:
-    """Read the recipe, open the store, check everything, and freeze the recipe in the round's folder.
+def begin(recipe: Recipe, store: Store) -> RoundContext:
+    """Check everything, and freeze the recipe in the folder of a new round.
 
     Later readers (the stage flows, a person) take the frozen copy: editing the file changes no round that
     has begun.
 
     Raises:
-        ConfigError: see `load_recipe` and `open_round`.
+        UserError: see `open_round`.
     """
-    return begin_with(load_recipe(recipe, overrides), Store.open(store, create=create))
-
-
-def begin_with(read: Recipe, opened: Store) -> RoundContext:
-    """`begin` with a recipe and a store that are open already."""
-    context = open_round(read, opened, new_round_id())
+    context = open_round(recipe, store, new_round_id())
     # "champion" is whoever it is now, for the whole of the round.
-    frozen = read.model_copy(update={"policy": context.policy.policy_id})
-    opened.write_file(f"rounds/{context.run_id}/{RECIPE}", dump(frozen).encode())
+    frozen = recipe.model_copy(update={"policy": context.policy.policy_id})
+    store.write_file(f"rounds/{context.run_id}/{RECIPE}", dump(frozen).encode())
     _contexts[context.run_id] = context
     return context
 
@@ -64,14 +58,12 @@ def context_of(store: str, run: str) -> RoundContext:
 
 def ready(context: RoundContext, stage: str) -> Callable[[], None]:
     """What a runner does before the first unit of `stage` that must be computed: hold the device."""
-    if stage == "curate":
-        return lambda: None  # SQL and arithmetic
+    if not STAGES[stage].needs_device:
+        return do_nothing
 
     def hold() -> None:
         for name in devices.lock_names(context.generation.model.device):
-            device_lock.hold(
-                name, f"{stage} of round {context.run_id} ({context.name})", console.current().says
-            )
+            device_lock.hold(name, f"{stage} of round {context.run_id} ({context.name})", console.info)
 
     return hold
 
@@ -81,8 +73,8 @@ def play(
     call: Callable[[str], StageResult],
     from_stage: str | None = None,
     promotion: Promotion = "at once",
-) -> dict[str, Any]:
-    """Call the five stages in their order and finish the round.
+) -> RoundSummary:
+    """Call the stages in their order and finish the round.
 
     Args:
         context: a round that has begun.
@@ -94,21 +86,22 @@ def play(
         The summary.
 
     Raises:
-        StageFailed, ConfigError: a stage did not finish; the summary says so too, and everything done is
+        StageFailed, UserError: a stage did not finish; the summary says so too, and everything done is
         kept.
     """
-    require_rewards(context)
-    say = console.current()
-    say.introduces(context)
+    require_ready(context)
+    reporter = console.current()
+    reporter.on_round_start(context)
     for warning in warnings(context):
-        say.says(f"    warning: {warning}")
+        reporter.info(f"    warning: {warning}")
     if from_stage is not None:
         require_whole(context, from_stage)
     results: dict[str, StageResult] = {}
     stage = ""
     try:
-        for stage in STAGES:
-            with beside_generation(context) if stage == "generate" else nullcontext():
+        following = [*list(STAGES.values())[1:], None]
+        for stage, after in zip(STAGES, following, strict=True):
+            with after.early_start(context) if after is not None else nullcontext():
                 results[stage] = call(stage)
         summary = finish(context, results, promotion)
     except BaseException as error:
@@ -118,7 +111,7 @@ def play(
         raise
     if any(result.cached_shards < result.shards for result in results.values()):
         write_report(context)
-    say.concludes(context, summary)
+    reporter.on_round_end(context, summary)
     return summary
 
 
@@ -126,16 +119,16 @@ def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult
     """Run one stage and note what it cost, outside every digest.
 
     Raises:
-        StageFailed, ConfigError: see `tasks.stages.run_stage`.
+        StageFailed, UserError: see `tasks.stages.run_stage`.
     """
-    say = console.current()
-    say.stage_begins(stage)
+    reporter = console.current()
+    reporter.on_stage_start(stage)
     wanted = spread.gpus(context.generation.model.device)
     with spread.spread_over(wanted, context.workers):
         result = run_stage(stage, context, replace(runner, workers=context.workers * max(1, len(wanted))))
     facts = {"cached": result.shards == result.cached_shards}
     context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
-    say.stage_ends(result)
+    reporter.on_stage_end(result)
     return result
 
 
@@ -146,4 +139,4 @@ def write_report(context: RoundContext) -> None:
     try:
         build_report(context.store, context.run_id)
     except Exception as error:
-        console.current().says(f"    the report could not be written ({error}); `vidloop report` tries again")
+        console.info(f"    the report could not be written ({error}); `vidloop report` tries again")

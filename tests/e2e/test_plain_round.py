@@ -17,12 +17,12 @@ from data.queries import run_query
 from data.records import Score
 from data.store import Store
 from flows.rounds.plain import plain_round
-from flows.rounds.run_round import begin
 from tasks import evaluate, fingerprints
 from tests.tiny_round import (
     HELDOUT,
     TRAIN,
     Tiny,
+    begun,
     cached,
     committed,
     play,
@@ -202,8 +202,8 @@ def test_the_next_round_starts_from_a_champion_when_asked(copy: Tiny) -> None:
 
 def judge_anew(tiny: Tiny, policy: str, reward: str, value: float) -> None:
     """Put other judgements of a policy's evaluation clips into the store: random weights obey no law."""
-    context = begin(str(tiny.recipe), str(tiny.store), [])
-    scoring = list(evaluate.phases(context))[1]
+    context = begun(tiny)
+    scoring = list(evaluate.phases(context))[1].units
     for shard in scoring:
         clips = context.store.read(shard.clips_key, "clips")
         if clips[0].policy_id != policy:
@@ -245,13 +245,13 @@ def test_a_better_candidate_that_stands_still_is_not_promoted(copy: Tiny) -> Non
 
 
 def test_starting_at_a_later_stage_needs_the_earlier_ones(copy: Tiny) -> None:
-    context = begin(str(copy.recipe), str(copy.store), [])
-    assert cached(plain_round(context, "finetune")) == ALL_CACHED
+    context = begun(copy)
+    assert cached(plain_round(context, from_stage="finetune").model_dump()) == ALL_CACHED
     sorted((copy.store / "manifests" / "generate").iterdir())[0].unlink()
     with pytest.raises(
         UserError, match=r"cannot start at finetune: the generate stage .* units, first: clips"
     ):
-        plain_round(begin(str(copy.recipe), str(copy.store), []), "finetune")
+        plain_round(begun(copy), from_stage="finetune")
 
 
 def test_too_many_failed_judgements_stop_the_round_and_are_kept(copy: Tiny) -> None:

@@ -9,11 +9,10 @@ import pytest
 
 from data.records import Example, Pair
 from data.store import Store
-from flows.rounds.run_round import begin
 from models.settings import FinetuneSettings
 from tasks.finetune import what_is_lacking
 from tasks.stages import plan_stage
-from tests.tiny_round import Tiny, play
+from tests.tiny_round import Tiny, begun, play
 
 
 def examples(*accepted: bool) -> list[Example]:
@@ -74,11 +73,11 @@ def test_every_new_objective_plays_a_round_and_says_what_it_did(tiny: Tiny) -> N
 def test_stored_reference_errors_are_planned_before_the_training(tiny: Tiny) -> None:
     play(tiny, "finetune.steps=2")
     stored = ["finetune.draws=2", "finetune.reference_errors=stored", "finetune.steps=2"]
-    planned = plan_stage("finetune", begin(str(tiny.recipe), str(tiny.store), stored))
+    planned = plan_stage("finetune", begun(tiny, *stored))
     assert [unit.task for unit, _ in planned.units] == ["measure-reference"] * 3
     assert planned.more
     play(tiny, *stored)
-    planned = plan_stage("finetune", begin(str(tiny.recipe), str(tiny.store), stored))
+    planned = plan_stage("finetune", begun(tiny, *stored))
     assert [(unit.task, whole) for unit, whole in planned.units][2:] == [
         ("measure-reference", True),
         ("finetune-policy", True),

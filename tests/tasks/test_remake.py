@@ -14,16 +14,15 @@ from flows.config.resolve import find_policy, model_settings
 from models.policy import base_id
 from tasks.context import PolicyRef
 from tasks.remake import Remade, frames_digest, remake
-from tests.tiny_round import Tiny
+from tests.tiny_round import Tiny, begun
 
 
 @pytest.fixture
 def made(tiny: Tiny) -> tuple[Store, list[Clip]]:
     """A store with a round's training clips."""
     from flows.rounds.plain import plain_stage
-    from flows.rounds.run_round import begin
 
-    context = begin(str(tiny.recipe), str(tiny.store), [])
+    context = begun(tiny)
     plain_stage("generate", context)
     store = Store.open(tiny.store)
     return store, [clip for one in store.manifests("generate") for clip in store.read(one.key, "clips")]

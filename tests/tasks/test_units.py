@@ -15,8 +15,8 @@ from data.store import Store
 from tasks import units
 from tasks.units import (
     RETRIES,
+    Listener,
     Runner,
-    Silent,
     Unit,
     is_transient,
     is_whole,
@@ -55,17 +55,17 @@ class Job:
         self.store.commit("try", self.questions[0], {"prompts": []})
 
 
-class Heard(Silent):
+class Heard(Listener):
     """Notes what a runner says."""
 
     def __init__(self) -> None:
         self.units: list[tuple[str, bool]] = []
         self.told: list[tuple[int, int]] = []
 
-    def unit(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
+    def on_unit_end(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
         self.units.append((unit.label, cached))
 
-    def steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
+    def on_steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
         self.told.append((done, total))
 
 

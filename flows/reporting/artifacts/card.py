@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from data.store import Store
@@ -10,10 +10,11 @@ from flows.reporting import words
 from flows.reporting.artifacts.lineage import mermaid
 from flows.reporting.artifacts.markdown import plain
 from flows.reporting.artifacts.sheets import EACH, LIMIT, groups_markdown
-from flows.reporting.facts import Facts, Guard
+from flows.reporting.facts import Facts
 from flows.reporting.report_link import link
+from tasks.summary import GuardFinding, StageSummary
 
-_OUTCOME: Final = {True: "holds", False: "**broken**", None: "not measured"}
+GUARD_STATES: Final = {True: "holds", False: "**broken**", None: "not measured"}
 
 
 def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> str:
@@ -25,17 +26,19 @@ def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> st
         each: clips of each kind that are shown at most.
         limit: bytes that the clips may take.
     """
-    title = "Promoted" if facts.promoted else "Not promoted"
+    summary = facts.summary
+    title = "Promoted" if summary.promoted else "Not promoted"
     parts = [
-        f"# {title}: {plain(facts.recipe_name)}, {plain(facts.objective)}",
+        f"# {title}: {plain(summary.recipe_name)}, {plain(summary.objective)}",
         plain(words.sentence(facts)),
         plain(words.verdict(facts)),
-        f"Round `{facts.round_id}`, taught by `{facts.feedback}`. Whole report: {_report(store, facts)}.",
+        f"Round `{summary.round}`, taught by `{summary.feedback}`. "
+        f"Whole report: {_report(store, summary.round)}.",
     ]
     if facts.comparisons:
         parts += ["## Before and after", _compared(facts)]
-    if facts.guards:
-        parts += ["## Guards", _guards(facts.guards)]
+    if summary.guards:
+        parts += ["## Guards", _guards(summary.guards)]
     if facts.findings:
         told = [
             f"- {f'**{plain(one.name)}**: ' if one.name else ''}{plain(one.text)}" for one in facts.findings
@@ -43,22 +46,22 @@ def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> st
         parts += ["## What the training shows", "\n".join(told)]
     if facts.movers:
         parts += ["## Clips", groups_markdown(store, facts.movers, each, limit).rstrip()]
-    parts += ["## Lineage", mermaid(store, facts), "## Stages", _stages(facts)]
+    parts += ["## Lineage", mermaid(store, facts), "## Stages", _stages(summary.stages)]
     return "\n\n".join(parts) + "\n"
 
 
-def _report(store: Store, facts: Facts) -> str:
-    page = store.path(f"rounds/{facts.round_id}/report.html")
-    address = link(store.root, facts.round_id)
+def _report(store: Store, round_id: str) -> str:
+    page = store.path(f"rounds/{round_id}/report.html")
+    address = link(store.root, round_id)
     if address is not None:
         return f"[open it]({address}), the file `{page}`"
     if page.is_file():
         return f"`{page}`"
-    return f"`vidloop report {facts.round_id} --store {store.root}` writes it"
+    return f"`vidloop report {round_id} --store {store.root}` writes it"
 
 
 def _compared(facts: Facts) -> str:
-    rate = words.is_rate(facts.primary)
+    rate = words.is_rate(facts.summary.primary)
     show, change = (words.percent, words.points) if rate else (words.number, words.signed)
     gain = "gain in points" if rate else "gain"
     rows = []
@@ -68,31 +71,31 @@ def _compared(facts: Facts) -> str:
         clips = f"{one.after.clips}" + (f" ({one.after.failed} failed)" if one.after.failed else "")
         values = (show(one.before.value), show(one.after.value), change(one.delta), interval, clips)
         rows.append((plain(one.label), *values))
-    head = (plain(facts.primary.metric), "before", "after", gain, "95% interval", "clips")
+    head = (plain(facts.summary.primary.metric), "before", "after", gain, "95% interval", "clips")
     return table(head, rows)
 
 
-def _guards(guards: Sequence[Guard]) -> str:
+def _guards(guards: Mapping[str, GuardFinding]) -> str:
     rows = [
         (
-            plain(one.name),
+            plain(name),
             words.number(one.before),
             words.number(one.after),
             words.ratio(one.before, one.after),
-            _OUTCOME[one.ok],
+            GUARD_STATES[one.ok],
         )
-        for one in guards
+        for name, one in guards.items()
     ]
     # Reasons are long, and a cell of the V1 UI never breaks its line.
-    reasons = [f"- {plain(one.name)}: {plain(one.reason)}" for one in guards if one.reason]
+    reasons = [f"- {plain(name)}: {plain(one.reason)}" for name, one in guards.items() if one.reason]
     shown = table(("guard", "before", "after", "after / before", "verdict"), rows, text=(0, 4))
     return "\n\n".join([shown, *(["\n".join(reasons)] if reasons else [])])
 
 
-def _stages(facts: Facts) -> str:
+def _stages(stages: Mapping[str, StageSummary]) -> str:
     rows = [
-        (one.name, words.duration(one.seconds), str(one.shards), str(one.cached), str(one.failed))
-        for one in facts.stages
+        (name, words.duration(one.seconds), str(one.shards), str(one.cached_shards), str(one.failed))
+        for name, one in stages.items()
     ]
     return table(("stage", "took", "units", "from the cache", "failed"), rows)
 

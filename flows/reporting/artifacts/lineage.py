@@ -29,7 +29,7 @@ def mermaid(store: Store, facts: Facts) -> str:
     Returns:
         A fenced block of markdown.
     """
-    line = ancestors(store, facts.policy_before)
+    line = ancestors(store, facts.summary.policy_before)
     older, line = line[:-GENERATIONS], line[-GENERATIONS:]
     nodes = {f"p{at}": _label(*told) for at, told in enumerate(line)}
     chain, before = list(nodes), f"p{len(line) - 1}"
@@ -45,11 +45,11 @@ def mermaid(store: Store, facts: Facts) -> str:
             nodes[node] = _label(what, *told)
             chain.append(node)
     edges = list(pairwise(chain))
-    nodes["gate"] = _label("Promoted" if facts.promoted else "Not promoted")
+    nodes["gate"] = _label("Promoted" if facts.summary.promoted else "Not promoted")
     edges += [(before, "gate"), *([("after", "gate")] if "after" in nodes else [])]
     drawn = [f'    {node}["{text}"]' for node, text in nodes.items()]
     drawn += [f"    {one} --> {other}" for one, other in edges]
-    thick = "after" if facts.promoted and "after" in nodes else before
+    thick = "after" if facts.summary.promoted and "after" in nodes else before
     return "\n".join(
         ["```mermaid", "graph TD", *drawn, f"    style {thick} stroke-width:4px", "```"],
     )

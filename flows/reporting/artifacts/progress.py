@@ -128,7 +128,7 @@ def of_stage(stage: str, round_id: str, listener: Listener, every_s: float = EVE
     """A listener that tells `listener` and the UI. The flow run at work is that of the stage.
 
     Args:
-        stage: which of the five.
+        stage: which stage.
         round_id: of the round that it is part of; its bar, if this process has one, moves too.
         listener: hears everything as if this were not here.
         every_s: seconds between two updates of a stage on its own.
@@ -150,7 +150,7 @@ def of_stage(stage: str, round_id: str, listener: Listener, every_s: float = EVE
             sender.close()
 
 
-class Bars:
+class Bars(Listener):
     """A listener that turns what it hears into bars: one for each list of units, and the round's."""
 
     def __init__(
@@ -163,7 +163,7 @@ class Bars:
         """Listen in the flow run of a stage.
 
         Args:
-            stage: which of the five.
+            stage: which stage.
             listener: hears everything as if this were not here.
             round_bar: is moved too.
             show: told of every bar that begins.
@@ -176,9 +176,8 @@ class Bars:
         self._total = self._done = self._cached = 0
         self._lock = threading.Lock()
 
-    def begins(self, stage: str, task: str, total: int) -> None:
-        """See `Listener`."""
-        self._listener.begins(stage, task, total)
+    def on_phase_start(self, stage: str, task: str, total: int) -> None:
+        self._listener.on_phase_start(stage, task, total)
         with self._lock:
             self._total, self._done, self._cached = total, 0, 0
             self._begun = time.monotonic()
@@ -186,9 +185,8 @@ class Bars:
             self._tell(0.0, _units(0, total), task)
             self._show(self.bars[-1])
 
-    def unit(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
-        """See `Listener`."""
-        self._listener.unit(stage, unit, cached, seconds)
+    def on_unit_end(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
+        self._listener.on_unit_end(stage, unit, cached, seconds)
         with self._lock:
             self._done += 1
             self._cached += cached
@@ -196,16 +194,14 @@ class Bars:
             kept = f"{unit.task}, {self._cached} from the cache" if self._cached else unit.task
             self._tell(self._done / self._total, _units(self._done, self._total), kept, computed)
 
-    def steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
-        """See `Listener`."""
-        self._listener.steps(stage, unit, done, total)
+    def on_steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
+        self._listener.on_steps(stage, unit, done, total)
         with self._lock:
             share = (self._done + done / total) / self._total
             self._tell(share, f"{done} of {total} steps", unit.label, done)
 
-    def ends(self, stage: str, task: str) -> None:
-        """See `Listener`."""
-        self._listener.ends(stage, task)
+    def on_phase_end(self, stage: str, task: str) -> None:
+        self._listener.on_phase_end(stage, task)
 
     def _tell(self, share: float, figures: str, what: str, computed: int = 0) -> None:
         """Move the bars. The UI cuts what it has no room for: the figures come first."""

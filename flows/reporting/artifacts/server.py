@@ -45,7 +45,7 @@ def attempt(what: str, write: Callable[[], object]) -> None:
 def complain(what: str, error: Exception) -> None:
     """Say in the log what people will not see, and why."""
     told = " ".join(f"{type(error).__name__}: {error}".split())
-    console.current().says(f"    {what} cannot be shown in the UI ({told[:300]}); the run goes on")
+    console.info(f"    {what} cannot be shown in the UI ({told[:300]}); the run goes on")
 
 
 def key_of(kind: str, name: str = "") -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from data.errors import StoreError, VideoError
 from data.store import Store
@@ -13,6 +13,7 @@ from flows.reporting.facts import Mover, MoverGroup
 from flows.reporting.movers import group_movers
 from flows.reporting.read import parents
 from flows.reporting.sheet import sheet
+from tasks.summary import RoundSummary
 
 LIMIT: Final = 300_000
 """Bytes of the whole text, pictures included; eight sheets of the miniature take half of it."""
@@ -26,7 +27,7 @@ _TEXT: Final = 600
 _QUALITIES: Final = (90, 75, 50, 30)
 
 
-def sheets_markdown(store: Store, summary: Mapping[str, Any], each: int = EACH, limit: int = LIMIT) -> str:
+def sheets_markdown(store: Store, summary: RoundSummary, each: int = EACH, limit: int = LIMIT) -> str:
     """Clips of both policies, side by side: some of those that the round fixed, broke, and left as they were.
 
     Nobody picks the clips: see `flows.reporting.movers`. Of two rows the upper is before, the lower after. A
@@ -36,8 +37,7 @@ def sheets_markdown(store: Store, summary: Mapping[str, Any], each: int = EACH, 
 
     Args:
         store: holds the evaluation and its clips.
-        summary: of a round, as in summary.json: `primary.metric`, `policy_before`, `policy_after`, `also` and
-            `stages.evaluate.key` are read; the round need not have written it yet.
+        summary: of a round, which need not have written it yet.
         each: clips of each kind at most, at least 1.
         limit: bytes of the returned text in UTF-8, at most.
 
@@ -47,8 +47,8 @@ def sheets_markdown(store: Store, summary: Mapping[str, Any], each: int = EACH, 
     Raises:
         StoreError: rows of the evaluation are missing or were changed.
     """
-    key = (summary["stages"].get("evaluate") or {}).get("key")
-    compared = store.manifest(key) if key and summary.get("policy_after") else None
+    key = summary.key_of("evaluate")
+    compared = store.manifest(key) if key and summary.policy_after else None
     pairs = paired(store, compared, parents(store, compared), summary)
     groups = group_movers(movers(pairs, summary))
     if not groups:

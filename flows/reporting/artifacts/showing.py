@@ -6,7 +6,6 @@ Keys are the same in every run of a recipe, so that the UI shows the history of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from flows.reporting.artifacts.card import card
 from flows.reporting.artifacts.tables import gains_by_category, rewards_by_category, rounds_in_a_row
 from flows.reporting.read import read_facts
 from tasks.campaign_record import Series
+from tasks.summary import RoundSummary
 
 
 class ReadOnce(Store):
@@ -29,45 +29,42 @@ class ReadOnce(Store):
         self._held: dict[str, Manifest | None] = {}
 
     def manifest(self, key: str) -> Manifest | None:
-        """See `Store.manifest`."""
         if key not in self._held:
             self._held[key] = super().manifest(key)
         return self._held[key]
 
     def read(self, key: str, table: str) -> list[Any]:
-        """See `Store.read`."""
         if (key, table) not in self._rows:
             self._rows[key, table] = super().read(key, table)
         return self._rows[key, table]
 
     def manifests(self, stage: str | None = None) -> list[Manifest]:
-        """See `Store.manifests`."""
         if stage not in self._manifests:
             self._manifests[stage] = super().manifests(stage)
             self._held |= {manifest.key: manifest for manifest in self._manifests[stage]}
         return self._manifests[stage]
 
 
-def show_round(store: Store, summary: Mapping[str, Any]) -> None:
+def show_round(store: Store, summary: RoundSummary) -> None:
     """Card and tables of a finished round, in the flow run at work. Raises nothing: see `server.attempt`."""
     if server.seen():
         server.attempt("the card of the round", lambda: _show_round(store, summary))
 
 
-def _show_round(store: Store, summary: Mapping[str, Any]) -> None:
+def _show_round(store: Store, summary: RoundSummary) -> None:
     store = ReadOnce(store.root)  # the report's readers ask for the same rows several times
     facts = read_facts(store, summary)
-    name, primary = facts.recipe_name, facts.primary
+    name, primary = summary.recipe_name, summary.primary
     # The UI cuts descriptions after some thirty letters: what tells most comes first.
     gained = "" if primary.delta is None else f" {words.signed(primary.delta)} {primary.metric}"
-    told = f"{'Promoted' if facts.promoted else 'Not promoted'}{gained}, round {facts.round_id}"
+    told = f"{'Promoted' if summary.promoted else 'Not promoted'}{gained}, round {summary.round}"
     server.markdown(server.key_of("round-report", name), card(store, facts), told)
     for kind, rows, said in (
         ("gains", gains_by_category(facts), f"{primary.metric} before and after"),
         ("rewards", rewards_by_category(store, facts), "Training clips"),
     ):
         if rows:
-            about = f"{said} by category, round {facts.round_id}"
+            about = f"{said} by category, round {summary.round}"
             server.table(server.key_of(kind, name), rows, about)
 
 

@@ -22,7 +22,7 @@ def rewards_by_category(store: Store, facts: Facts) -> list[Row]:
         "category", "clips", then a column a reward, null where none of the clips has a value; "failed" counts
         judgements without a value; "accepted" and "pairs" are what curation made of the category.
     """
-    key = next((stage.key for stage in facts.stages if stage.name == "curate"), None)
+    key = facts.summary.key_of("curate")
     clips = [one for one in parents(store, store.manifest(key) if key else None) if one.part("clips")]
     category = {clip.clip_id: clip.category for one in clips for clip in store.read(one.key, "clips")}
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
@@ -81,8 +81,8 @@ def rounds_in_a_row(series: Series) -> list[Row]:
         {
             "round": one.number,
             "id": one.round,
-            "before": _rounded(one.primary["before"]),
-            "after": _rounded(one.primary["after"]),
+            "before": _rounded(one.primary.before),
+            "after": _rounded(one.primary.after),
             "gain": change(one),
             "promoted": "yes" if one.promoted else "no",
             **{name: ratio(one, name) for name in guards},

@@ -15,7 +15,7 @@ from flows.config.load import load_recipe
 from flows.config.resolve import open_round
 from tasks.calibrate import SHIPPED, warnings
 from tasks.context import RESIDENTS, RoundContext
-from tasks.stages import require_rewards, run_stage
+from tasks.stages import require_ready, run_stage
 from tasks.units import Runner
 from tests.rewards.judge.conftest import rubric, served, server, write_rubric  # noqa: F401  (fixtures)
 from tests.tiny_round import Tiny, play
@@ -44,8 +44,8 @@ def test_without_the_servers_environment_no_clip_is_made(judged: Tiny) -> None:
 
 
 def test_a_server_that_runs_or_a_judge_in_process_needs_no_environment(judged: Tiny) -> None:
-    require_rewards(context(judged))
-    require_rewards(context(judged, 'judge.url=""', "judge.backend=local"))
+    require_ready(context(judged))
+    require_ready(context(judged, 'judge.url=""', "judge.backend=local"))
 
 
 def test_answers_that_are_in_the_store_need_no_judge(judged: Tiny) -> None:
@@ -53,9 +53,9 @@ def test_answers_that_are_in_the_store_need_no_judge(judged: Tiny) -> None:
     for stage in ("generate", "score"):
         run_stage(stage, asked, Runner())
     RESIDENTS.release()
-    require_rewards(context(judged, 'judge.url=""'))
+    require_ready(context(judged, 'judge.url=""'))
     with pytest.raises(UserError, match="no environment with vLLM"):
-        require_rewards(context(judged, 'judge.url=""', "generate.clips_per_prompt=4"))
+        require_ready(context(judged, 'judge.url=""', "generate.clips_per_prompt=4"))
 
 
 def test_the_shipped_recipes_judge_comes_with_its_calibration(tmp_path: Path) -> None:

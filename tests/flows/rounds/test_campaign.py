@@ -18,12 +18,13 @@ from flows.reporting.campaign import build_page
 from flows.reporting.campaign_table import table
 from flows.rounds.campaign import improve, lineage, plan, planned_clips, present, recipe_of, why_stop
 from flows.rounds.plain import plain_round, plain_stage
-from flows.rounds.run_round import begin_with
+from flows.rounds.run_round import begin
 from models.policy import policy_id
 from tasks import campaign_record as record
 from tasks import evaluate, finetune, fingerprints
 from tasks.campaign_record import Planned, Played, Series
 from tasks.context import RoundContext
+from tasks.summary import Change, GuardFinding, RoundSummary
 from tests.tiny_round import Tiny, cached, committed
 
 
@@ -37,11 +38,11 @@ def opened(tiny: Tiny) -> Store:
 
 def played(number: int, promoted: bool = False, **fields: Any) -> Played:
     """A round that was played, as a record holds it."""
-    guards = {"motion": {"before": 1.0, "after": 0.85, "ok": True}}
+    guards = {"motion": GuardFinding(before=1.0, after=0.85, ok=True)}
     one = Played(
         number, f"20260101T00000{number}-00000000", number, f"m{number - 1}", f"m{number}", promoted, "a verdict",
-        {"metric": "physics", "before": 0.25, "after": 0.5, "delta": 0.25, "ci_low": 0.125, "ci_high": 0.375, "n": 8},
-        {"before": [0.1, 0.4], "after": [0.3, 0.7]}, guards, (), None, 100, 60.0,
+        Change(metric="physics", before=0.25, after=0.5, delta=0.25, ci_low=0.125, ci_high=0.375, n=8),
+        {"before": (0.1, 0.4), "after": (0.3, 0.7)}, guards, (), None, 100, 60.0,
     )  # fmt: skip
     return replace(one, **fields)
 
@@ -50,7 +51,7 @@ def of(recipe: Recipe, *rounds: Played) -> Series:
     return Series("20260101T000000-00000000", resolve(recipe), "m0", "m0", rounds)
 
 
-def play_better(context: RoundContext) -> dict[str, Any]:
+def play_better(context: RoundContext) -> RoundSummary:
     """A real round whose candidate's evaluation clips are then judged anew, all good, and the gate asked again."""
     plain_round(context)
     learned = finetune.candidate(context)
@@ -77,7 +78,7 @@ def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
         tiny, "improve.rounds=2", "improve.data=aggregated", "improve.prompts_per_round=2", "evaluate.guards=[motion]"
     )  # fmt: skip
 
-    def killed_after_the_promotion(context: RoundContext) -> dict[str, Any]:
+    def killed_after_the_promotion(context: RoundContext) -> RoundSummary:
         play_better(context)
         raise KeyboardInterrupt
 
@@ -87,7 +88,7 @@ def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
     assert len(promoted) == 1
     turns = [plain_round]
 
-    def play_until_killed(context: RoundContext) -> dict[str, Any]:
+    def play_until_killed(context: RoundContext) -> RoundSummary:
         if turns:
             return turns.pop()(context)
         plain_stage("generate", context)
@@ -107,7 +108,7 @@ def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
 
     contexts: list[RoundContext] = []
 
-    def play_on(context: RoundContext) -> dict[str, Any]:
+    def play_on(context: RoundContext) -> RoundSummary:
         contexts.append(context)
         return plain_round(context)
 
@@ -143,15 +144,15 @@ def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
 
     # A frozen round is played again, by its recipe alone, from the cache.
     before = committed(tiny.store)
-    again = plain_round(begin_with(load_recipe(str(store.path(f"rounds/{second.round}/recipe.json"))), store))
-    assert all(have == total for have, total in cached(again).values())
+    again = plain_round(begin(load_recipe(str(store.path(f"rounds/{second.round}/recipe.json"))), store))
+    assert all(have == total for have, total in cached(again.model_dump()).values())
     assert committed(tiny.store) == before
 
 
 def test_a_champion_moved_by_another_hand_makes_the_begun_plan_void(tiny: Tiny) -> None:
     store, recipe = opened(tiny), recipe_for(tiny)
 
-    def killed(context: RoundContext) -> dict[str, Any]:
+    def killed(context: RoundContext) -> RoundSummary:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -166,7 +167,7 @@ def test_a_champion_moved_by_another_hand_makes_the_begun_plan_void(tiny: Tiny) 
     assert lineage(store, present(recipe, store)) == ["m7", policy_id(base.base_id)]
     begun: list[str] = []
 
-    def look(context: RoundContext) -> dict[str, Any]:
+    def look(context: RoundContext) -> RoundSummary:
         begun.append(context.policy.policy_id)
         raise KeyboardInterrupt
 

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flows.config.load import load_recipe, offered
 from flows.config.recipe import Recipe
-from flows.rounds.forms import FORMS, CurateForm, FinetuneForm, GenerateForm, overrides_of
+from flows.rounds.forms import FORMS, overrides_of
 
 
 def test_an_empty_form_changes_nothing() -> None:
@@ -20,9 +20,9 @@ def test_an_empty_form_changes_nothing() -> None:
 def test_what_is_filled_in_becomes_a_setting_that_the_recipe_takes() -> None:
     given = {
         "seed": 7,
-        "generate": GenerateForm(clips_per_prompt=3, guidance=2),
+        "generate": FORMS["generate"](clips_per_prompt=3, guidance=2),
         "curate": {"feedback": "flow", "shaping_threshold": 0.25},  # as the API keeps it
-        "finetune": FinetuneForm(objective="sft", lr=3e-5),
+        "finetune": FORMS["finetune"](objective="sft", lr=3e-5),
         "score": {"rewards": ["physics", "flow"]},
         "overrides": ["finetune.steps=9", "seed=8"],
     }
@@ -38,7 +38,7 @@ def test_what_is_filled_in_becomes_a_setting_that_the_recipe_takes() -> None:
 )
 def test_bounds_and_names_are_the_recipes_own(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
-        FinetuneForm.model_validate(wrong)
+        FORMS["finetune"].model_validate(wrong)
 
 
 def test_every_field_has_a_title_a_description_and_no_default_and_is_a_key_of_the_recipe() -> None:
@@ -61,9 +61,9 @@ def test_every_field_has_a_title_a_description_and_no_default_and_is_a_key_of_th
 
 
 def test_bounds_show_in_the_form() -> None:
-    steps = FinetuneForm.model_json_schema()["properties"]["steps"]
+    steps = FORMS["finetune"].model_json_schema()["properties"]["steps"]
     assert (steps["type"], steps["minimum"], steps["maximum"]) == ("integer", 1, 1_000_000)
-    assert CurateForm.model_json_schema()["properties"]["shaping_kind"]["enum"] == ["binary", "graded"]
+    assert FORMS["curate"].model_json_schema()["properties"]["shaping_kind"]["enum"] == ["binary", "graded"]
 
 
 def test_the_recipes_on_offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

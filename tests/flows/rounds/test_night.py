@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,6 +22,7 @@ from tasks.campaign_record import Series
 from tasks.context import RoundContext
 from tasks.promotion import Answer, Promotion
 from tasks.rounds import read_summary
+from tasks.summary import RoundSummary
 from tests.tiny_nights import BREAKS_A_GUARD, KEEPS, PROMOTES
 from tests.tiny_round import Tiny, cached
 
@@ -43,7 +43,7 @@ def recipe_for(tiny: Tiny, overrides: list[str]) -> Recipe:
     return load_recipe(str(tiny.recipe), overrides)
 
 
-def play(context: RoundContext, promotion: Promotion) -> dict[str, Any]:
+def play(context: RoundContext, promotion: Promotion) -> RoundSummary:
     return plain_round(context, promotion=promotion)
 
 
@@ -66,7 +66,7 @@ def test_a_promotion_then_a_night_from_the_new_champion_on_other_clips(tiny: Tin
     assert two.seed not in (one.seed, recipe.seed)
     # Not simply the night before out of the cache.
     assert {
-        part: have for part, (have, _) in cached(read_summary(store, two.round)).items()
+        part: have for part, (have, _) in cached(read_summary(store, two.round).model_dump()).items()
     } == dict.fromkeys(("generate", "score", "curate", "finetune", "evaluate"), 0)
     # Another recipe is another series, and its seeds are its own all the same.
     other, planned = next_night(recipe_for(tiny, [*PROMOTES, "finetune.steps=41"]), store)
@@ -97,7 +97,7 @@ def test_a_failed_night_goes_on_by_its_plan_and_is_given_up_after_three(tiny: Ti
     store, recipe = opened(tiny), recipe_for(tiny, KEEPS)
     seeds = []
 
-    def fails(context: RoundContext, promotion: Promotion) -> dict[str, Any]:
+    def fails(context: RoundContext, promotion: Promotion) -> RoundSummary:
         seeds.append(context.seed)
         raise StageFailed("score", "the judge is gone")
 
@@ -118,8 +118,9 @@ def asked(tiny: Tiny, hours: float = 1.0) -> tuple[Store, Series]:
     series = played(night(recipe_for(tiny, PROMOTES), store, play, Asking("run-1", hours)))
     assert series.waiting is not None
     summary = read_summary(store, series.waiting.round)
-    assert (summary["promoted"], summary["approval"]["answer"]) == (False, None)
-    assert summary["verdict"].startswith("Waits for approval by a person. The gate says: Promoted: sharpness")
+    assert summary.approval is not None
+    assert (summary.promoted, summary.approval.answer) == (False, None)
+    assert summary.verdict.startswith("Waits for approval by a person. The gate says: Promoted: sharpness")
     assert champion.read(store) is None
     assert nights.asked_by(store, "run-1") == series
     assert nights.asked_by(store, "run-2") is None
@@ -133,7 +134,7 @@ def test_yes_no_and_no_answer(tiny: Tiny) -> None:
     store, _ = asked(tiny)
     recipe = recipe_for(tiny, PROMOTES)
 
-    def never(context: RoundContext, promotion: Promotion) -> dict[str, Any]:
+    def never(context: RoundContext, promotion: Promotion) -> RoundSummary:
         raise AssertionError("a question is open")
 
     skipped = night(recipe, store, never)
@@ -145,12 +146,12 @@ def test_yes_no_and_no_answer(tiny: Tiny) -> None:
     first = second.rounds[0]
     assert not first.promoted
     assert first.verdict.startswith("Not promoted: nobody approved it in time")
-    assert read_summary(store, first.round)["approval"]["answer"] == "none"
+    assert read_summary(store, first.round).model_dump()["approval"]["answer"] == "none"
     assert second.waiting is not None
 
     said_no = settle(store, second, NO)
     assert (said_no.waiting, said_no.rounds[1].promoted) == (None, False)
-    kept = read_summary(store, said_no.rounds[1].round)["approval"]
+    kept = read_summary(store, said_no.rounds[1].round).model_dump()["approval"]
     assert (kept["answer"], kept["who"], kept["reason"]) == ("no", "Ada", "they look frozen")
     assert "Ada said no (they look frozen)" in said_no.rounds[1].verdict
     assert champion.read(store) is None
@@ -187,7 +188,7 @@ def test_a_champion_that_moved_in_the_meantime_is_not_overthrown(tiny: Tiny) -> 
 def test_so_it_is_for_a_night_that_asks_nobody(tiny: Tiny) -> None:
     store = opened(tiny)
 
-    def overtaken(context: RoundContext, promotion: Promotion) -> dict[str, Any]:
+    def overtaken(context: RoundContext, promotion: Promotion) -> RoundSummary:
         crown_by_hand(store, context.policy.base_id)
         return play(context, promotion)
 

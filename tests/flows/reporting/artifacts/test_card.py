@@ -43,7 +43,7 @@ def test_the_card_says_verdict_gain_guards_and_where_the_report_is(reported: Sto
     assert cells(text, "flicker")[1:] == ["not measured", "not measured", "not measured", "not measured"]
     # A reason is text, also where it looks like a tag.
     assert "- flicker: clips have \\<2 frames" in text
-    assert f"`vidloop report {facts.round_id} --store {reported.root}` writes it" in text
+    assert f"`vidloop report {facts.summary.round} --store {reported.root}` writes it" in text
     assert len(text.encode()) < 400_000
     blocks = MarkdownIt("commonmark", {"html": True}).enable("table").parse(text)
     assert not [block for block in blocks if block.type == "html_block"]
@@ -92,9 +92,9 @@ def test_gains_are_the_gates_own(reported: Store, facts: Facts) -> None:
 
 def test_rewards_by_category_are_means_of_the_rows(reported: Store, facts: Facts) -> None:
     rows = {str(row["category"]): row for row in rewards_by_category(reported, facts)}
-    key = find_summary(reported, None)["stages"]["generate"]["key"]
+    key = find_summary(reported, None).stages["generate"].key
     clips = {clip.clip_id: clip for clip in reported.read(key, "clips")}
-    scores = reported.read(find_summary(reported, None)["stages"]["score"]["key"], "scores")
+    scores = reported.read(find_summary(reported, None).stages["score"].key, "scores")
     for name, row in rows.items():
         mine = [one for one in scores if name in ("all", clips[one.clip_id].category)]
         for reward in ("physics", "clip"):

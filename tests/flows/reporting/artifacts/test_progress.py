@@ -14,7 +14,7 @@ from data.store import Store
 from flows.reporting import console
 from flows.reporting.artifacts import progress, server
 from flows.reporting.artifacts.progress import Bar, Bars, Sender
-from tasks.units import Runner, Silent, report_steps
+from tasks.units import Listener, Runner, report_steps
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Heard(Bars):
     """Bars that remember everything they said."""
 
     def __init__(self, stage: str, round_bar: Bar) -> None:
-        super().__init__(stage, Silent(), round_bar)
+        super().__init__(stage, Listener(), round_bar)
         self.said: list[tuple[int, str]] = []
 
     def _tell(self, share: float, figures: str, what: str, computed: int = 0) -> None:
@@ -128,7 +128,7 @@ def test_a_bar_that_cannot_be_sent_is_said_once_and_does_not_keep_the_others_bac
             sent.append(self.key)
 
     before = console.current()
-    console.choose(console.Lines(lines.append))
+    console.choose(console.ProgressReporter(lines.append))
     try:
         sender = Sender(every_s=0.01)
         sender.bars += [Lost("progress-score"), Sent("progress-round")]
@@ -143,7 +143,7 @@ def test_a_bar_that_cannot_be_sent_is_said_once_and_does_not_keep_the_others_bac
 
 
 def test_outside_of_a_flow_run_the_listener_is_the_one_that_was_given() -> None:
-    listener = Silent()
+    listener = Listener()
     with progress.of_stage("score", "r", listener) as heard, progress.of_round("r"):
         assert heard is listener
 
@@ -151,7 +151,7 @@ def test_outside_of_a_flow_run_the_listener_is_the_one_that_was_given() -> None:
 def test_a_server_that_fails_is_said_and_fails_nothing() -> None:
     lines: list[str] = []
     before = console.current()
-    console.choose(console.Lines(lines.append))
+    console.choose(console.ProgressReporter(lines.append))
 
     def fail() -> None:
         raise ConnectionError("nobody\nlistens")

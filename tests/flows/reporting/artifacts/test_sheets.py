@@ -1,7 +1,6 @@
 """Before and after in markdown: pictures of the right clips, within the bytes that were promised."""
 
 import base64
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,13 @@ from data.store import Store
 from data.video import VideoSettings, encode_mp4
 from flows.reporting.artifacts.sheets import COLUMNS, HEIGHT, groups_markdown, sheets_markdown
 from flows.reporting.facts import Mover, MoverGroup
+from flows.reporting.read import find_summary
 from flows.reporting.sheet import GAP
+from tasks.summary import RoundSummary
 
 
-def summary_of(store: Store) -> dict[str, Any]:
-    (path,) = store.root.glob("rounds/*/summary.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+def summary_of(store: Store) -> RoundSummary:
+    return find_summary(store, None)
 
 
 def tokens(text: str) -> list[Token]:
@@ -95,5 +94,5 @@ def test_a_clip_that_cannot_be_read_is_said(
 
 
 def test_without_a_candidate_a_sentence_stands_there(reported: Store) -> None:
-    text = sheets_markdown(reported, summary_of(reported) | {"policy_after": None})
+    text = sheets_markdown(reported, summary_of(reported).changed(policy_after=None))
     assert text == "No held-out clip was measured under both policies.\n"

@@ -1,0 +1,68 @@
+"""What a stage says of itself: the entry that its file makes for the table in `tasks.stages`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+from tasks.context import RoundContext
+from tasks.units import Unit
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Units of a stage that do not wait for each other.
+
+    Attributes:
+        units: at least one.
+        more: whether the stage has further units, which depend on the answers of these.
+    """
+
+    units: Sequence[Unit]
+    more: bool = False
+
+
+def no_preparation(context: RoundContext, units: Sequence[Unit]) -> None:
+    """What is done before a phase, unless the stage says otherwise: nothing."""
+
+
+def is_ready(context: RoundContext) -> None:
+    """What a stage wants of this machine, unless it says otherwise: nothing."""
+
+
+def no_early_start(context: RoundContext) -> AbstractContextManager[None]:
+    """What of a stage begins beside the stage before it, unless it says otherwise: nothing."""
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage of a round.
+
+    Attributes:
+        name: in recipes, in `summary.json` and on the command line.
+        flow: of its Prefect flow.
+        version: goes into the key of each of its units; raised when results for the same question change.
+        title: what it makes, in a few words.
+        does: what it does, in a sentence.
+        phases: its units for a round, one phase after the other. Raises StageFailed where what an earlier
+            stage makes is missing.
+        form: keys of the recipe that a person may change in the stage's run form, in the form's order.
+        needs_device: whether a unit may compute on the device of the recipe's model.
+        prepare: called before each phase is worked through; not where it is only planned.
+        preflight: raises UserError if this machine lacks something that the stage needs to compute.
+        early_start: within, what of this stage may begin while the stage before it computes.
+    """
+
+    name: str
+    flow: str
+    version: int
+    title: str
+    does: str
+    phases: Callable[[RoundContext], Iterator[Phase]]
+    form: tuple[str, ...]
+    needs_device: bool = True
+    prepare: Callable[[RoundContext, Sequence[Unit]], None] = no_preparation
+    preflight: Callable[[RoundContext], None] = is_ready
+    early_start: Callable[[RoundContext], AbstractContextManager[None]] = no_early_start

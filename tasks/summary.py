@@ -1,0 +1,143 @@
+"""The summary of a round: what `summary.json` says. A contract with scripts: keys come, none goes.
+
+`docs/reference/summary.schema.json` is its JSON schema. A value that was not measured is null and carries a
+reason; it never becomes a number.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+from tasks.units import StageResult
+
+
+class Record(BaseModel):
+    """Base of what is written as JSON and read back; unknown keys, of a later release, are passed over."""
+
+    model_config = ConfigDict(frozen=True)
+
+    left_out: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are not written where they are None."""
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        said: dict[str, Any] = handler(self)
+        return {name: value for name, value in said.items() if value is not None or name not in self.left_out}
+
+    def changed(self, **fields: Any) -> Self:
+        """The same with some fields replaced."""
+        return self.model_copy(update=fields)
+
+
+class Change(Record):
+    """A metric before and after: means over clips, and the paired difference."""
+
+    left_out = frozenset({"reason"})
+
+    metric: str = Field(description="The reward that measured.")
+    before: float | None = Field(description="Mean of the policy that the round began with.")
+    after: float | None = Field(description="Mean of the candidate.")
+    delta: float | None = Field(description="after - before, on the same prompts and seeds.")
+    ci_low: float | None = Field(description="Lower end of delta's interval: bootstrap over prompts.")
+    ci_high: float | None = Field(description="Upper end of delta's interval.")
+    n: int = Field(description="Clips of each policy that were measured under both.")
+    reason: str | None = Field(default=None, description="Why nothing was measured; absent where it was.")
+
+
+class Comparison(Change):
+    """The same of a category, or of a set that does not decide."""
+
+    left_out = frozenset({"reason", "prompts", "excluded"})
+
+    prompts: int | None = Field(default=None, description="Prompts that the clips belong to.")
+    excluded: int | None = Field(default=None, description="Clips whose measurement failed on either side.")
+
+
+class GuardFinding(Record):
+    """A measure that must not get worse while the metric rises."""
+
+    left_out = frozenset({"reason"})
+
+    before: float | None = Field(description="Mean of the policy that the round began with.")
+    after: float | None = Field(description="Mean of the candidate.")
+    ok: bool | None = Field(description="False: broken. Null: could not be measured.")
+    reason: str | None = Field(default=None, description="Why it is broken, or was not measured.")
+
+
+class StageSummary(Record):
+    """A stage, as it ran this time."""
+
+    key: str | None = Field(description="Of its last unit, or of the last list of them; null: not reached.")
+    seconds: float = Field(description="It took.")
+    shards: int = Field(description="Units of work.")
+    cached_shards: int = Field(description="Units that were whole in the store.")
+    failed: int = Field(description="Units that failed.")
+
+    @classmethod
+    def of(cls, result: StageResult | None) -> StageSummary:
+        """What came of a stage; None: it was not reached."""
+        result = result or StageResult("", "")
+        return cls(
+            key=result.key or None,
+            seconds=round(result.seconds, 3),
+            shards=result.shards,
+            cached_shards=result.cached_shards,
+            failed=result.failed,
+        )
+
+
+class Approval(Record):
+    """A person's word, where one was asked for."""
+
+    left_out = frozenset({"asked"})
+
+    asked: str | None = Field(default=None, description="When, in ISO 8601, while there is no answer.")
+    answer: str | None = Field(description="yes, no, or none in time; null: not yet.")
+    who: str | None = Field(description="As they call themselves.")
+    reason: str | None = Field(description="In their words.")
+    answered: str | None = Field(description="When, in ISO 8601.")
+
+
+class Findings(Record):
+    """What the gate found: a part of the summary, and what the evaluation's manifest holds."""
+
+    primary: Change = Field(description="The metric that decides, over all held-out clips.")
+    categories: dict[str, Comparison] = Field(default={}, description="The same by category.")
+    also: dict[str, Comparison] = Field(default={}, description="The same of sets that do not decide.")
+    guards: dict[str, GuardFinding] = Field(description="By name.")
+    verdict: str = Field(description="In a sentence.")
+    promoted: bool = Field(description="Whether this round made its candidate champion.")
+
+
+class RoundSummary(Record):
+    """What `rounds/<round id>/summary.json` says of a round."""
+
+    left_out = frozenset({"approval"})
+
+    round: str = Field(description="Id: UTC time and a short digest.")
+    recipe: dict[str, Any] = Field(description="Every setting, defaults written out.")
+    recipe_name: str = Field(description="The recipe's name.")
+    feedback: str = Field(description="The reward that taught.")
+    objective: str = Field(description="What was learned with.")
+    policy_before: str = Field(description="Id of the policy that the round began with.")
+    policy_after: str | None = Field(default=None, description="Id of the candidate; null: there is none.")
+    primary: Change = Field(description="The metric that decides, over all held-out clips.")
+    categories: dict[str, Comparison] = Field(default={}, description="The same by category.")
+    also: dict[str, Comparison] = Field(default={}, description="The same of sets that do not decide.")
+    guards: dict[str, GuardFinding] = Field(description="By name.")
+    stages: dict[str, StageSummary] = Field(description="By name, in their order.")
+    verdict: str = Field(description="In a sentence.")
+    promoted: bool = Field(description="Whether this round made its candidate champion.")
+    approval: Approval | None = Field(default=None, description="Absent where nobody was asked.")
+
+    @property
+    def compared(self) -> dict[str, Comparison]:
+        """Categories, then the sets that do not decide."""
+        return {**self.categories, **self.also}
+
+    def key_of(self, stage: str) -> str | None:
+        """Key of a stage's own answer; None if the round did not get there."""
+        found = self.stages.get(stage)
+        return found.key if found is not None else None
