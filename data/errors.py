@@ -1,13 +1,13 @@
 """Errors a user can act on: each says what was wrong, where, and what to do.
 
-    VidloopError                  3   raised on purpose; printed without a traceback
+    VidloopError                  2   raised on purpose; printed without a traceback
       UserError                   2   something that was given is wrong; trying again changes nothing
         ConfigError               2   a recipe, a setting, an argument or a query
         DataError                 2   prompts, clips, labels or a table
         StoreError                2   a store that is missing, too new, read-only, full or damaged
         ModelError                2   weights or the configuration of a model
         ServiceError              2   a server or a device that is needed is not to be had
-      VideoError                  3   one clip cannot be decoded; it is set aside, the round goes on
+      VideoError                  2   one clip cannot be decoded; it is set aside, the round goes on
       StageFailed                 3   a stage failed after its retries
 
 The number is the exit code of the command that ends with the error. A `UserError` in one unit of a stage
@@ -22,13 +22,11 @@ from typing import ClassVar
 class VidloopError(Exception):
     """Base of every error this program raises on purpose; the command line prints it without a traceback."""
 
-    exit_code: ClassVar[int] = 3
+    exit_code: ClassVar[int] = 2
 
 
 class UserError(VidloopError):
     """Something that was given is wrong, and trying again changes nothing (exit code 2)."""
-
-    exit_code = 2
 
 
 class ConfigError(UserError):
@@ -61,6 +59,8 @@ class StageFailed(VidloopError):
     Attributes:
         stage: name of the stage, as in `summary.json`.
     """
+
+    exit_code = 3
 
     def __init__(self, stage: str, message: str) -> None:
         super().__init__(message)

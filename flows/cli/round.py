@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 
@@ -20,6 +19,13 @@ from flows.rounds.dry_run import plan_lines, to_look_at
 from flows.rounds.run_round import begin
 from tasks.stages import FIRST, STAGES, require_whole
 
+
+def _known_stage(name: str | None) -> str | None:
+    if name is not None and name not in STAGES:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(STAGES)}")
+    return name
+
+
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="YAML file with every setting.")]
 StoreOption = Annotated[str, typer.Option("--store", "-s", help="Folder that keeps everything.")]
 SetOption = Annotated[
@@ -31,7 +37,8 @@ FromOption = Annotated[
     typer.Option(
         "--from-stage",
         help="Start here; the stages before must be whole in the store.",
-        click_type=click.Choice([*STAGES]),
+        metavar="|".join(STAGES),
+        callback=_known_stage,
     ),
 ]
 PlainOption = Annotated[

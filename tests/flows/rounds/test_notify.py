@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from data.errors import UserError
 from flows.rounds import notify
 from flows.rounds.notify import NOTIFY_VARIABLE, check_address, tell, tell_verdict
+from tasks.summary import Approval, Change, RoundSummary
 from tests.tiny_nights import Webhook, webhook
 
 
@@ -29,7 +29,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
-def summary(**fields: Any) -> dict[str, Any]:
+def summary(promoted: bool = True, answer: str | None = None, asked: bool = False) -> RoundSummary:
     primary = {
         "metric": "physics",
         "before": 0.25,
@@ -39,21 +39,23 @@ def summary(**fields: Any) -> dict[str, Any]:
         "ci_high": 0.4,
         "n": 8,
     }
-    return {
-        "round": "r1", "recipe_name": "tiny", "verdict": "Promoted: physics rose.", "promoted": True,
-        "primary": primary, **fields,
-    }  # fmt: skip
+    approval = Approval(answer=answer, who=None, reason=None, answered=None) if asked else None
+    return RoundSummary(
+        round="r1", recipe={}, recipe_name="tiny", feedback="oracle", objective="dpo", policy_before="m0",
+        policy_after="m1", primary=Change(**primary), guards={}, stages={}, verdict="Promoted: physics rose.",
+        promoted=promoted, approval=approval,
+    )  # fmt: skip
 
 
 def test_verdicts(told: Webhook, said: list[str]) -> None:
     tell_verdict(summary())
     tell_verdict(summary(promoted=False))
-    tell_verdict(summary(promoted=False, approval={"answer": None}))
-    tell_verdict(summary(promoted=False, approval={"answer": "no"}))
+    tell_verdict(summary(False, asked=True))
+    tell_verdict(summary(False, "no", asked=True))
     assert told.events() == ["promoted", "kept", "waiting for approval", "kept"]
     assert told.got[0] == {
         "event": "promoted", "flow": None, "run": None, "id": None, "url": None, "round": "r1", "recipe": "tiny",
-        "verdict": "Promoted: physics rose.", "primary": summary()["primary"],
+        "verdict": "Promoted: physics rose.", "primary": summary().primary.model_dump(),
     }  # fmt: skip
     assert said == []
 
