@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup judge round serve test test-numbers test-all check docs format lock lock-judge weights clean distclean
+.PHONY: help setup judge round serve test test-numbers test-all check docs format generated lock lock-judge weights clean distclean
 
 VENV ?= .venv
 UV_VERSION ?= 0.13.9
@@ -107,6 +107,10 @@ $(DOCS_VENV)/.requirements: requirements-docs.txt
 format: setup  ## put the code into its one shape
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+generated: setup  ## write what is made from the code: the schema of summary.json, the stages' deployments
+	@$(BIN)/python -m tasks.summary docs/reference/summary.schema.json
+	@$(BIN)/python -m flows.serving.deployments
 
 lock: setup  ## resolve pyproject's ranges into requirements.txt and requirements-docs.txt again (ARGS="--upgrade" for the newest)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \

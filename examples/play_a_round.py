@@ -15,9 +15,9 @@ def main(recipe: str = "recipes/mini.yaml", store: str = "store", *overrides: st
     print(f"{settings.name}: {settings.feedback} teaches, {settings.evaluate.metric} examines")
 
     summary = vidloop.play_round(settings, store)
-    primary = summary["primary"]
-    print(summary["verdict"])
-    print(f"{primary['metric']}: {primary['before']} before, {primary['after']} after, {primary['n']} clips")
+    primary = summary.primary
+    print(summary.verdict)
+    print(f"{primary.metric}: {primary.before} before, {primary.after} after, {primary.n} clips")
     print(f"Report: {vidloop.write_report(vidloop.open_store(store))}")
 
 

@@ -1,11 +1,14 @@
 """The summary of a round: what `summary.json` says. A contract with scripts: keys come, none goes.
 
-`docs/reference/summary.schema.json` is its JSON schema. A value that was not measured is null and carries a
-reason; it never becomes a number.
+`docs/reference/summary.schema.json` is its JSON schema, which `python -m tasks.summary FILE` writes. A value
+that was not measured is null and carries a reason; it never becomes a number.
 """
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
@@ -141,3 +144,12 @@ class RoundSummary(Record):
         """Key of a stage's own answer; None if the round did not get there."""
         found = self.stages.get(stage)
         return found.key if found is not None else None
+
+
+def schema() -> str:
+    """The JSON schema of `summary.json`, as a file."""
+    return json.dumps(RoundSummary.model_json_schema(), indent=1, sort_keys=True) + "\n"
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(schema(), encoding="utf-8")

@@ -30,6 +30,7 @@ from flows.config.recipe import Recipe
 from rewards import Judgement, LoadedClip, Reward
 from rewards.base import CannotJudge, guarded
 from rewards.build import RewardKind
+from tasks.summary import RoundSummary
 from vidloop.api import open_store, play_round, query, write_report
 
 __version__ = "0.2.0"
@@ -50,6 +51,7 @@ __all__ = [
     "Recipe",
     "Reward",
     "RewardKind",
+    "RoundSummary",
     "Score",
     "ServiceError",
     "Settings",

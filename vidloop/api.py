@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from data.queries import run_query
 from data.store import Store
@@ -12,7 +12,8 @@ from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from flows.reporting import build_report
 from flows.rounds.plain import plain_round
-from flows.rounds.run_round import begin_with
+from flows.rounds.run_round import begin
+from tasks.summary import RoundSummary
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -24,7 +25,7 @@ def play_round(
     overrides: Sequence[str] = (),
     *,
     from_stage: str | None = None,
-) -> dict[str, Any]:
+) -> RoundSummary:
     """Play one whole round here, without Prefect: generate, score, curate, finetune, evaluate, gate.
 
     What the store holds already is not computed again. Progress is printed; the report is written into the
@@ -37,7 +38,7 @@ def play_round(
         from_stage: the stages before this one must be whole in the store.
 
     Returns:
-        What summary.json of the round says.
+        What summary.json of the round says (docs/reference/summary.schema.json).
 
     Raises:
         UserError: the recipe, the store, a model or a server is not as it should be; says what to do.
@@ -48,7 +49,7 @@ def play_round(
         raise TypeError("overrides belong to a recipe's file: give them to load_recipe")
     read = recipe if isinstance(recipe, Recipe) else load_recipe(str(recipe), overrides)
     opened = store if isinstance(store, Store) else Store.open(store, create=True)
-    return plain_round(begin_with(read, opened), from_stage=from_stage)
+    return plain_round(begin(read, opened), from_stage=from_stage)
 
 
 def open_store(folder: str | Path) -> Store:
