@@ -18,13 +18,12 @@ from pydantic import Field, ValidationError
 
 from data.errors import VidloopError
 from data.store import Store
-from flows.reporting import words
-from flows.reporting.artifacts.card import GUARD_STATES
+from flows.reporting.artifacts.card import changes_table, guards_table
 from flows.reporting.artifacts.markdown import plain
 from flows.reporting.artifacts.sheets import sheets_markdown
 from tasks.campaign_record import Waiting
 from tasks.promotion import Answer
-from tasks.summary import Change, GuardFinding, RoundSummary
+from tasks.summary import RoundSummary
 
 # What the pictures may weigh in Prefect's database and in a browser; those that do not fit are left out.
 PICTURE_BYTES: Final = 256 * 1024
@@ -98,47 +97,20 @@ def question(store: Store, summary: RoundSummary, until: str) -> str:
     Returns:
         Markdown; its pictures and their captions weigh at most `PICTURE_BYTES`.
     """
-    primary, page = summary.primary, store.path(f"rounds/{summary.round}") / "report.html"
-    lines = [
-        f"## Promote the candidate of round {summary.round}?",
-        plain(summary.verdict),
-        f"No answer until {plain(until)} means no: the champion stays.",
-        "",
-        f"| {plain(primary.metric)} | before | after | change (interval) |",
-        "|---|---|---|---|",
-        _row("all held-out clips", primary),
-        *(_row(name, found) for name, found in summary.compared.items()),
-        "",
-        "| guard | before | after | after / before | |",
-        "|---|---|---|---|---|",
-        *(_guard(name, found) for name, found in summary.guards.items()),
-        "",
-        _clips(store, summary),
-        "",
-        f"Recipe {plain(summary.recipe_name)}, feedback {plain(summary.feedback)}, "
-        f"objective {plain(summary.objective)}.",
-        f"From policy `{summary.policy_before}` to `{summary.policy_after}`.",
-        f"The whole report: `{page}`",
-    ]
-    return "\n".join(lines)
-
-
-def _row(name: str, found: Change) -> str:
-    low, high = found.ci_low, found.ci_high
-    interval = "" if low is None or high is None else f" ({words.signed(low)} to {words.signed(high)})"
-    change = words.signed(found.delta) + interval
-    return _cells(name, words.number(found.before), words.number(found.after), change)
-
-
-def _guard(name: str, found: GuardFinding) -> str:
-    state = GUARD_STATES[found.ok]
-    why = f"{state}: {plain(found.reason)}" if found.reason else state
-    before, after = found.before, found.after
-    return _cells(name, words.number(before), words.number(after), words.ratio(before, after), why)
-
-
-def _cells(name: str, *cells: str) -> str:
-    return f"| {plain(name)} | {' | '.join(cells)} |"
+    page = store.path(f"rounds/{summary.round}") / "report.html"
+    return "\n\n".join(
+        [
+            f"## Promote the candidate of round {summary.round}?",
+            f"{plain(summary.verdict)}\n\nNo answer until {plain(until)} means no: the champion stays.",
+            changes_table({"all held-out clips": summary.primary, **summary.compared}),
+            guards_table(summary.guards),
+            _clips(store, summary),
+            f"Recipe {plain(summary.recipe_name)}, feedback {plain(summary.feedback)}, "
+            f"objective {plain(summary.objective)}. "
+            f"From policy `{summary.policy_before}` to `{summary.policy_after}`.",
+            f"The whole report: `{page}`",
+        ]
+    )
 
 
 def _clips(store: Store, summary: RoundSummary) -> str:

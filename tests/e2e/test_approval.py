@@ -79,7 +79,7 @@ def test_yes(served: Served, told: Webhook) -> None:
     run, round_id = suspended(served)
     store = Store.open(served.tiny.store)
     assert champion.read(store) is None
-    assert read_summary(store, round_id)["approval"]["answer"] is None
+    assert read_summary(store, round_id).model_dump()["approval"]["answer"] is None
 
     # Neither a process, nor the device, nor a slot: somebody else's run starts and ends meanwhile.
     wait_for("end of the process", lambda: not any(run in line for line in environments(served)), 60)
@@ -88,7 +88,7 @@ def test_yes(served: Served, told: Webhook) -> None:
     ends(served, other)
 
     description = form(served, run, "description")
-    summary = read_summary(store, round_id)
+    summary = read_summary(store, round_id).model_dump()
     assert "Promoted: sharpness rose from" in description
     assert summary["policy_after"] in description
     pictures = re.findall(r"data:image/(?:png|jpeg);base64,([A-Za-z0-9+/=]+)\)", description)
@@ -107,7 +107,7 @@ def test_yes(served: Served, told: Webhook) -> None:
     ends(served, run)
     held = champion.read(store)
     assert held == champion.Champion(summary["policy_after"], round_id, "Ada", "the balls land now")
-    settled = read_summary(store, round_id)
+    settled = read_summary(store, round_id).model_dump()
     assert settled["promoted"]
     assert (settled["approval"]["answer"], settled["approval"]["who"]) == ("yes", "Ada")
     # Nothing was computed again, not even looked for: the same files, one round, one subflow.
@@ -153,7 +153,7 @@ def test_no_and_a_night_while_the_question_is_open(served: Served, told: Webhook
     resume(served, run, approve="no", reason="they look | frozen <b>", who="Ada")
     ends(served, run)
     assert champion.history(store) == before
-    settled = read_summary(store, round_id)
+    settled = read_summary(store, round_id).model_dump()
     assert not settled["promoted"]
     assert settled["approval"]["reason"] == "they look | frozen <b>"
     assert "Ada said no" in settled["verdict"]
@@ -166,14 +166,14 @@ def test_a_champion_moved_in_the_meantime(served: Served, vidloop: Callable[...,
     rejected = [
         summary
         for path in sorted(store.root.glob("rounds/*"))
-        if (summary := read_summary(store, path.name)).get("approval", {}).get("answer") == "no"
+        if (summary := read_summary(store, path.name).model_dump()).get("approval", {}).get("answer") == "no"
     ]
     other = rejected[-1]["policy_after"]
     assert vidloop("champion", "set", other, "--store", served.tiny.store).code == 0
     resume(served, run, approve="yes", reason="good", who="Ada")
     ends(served, run)
     assert champion.history(store)[-1] == champion.Champion(other, "set by hand")
-    settled = read_summary(store, round_id)
+    settled = read_summary(store, round_id).model_dump()
     assert not settled["promoted"]
     assert f"but the champion is {other} by now" in settled["verdict"]
 
@@ -194,7 +194,7 @@ def test_no_answer_in_time(served: Served, told: Webhook) -> None:
     # The next night writes down that nobody answered, and is played.
     later = served.run("nightly", overrides=["finetune.steps=4"])
     ends(served, later)
-    settled = read_summary(store, round_id)
+    settled = read_summary(store, round_id).model_dump()
     assert (settled["promoted"], settled["approval"]["answer"]) == (False, "none")
     assert champion.history(store) == before
 

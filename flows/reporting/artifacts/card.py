@@ -12,9 +12,9 @@ from flows.reporting.artifacts.markdown import plain
 from flows.reporting.artifacts.sheets import EACH, LIMIT, groups_markdown
 from flows.reporting.facts import Facts
 from flows.reporting.report_link import link
-from tasks.summary import GuardFinding, StageSummary
+from tasks.summary import Change, GuardFinding, StageSummary
 
-GUARD_STATES: Final = {True: "holds", False: "**broken**", None: "not measured"}
+_OUTCOME: Final = {True: "holds", False: "**broken**", None: "not measured"}
 
 
 def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> str:
@@ -38,7 +38,7 @@ def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> st
     if facts.comparisons:
         parts += ["## Before and after", _compared(facts)]
     if summary.guards:
-        parts += ["## Guards", _guards(summary.guards)]
+        parts += ["## Guards", guards_table(summary.guards)]
     if facts.findings:
         told = [
             f"- {f'**{plain(one.name)}**: ' if one.name else ''}{plain(one.text)}" for one in facts.findings
@@ -75,14 +75,27 @@ def _compared(facts: Facts) -> str:
     return table(head, rows)
 
 
-def _guards(guards: Mapping[str, GuardFinding]) -> str:
+def changes_table(changes: Mapping[str, Change]) -> str:
+    """Metrics before and after, by what they were measured on; nothing but the summary is needed."""
+    rows = []
+    for name, one in changes.items():
+        known = one.ci_low is not None and one.ci_high is not None
+        interval = f" ({words.signed(one.ci_low)} to {words.signed(one.ci_high)})" if known else ""
+        gained = words.signed(one.delta) + interval
+        rows.append((plain(name), words.number(one.before), words.number(one.after), gained))
+    metric = next(iter(changes.values())).metric
+    return table((plain(metric), "before", "after", "change (interval)"), rows)
+
+
+def guards_table(guards: Mapping[str, GuardFinding]) -> str:
+    """Guards before and after, and under the table why one is broken or was not measured."""
     rows = [
         (
             plain(name),
             words.number(one.before),
             words.number(one.after),
             words.ratio(one.before, one.after),
-            GUARD_STATES[one.ok],
+            _OUTCOME[one.ok],
         )
         for name, one in guards.items()
     ]

@@ -17,6 +17,7 @@ from flows.reporting.artifacts.showing import ReadOnce
 from flows.reporting.artifacts.tables import gains_by_category, rewards_by_category
 from flows.reporting.facts import Facts
 from flows.reporting.read import find_summary, read_facts
+from flows.rounds.approval import question
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,18 @@ def test_no_label_ends_its_quote(store: Store, make_round: Callable[..., None]) 
     drawn = mermaid(store, read_facts(store, find_summary(store, None)))
     assert "<br/>x#34;#93; --#" in drawn
     assert all(line.count('"') in (0, 2) for line in drawn.splitlines())
+
+
+def test_a_person_is_asked_with_verdict_tables_and_clips(reported: Store) -> None:
+    summary = find_summary(reported, None)
+    text = question(reported, summary, "2026-01-02T00:00:00+00:00")
+    assert f"candidate of round {summary.round}?" in text
+    assert "Not promoted: diversity is broken" in text
+    assert "| physics | before | after | change (interval) |" in text
+    assert "| all held-out clips | 0.417 | 0.667 | +0.25 (+0.11 to +0.39) |" in text
+    assert "- diversity: overall 0.62 times what it was" in text
+    assert "data:image/" in text
+    damaged = summary.changed(
+        stages={**summary.stages, "evaluate": summary.stages["evaluate"].changed(key="0" * 64)}
+    )
+    assert "all held-out clips" in question(reported, damaged, "2026-01-02T00:00:00+00:00")
