@@ -37,7 +37,7 @@ from data.resources import INSTALLED as ROOT
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.reporting.report_link import AUTH_VARIABLE
-from flows.serving.server_config import Place, read_auth
+from flows.serving.server_config import ServerConfig, read_auth
 
 RECIPE: Final = "recipes/mini.yaml"
 SCALED: Final = (
@@ -205,9 +205,9 @@ def _server(work: Path) -> Iterator[dict[str, str]]:
             if serving.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"vidloop serve did not start: {said.read_text()}")
             time.sleep(0.2)
-        place = Place.load(folder)
-        assert place is not None
-        yield {"PREFECT_API_URL": place.api, AUTH_VARIABLE: read_auth(place.auth_file)}
+        config = ServerConfig.load(folder)
+        assert config is not None
+        yield {"PREFECT_API_URL": config.api, AUTH_VARIABLE: read_auth(config.auth_file)}
     finally:
         serving.send_signal(signal.SIGINT)
         serving.wait()

@@ -23,7 +23,7 @@ import yaml
 from data import device_lock
 from data.processes import descendants
 from flows.serving.api_client import Refused, ask
-from flows.serving.server_config import POOL, Place, read_auth
+from flows.serving.server_config import POOL, ServerConfig, read_auth
 from tests.tiny_round import HELDOUT, ROOT, TRAIN, Tiny, tiny_settings, write_prompts
 
 Found = TypeVar("Found")
@@ -48,7 +48,7 @@ class Served:
     """A running `vidloop serve`."""
 
     process: subprocess.Popen[str]
-    place: Place
+    config: ServerConfig
     tiny: Tiny
     locks: Path
     said: Path
@@ -58,7 +58,7 @@ class Served:
     def execute(self, statement: str) -> None:
         """Run an SQL statement in the server's database, behind its back."""
         if not self.database:
-            with sqlite3.connect(f"{self.place.folder}/prefect/prefect.db", timeout=60) as file:
+            with sqlite3.connect(f"{self.config.folder}/prefect/prefect.db", timeout=60) as file:
                 file.execute(statement)
             return
 
@@ -73,10 +73,10 @@ class Served:
 
     @property
     def auth(self) -> str:
-        return read_auth(self.place.auth_file)
+        return read_auth(self.config.auth_file)
 
     def ask(self, path: str, body: Any = None) -> Any:
-        return ask(self.place.api, path, self.auth, timeout_s=120, body=body)
+        return ask(self.config.api, path, self.auth, timeout_s=120, body=body)
 
     def run(self, deployment: str, **parameters: Any) -> str:
         """Send the form of a deployment; the run's id. Raises Refused if the server does not take it."""
@@ -131,7 +131,7 @@ class Served:
         """The pool's limit."""
         done = subprocess.run(
             [sys.executable, "-m", "prefect", "work-pool", "set-concurrency-limit", POOL, str(slots)],
-            env=self.place.client_environment(self.auth), capture_output=True, text=True, timeout=PATIENCE_S,
+            env=self.config.client_environment(self.auth), capture_output=True, text=True, timeout=PATIENCE_S,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
 
@@ -235,14 +235,14 @@ def serving(
         )  # fmt: skip
         until_the_end.callback(_end, process)
 
-        def ready() -> Place | None:
+        def ready() -> ServerConfig | None:
             assert process.poll() is None, said.read_text()
-            return Place.load(folder / "serve") if "Prefect UI:" in said.read_text() else None
+            return ServerConfig.load(folder / "serve") if "Prefect UI:" in said.read_text() else None
 
-        place = wait_for("Prefect UI", ready)
+        config = wait_for("Prefect UI", ready)
         # The database is where the tests say, and nowhere else.
         assert (folder / "serve" / "prefect" / "prefect.db").exists() == (not database)
-        yield Served(process, place, tiny, locks, said, *database.values())
+        yield Served(process, config, tiny, locks, said, *database.values())
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def webhook() -> Iterator[Webhook]:
 def send(served: Served, method: str, path: str, body: Any) -> Any:
     """What the UI sends when a person changes something."""
     request = urllib.request.Request(
-        f"{served.place.api}{path}",
+        f"{served.config.api}{path}",
         json.dumps(body).encode(),
         {
             "content-type": "application/json",

@@ -26,9 +26,9 @@ from flows.reporting.messages import DEFAULT_STORE
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.rounds.notify import NOTIFY_VARIABLE, check_address
 from flows.serving.devices import devices
-from flows.serving.server_config import DEFAULT_FOLDER, DEFAULT_PORT, LOOPBACK, Place
+from flows.serving.server_config import DEFAULT_FOLDER, DEFAULT_PORT, LOOPBACK, ServerConfig
 
-# Longer than the keeper takes at most: it ends flow runs, workers and server in turn.
+# Longer than the supervisor takes at most: it ends flow runs, workers and server in turn.
 _STOP_S: Final = 60.0
 
 
@@ -80,7 +80,7 @@ def serve_command(
         check_address(notify)
     root = Path(folder).expanduser().absolute()
     _make(root)
-    place = Place(
+    config = ServerConfig(
         folder=str(root),
         host=host,
         port=port,
@@ -92,22 +92,22 @@ def serve_command(
     )
     with _alone(root):
         _check_port(host, port)
-        place.save()
-        auth, new = place.auth()
-        _tell(place, auth, new)
-        environment = {**place.client_environment(auth), AUTH_VARIABLE: auth}
+        config.save()
+        auth, new = config.auth()
+        _tell(config, auth, new)
+        environment = {**config.client_environment(auth), AUTH_VARIABLE: auth}
         if notify:
             environment[NOTIFY_VARIABLE] = notify
-        code = keep(place, environment)
+        code = keep(config, environment)
     if code:
         raise typer.Exit(code)
 
 
-def keep(place: Place, environment: dict[str, str]) -> int:
-    """Run the keeper until it ends or a signal comes; its exit code. No process is left."""
+def keep(config: ServerConfig, environment: dict[str, str]) -> int:
+    """Run the supervisor until it ends or a signal comes; its exit code. No process is left."""
     processes.adopt_orphans()
-    keeper = subprocess.Popen(
-        [sys.executable, "-m", "flows.serving.supervisor", place.folder],
+    supervisor = subprocess.Popen(
+        [sys.executable, "-m", "flows.serving.supervisor", config.folder],
         stdin=subprocess.PIPE,
         env=environment,
         start_new_session=True,
@@ -117,8 +117,8 @@ def keep(place: Place, environment: dict[str, str]) -> int:
     def stop(number: int, frame: FrameType | None) -> None:
         if not told:
             print("stopping: runs in progress end, what they finished is kept", flush=True)
-            assert keeper.stdin is not None
-            keeper.stdin.close()
+            assert supervisor.stdin is not None
+            supervisor.stdin.close()
         told.append(time.monotonic())
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -126,30 +126,30 @@ def keep(place: Place, environment: dict[str, str]) -> int:
     try:
         while not told or time.monotonic() < told[0] + _STOP_S:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                keeper.wait(0.5)
+                supervisor.wait(0.5)
                 break
     finally:
         processes.end_all()
-    code = keeper.returncode
+    code = supervisor.returncode
     return 0 if told else 3 if code is None or code < 0 else code
 
 
-def _tell(place: Place, auth: str, new: bool) -> None:
-    if place.host not in (LOOPBACK, "localhost", "::1"):
+def _tell(config: ServerConfig, auth: str, new: bool) -> None:
+    if config.host not in (LOOPBACK, "localhost", "::1"):
         print(
-            f"warning: {place.host} is not loopback: whoever reaches port {place.port} with the auth string "
-            "starts runs"
+            f"warning: {config.host} is not loopback: whoever reaches port {config.port} with the auth "
+            "string starts runs"
         )
     if not new:
-        print(f"The auth string is the one in {place.auth_file}", flush=True)
+        print(f"The auth string is the one in {config.auth_file}", flush=True)
     elif sys.stdout.isatty():
         print(
-            f"The UI asks for this once: {auth}\n    (not shown again; {place.auth_file} keeps it)",
+            f"The UI asks for this once: {auth}\n    (not shown again; {config.auth_file} keeps it)",
             flush=True,
         )
     else:
         # This goes into a file or a journal, where it must not be.
-        print(f"The auth string that the UI asks for is in {place.auth_file}", flush=True)
+        print(f"The auth string that the UI asks for is in {config.auth_file}", flush=True)
 
 
 def _make(root: Path) -> None:

@@ -1,12 +1,12 @@
 """Serving: a Prefect server of one's own, with its workers, from one command.
 
-    vidloop serve -> keeper -> server, bootstrap, one worker a device
+    vidloop serve -> supervisor -> server, bootstrap, one worker a device
 
 What comes in: a folder, a port, devices. What goes out: a UI whose deployments work, no process left behind.
 Who calls: `flows.cli.serve`, and `vidloop doctor` for what is wrong.
 
-Open first: `place` (folder, address, auth string, environments), then `keeper` (who is started, restarted and
-ended), `bootstrap` (pool, queues, automations, deployments), `run_form` (what their forms offer), `checks`
-(what can be wrong, in words). `server` and `run_log` are what we do otherwise than Prefect: transactions on
-SQLite, and where a run writes its log.
+Open first: `server_config` (folder, address, auth string, environments), then `supervisor` (who is started,
+restarted and ended), `bootstrap` (pool, queues, automations, deployments), `run_form` (what their forms
+offer), `checks` (what can be wrong, in words). `server` and `run_log` are what we do otherwise than Prefect:
+transactions on SQLite, and where a run writes its log.
 """

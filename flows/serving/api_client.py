@@ -1,4 +1,4 @@
-"""Asking a Prefect server over HTTP, without importing Prefect: for the keeper and for `doctor`."""
+"""Asking a Prefect server over HTTP, without importing Prefect: for the supervisor and for `doctor`."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from flows.rounds.notify import NOTIFY_BLOCK, NOTIFY_VARIABLE
 from flows.serving import prefect_settings, run_log
 from flows.serving.notes import BEGINS, NOTE
 from flows.serving.run_form import fitted
-from flows.serving.server_config import POOL, QUEUES, Place
+from flows.serving.server_config import POOL, QUEUES, ServerConfig
 
 prefect_settings.apply()
 
@@ -289,10 +289,10 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--timezone", default=said.get("VIDLOOP_TIMEZONE") or "UTC")
     given = parser.parse_args(arguments)
     if given.folder is not None and given.store is None and given.workers is None:
-        place = Place.load(given.folder)
-        if place is None:
+        config = ServerConfig.load(given.folder)
+        if config is None:
             parser.error(f"{given.folder} holds no serve.json")
-        store, workers, nightly, timezone = place.store, len(place.devices), place.nightly, place.timezone
+        store, workers, nightly, timezone = config.store, len(config.devices), config.nightly, config.timezone
     elif given.folder is None and given.store is not None and given.workers is not None:
         store, workers, nightly, timezone = given.store, given.workers, given.nightly, given.timezone
     else:

@@ -20,7 +20,7 @@ from data.errors import UserError
 from data.resources import INSTALLED
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.api_client import Refused, ask
-from flows.serving.server_config import POOL, QUEUES, Place, read_auth
+from flows.serving.server_config import POOL, QUEUES, ServerConfig, read_auth
 
 # Prefect's server works with these releases only; docs/prefect.md says what breaks with others.
 _PINNED: Final = ("prefect", "fastapi", "sqlalchemy")
@@ -40,16 +40,16 @@ def check_serving(folder: str) -> Iterator[Finding]:
     """Look at the pins, at the server of `folder` if there is one, and at what PREFECT_API_URL names."""
     yield from check_pins()
     try:
-        place = Place.load(folder)
+        config = ServerConfig.load(folder)
     except UserError as error:
         yield Finding(folder, False, str(error))
         return
     named = os.environ.get("PREFECT_API_URL")
-    if place is None:
+    if config is None:
         yield Finding(f"no server has been started in {folder} yet; `make serve` does", True)
     else:
-        yield from _check_place(place)
-    if named and (place is None or named.rstrip("/") != place.api):
+        yield from _check_served(config)
+    if named and (config is None or named.rstrip("/") != config.api):
         yield from _check_server(named.rstrip("/"), os.environ.get(AUTH_VARIABLE), AUTH_VARIABLE)
 
 
@@ -74,21 +74,21 @@ def _requirements() -> list[Requirement]:
     return [Requirement(line) for line in said]
 
 
-def _check_place(place: Place) -> Iterator[Finding]:
+def _check_served(config: ServerConfig) -> Iterator[Finding]:
     try:
-        auth = read_auth(place.auth_file)
+        auth = read_auth(config.auth_file)
     except UserError as error:
         yield Finding("auth string", False, str(error))
         return
-    yield from _check_database(place)
+    yield from _check_database(config)
     answers = True
-    for finding in _check_server(place.api, auth, str(place.auth_file)):
+    for finding in _check_server(config.api, auth, str(config.auth_file)):
         answers = answers and finding.fine
         yield finding
     if answers:
-        yield from _check_pool(place, auth)
-        yield from _check_automations(place, auth)
-    for device in place.devices:
+        yield from _check_pool(config, auth)
+        yield from _check_automations(config, auth)
+    for device in config.devices:
         holder = device_lock.holder(device)
         yield Finding(f"device {device}: {f'held by {holder}' if holder else 'free'}", True)
 
@@ -128,9 +128,9 @@ def _silence(api: str, error: OSError) -> str:
     return f"it takes connections and does not answer ({error}): it is starting, overloaded, or not Prefect"
 
 
-def _check_database(place: Place) -> Iterator[Finding]:
+def _check_database(config: ServerConfig) -> Iterator[Finding]:
     """Whether SQLite can be written; another database is the server's own business."""
-    path = Path(place.folder) / "prefect" / "prefect.db"
+    path = Path(config.folder) / "prefect" / "prefect.db"
     if not path.exists():
         return
     try:
@@ -151,9 +151,9 @@ def _check_database(place: Place) -> Iterator[Finding]:
         yield Finding(f"database {path} can be written", True)
 
 
-def _check_pool(place: Place, auth: str) -> Iterator[Finding]:
+def _check_pool(config: ServerConfig, auth: str) -> Iterator[Finding]:
     try:
-        pool = ask(place.api, f"/work_pools/{POOL}", auth)
+        pool = ask(config.api, f"/work_pools/{POOL}", auth)
     except Refused:
         yield Finding(
             f"work pool {POOL}", False, "it is missing: start `vidloop serve` again, which makes it"
@@ -162,23 +162,23 @@ def _check_pool(place: Place, auth: str) -> Iterator[Finding]:
     yield Finding(
         f"work pool {POOL} is open",
         not pool["is_paused"],
-        f"it is paused, nothing starts: resume it in the UI ({place.ui}/work-pools)",
+        f"it is paused, nothing starts: resume it in the UI ({config.ui}/work-pools)",
     )
-    queues = ask(place.api, f"/work_pools/{POOL}/queues/filter", auth, body={})
+    queues = ask(config.api, f"/work_pools/{POOL}/queues/filter", auth, body={})
     for queue in queues:
         if queue["name"] in QUEUES and queue["is_paused"]:
             yield Finding(f"queue {queue['name']}", False, "it is paused: resume it in the UI")
-    workers = ask(place.api, f"/work_pools/{POOL}/workers/filter", auth, body={})
+    workers = ask(config.api, f"/work_pools/{POOL}/workers/filter", auth, body={})
     online = [worker["name"] for worker in workers if worker["status"] == "ONLINE"]
     yield Finding(
-        f"{len(online)} of {len(place.devices)} workers poll: {', '.join(sorted(online)) or 'none'}",
-        len(online) >= len(place.devices),
-        f"runs wait for ever: see {Path(place.folder) / 'logs'}; start `vidloop serve` again if it has ended",
+        f"{len(online)} of {len(config.devices)} workers poll: {', '.join(sorted(online)) or 'none'}",
+        len(online) >= len(config.devices),
+        f"runs wait for ever: see {Path(config.folder) / 'logs'}; start `vidloop serve` again if it ended",
     )
 
 
-def _check_automations(place: Place, auth: str) -> Iterator[Finding]:
-    held: list[dict[str, Any]] = ask(place.api, "/automations/filter", auth, body={})
+def _check_automations(config: ServerConfig, auth: str) -> Iterator[Finding]:
+    held: list[dict[str, Any]] = ask(config.api, "/automations/filter", auth, body={})
     ours = [one for one in held if one["name"].startswith("vidloop:")]
     off = [one["name"] for one in ours if not one["enabled"]]
     yield Finding(

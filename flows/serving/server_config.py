@@ -27,7 +27,7 @@ _USER: Final = "vidloop"
 
 
 @dataclass(frozen=True)
-class Place:
+class ServerConfig:
     """One server's folder and what it was started with; `serve.json` in the folder holds the same.
 
     Attributes:

@@ -28,7 +28,7 @@ from data.errors import ServiceError, VidloopError
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.api_client import Refused, ask
 from flows.serving.notes import notes
-from flows.serving.server_config import POOL, Place
+from flows.serving.server_config import POOL, ServerConfig
 
 START_S: Final = 900.0
 # Flow runs get this long to tell the server that they end.
@@ -41,7 +41,7 @@ LOG_LIMIT: Final = 64 * 2**20
 
 
 @dataclass
-class Kept:
+class Supervised:
     """A process that is started again whenever it ends."""
 
     name: str
@@ -91,9 +91,9 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
         )
 
 
-def server_command(place: Place) -> list[str]:
+def server_command(config: ServerConfig) -> list[str]:
     """Prefect's server in one process."""
-    return [sys.executable, "-m", "flows.serving.server", "--host", place.host, "--port", str(place.port)]
+    return [sys.executable, "-m", "flows.serving.server", "--host", config.host, "--port", str(config.port)]
 
 
 def worker_command(device: str) -> list[str]:
@@ -102,22 +102,22 @@ def worker_command(device: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", *named]
 
 
-class Keeper:
+class Supervisor:
     """The server, the workers, and how they begin and end."""
 
-    def __init__(self, place: Place, auth: str, say: Callable[[str], None]) -> None:
-        self._place, self._auth, self._say = place, auth, say
+    def __init__(self, config: ServerConfig, auth: str, say: Callable[[str], None]) -> None:
+        self._config, self._auth, self._say = config, auth, say
         self._stop = threading.Event()
-        server = place.server_environment(auth)
-        self._server = Kept("the server", server_command(place), server, place.log("server"))
+        server = config.server_environment(auth)
+        self._server = Supervised("the server", server_command(config), server, config.log("server"))
         self._workers = [
-            Kept(
+            Supervised(
                 f"the worker of {device}",
                 worker_command(device),
-                place.worker_environment(auth, device),
-                place.worker_log(device),
+                config.worker_environment(auth, device),
+                config.worker_log(device),
             )
-            for device in place.devices
+            for device in config.devices
         ]
 
     def stop(self) -> None:
@@ -136,8 +136,8 @@ class Keeper:
                 return
             for worker in self._workers:
                 worker.start()
-            what = ", ".join(self._place.devices)
-            self._say(f"Prefect UI: {self._place.ui}    workers: {what}    store: {self._place.store}")
+            what = ", ".join(self._config.devices)
+            self._say(f"Prefect UI: {self._config.ui}    workers: {what}    store: {self._config.store}")
             while not self._stop.wait(0.5):
                 self._reap()
                 for kept in (self._server, *self._workers):
@@ -156,12 +156,12 @@ class Keeper:
 
     def _until_it_answers(self) -> bool:
         """Wait for the server; False if it was told to stop before."""
-        log, process = self._place.log("server"), self._server.process
+        log, process = self._config.log("server"), self._server.process
         assert process is not None
 
         def ready() -> bool:
             with contextlib.suppress(OSError, ValueError):
-                ask(self._place.api, "/admin/version", self._auth, timeout_s=5)
+                ask(self._config.api, "/admin/version", self._auth, timeout_s=5)
                 return True
             return False
 
@@ -173,15 +173,15 @@ class Keeper:
             raise ServiceError(f"the server: {error}. Its log: {log}") from None
         except Refused as refused:
             raise ServiceError(
-                f"what answers at {self._place.api} is not our server ({refused}). "
+                f"what answers at {self._config.api} is not our server ({refused}). "
                 "Is the port taken? --port chooses another"
             ) from None
 
     def _bootstrap(self) -> bool:
         """Create what the server must know; False if it was told to stop before."""
-        log = self._place.log("bootstrap")
-        command = [sys.executable, "-m", "flows.serving.bootstrap", self._place.folder]
-        process = spawn(command, self._place.client_environment(self._auth), log)
+        log = self._config.log("bootstrap")
+        command = [sys.executable, "-m", "flows.serving.bootstrap", self._config.folder]
+        process = spawn(command, self._config.client_environment(self._auth), log)
         while process.poll() is None:
             if self._stop.wait(0.1):
                 return False
@@ -207,17 +207,17 @@ def _how(code: int) -> str:
 
 def main(folder: str) -> int:
     """Keep what FOLDER says; its exit code."""
-    place = Place.load(folder)
-    if place is None:
+    config = ServerConfig.load(folder)
+    if config is None:
         print(f"{folder} holds no serve.json", file=sys.stderr)
         return 2
-    keeper = Keeper(place, os.environ[AUTH_VARIABLE], lambda line: print(line, flush=True))
+    supervisor = Supervisor(config, os.environ[AUTH_VARIABLE], lambda line: print(line, flush=True))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: keeper.stop())
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
     processes.adopt_orphans()
-    processes.on_parent_exit(lambda _: keeper.stop())
+    processes.on_parent_exit(lambda _: supervisor.stop())
     try:
-        keeper.run()
+        supervisor.run()
     except VidloopError as error:
         print(f"vidloop: {error}", file=sys.stderr, flush=True)
         return 2

@@ -112,7 +112,7 @@ def test_the_worker_alone(served: Served) -> None:
     assert worker(served) != killed
     assert served.about(run)["end_time"] < served.about(second)["end_time"]
     # What it said after the worker's death is where the worker would have written it.
-    told = served.place.worker_log("cpu").read_text(errors="replace")
+    told = served.config.worker_log("cpu").read_text(errors="replace")
     # Lines have the name that a run has when it begins: its round's id comes later.
     name = served.about(run)["name"].split(", round")[0]
     assert f"Flow run '{name}' - Finished in state Completed" in told
@@ -150,7 +150,7 @@ def test_a_whole_round_after_all_that_is_what_it_would_have_been(served: Served,
     assert committed(plain.store).items() <= held.items()
 
 
-@pytest.mark.parametrize("victim", ["serve", "keeper"])
+@pytest.mark.parametrize("victim", ["serve", "supervisor"])
 def test_nothing_is_left_when_serve_or_its_keeper_is_killed(
     victim: str, tmp_path: Path, tiny_model: Path
 ) -> None:

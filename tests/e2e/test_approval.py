@@ -209,7 +209,7 @@ def test_approval_wants_a_deployment(served: Served, vidloop: Callable[..., Ende
     import sys
 
     done = subprocess.run(
-        [sys.executable, "-c", code], env=served.place.client_environment(served.auth),
+        [sys.executable, "-c", code], env=served.config.client_environment(served.auth),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode != 0

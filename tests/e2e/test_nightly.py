@@ -63,8 +63,8 @@ def served(tmp_path_factory: pytest.TempPathFactory, calm_model: Path, told: Tol
 def bootstrap(served: Served) -> str:
     """As the next start of `vidloop serve` does it; what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.serving.bootstrap", served.place.folder], cwd=ROOT,
-        env=served.place.client_environment(served.auth), capture_output=True, text=True, timeout=PATIENCE_S,
+        [sys.executable, "-m", "flows.serving.bootstrap", served.config.folder], cwd=ROOT,
+        env=served.config.client_environment(served.auth), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -99,14 +99,14 @@ def test_the_switch_is_a_persons_and_the_next_start_leaves_it(served: Served) ->
     assert plan(served) == (True, "15 5 1 1 *", "UTC")
     switch(served, False)
     try:
-        replace(served.place, nightly="45 3 1 1 *").save()  # another one is a new wish
+        replace(served.config, nightly="45 3 1 1 *").save()  # another one is a new wish
         bootstrap(served)
         assert plan(served) == (True, "45 3 1 1 *", "Europe/Berlin")
-        replace(served.place, nightly="").save()  # none is no wish
+        replace(served.config, nightly="").save()  # none is no wish
         bootstrap(served)
         assert plan(served) == (True, "45 3 1 1 *", "Europe/Berlin")
     finally:
-        served.place.save()
+        served.config.save()
         switch(served, False)
 
 
@@ -158,7 +158,7 @@ def test_it_promotes_or_keeps_as_the_gate_says(served: Served, told: Told) -> No
     assert len(champion.history(store)) == 1
     assert told.events() == ["kept", "kept", "promoted", "kept"]
     assert told.got[2]["verdict"] == promoted["verdict"]
-    assert told.got[2]["url"].startswith(f"{served.place.ui}/")
+    assert told.got[2]["url"].startswith(f"{served.config.ui}/")
     assert [one["round"] for one in told.got] == [one["round"] for one in (kept, broken, promoted, after)]
 
 
@@ -235,13 +235,13 @@ def test_it_fires_by_itself_and_a_second_one_is_cancelled_and_a_restart_changes_
 
 def waits(served: Served) -> int:
     """How often a run has said that it waits for a device: a stage does, in a run of its own."""
-    texts = [served.place.worker_log(device).read_text("utf-8") for device in DEVICES]
+    texts = [served.config.worker_log(device).read_text("utf-8") for device in DEVICES]
     return sum(text.count("waiting for device") for text in texts)
 
 
 def leases(served: Served) -> list[str]:
     """When the holds on limits of deployments end, unless they are renewed."""
-    folder = Path(served.place.folder) / "prefect" / "concurrency_leases"
+    folder = Path(served.config.folder) / "prefect" / "concurrency_leases"
     found = [json.loads(path.read_text()) for path in folder.glob("*-*.json")]
     return sorted(one["expiration"] for one in found)
 

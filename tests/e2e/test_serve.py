@@ -48,13 +48,13 @@ OPEN = {("GET", "/health"), ("GET", "/ready")}
 
 def test_without_the_auth_string_every_call_is_refused(served: Served) -> None:
     """Every operation that the server's own description lists, whatever stands in its path."""
-    described = ask(served.place.ui, "/openapi.json", timeout_s=120)
+    described = ask(served.config.ui, "/openapi.json", timeout_s=120)
     operations = {
         (method.upper(), path) for path, methods in described["paths"].items() for method in methods
     }
     assert len(operations) > 150
     assert operations > OPEN
-    connection = http.client.HTTPConnection(served.place.host, served.place.port, timeout=120)
+    connection = http.client.HTTPConnection(served.config.host, served.config.port, timeout=120)
 
     def status(method: str, path: str, **headers: str) -> int:
         body = b"{}" if method in ("POST", "PUT", "PATCH") else None
@@ -98,7 +98,7 @@ print(json.dumps(sorted("/api" + route.path for route in routes if isinstance(ro
 
 def test_without_the_auth_string_no_websocket_opens(served: Served) -> None:
     """Every websocket of the server: not without a word, not with another one first, not with a guess."""
-    environment = served.place.server_environment(served.auth)
+    environment = served.config.server_environment(served.auth)
     listed = subprocess.run(
         [sys.executable, "-c", WEBSOCKETS], env=environment, capture_output=True, text=True, check=True
     )
@@ -106,7 +106,7 @@ def test_without_the_auth_string_no_websocket_opens(served: Served) -> None:
     assert (
         len(paths) == 5
     )  # events in and out, logs out, tasks, workers: a new one is walked too, once counted
-    address = served.place.ui.replace("http://", "ws://")
+    address = served.config.ui.replace("http://", "ws://")
 
     def answer(path: str, first: dict[str, str] | None, spoken: bool = True) -> dict[str, str] | None:
         """What the server says to the first message; None if it closes."""
@@ -144,16 +144,16 @@ def test_it_listens_on_loopback_alone(served: Served) -> None:
         listening |= {row[1]: row[9] for row in rows if row[3] == "0A"}
     ours = [address for address, inode in listening.items() if f"socket:[{inode}]" in held]
     loopback = "0100007F"  # 127.0.0.1, as the kernel writes it on a little-endian machine
-    assert f"{loopback}:{served.place.port:04X}" in ours
+    assert f"{loopback}:{served.config.port:04X}" in ours
     assert {address.rpartition(":")[0] for address in ours} == {loopback}
 
 
 def test_the_auth_string_is_in_no_command_line_and_no_log(served: Served) -> None:
-    assert served.place.auth_file.stat().st_mode & 0o777 == 0o600
+    assert served.config.auth_file.stat().st_mode & 0o777 == 0o600
     password = served.auth.partition(":")[2]
     assert len(password) >= 32
     assert not [line for line in served.processes().values() if password in line]
-    written = [served.said, *(Path(served.place.folder) / "logs").iterdir()]
+    written = [served.said, *(Path(served.config.folder) / "logs").iterdir()]
     assert not [path for path in written if password in path.read_text(errors="replace")]
 
 
@@ -305,8 +305,8 @@ def test_bootstrap_again_changes_nothing(served: Served) -> None:
     before = known()
     assert before[2] == [("default", 2), ("nightly", 3), ("people", 1)]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.serving.bootstrap", served.place.folder], cwd=ROOT,
-        env=served.place.client_environment(served.auth), capture_output=True, text=True, timeout=PATIENCE_S,
+        [sys.executable, "-m", "flows.serving.bootstrap", served.config.folder], cwd=ROOT,
+        env=served.config.client_environment(served.auth), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert known() == before
@@ -315,22 +315,22 @@ def test_bootstrap_again_changes_nothing(served: Served) -> None:
 def test_doctor_is_content_and_says_what_is_not(
     served: Served, vidloop: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    looked = vidloop("doctor", "--serve", served.place.folder, "--store", served.tiny.store)
-    assert f"ok    server {served.place.api} answers: Prefect 3.8" in looked.out
+    looked = vidloop("doctor", "--serve", served.config.folder, "--store", served.tiny.store)
+    assert f"ok    server {served.config.api} answers: Prefect 3.8" in looked.out
     assert "ok    2 of 2 workers poll: vidloop-standin-0, vidloop-standin-1" in looked.out
 
     def pool(word: str) -> None:
-        environment = served.place.client_environment(served.auth)
+        environment = served.config.client_environment(served.auth)
         command = [sys.executable, "-m", "prefect", "--no-prompt", "work-pool", word, POOL]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE_S)
         assert done.returncode == 0, done.stderr
 
     pool("pause")
-    looked = vidloop("doctor", "--serve", served.place.folder, "--store", served.tiny.store)
+    looked = vidloop("doctor", "--serve", served.config.folder, "--store", served.tiny.store)
     assert "it is paused, nothing starts" in looked.out
     assert looked.code == 2
     pool("resume")
-    wrong = {"PREFECT_API_URL": f"{served.place.ui.replace('127.0.0.1', 'localhost')}/api"}
+    wrong = {"PREFECT_API_URL": f"{served.config.ui.replace('127.0.0.1', 'localhost')}/api"}
     looked = vidloop("doctor", "--serve", tmp_path, **wrong, PREFECT_API_AUTH_STRING="vidloop:guessed")
     assert "it refuses the auth string of PREFECT_API_AUTH_STRING" in looked.out
     assert looked.code == 2
@@ -339,14 +339,14 @@ def test_doctor_is_content_and_says_what_is_not(
 def test_a_second_one_is_told_that_the_folder_and_the_port_are_taken(
     served: Served, vidloop: Callable[..., Ended], tmp_path: Path
 ) -> None:
-    ended = vidloop("serve", "--folder", served.place.folder, "--port", "1")
+    ended = vidloop("serve", "--folder", served.config.folder, "--port", "1")
     assert (ended.code, "another `vidloop serve` works here" in ended.err) == (2, True)
-    ended = vidloop("serve", "--folder", tmp_path / "other", "--port", str(served.place.port))
-    assert (ended.code, f"port {served.place.port} of 127.0.0.1 is not free" in ended.err) == (2, True)
+    ended = vidloop("serve", "--folder", tmp_path / "other", "--port", str(served.config.port))
+    assert (ended.code, f"port {served.config.port} of 127.0.0.1 is not free" in ended.err) == (2, True)
 
 
 def test_the_command_line_uses_the_server(served: Served, vidloop: Callable[..., Ended]) -> None:
-    to_it = {"PREFECT_API_URL": served.place.api}
+    to_it = {"PREFECT_API_URL": served.config.api}
     only = {"flows": {"name": {"any_": ["generate-videos"]}}}
     before = served.ask("/flow_runs/count", only)
     ended = vidloop("generate", *served.tiny.args(), **to_it)
@@ -376,7 +376,7 @@ six()
 
 def test_six_flows_at_once_lose_no_row(served: Served, tmp_path: Path) -> None:
     (tmp_path / "six_flows.py").write_text(SIX)
-    environment = served.place.client_environment(served.auth)
+    environment = served.config.client_environment(served.auth)
     flows = [
         subprocess.Popen(
             [sys.executable, str(tmp_path / "six_flows.py")],
@@ -398,4 +398,4 @@ def test_six_flows_at_once_lose_no_row(served: Served, tmp_path: Path) -> None:
         return bool(served.ask("/task_runs/count", {**only, "task_runs": completed}) == 600)
 
     wait_for("600 rows", recorded)
-    assert "database is locked" not in served.place.log("server").read_text(errors="replace")
+    assert "database is locked" not in served.config.log("server").read_text(errors="replace")

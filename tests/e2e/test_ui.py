@@ -25,7 +25,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iterat
 
 @pytest.fixture
 def tab(served: Served, tmp_path: Path) -> Iterator[Tab]:
-    with browsing(served.place.ui, tmp_path / "shots") as one:
+    with browsing(served.config.ui, tmp_path / "shots") as one:
         yield one
 
 

@@ -19,7 +19,7 @@ from data import device_lock
 from flows.serving import checks
 from flows.serving.api_client import ask
 from flows.serving.checks import Finding, check_pins, check_serving
-from flows.serving.server_config import Place
+from flows.serving.server_config import ServerConfig
 
 
 class _WebPage(BaseHTTPRequestHandler):
@@ -41,11 +41,11 @@ def other_program() -> Iterator[int]:
     server.server_close()
 
 
-def served(folder: Path, port: int) -> Place:
-    place = Place(str(folder), "127.0.0.1", port, str(folder / "store"), ("standin-9",))
-    place.auth()
-    place.save()
-    return place
+def served(folder: Path, port: int) -> ServerConfig:
+    config = ServerConfig(str(folder), "127.0.0.1", port, str(folder / "store"), ("standin-9",))
+    config.auth()
+    config.save()
+    return config
 
 
 def wrong(folder: Path) -> list[Finding]:

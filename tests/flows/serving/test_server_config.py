@@ -8,12 +8,12 @@ import pytest
 
 from data.errors import UserError
 from flows.serving.devices import devices
-from flows.serving.server_config import Place, read_auth
+from flows.serving.server_config import ServerConfig, read_auth
 
 
-def at(folder: Path, **changes: object) -> Place:
+def at(folder: Path, **changes: object) -> ServerConfig:
     said = {"host": "127.0.0.1", "port": 4200, "store": "/data/store", "devices": ("cpu",), **changes}
-    return Place(folder=str(folder), **said)  # type: ignore[arg-type]
+    return ServerConfig(folder=str(folder), **said)  # type: ignore[arg-type]
 
 
 def test_the_auth_string_is_made_once_for_this_user_alone(tmp_path: Path) -> None:
@@ -38,22 +38,22 @@ def test_an_empty_auth_string_is_refused_and_not_served(tmp_path: Path) -> None:
 
 
 def test_what_is_saved_is_loaded_and_holds_no_secret(tmp_path: Path) -> None:
-    place = at(tmp_path, devices=("GPU-1", "GPU-2"), recipes=("/more",))
-    assert Place.load(tmp_path) is None
-    auth, _ = place.auth()
-    place.save()
-    assert Place.load(tmp_path) == place
+    config = at(tmp_path, devices=("GPU-1", "GPU-2"), recipes=("/more",))
+    assert ServerConfig.load(tmp_path) is None
+    auth, _ = config.auth()
+    config.save()
+    assert ServerConfig.load(tmp_path) == config
     assert auth.partition(":")[2] not in (tmp_path / "serve.json").read_text()
     (tmp_path / "serve.json").write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):
-        Place.load(tmp_path)
+        ServerConfig.load(tmp_path)
 
 
 def test_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_SERVER_DATABASE_TIMEOUT", "90")
     monkeypatch.setenv("PREFECT_API_URL", "https://elsewhere/api")
-    place = at(tmp_path)
-    server, worker = place.server_environment("vidloop:x"), place.worker_environment("vidloop:x", "GPU-7")
+    config = at(tmp_path)
+    server, worker = config.server_environment("vidloop:x"), config.worker_environment("vidloop:x", "GPU-7")
     assert server["PREFECT_SERVER_API_AUTH_STRING"] == "vidloop:x"
     assert "PREFECT_SERVER_API_AUTH_STRING" not in worker
     assert worker["PREFECT_API_AUTH_STRING"] == "vidloop:x"
@@ -62,7 +62,7 @@ def test_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert server["PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT"] == "60"
     assert server["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
     assert (worker["CUDA_VISIBLE_DEVICES"], worker["VIDLOOP_DEVICE"]) == ("GPU-7", "GPU-7")
-    assert place.worker_environment("vidloop:x", "cpu")["CUDA_VISIBLE_DEVICES"] == ""
+    assert config.worker_environment("vidloop:x", "cpu")["CUDA_VISIBLE_DEVICES"] == ""
 
 
 @pytest.fixture
