@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from flows.config.recipe import Recipe
+from flows.config.reference import settings_page
 from rewards import LoadedClip
 from rewards.judge.rubric import load_rubric
 
@@ -86,6 +87,12 @@ def test_every_environment_variable_is_on_its_page_and_no_other() -> None:
     assert rows(compose) == example - rows(program)
     made_up = {"VIDLOOP_NO_SUCH_KEY", "VIDLOOP_TEST_JUDGE_KEY"}
     assert rows(tests) == variables("tests", "benchmarks") - rows(program) - rows(compose) - made_up
+
+
+def test_the_page_of_settings_is_what_the_models_say() -> None:
+    held = (ROOT / "docs" / "reference" / "settings.md").read_text("utf-8")
+    assert held == settings_page(), "make generated"
+    assert "| `gate.confidence` | number" in held
 
 
 def test_every_page_is_in_the_navigation_of_the_site() -> None:

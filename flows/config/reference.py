@@ -1,0 +1,96 @@
+"""The reference page of all settings, made from the models that check a recipe.
+
+python -m flows.config.reference docs/reference/settings.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from flows.config.recipe import Recipe
+
+_HEAD: Final = """# Settings
+
+Every key of a recipe, from the models that check it. `vidloop plan --resolved` prints a recipe with all of
+them; `--set a.b=c` changes one. Made by `make generated`.
+"""
+_TABLE: Final = ("| key | value | default | |", "|---|---|---|---|")
+_BOUNDS: Final = {
+    "minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}",
+    "minItems": "at least {}", "maxItems": "at most {}",
+}  # fmt: skip
+
+Schema = Mapping[str, Any]
+
+
+def settings_page() -> str:
+    """The page, as Markdown."""
+    schema = Recipe.model_json_schema()
+    parts = {name: _part(one, schema) for name, one in schema["properties"].items()}
+    single = {name: one for name, one in schema["properties"].items() if parts[name] is None}
+    lines = [_HEAD, *_table("", {"properties": single}, schema)]
+    for name, part in parts.items():
+        if part is not None:
+            lines += [
+                "",
+                f"## {name}",
+                "",
+                _said(schema["properties"][name]),
+                "",
+                *_table(name, part, schema),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(prefix: str, part: Schema, schema: Schema) -> Iterator[str]:
+    yield from _TABLE
+    yield from _rows(f"{prefix}." if prefix else "", part, schema)
+
+
+def _rows(prefix: str, part: Schema, schema: Schema) -> Iterator[str]:
+    for name, field in part["properties"].items():
+        inner = _part(field, schema)
+        if inner is not None:
+            yield from _rows(f"{prefix}{name}.", inner, schema)
+            continue
+        default = f"`{json.dumps(field['default'])}`" if "default" in field else "none"
+        cells = (f"`{prefix}{name}`", _kind(field, schema), default, _said(field))
+        yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _part(field: Schema, schema: Schema) -> Schema | None:
+    """The model that a field is, also where it may be null; None for a plain value."""
+    for one in (field, *field.get("anyOf", ())):
+        found: Schema = schema["$defs"][one["$ref"].rsplit("/", 1)[1]] if "$ref" in one else {}
+        if "properties" in found:
+            return found
+    return None
+
+
+def _kind(field: Schema, schema: Schema) -> str:
+    """Type, choices and bounds in a few words."""
+    if "$ref" in field:
+        return _kind(schema["$defs"][field["$ref"].rsplit("/", 1)[1]], schema)
+    if "anyOf" in field:
+        return " or ".join(dict.fromkeys(_kind(one, schema) for one in field["anyOf"]))
+    if "const" in field or "enum" in field:
+        return ", ".join(f"`{one}`" for one in field.get("enum", [field.get("const")]))
+    name: str = field.get("type", "anything")
+    kind = {"array": "list", "object": "mapping"}.get(name, name)
+    if kind == "list" and "items" in field:
+        kind = f"list of {_kind(field['items'], schema)}"
+    bounds = ", ".join(text.format(field[bound]) for bound, text in _BOUNDS.items() if bound in field)
+    return " ".join(filter(None, (kind, bounds, field.get("unit"))))
+
+
+def _said(field: Schema) -> str:
+    title, text = field.get("title", ""), field.get("description", "").replace("\n", " ")
+    return f"{title}: {text}" if title else text
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(settings_page(), encoding="utf-8")
