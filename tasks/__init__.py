@@ -10,14 +10,14 @@ What comes in: `context.RoundContext`, plain data.
 What goes out: manifests, and a small `StageResult` a stage.
 Who calls: flows/. This room knows models, rewards and data; only `prefect_runner` knows Prefect.
 
-Open first: `units` (what a unit is, the plain runner), then `stages` (the five in order). After that
+Open first: `units` (what a unit is, the plain runner), then `stages` (the table of them). After that
 
     context         what a round is made of; models that stay loaded between units
     fingerprints    the question each unit asks, which is its key
-    generate, score, curate, finetune, evaluate     the five stages
+    generate, score, curate, finetune, evaluate     a stage each, with its entry for the table (`stage_spec`)
     prefect_runner  the same units as Prefect task runs
     remake          a clip made again from its id
-    rounds          the round's folder, its summary, the verdict in words
+    rounds          the round's folder; `summary`: what it came to, typed; `campaign_record`: rounds in a row
 """
 
 __all__ = ["context", "stages", "units"]

@@ -113,7 +113,7 @@ class EvaluateSettings:
 
 @dataclass(frozen=True)
 class RoundContext:
-    """All that the five stages need to know.
+    """All that the stages need to know.
 
     Attributes:
         run_id: names `runs/<run id>.jsonl`; the round id in a round.

@@ -17,7 +17,7 @@ from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds.dry_run import plan_lines, to_look_at
 from flows.rounds.forms import overrides_of
 from flows.rounds.run_request import RunRequest, StageRequest
-from flows.rounds.run_round import begin, context_of, frozen_recipe, play_stage, ready
+from flows.rounds.run_round import begin, context_of, play_stage, ready
 from tasks.context import RoundContext
 from tasks.prefect_runner import prefect_runner
 from tasks.stages import require_whole
@@ -62,25 +62,23 @@ def tell_lines(lines: Iterable[str]) -> dict[str, Any]:
 def run_name() -> str:
     """What the run is: see `name_of`. A round that has not begun has no id; `name_run` adds it."""
     given = flow_run.parameters
-    round_id = given.get("run")
     with suppress(VidloopError, ValueError):
-        if round_id:
-            recipe = load_recipe(frozen_recipe(given.get("store", DEFAULT_STORE), round_id))
-        else:
-            recipe = load_recipe(given.get("recipe", DEFAULT_RECIPE), overrides_of(given))
-        name = name_of(recipe.name, recipe.finetune.objective, recipe.seed, round_id)
+        if given.get("run"):
+            return _name_in(context_of(given.get("store", DEFAULT_STORE), given["run"]))
+        recipe = load_recipe(given.get("recipe", DEFAULT_RECIPE), overrides_of(given))
+        name = name_of(recipe.name, recipe.finetune.objective, recipe.seed)
         return f"dry run: {name}" if given.get("dry_run") else name
     return "refused recipe"  # the flow itself says why
 
 
 def name_run(context: RoundContext) -> None:
     """Add the round's id to the name of the flow run at work, now that the round has begun."""
-    name = name_of(context.name, context.finetune.objective, context.seed, context.run_id)
+    name = _name_in(context)
     if server.seen() and flow_run.name != name:
         server.attempt("the name of the run", lambda: server.rename(name))
 
 
-def name_of(recipe: str, objective: str, seed: int, round_id: str | None) -> str:
+def name_of(recipe: str, objective: str, seed: int, round_id: str = "") -> str:
     """For example "evaluate: mini dpo-anchor seed 0, round 20261122T192425-385a4acf".
 
     The UI's lists do not show the flow's name, so all flows but the round itself put it first.
@@ -88,3 +86,7 @@ def name_of(recipe: str, objective: str, seed: int, round_id: str | None) -> str
     flow = flow_run.flow_name
     what = "" if flow in (None, "round") else f"{flow}: "
     return f"{what}{recipe} {objective} seed {seed}" + (f", round {round_id}" if round_id else "")
+
+
+def _name_in(context: RoundContext) -> str:
+    return name_of(context.name, context.finetune.objective, context.seed, context.run_id)

@@ -51,35 +51,27 @@ def explain(context: RoundContext, key: str) -> list[str]:
     return lines
 
 
-def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a question with its path; long lists are told by their length."""
+def leaves(value: Any, path: str = "", into_lists: bool = False) -> Iterator[tuple[str, Any]]:
+    """Every value of a question with its path; lists whole, or item by item."""
     if isinstance(value, dict):
         for name in sorted(value):
-            yield from leaves(value[name], f"{path}.{name}" if path else name)
+            yield from leaves(value[name], f"{path}.{name}" if path else name, into_lists)
+    elif into_lists and isinstance(value, list):
+        for place, item in enumerate(value):
+            yield from leaves(item, f"{path}[{place}]", into_lists)
     else:
         yield path, value
 
 
 def differences(mine: Any, its: Any) -> list[tuple[str, Any, Any]]:
     """(path, here, there) of every value that differs; lists item by item."""
-    left, right = dict(_items(mine)), dict(_items(its))
+    left, right = dict(leaves(mine, into_lists=True)), dict(leaves(its, into_lists=True))
     absent = "nothing"
     return [
         (path, left.get(path, absent), right.get(path, absent))
         for path in sorted({*left, *right})
         if left.get(path, absent) != right.get(path, absent)
     ]
-
-
-def _items(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name in value:
-            yield from _items(value[name], f"{path}.{name}" if path else name)
-    elif isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _items(item, f"{path}[{place}]")
-    else:
-        yield path, value
 
 
 def _short(value: Any) -> str:
