@@ -10,7 +10,7 @@ from rich.console import Console
 
 from data.store import Store
 from flows.cli.app import answers, app
-from flows.cli.round import (
+from flows.cli.options import (
     NOTHING_SET,
     DryOption,
     PlainOption,

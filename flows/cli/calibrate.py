@@ -12,7 +12,7 @@ from rich.table import Table
 
 from data.errors import ConfigError
 from flows.cli.app import answers, app
-from flows.cli.round import NOTHING_SET, RecipeOption, SetOption, StoreOption
+from flows.cli.options import NOTHING_SET, RecipeOption, SetOption, StoreOption
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_reward, open_round

@@ -17,7 +17,7 @@ from data.plugins import GROUPS, plugins
 from data.resources import find
 from data.store import Store
 from flows.cli.app import BAD_INPUT, answers, app
-from flows.cli.round import StoreOption
+from flows.cli.options import StoreOption
 from flows.config.load import load_recipe, shipped
 from flows.reporting.messages import DEFAULT_STORE
 from flows.serving.checks import Finding, check_serving

@@ -17,8 +17,7 @@ from flows.cli.app import FAILED, app
 
 # Importing one adds its commands, in this order.
 _COMMANDS: Final = tuple(
-    f"flows.cli.{name}"
-    for name in ("calibrate", "improve", "doctor", "nightly", "remake", "round", "serve", "store")
+    f"flows.cli.{name}" for name in ("calibrate", "campaign", "doctor", "remake", "round", "serve", "store")
 )
 
 _exit_code = FAILED  # unless the command says something else

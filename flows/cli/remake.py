@@ -10,7 +10,7 @@ import typer
 from data.errors import StageFailed
 from data.store import Store
 from flows.cli.app import answers, app
-from flows.cli.round import NOTHING_SET, RecipeOption, SetOption, StoreOption
+from flows.cli.options import NOTHING_SET, RecipeOption, SetOption, StoreOption
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -11,42 +9,23 @@ from rich.console import Console
 
 from data.store import Store
 from flows.cli.app import answers, app
+from flows.cli.options import (
+    NOTHING_SET,
+    DryOption,
+    FromOption,
+    PlainOption,
+    RecipeOption,
+    SetOption,
+    StoreOption,
+    prefect_ready,
+    report_on_terminal,
+)
 from flows.config.load import dump, load_recipe
-from flows.reporting import console
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds import explain_key
 from flows.rounds.dry_run import plan_lines, to_look_at
 from flows.rounds.run_round import begin
 from tasks.stages import FIRST, STAGES, require_whole
-
-
-def _known_stage(name: str | None) -> str | None:
-    if name is not None and name not in STAGES:
-        raise typer.BadParameter(f"{name!r} is not one of {', '.join(STAGES)}")
-    return name
-
-
-RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="YAML file with every setting.")]
-StoreOption = Annotated[str, typer.Option("--store", "-s", help="Folder that keeps everything.")]
-SetOption = Annotated[
-    list[str],
-    typer.Option("--set", help="Change a setting: a.b=c, any number of times.", metavar="KEY=VALUE"),
-]
-FromOption = Annotated[
-    str | None,
-    typer.Option(
-        "--from-stage",
-        help="Start here; the stages before must be whole in the store.",
-        metavar="|".join(STAGES),
-        callback=_known_stage,
-    ),
-]
-PlainOption = Annotated[
-    bool, typer.Option("--plain", help="Without Prefect: the same work, the same results.")
-]
-DryOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would run.")]
-
-NOTHING_SET: list[str] = []
 
 
 @app.command("round")
@@ -62,7 +41,7 @@ def round_command(
     """One round: generate, score, curate, finetune, evaluate; promote the candidate if it is better."""
     if dry_run:
         return _show_plan(recipe, store, set_)
-    console.choose(console.to_console(Console()))
+    report_on_terminal()
     context = begin(load_recipe(recipe, set_), Store.open(store, create=from_stage is None))
     if plain:
         from flows.rounds.plain import plain_round
@@ -88,7 +67,7 @@ def _stage_command(stage: str) -> None:
         set_: SetOption = NOTHING_SET,
         plain: PlainOption = False,
     ) -> None:
-        console.choose(console.to_console(Console()))
+        report_on_terminal()
         context = begin(load_recipe(recipe, set_), Store.open(store, create=stage == FIRST))
         require_whole(context, stage)
         if plain:
@@ -144,26 +123,3 @@ def _show_plan(recipe: str, store: str, set_: list[str]) -> None:
     with to_look_at(load_recipe(recipe, set_), store) as context:
         for line in plan_lines(context):
             terminal.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-@contextmanager
-def prefect_ready(store: Store, run_id: str) -> Iterator[None]:
-    """Prefect as vidloop needs it: set, with a server to talk to (a temporary one where none is named)."""
-    from flows.serving import prefect_settings
-
-    prefect_settings.apply()
-    named = prefect_settings.named_server()
-    if named is not None:
-        prefect_settings.check_server(named)
-        yield
-        return
-    from flows.serving.temporary_server import TemporaryServer
-
-    server = TemporaryServer(store.path(f"runs/{run_id}.prefect.log"))
-    server.start()
-    # Both take seconds: at the same time, on two cores.
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    server.wait()
-    with temporary_settings({PREFECT_API_URL: server.url}):
-        yield

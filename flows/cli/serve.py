@@ -21,7 +21,7 @@ import typer
 from data import processes
 from data.errors import ConfigError
 from flows.cli.app import answers, app
-from flows.cli.round import StoreOption
+from flows.cli.options import StoreOption
 from flows.reporting.messages import DEFAULT_STORE
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.rounds.notify import NOTIFY_VARIABLE, check_address

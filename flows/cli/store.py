@@ -15,7 +15,7 @@ from rich.table import Table
 from data import champion
 from data.store import Store
 from flows.cli.app import answers, app, champion_app
-from flows.cli.round import StoreOption
+from flows.cli.options import StoreOption
 from flows.reporting.messages import DEFAULT_STORE
 
 

@@ -294,6 +294,16 @@ def test_records_come_back_as_they_were(tiny: Tiny) -> None:
     assert record.unfinished(store, resolve(recipe)) is None
 
 
+def test_a_record_of_an_earlier_release_is_read(tiny: Tiny) -> None:
+    store, recipe = opened(tiny), recipe_for(tiny)
+    written = record.facts_of(of(recipe, played(1)))
+    for later in ("kind", "waiting", "given_up", "drift"):
+        del written[later]
+    store.write_file(f"improvements/{written['improve']}/summary.json", json.dumps(written).encode())
+    assert record.unfinished(store, resolve(recipe)) == of(recipe, played(1))
+    assert record.nightly(store) == []
+
+
 def test_small_steps_down_add_up_to_a_warning(tiny: Tiny) -> None:
     recipe = recipe_for(tiny)
     one = of(recipe, played(1, True))

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from flows.config.load import load_recipe, offered
 from flows.config.recipe import Recipe
-from flows.rounds.forms import FORMS, overrides_of
+from flows.rounds.forms import FORMS, form_of, overrides_of
 
 
 def test_an_empty_form_changes_nothing() -> None:
@@ -58,6 +58,11 @@ def test_every_field_has_a_title_a_description_and_no_default_and_is_a_key_of_th
             for part in key.split("."):
                 field_ = model.model_fields[part]
                 model = field_.annotation  # type: ignore[assignment]
+
+
+def test_a_key_that_the_recipe_lacks_is_an_error_when_the_form_is_made() -> None:
+    with pytest.raises(KeyError, match="gone"):
+        form_of("generate", "clips", "generate", ("generate.prompts", "generate.gone"))
 
 
 def test_bounds_show_in_the_form() -> None:

@@ -1,0 +1,89 @@
+"""Commands `improve` and `nightly`: rounds in a row from champion to champion, and one more round from it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from data.store import Store
+from flows.cli.app import answers, app
+from flows.cli.options import (
+    NOTHING_SET,
+    PlainOption,
+    RecipeOption,
+    SetOption,
+    StoreOption,
+    prefect_ready,
+    report_on_terminal,
+)
+from flows.config.load import load_recipe
+from flows.config.recipe import Recipe
+from flows.config.resolve import open_round
+from flows.reporting import console
+from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
+from flows.rounds import notify
+from tasks.rounds import new_round_id
+
+
+@app.command("improve")
+@answers
+def improve_command(
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", "-n", help="At most this many; default: the recipe's.")
+    ] = None,
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = NOTHING_SET,
+    plain: PlainOption = False,
+) -> None:
+    """Rounds in a row, from champion to champion. One that was interrupted goes on where it was."""
+    overrides = set_ if rounds is None else [*set_, f"improve.rounds={rounds}"]
+    read, opened = _opened(recipe, overrides, store)
+    if plain:
+        from flows.rounds.campaign import finish, improve
+        from flows.rounds.plain import plain_round
+
+        finish(opened, improve(read, opened, plain_round))
+        return
+    with prefect_ready(opened, new_round_id()):
+        from flows.rounds.improve import improve_flow
+
+        improve_flow(recipe=recipe, store=str(opened.root), overrides=overrides)
+
+
+@app.command("nightly")
+@answers
+def nightly_command(
+    recipe: RecipeOption = DEFAULT_RECIPE,
+    store: StoreOption = DEFAULT_STORE,
+    set_: SetOption = NOTHING_SET,
+    plain: PlainOption = False,
+) -> None:
+    """A night, now: one round from the champion on clips of its own. Interrupted, it goes on next time."""
+    read, opened = _opened(recipe, set_, store)
+    if not plain:
+        with prefect_ready(opened, new_round_id()):
+            from flows.rounds.nightly import nightly_flow
+
+            nightly_flow(recipe=recipe, store=str(opened.root), overrides=set_)
+        return
+    from flows.rounds.campaign import finish
+    from flows.rounds.night import Skipped, night, summary_of
+    from flows.rounds.plain import plain_round
+
+    played = night(read, opened, plain_round)
+    if isinstance(played, Skipped):
+        console.info(f"This night is not played: {played.why}")
+        return
+    notify.tell_verdict(summary_of(opened, played))
+    finish(opened, played)
+
+
+def _opened(recipe: str, overrides: list[str], store: str) -> tuple[Recipe, Store]:
+    """Recipe and store; what is wrong with them is found before a server starts."""
+    read = load_recipe(recipe, overrides)
+    report_on_terminal()
+    opened = Store.open(store, create=True)
+    open_round(read, opened, "check")
+    return read, opened
