@@ -4,37 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from data.records import Clip, Evaluation
 from data.store import Manifest, Store
-from flows.reporting.facts import Comparison, Measured, Mover
+from flows.reporting.facts import Comparison, Measured, PairedClip
 from tasks.summary import Change, RoundSummary
 
 SPLIT_NAMES: Final = {"heldout": "held-out"}
 _DRAWS: Final = 2000
 
 
-@dataclass(frozen=True)
-class Pair:
-    """The primary metric of one prompt and seed under both policies; a value is None where judging failed."""
-
-    split: str
-    category: str
-    prompt_id: str
-    seed: int
-    before: float | None
-    after: float | None
-    clip_before: Clip
-    clip_after: Clip
-    detail_before: str
-    detail_after: str
-
-
 def paired(
     store: Store, compared: Manifest | None, inputs: Sequence[Manifest], summary: RoundSummary
-) -> list[Pair]:
+) -> list[PairedClip]:
     """The rows of the round's evaluation, paired by prompt and seed; none if nothing was compared.
 
     Args:
@@ -55,28 +38,31 @@ def paired(
                 side[row.split, row.prompt_id, row.seed] = row
     before, after = sides
     return [
-        Pair(
-            split=b.split,
+        PairedClip(
+            prompt=clips[b.clip_id].prompt,
             category=b.category,
-            prompt_id=b.prompt_id,
             seed=b.seed,
             before=b.value,
             after=a.value,
-            clip_before=clips[b.clip_id],
-            clip_after=clips[a.clip_id],
-            detail_before=details.get(b.clip_id, ""),
-            detail_after=details.get(a.clip_id, ""),
+            clip_before=b.clip_id,
+            clip_after=a.clip_id,
+            path_before=clips[b.clip_id].video_path,
+            path_after=clips[a.clip_id].video_path,
+            note_before=_reason(details.get(b.clip_id, "")),
+            note_after=_reason(details.get(a.clip_id, "")),
+            split=b.split,
+            prompt_id=b.prompt_id,
         )
         for b, a in ((before[key], after[key]) for key in sorted(before.keys() & after.keys()))
     ]
 
 
-def _main_split(pairs: Sequence[Pair], summary: RoundSummary) -> str:
+def _main_split(pairs: Sequence[PairedClip], summary: RoundSummary) -> str:
     """The split that decides; the others are reported apart."""
     return next((split for split in sorted({pair.split for pair in pairs}) if split not in summary.also), "")
 
 
-def comparisons(pairs: Sequence[Pair], summary: RoundSummary) -> tuple[Comparison, ...]:
+def comparisons(pairs: Sequence[PairedClip], summary: RoundSummary) -> tuple[Comparison, ...]:
     """All of the deciding split, its categories, then the other splits."""
     main = _main_split(pairs, summary)
     held = [pair for pair in pairs if pair.split == main]
@@ -90,7 +76,7 @@ def comparisons(pairs: Sequence[Pair], summary: RoundSummary) -> tuple[Compariso
     return tuple(found)
 
 
-def _compare(label: str, pairs: Sequence[Pair], gate: Change | None) -> Comparison:
+def _compare(label: str, pairs: Sequence[PairedClip], gate: Change | None) -> Comparison:
     prompts = [pair.prompt_id for pair in pairs]
     return Comparison(
         label,
@@ -145,30 +131,10 @@ def intervals(store: Store, summary: RoundSummary) -> dict[str, tuple[float, flo
     return found
 
 
-def movers(pairs: Sequence[Pair], summary: RoundSummary) -> list[Mover]:
+def compared_clips(pairs: Sequence[PairedClip], summary: RoundSummary) -> list[PairedClip]:
     """The clips of the deciding split that were judged under both policies."""
     main = _main_split(pairs, summary)
-    return [
-        _mover(pair, pair.before, pair.after)
-        for pair in pairs
-        if pair.split == main and pair.before is not None and pair.after is not None
-    ]
-
-
-def _mover(pair: Pair, before: float, after: float) -> Mover:
-    return Mover(
-        prompt=pair.clip_before.prompt,
-        category=pair.category,
-        seed=pair.seed,
-        before=before,
-        after=after,
-        clip_before=pair.clip_before.clip_id,
-        clip_after=pair.clip_after.clip_id,
-        path_before=pair.clip_before.video_path,
-        path_after=pair.clip_after.video_path,
-        note_before=_reason(pair.detail_before),
-        note_after=_reason(pair.detail_after),
-    )
+    return [one for one in pairs if one.split == main and None not in (one.before, one.after)]
 
 
 def _reason(detail: str) -> str:

@@ -46,11 +46,11 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Mover:
+class PairedClip:
     """The same prompt and seed under both policies.
 
     Attributes:
-        before, after: the primary metric's value on each clip.
+        before, after: the primary metric's value on each clip; None where judging failed.
         note_before, note_after: the judge's reason in words, where the feedback gives one.
         clip_before, clip_after: clip ids.
         path_before, path_after: video paths, relative to the store.
@@ -59,24 +59,31 @@ class Mover:
     prompt: str
     category: str
     seed: int
-    before: float
-    after: float
+    before: float | None
+    after: float | None
     clip_before: str
     clip_after: str
     path_before: str
     path_after: str
     note_before: str = ""
     note_after: str = ""
+    split: str = ""
+    prompt_id: str = ""
+
+    @property
+    def change(self) -> float:
+        """after - before; 0 where one of them is not known."""
+        return 0.0 if self.before is None or self.after is None else self.after - self.before
 
 
 @dataclass(frozen=True)
-class MoverGroup:
-    """Clips that moved the same way: how many there are, and the few that are shown."""
+class ClipGroup:
+    """Clips whose metric changed in the same way: how many there are, and the few that are shown."""
 
     name: str
     meaning: str
     total: int
-    shown: tuple[Mover, ...]
+    shown: tuple[PairedClip, ...]
 
 
 @dataclass(frozen=True)
@@ -152,7 +159,7 @@ class Facts:
 
     summary: RoundSummary
     comparisons: tuple[Comparison, ...] = ()
-    movers: tuple[MoverGroup, ...] = ()
+    clips: tuple[ClipGroup, ...] = ()
     rewards: tuple[RewardSpread, ...] = ()
     judge: Judge | None = None
     curation: Curation = field(default_factory=Curation)

@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.reporting import charts, words
 from flows.reporting.facts import Curve, Facts
-from flows.reporting.movers import HOW_CHOSEN, CardGroup
+from flows.reporting.paired_clips import HOW_CHOSEN, CardGroup
 
 HERE = Path(__file__).parent / "page"
 
@@ -74,7 +74,7 @@ def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
 
     Args:
         facts: what the page says.
-        groups: clips to show, from `movers.pack`.
+        groups: clips to show, from `paired_clips.pack`.
         media_note: how the embedded copies were encoded.
     """
     import yaml

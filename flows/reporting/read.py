@@ -12,7 +12,7 @@ from data.errors import StoreError
 from data.store import Manifest, Store
 from flows.config.recipe import feedback_reward
 from flows.reporting import words
-from flows.reporting.compare import comparisons, movers, paired
+from flows.reporting.compare import compared_clips, comparisons, paired
 from flows.reporting.facts import (
     CuratedCategory,
     Curation,
@@ -22,7 +22,7 @@ from flows.reporting.facts import (
     Step,
 )
 from flows.reporting.judges import QUESTION, read_judge, scores_of
-from flows.reporting.movers import group_movers
+from flows.reporting.paired_clips import group_clips
 from models.training.diagnosis import Finding, diagnose
 from tasks.rounds import read_summary
 from tasks.summary import GuardFinding, RoundSummary
@@ -57,7 +57,7 @@ def read_facts(store: Store, summary: RoundSummary) -> Facts:
     return Facts(
         summary,
         comparisons=comparisons(pairs, summary),
-        movers=group_movers(movers(pairs, summary)),
+        clips=group_clips(compared_clips(pairs, summary)),
         rewards=_rewards(store, clips, summary.feedback),
         judge=read_judge(store, clips, summary.recipe),
         curation=_curation(store, curated),

@@ -24,9 +24,8 @@ from data.resources import folder
 from data.yaml_text import parse_yaml
 from flows.rounds.notify import NOTIFY_BLOCK, NOTIFY_VARIABLE
 from flows.serving import prefect_settings, run_log
-from flows.serving.notes import BEGINS, NOTE
 from flows.serving.run_form import fitted
-from flows.serving.server_config import POOL, QUEUES, ServerConfig
+from flows.serving.server_config import NOTE, POOL, QUEUES, ServerConfig
 
 prefect_settings.apply()
 
@@ -299,7 +298,6 @@ def main(arguments: list[str]) -> None:
         parser.error("give FOLDER, or --store and --workers")
     if not os.path.isabs(store) or workers < 1:
         parser.error("--store must be an absolute path, --workers at least 1")
-    print(BEGINS, flush=True)
     asyncio.run(bootstrap(store, workers, os.environ.get(NOTIFY_VARIABLE), nightly, timezone))
 
 

@@ -23,6 +23,8 @@ LOOPBACK: Final = "127.0.0.1"
 POOL: Final = "vidloop"
 # Lower numbers first: what a person starts overtakes what the night has queued.
 QUEUES: Final[Mapping[str, int]] = {"people": 1, "default": 2, "nightly": 3}
+# What begins a line of the bootstrap's log that `vidloop serve` shows to a person.
+NOTE: Final = "note: "
 _USER: Final = "vidloop"
 
 

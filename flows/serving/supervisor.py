@@ -27,8 +27,7 @@ from data import processes
 from data.errors import ServiceError, VidloopError
 from flows.reporting.report_link import AUTH_VARIABLE
 from flows.serving.api_client import Refused, ask
-from flows.serving.notes import notes
-from flows.serving.server_config import POOL, ServerConfig
+from flows.serving.server_config import NOTE, POOL, ServerConfig
 
 START_S: Final = 900.0
 # Flow runs get this long to tell the server that they end.
@@ -180,6 +179,7 @@ class Supervisor:
     def _bootstrap(self) -> bool:
         """Create what the server must know; False if it was told to stop before."""
         log = self._config.log("bootstrap")
+        log.unlink(missing_ok=True)  # it says what this start found
         command = [sys.executable, "-m", "flows.serving.bootstrap", self._config.folder]
         process = spawn(command, self._config.client_environment(self._auth), log)
         while process.poll() is None:
@@ -199,6 +199,12 @@ class Supervisor:
                 if found.si_pid in own:
                     return
                 os.waitpid(found.si_pid, 0)
+
+
+def notes(log: Path) -> list[str]:
+    """What the bootstrap has to say to a person."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.removeprefix(NOTE) for line in lines if line.startswith(NOTE)]
 
 
 def _how(code: int) -> str:

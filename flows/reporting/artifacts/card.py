@@ -44,8 +44,8 @@ def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> st
             f"- {f'**{plain(one.name)}**: ' if one.name else ''}{plain(one.text)}" for one in facts.findings
         ]
         parts += ["## What the training shows", "\n".join(told)]
-    if facts.movers:
-        parts += ["## Clips", groups_markdown(store, facts.movers, each, limit).rstrip()]
+    if facts.clips:
+        parts += ["## Clips", groups_markdown(store, facts.clips, each, limit).rstrip()]
     parts += ["## Lineage", mermaid(store, facts), "## Stages", _stages(summary.stages)]
     return "\n\n".join(parts) + "\n"
 

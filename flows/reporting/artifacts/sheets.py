@@ -8,9 +8,9 @@ from typing import Final
 from data.errors import StoreError, VideoError
 from data.store import Store
 from flows.reporting.artifacts.markdown import image, plain
-from flows.reporting.compare import movers, paired
-from flows.reporting.facts import Mover, MoverGroup
-from flows.reporting.movers import group_movers
+from flows.reporting.compare import compared_clips, paired
+from flows.reporting.facts import ClipGroup, PairedClip
+from flows.reporting.paired_clips import group_clips
 from flows.reporting.read import parents
 from flows.reporting.sheet import sheet
 from tasks.summary import RoundSummary
@@ -30,10 +30,10 @@ _QUALITIES: Final = (90, 75, 50, 30)
 def sheets_markdown(store: Store, summary: RoundSummary, each: int = EACH, limit: int = LIMIT) -> str:
     """Clips of both policies, side by side: some of those that the round fixed, broke, and left as they were.
 
-    Nobody picks the clips: see `flows.reporting.movers`. Of two rows the upper is before, the lower after. A
-    sheet is a PNG or a JPEG, whichever is smaller; one that would take more than its share of `limit` is
-    compressed further, and what does not even fit so is left out and said so. A clip that cannot be read is
-    said too.
+    Nobody picks the clips: see `flows.reporting.paired_clips`. Of two rows the upper is before, the lower
+    after. A sheet is a PNG or a JPEG, whichever is smaller; one that would take more than its share of
+    `limit` is compressed further, and what does not even fit so is left out and said so. A clip that cannot
+    be read is said too.
 
     Args:
         store: holds the evaluation and its clips.
@@ -50,13 +50,13 @@ def sheets_markdown(store: Store, summary: RoundSummary, each: int = EACH, limit
     key = summary.key_of("evaluate")
     compared = store.manifest(key) if key and summary.policy_after else None
     pairs = paired(store, compared, parents(store, compared), summary)
-    groups = group_movers(movers(pairs, summary))
+    groups = group_clips(compared_clips(pairs, summary))
     if not groups:
         return "No held-out clip was measured under both policies.\n"
     return groups_markdown(store, groups, each, limit)
 
 
-def groups_markdown(store: Store, groups: Sequence[MoverGroup], each: int = EACH, limit: int = LIMIT) -> str:
+def groups_markdown(store: Store, groups: Sequence[ClipGroup], each: int = EACH, limit: int = LIMIT) -> str:
     """`sheets_markdown` of clips that are grouped already."""
     shown = sum(len(group.shown[:each]) for group in groups)
     lines = [
@@ -68,10 +68,10 @@ def groups_markdown(store: Store, groups: Sequence[MoverGroup], each: int = EACH
     left = limit - _size([*lines, *heads]) - 4 * len(heads)
     for group, head in zip(groups, heads, strict=True):
         lines += [head, ""]
-        for mover in group.shown[:each]:
-            told = _caption(mover)
+        for pair in group.shown[:each]:
+            told = _caption(pair)
             # An equal share of what is left, so that early clips do not eat the later ones' room.
-            picture = _picture(store, mover, left // shown - _TEXT)
+            picture = _picture(store, pair, left // shown - _TEXT)
             if _size([told, picture]) + 4 > left:
                 told, picture = "", ""
             added = [told, "", picture, ""] if told else []
@@ -80,33 +80,33 @@ def groups_markdown(store: Store, groups: Sequence[MoverGroup], each: int = EACH
     return "\n".join(lines)
 
 
-def _head(group: MoverGroup, shown: int) -> str:
+def _head(group: ClipGroup, shown: int) -> str:
     some = f"{shown} of {group.total} shown" if shown < group.total else f"{group.total}"
     return f"#### {group.name} ({some})\n\n{group.meaning}"
 
 
-def _caption(mover: Mover) -> str:
-    text = mover.prompt if len(mover.prompt) <= 160 else mover.prompt[:159] + "…"
-    return f"**{plain(text)}** ({plain(mover.category)}): {_outcome(mover)}"
+def _caption(pair: PairedClip) -> str:
+    text = pair.prompt if len(pair.prompt) <= 160 else pair.prompt[:159] + "…"
+    return f"**{plain(text)}** ({plain(pair.category)}): {_outcome(pair)}"
 
 
-def _outcome(mover: Mover) -> str:
-    if {mover.before, mover.after} <= {0.0, 1.0}:
-        before, after = ("succeeds" if value else "fails" for value in (mover.before, mover.after))
+def _outcome(pair: PairedClip) -> str:
+    if {pair.before, pair.after} <= {0.0, 1.0}:
+        before, after = ("succeeds" if value else "fails" for value in (pair.before, pair.after))
         return f"{before} before and after" if before == after else f"{before} before, {after} after"
-    return f"{mover.before:.3g} before, {mover.after:.3g} after"
+    return f"{pair.before:.3g} before, {pair.after:.3g} after"
 
 
-def _picture(store: Store, mover: Mover, room: int) -> str:
+def _picture(store: Store, pair: PairedClip, room: int) -> str:
     """The sheet as markdown of at most `room` bytes, or words in its place."""
     from data.video import decode_mp4
 
     try:
-        clips = [decode_mp4(store.read_media(path))[0] for path in (mover.path_before, mover.path_after)]
+        clips = [decode_mp4(store.read_media(path))[0] for path in (pair.path_before, pair.path_after)]
     except (VideoError, StoreError) as error:
         return f"*These clips cannot be shown: {plain(str(error))[:300]}*"
     png = sheet(clips, COLUMNS, HEIGHT)
-    said = f"before and after: {mover.prompt[:100]}"
+    said = f"before and after: {pair.prompt[:100]}"
     # Drawn clips are smaller as PNG, generated ones, never quite still, five times larger.
     best, *worse = (_jpeg(png, quality) for quality in _QUALITIES)
     for file in (min(png, best, key=len), *worse):

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.serving.notes import BEGINS, notes
 from flows.serving.run_form import fitted
+from flows.serving.supervisor import notes
 
 SHIPPED = "recipes/mini.yaml"
 OWN = "/srv/recipes/ours.yaml"
@@ -55,9 +55,7 @@ def test_a_persons_choice_stays_and_is_told_of(declared: dict[str, Any]) -> None
     assert said == [f"its recipe {OWN} is no longer there: choose another in the UI"]
 
 
-def test_notes_are_those_of_the_last_bootstrap(tmp_path: Path) -> None:
+def test_notes_of_the_bootstrap_are_for_a_person(tmp_path: Path) -> None:
     log = tmp_path / "bootstrap.log"
-    log.write_text(f"{BEGINS}\nnote: old\n{BEGINS}\ndeployment round\nnote: new\n")
+    log.write_text("deployment round\nnote: new\n")
     assert notes(log) == ["new"]
-    log.write_text("what an older vidloop wrote\n")
-    assert notes(log) == []

@@ -1,7 +1,7 @@
 """Which clips a report shows, and how they are packed into it.
 
-Nobody picks: clips are grouped by how they moved, and of each group the ones with the smallest hash are
-shown, one a category first. So the same round always shows the same clips, failures among them.
+Nobody picks: clips are grouped by how their metric changed, and of each group the ones with the smallest hash
+are shown, one a category first. So the same round always shows the same clips, failures among them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from data.errors import StoreError, VideoError
 from data.keys import digest
 from data.store import Store
-from flows.reporting.facts import Mover, MoverGroup
+from flows.reporting import words
+from flows.reporting.facts import ClipGroup, PairedClip
 
 if TYPE_CHECKING:
     from data.video import Frames
@@ -55,7 +56,7 @@ class Side:
 class Card:
     """One prompt and seed under both policies."""
 
-    mover: Mover
+    pair: PairedClip
     sides: tuple[Side, Side]
 
 
@@ -69,9 +70,9 @@ class CardGroup:
     cards: tuple[Card, ...]
 
 
-def group_movers(movers: Sequence[Mover]) -> tuple[MoverGroup, ...]:
-    """Sort clips by how they moved: fixed, broken, ... if all values are 0 or 1, else higher and lower."""
-    values = {value for mover in movers for value in (mover.before, mover.after)}
+def group_clips(clips: Sequence[PairedClip]) -> tuple[ClipGroup, ...]:
+    """Clips by how their metric changed: fixed, broken, ... where all values are 0 or 1, else higher, lower."""
+    values = {value for one in clips for value in (one.before, one.after)}
     if values <= {0.0, 1.0}:
         wanted = [
             ("Fixed", "Failed before, succeed after.", 0.0, 1.0),
@@ -80,32 +81,32 @@ def group_movers(movers: Sequence[Mover]) -> tuple[MoverGroup, ...]:
             (RIGHT, "Succeed before and after.", 1.0, 1.0),
         ]
         parts = [
-            (name, meaning, [m for m in movers if (m.before, m.after) == (before, after)])
+            (name, meaning, [m for m in clips if (m.before, m.after) == (before, after)])
             for name, meaning, before, after in wanted
         ]
     else:
         parts = [
-            ("Higher", "The metric rose.", [m for m in movers if m.after > m.before]),
-            ("Lower", "The metric fell: what the round cost.", [m for m in movers if m.after < m.before]),
+            ("Higher", "The metric rose.", [m for m in clips if m.change > 0]),
+            ("Lower", "The metric fell: what the round cost.", [m for m in clips if m.change < 0]),
         ]
     return tuple(
-        MoverGroup(name, meaning, len(held), choose(held, FEW if name == RIGHT else SHOWN))
+        ClipGroup(name, meaning, len(held), choose(held, FEW if name == RIGHT else SHOWN))
         for name, meaning, held in parts
         if held
     )
 
 
-def choose(movers: Sequence[Mover], count: int = SHOWN) -> tuple[Mover, ...]:
-    """At most `count` movers by smallest hash, taking each category's first before any category's second."""
-    by_category: dict[str, list[Mover]] = {}
-    for mover in sorted(movers, key=lambda m: digest([m.clip_before, m.clip_after])):
-        by_category.setdefault(mover.category, []).append(mover)
+def choose(clips: Sequence[PairedClip], count: int = SHOWN) -> tuple[PairedClip, ...]:
+    """At most `count` clips by smallest hash, taking each category's first before any category's second."""
+    by_category: dict[str, list[PairedClip]] = {}
+    for one in sorted(clips, key=lambda m: digest([m.clip_before, m.clip_after])):
+        by_category.setdefault(one.category, []).append(one)
     rounds = max((len(held) for held in by_category.values()), default=0)
     in_turn = [held[i] for i in range(rounds) for _, held in sorted(by_category.items()) if i < len(held)]
     return tuple(in_turn[:count])
 
 
-def pack(store: Store, groups: Sequence[MoverGroup], budget: int = MEDIA_BYTES) -> list[CardGroup]:
+def pack(store: Store, groups: Sequence[ClipGroup], budget: int = MEDIA_BYTES) -> list[CardGroup]:
     """Read, re-encode and embed the chosen clips, first of each group first, until `budget` bytes are used.
 
     A clip that cannot be read is shown as such: a report of a damaged store must still open.
@@ -116,25 +117,26 @@ def pack(store: Store, groups: Sequence[MoverGroup], budget: int = MEDIA_BYTES) 
         for group, cards in zip(groups, packed, strict=True):
             if turn >= len(group.shown) or left <= 0:
                 continue
-            mover = group.shown[turn]
+            pair = group.shown[turn]
             sides = (
-                _side(store, "Before", mover.path_before, mover.before, mover.note_before),
-                _side(store, "After", mover.path_after, mover.after, mover.note_after),
+                _side(store, "Before", pair.path_before, pair.before, pair.note_before),
+                _side(store, "After", pair.path_after, pair.after, pair.note_after),
             )
             left -= sum(len(side.video) + len(side.strip) for side in sides)
             if left >= 0:
-                cards.append(Card(mover, sides))
+                cards.append(Card(pair, sides))
     return [
         CardGroup(group.name, group.meaning, group.total, tuple(cards))
         for group, cards in zip(groups, packed, strict=True)
     ]
 
 
-def _side(store: Store, name: str, path: str, value: float, note: str) -> Side:
+def _side(store: Store, name: str, path: str, value: float | None, note: str) -> Side:
     from data.video import decode_mp4, web_copy
     from flows.reporting.sheet import sheet
 
-    outcome, tone = {1.0: ("succeeds", "good"), 0.0: ("fails", "bad")}.get(value, (f"{value:.3g}", "muted"))
+    named = {1.0: ("succeeds", "good"), 0.0: ("fails", "bad")}
+    outcome, tone = named[value] if value in named else (words.number(value), "muted")
     try:
         frames, fps = decode_mp4(store.read_media(path))
     except (VideoError, StoreError) as error:

@@ -7,12 +7,12 @@ import pytest
 
 from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4, probe
-from flows.reporting.facts import Mover, MoverGroup
-from flows.reporting.movers import choose, group_movers, pack
+from flows.reporting.facts import ClipGroup, PairedClip
+from flows.reporting.paired_clips import choose, group_clips, pack
 
 
-def mover(n: int, category: str, before: float = 0.0, after: float = 1.0, path: str = "") -> Mover:
-    return Mover(f"prompt {n}", category, n, before, after, f"before{n}", f"after{n}", path, path)
+def mover(n: int, category: str, before: float = 0.0, after: float = 1.0, path: str = "") -> PairedClip:
+    return PairedClip(f"prompt {n}", category, n, before, after, f"before{n}", f"after{n}", path, path)
 
 
 def test_every_category_is_shown_before_one_is_shown_twice() -> None:
@@ -35,13 +35,13 @@ def test_binary_metrics_give_fixed_broken_and_failing() -> None:
         mover(3, "a", 1, 1),
         mover(4, "b", 0, 1),
     ]
-    found = {group.name: group.total for group in group_movers(held)}
+    found = {group.name: group.total for group in group_clips(held)}
     assert found == {"Fixed": 2, "Broken": 1, "Still failing": 1, "Still right": 1}
 
 
 def test_graded_metrics_give_higher_and_lower() -> None:
     held = [mover(0, "a", 0.2, 0.3), mover(1, "a", 0.3, 0.1), mover(2, "a", 0.5, 0.9)]
-    assert {group.name: group.total for group in group_movers(held)} == {"Higher": 2, "Lower": 1}
+    assert {group.name: group.total for group in group_clips(held)} == {"Higher": 2, "Lower": 1}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def large(store: Store) -> str:
 
 
 def test_large_clips_are_reduced_and_keep_their_aspect(store: Store, large: str) -> None:
-    (group,) = pack(store, [MoverGroup("Fixed", "", 1, (mover(0, "a", path=large),))])
+    (group,) = pack(store, [ClipGroup("Fixed", "", 1, (mover(0, "a", path=large),))])
     before = group.cards[0].sides[0]
     video = base64.b64decode(before.video)
     assert (before.width, before.height) == (256, 148)
@@ -63,9 +63,9 @@ def test_large_clips_are_reduced_and_keep_their_aspect(store: Store, large: str)
 
 def test_the_media_budget_is_kept_by_showing_fewer_cards_of_every_group(store: Store, large: str) -> None:
     groups = [
-        MoverGroup(name, "", 6, tuple(mover(n, "a", path=large) for n in range(6))) for name in ("One", "Two")
+        ClipGroup(name, "", 6, tuple(mover(n, "a", path=large) for n in range(6))) for name in ("One", "Two")
     ]
-    (one,) = pack(store, [MoverGroup("One", "", 1, groups[0].shown[:1])])
+    (one,) = pack(store, [ClipGroup("One", "", 1, groups[0].shown[:1])])
     card = sum(len(side.video) + len(side.strip) for side in one.cards[0].sides)
     packed = pack(store, groups, budget=5 * card)
     assert [len(group.cards) for group in packed] == [3, 2]
