@@ -20,7 +20,8 @@ from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds import prefect_hooks
 from flows.rounds.forms import FORMS, overrides_of
 
-# The last fields of a form, whatever else it has.
+# A form's first and last fields, whatever stands between them.
+_FIRST: Final = ("recipe", "store", "seed", "from_stage", "dry_run")
 _LAST: Final = ("overrides", "run", "promotion")
 
 prefect_hooks.do_not_join_heartbeats()
@@ -100,7 +101,9 @@ def flow_of(
         run_name: names each run.
     """
     types = get_type_hints(request, include_extras=True)
-    fields = sorted(request.model_fields.items(), key=lambda item: item[0] in _LAST)
+    own = [name for name in request.model_fields if name not in (*_FIRST, *_LAST)]
+    ordered = [name for name in (*_FIRST, *own, *_LAST) if name in request.model_fields]
+    fields = [(name, request.model_fields[name]) for name in ordered]
 
     def run(**given: Any) -> Any:
         return body(request(**given))

@@ -48,4 +48,6 @@ def test_each_stage_is_a_flow_a_command_a_form_and_a_deployment() -> None:
         ]  # fmt: skip
         assert set(FORMS[name].recipe_keys.values()) == set(spec.form)
         assert name in round_flow.parameters.properties
-    assert round_flow.parameters.properties["from_stage"]["enum"] == [*STAGES]
+    fields = round_flow.parameters.properties
+    assert [*fields] == ["recipe", "store", "seed", "from_stage", "dry_run", *STAGES, "overrides"]
+    assert fields["from_stage"]["enum"] == [*STAGES]
