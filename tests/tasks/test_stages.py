@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 from prefect.flows import load_flow_from_entrypoint
 
 from data.yaml_text import parse_yaml
@@ -51,3 +54,40 @@ def test_each_stage_is_a_flow_a_command_a_form_and_a_deployment() -> None:
     fields = round_flow.parameters.properties
     assert [*fields] == ["recipe", "store", "seed", "from_stage", "dry_run", *STAGES, "overrides"]
     assert fields["from_stage"]["enum"] == [*STAGES]
+
+
+# A stage that somebody adds: its file's entry, and a line in the table. Nothing else knows of it beforehand.
+SIXTH = """
+from tasks import stages
+from tasks.stage_spec import StageSpec
+
+spec = StageSpec(
+    name="export", flow="export-policy", version=1, title="the adapter as files", does="Write the adapter.",
+    phases=lambda context: iter(()), form=("workers",), needs_device=False,
+)
+stages.STAGES = {**stages.STAGES, "export": spec}
+
+from flows.cli import round
+from flows.cli.app import app
+from flows.reporting import console
+from flows.rounds.garbage import OURS
+from flows.rounds.round import round_flow
+from flows.rounds.stage_flows import FLOWS, export_policy
+from flows.serving.deployments import with_stages
+
+assert FLOWS["export"] is export_policy
+assert export_policy.parameters.definitions["ExportForm"]["properties"].keys() == {"workers"}
+assert "export" in round_flow.parameters.properties
+assert round_flow.parameters.properties["from_stage"]["enum"][-1] == "export"
+assert "export" in [one.name for one in app.registered_commands]
+assert "export-policy" in OURS
+assert "entrypoint: flows.rounds.stage_flows.export_policy" in with_stages("")
+lines = []
+console.ProgressReporter(lines.append).on_stage_start("export")
+assert lines == ["6/6 export: the adapter as files"]
+"""
+
+
+def test_a_stage_more_is_one_entry_of_the_table() -> None:
+    done = subprocess.run([sys.executable, "-c", SIXTH], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
