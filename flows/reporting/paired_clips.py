@@ -71,7 +71,7 @@ class CardGroup:
 
 
 def group_clips(clips: Sequence[PairedClip]) -> tuple[ClipGroup, ...]:
-    """Clips by how their metric changed: fixed, broken, ... where all values are 0 or 1, else higher, lower."""
+    """Clips by how their metric changed: fixed, broken, ... where all are 0 or 1, else higher, lower."""
     values = {value for one in clips for value in (one.before, one.after)}
     if values <= {0.0, 1.0}:
         wanted = [
