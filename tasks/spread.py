@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from data.threads import cores
 from tasks.worker_pool import DEVICES, Job, WorkerPool
@@ -22,13 +22,12 @@ from tasks.worker_pool import DEVICES, Job, WorkerPool
 ALL: Final = "cuda:all"
 
 
-@runtime_checkable
-class Spreads(Protocol):
-    """A unit that may be run in another process, one with a GPU of its own."""
+class Spreads(Job, Protocol):
+    """A unit, as far as this module knows it."""
 
     @property
     def spreads(self) -> bool:
-        """Whether this one may: not if it needs what only this process has, such as a judge's server."""
+        """Whether it may run in another process: not if it needs what only this one has, such as a server."""
 
 
 _pool: WorkerPool | None = None
@@ -50,11 +49,11 @@ def spread_over(devices: Sequence[str], slots: int) -> Iterator[None]:
         pool.close()
 
 
-def run(unit: Job) -> None:
+def run(unit: Spreads) -> None:
     """Run `unit` where it belongs. Raises what it raises."""
     if _pool is None:
         unit.run()
-    elif isinstance(unit, Spreads) and unit.spreads:
+    elif unit.spreads:
         _pool.run(unit)
     else:
         _pool.close()  # it may need the memory that the others hold
