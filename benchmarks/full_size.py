@@ -19,7 +19,7 @@ from __future__ import annotations
 import argparse
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -47,6 +47,11 @@ _TINY_WAN: Final = {
     "text_dim": 32, "freq_dim": 32, "rope_max_seq_len": 64,
 }  # fmt: skip
 _TINY_WAN_VAE: Final = {"base_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1}
+_WAN_5B_VAE: Final = {
+    "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "in_channels": 12, "out_channels": 12,
+    "patch_size": 2, "is_residual": True, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48,
+    "latents_std": [1.0] * 48,
+}  # fmt: skip
 _T5_XXL: Final = {
     "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
     "feed_forward_proj": "gated-gelu", "dropout_rate": 0.0,
@@ -59,7 +64,7 @@ _UNIPC: Final = {
     "prediction_type": "flow_prediction", "use_flow_sigmas": True, "num_train_timesteps": 1000,
 }  # fmt: skip
 # With it a Wan pipeline has two networks of one configuration.
-_EXPERTS: Final = {"boundary_ratio": 0.875}
+_BOUNDARY: Final = 0.875
 _COGVIDEOX_VAE: Final = {
     "block_out_channels": (128, 256, 256, 512), "latent_channels": 16, "layers_per_block": 3,
     "down_block_types": ("CogVideoXDownBlock3D",) * 4, "up_block_types": ("CogVideoXUpBlock3D",) * 4,
@@ -89,56 +94,29 @@ class Size:
     pipeline: Mapping[str, Any] = field(default_factory=dict)
 
 
+def _wan(heads: int, layers: int, width: int, shift: float, channels: int = 16, **pipeline: Any) -> Size:
+    network = {
+        **_WAN, "num_attention_heads": heads, "num_layers": layers, "ffn_dim": width,
+        "in_channels": channels, "out_channels": channels,
+    }  # fmt: skip
+    scheduler = {**_UNIPC, "flow_shift": shift}
+    return Size("wan", network, text_encoder=_UMT5_XXL, scheduler=scheduler, pipeline=pipeline)
+
+
+def _tiny_wan(shift: float, **pipeline: Any) -> Size:
+    scheduler = {**_UNIPC, "flow_shift": shift}
+    return Size("wan", _TINY_WAN, _TINY_WAN_VAE, _TINY_T5, scheduler, pipeline)
+
+
 SIZES: Final[Mapping[str, Size]] = {
-    "wan-1.3b": Size(
-        "wan",
-        {**_WAN, "num_attention_heads": 12, "num_layers": 30, "ffn_dim": 8960},
-        text_encoder=_UMT5_XXL,
-        scheduler={**_UNIPC, "flow_shift": 3.0},
-    ),
-    "wan-14b": Size(
-        "wan",
-        {**_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
-        text_encoder=_UMT5_XXL,
-        scheduler={**_UNIPC, "flow_shift": 3.0},
-    ),
+    "wan-1.3b": _wan(12, 30, 8960, 3.0),
+    "wan-14b": _wan(40, 40, 13824, 3.0),
     # Wan-AI/Wan2.2-T2V-A14B-Diffusers: two networks of Wan2.1's; its authors sample with a shift of 12.
-    "wan-experts-a14b": Size(
-        "wan",
-        {**_WAN, "num_attention_heads": 40, "num_layers": 40, "ffn_dim": 13824},
-        text_encoder=_UMT5_XXL,
-        scheduler={**_UNIPC, "flow_shift": 12.0},
-        pipeline=_EXPERTS,
-    ),
+    "wan-experts-a14b": _wan(40, 40, 13824, 12.0, boundary_ratio=_BOUNDARY),
     # Wan-AI/Wan2.2-TI2V-5B-Diffusers: a timestep a token, a VAE of stride 16.
-    "wan-5b": Size(
-        "wan",
-        {**_WAN, "num_attention_heads": 24, "num_layers": 30, "ffn_dim": 14336, "in_channels": 48,
-         "out_channels": 48},
-        vae={
-            "base_dim": 160, "decoder_base_dim": 256, "z_dim": 48, "in_channels": 12, "out_channels": 12,
-            "patch_size": 2, "is_residual": True, "scale_factor_spatial": 16, "latents_mean": [0.0] * 48,
-            "latents_std": [1.0] * 48,
-        },
-        text_encoder=_UMT5_XXL,
-        scheduler={**_UNIPC, "flow_shift": 5.0},
-        pipeline={"expand_timesteps": True},
-    ),
-    "wan-tiny": Size(
-        "wan",
-        _TINY_WAN,
-        vae=_TINY_WAN_VAE,
-        text_encoder=_TINY_T5,
-        scheduler={**_UNIPC, "flow_shift": 3.0},
-    ),
-    "wan-experts-tiny": Size(
-        "wan",
-        _TINY_WAN,
-        vae=_TINY_WAN_VAE,
-        text_encoder=_TINY_T5,
-        scheduler={**_UNIPC, "flow_shift": 12.0},
-        pipeline=_EXPERTS,
-    ),
+    "wan-5b": replace(_wan(24, 30, 14336, 5.0, channels=48, expand_timesteps=True), vae=_WAN_5B_VAE),
+    "wan-tiny": _tiny_wan(3.0),
+    "wan-experts-tiny": _tiny_wan(12.0, boundary_ratio=_BOUNDARY),
     # zai-org/CogVideoX-2b: the network class's own defaults.
     "cogvideox-2b": Size(
         "cogvideox",
