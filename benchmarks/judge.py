@@ -35,12 +35,13 @@ from rewards.judge.server import ManagedServer
 from rewards.judge.settings import NAME, JudgeSettings, model_path
 
 _KEY: Final = "VIDLOOP_BENCHMARK_KEY"
-# As recipes/mini.yaml: two workers, shards of 16 clips.
+# As miniature/recipes/mini.yaml: two workers, shards of 16 clips.
 _SHARD: Final = 16
 _WORKERS: Final = 2
 _ALLOWED: Final = 1e-4
 _WARM_UP: Final = 4
 _FPS: Final = 8.0
+_JUDGE: Final[dict[str, Any]] = {"model": "miniature/weights/judge", "rubric": "miniature/rubrics/world.yaml"}
 _SERVER_ARGS: Final = """--media-io-kwargs '{"video": {"num_frames": -1, "fps": 30}}'"""
 SIDES: Final = ("ours", "plain")
 
@@ -74,7 +75,7 @@ def compare(clips: int, repeats: int, environment: str) -> Result:
     with _server(environment) as server, contextlib.ExitStack() as stack:
         os.environ[_KEY] = server.key
         served = httpx.get(f"{_root(server)}/version", trust_env=False, timeout=60).json()["version"]
-        judge = JudgeReward(JudgeSettings(url=server.url, served_name=NAME, key_env=_KEY))
+        judge = JudgeReward(JudgeSettings(**_JUDGE, url=server.url, served_name=NAME, api_key_env=_KEY))
         stack.callback(judge.close)
         answer = judge.rubric.answer
         spellings = [*answer.positive, *answer.negative]
@@ -106,7 +107,7 @@ def rendered(count: int, seed: int) -> list[StoredClip]:
 def _server(environment: str) -> Iterator[ManagedServer]:
     """The server of a round, with the addresses that empty its caches."""
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"
-    server = ManagedServer.start(JudgeSettings(environment=environment, server_args=_SERVER_ARGS))
+    server = ManagedServer.start(JudgeSettings(**_JUDGE, venv=environment, server_args=_SERVER_ARGS))
     try:
         yield server
     finally:

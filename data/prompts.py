@@ -7,28 +7,64 @@ Files: `.txt` (one prompt a line), `.jsonl`, `.csv` and `.parquet` (a column `te
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from data.errors import DataError
+from data.errors import ConfigError, DataError
+from data.plugins import plugins
 from data.records import Prompt, prompt_id
 
-WORLD: Final = ("train", "dev", "heldout", "unseen")
-# Everyday objects and hands, in the world's five categories; no template is in both.
+# Everyday objects and hands, in five categories; no template is in both.
 REAL: Final = ("real-train", "real-heldout")
-SETS: Final = WORLD + REAL
 _REAL_FOLDER: Final = Path(__file__).parent / "real_prompts"
 MAX_CHARS: Final = 2000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
 
 
+@dataclass(frozen=True)
+class PromptSets:
+    """Prompt sets that a package brings, by an entry point of group `vidloop.prompts`.
+
+    Attributes:
+        names: what recipes call them.
+        load: the prompts of one of them, in their order.
+    """
+
+    names: tuple[str, ...]
+    load: Callable[[str], list[Prompt]]
+
+
+@functools.cache
+def prompt_sets() -> Mapping[str, PromptSets]:
+    """Every prompt set that has a name: ours, and those of plug-ins.
+
+    Raises:
+        ConfigError: a plug-in cannot be loaded, brings no sets, or one whose name is taken.
+    """
+    found = dict.fromkeys(REAL, PromptSets(REAL, lambda name: _read(_REAL_FOLDER / f"{name}.jsonl")))
+    for plugin in plugins("vidloop.prompts").values():
+        brought = plugin.load()
+        if not isinstance(brought, PromptSets):
+            raise ConfigError(f"plug-in {plugin.name!r} of {plugin.source}: {plugin.target} is no PromptSets")
+        for name in brought.names:
+            if name in found:
+                raise ConfigError(
+                    f"plug-in {plugin.name!r} of {plugin.source} brings a prompt set {name!r}, which "
+                    "there is already: uninstall one of them"
+                )
+            found[name] = brought
+    return found
+
+
 def load_prompts(name_or_path: str | Path) -> list[Prompt]:
-    """Prompts of one of `SETS` or of a file, in their order.
+    """Prompts of one of `prompt_sets()` or of a file, in their order.
 
     A prompt's id is a digest of its text; an id of your own is kept in `source` ("walks.jsonl#walk-7").
 
@@ -36,15 +72,17 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
         DataError: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than 2,000
             characters, with NUL or other control characters, a duplicate, an id that looks like a path.
     """
-    if str(name_or_path) in WORLD:
-        from miniature.world.prompts import prompt_set
+    sets = prompt_sets()
+    if str(name_or_path) in sets:
+        return sets[str(name_or_path)].load(str(name_or_path))
+    return _read(Path(name_or_path))
 
-        return prompt_set(str(name_or_path))
-    path = _REAL_FOLDER / f"{name_or_path}.jsonl" if str(name_or_path) in REAL else Path(name_or_path)
+
+def _read(path: Path) -> list[Prompt]:
     readers = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if not path.is_file():
         raise DataError(
-            f"no prompts at {str(name_or_path)!r}: give a set ({', '.join(SETS)}) or an existing file "
+            f"no prompts at {str(path)!r}: give a set ({', '.join(prompt_sets())}) or an existing file "
             f"({', '.join(readers)})"
         )
     if path.suffix.lower() not in readers:

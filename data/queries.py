@@ -5,16 +5,19 @@ row that several units hold (a clip that two rounds used) appears once.
 
     prompts clips scores examples pairs pair_segments reference_errors policies evaluations
                   the tables of `data.records`
-    scores_wide   a clip a row, a column for each reward: its newest version under the reward's name, older
-                  ones as "<reward>@<version>"
+    scores_wide   a clip a row, a column for each kind of reward: its newest version under the kind's name,
+                  older ones as "<kind>@<version>"; and one for each other name that a recipe gave a reward
     rounds        the summaries of rounds
+    names         what the recipes of rounds called their rewards: (round, name, reward, reward_version)
     lineage       edges (child_kind, child, relation, parent_kind, parent)
     timings       run facts: what took how long, what was cached
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import DataError, StoreError
@@ -59,6 +62,14 @@ _TIMING: Final = {
     "cached": ("$.cached", "BOOLEAN"),
     "fact": ("$", "VARCHAR"),
 }
+
+# Each round's rewards: an object by name in its summary.
+NAMES: Final = """
+SELECT round, name, json_extract_string(asked, '$.kind') AS reward,
+       json_extract_string(asked, '$.version') AS reward_version
+FROM (SELECT round, unnest(json_keys(summary, '$.rewards')) AS name, summary FROM rounds),
+     LATERAL (SELECT json_extract(summary, '$.rewards."' || name || '"') AS asked)
+"""
 
 LINEAGE: Final = """
 SELECT 'clip' AS child_kind, clip_id AS child, 'shows' AS relation, 'prompt' AS parent_kind,
@@ -152,8 +163,10 @@ def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConn
         for name in TABLES
     }
     bodies = {name: _table(name, paths) for name, paths in files.items()}
-    bodies["scores_wide"] = _wide(_versions(con, files["scores"], store, manifests))
+    versions = _versions(con, files["scores"], store, manifests)
+    bodies["scores_wide"] = _wide(versions, _names(store, versions))
     bodies["rounds"] = _json_rows(_found(store, "rounds/*/summary.json"), _ROUND, lines=False)
+    bodies["names"] = NAMES
     bodies["lineage"] = LINEAGE
     bodies["timings"] = _json_rows(_found(store, "runs/*.jsonl"), _TIMING, lines=True)
     return [f"CREATE OR REPLACE VIEW {name} AS {body}" for name, body in bodies.items()]
@@ -189,14 +202,30 @@ def _versions(
     return sorted(newest, key=lambda pair: (pair[0], -newest[pair], pair[1]))
 
 
-def _wide(versions: Sequence[tuple[str, str]]) -> str:
+def _names(store: Store, versions: Sequence[tuple[str, str]]) -> dict[str, tuple[str, str]]:
+    """The newest (reward, version) that each round's recipe gave a name which is no kind's."""
+    found: dict[str, tuple[str, str]] = {}
+    kinds = {kind for kind, _ in versions}
+    for path in _found(store, "rounds/*/summary.json"):  # their ids begin with the time
+        try:
+            summary = json.loads(Path(path).read_bytes())
+        except (OSError, ValueError):
+            continue  # view `rounds` leaves it out too
+        named = summary.get("rewards", {}) if isinstance(summary, dict) else {}
+        for name, asked in named.items():
+            if name not in kinds and (asked["kind"], asked["version"]) in versions:
+                found[name] = (asked["kind"], asked["version"])
+    return found
+
+
+def _wide(versions: Sequence[tuple[str, str]], names: Mapping[str, tuple[str, str]]) -> str:
     columns = ["clip_id", "c.prompt_id", "c.prompt", "c.category", "c.split", "c.policy_id", "c.seed"]
-    named: set[str] = set()
+    titles: dict[str, tuple[str, str]] = {}
     for reward, version in versions:
+        titles[f"{reward}@{version}" if reward in titles else reward] = (reward, version)
+    for title, (reward, version) in {**titles, **names}.items():
         chosen = f"s.reward = {_literal(reward)} AND s.reward_version = {_literal(version)}"
-        title = f"{reward}@{version}" if reward in named else reward
         columns.append(f"max(s.value) FILTER ({chosen}) AS {_name(title)}")
-        named.add(reward)
     return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")
 
 

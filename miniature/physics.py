@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from data.errors import UserError
-from data.keys import digest
-from rewards.base import CannotJudge, Judgement, LoadedClip, guarded
+from data.settings import Settings
+from rewards import CannotJudge, Judgement, LoadedClip, RewardKind, guarded, version_of
 
 # Raise it when `miniature.world.oracle` comes to judge some clip differently, so that no old score passes
 # for new.
 _CODE: Final = 1
 
 
-@dataclass(frozen=True)
-class PhysicsSettings:
+class PhysicsSettings(Settings):
     """The oracle has no settings: its tolerances belong to the world."""
 
 
 def physics_version(settings: PhysicsSettings) -> str:
     """Digest of the code's number; there is nothing else to it."""
-    return digest(["physics", _CODE])[:16]
+    return version_of("physics", _CODE, settings)
 
 
 class PhysicsReward:
@@ -58,3 +56,14 @@ def _judge(clip: LoadedClip) -> Judgement:
         "reason": verdict.reason,
     }
     return Judgement(1.0 if verdict.passed else 0.0, detail)
+
+
+REWARD: Final = RewardKind(
+    name="physics",
+    settings=PhysicsSettings,
+    build=PhysicsReward,
+    version=physics_version,
+    range=PhysicsReward.range,
+    reads="frames in order and the caption",
+    threshold=lambda settings: 0.5,
+)

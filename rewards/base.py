@@ -74,7 +74,7 @@ class Reward(Protocol):
 
     @property
     def name(self) -> str:
-        """Key in `rewards.REWARDS`, and the value of column `reward`."""
+        """Name of its kind, and the value of column `reward`."""
         ...
 
     @property
@@ -100,14 +100,19 @@ class Part:
     """A part of a reward that is scored, and kept, for itself: one question of a judge.
 
     Attributes:
-        name: value of column `reward`, for example "judge/physics".
+        name: among the parts of its reward, for example "judge/physics".
         version: digest of all that decides this part's values, and of no other part.
         categories: categories of the clips that have this part; empty: all.
+        kind: value of column `reward`; "": as `name`.
     """
 
     name: str
     version: str
     categories: tuple[str, ...] = ()
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.name)
 
     def applies(self, category: str) -> bool:
         """Whether clips of this category have this part."""

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ModelError
-from data.keys import digest
+from data.settings import setting
 from data.threads import in_threads
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
+from rewards.kind import NetworkSettings, RewardKind, always, version_of
 from rewards.loading import HUB, local_folder, opening, resolve_device, weights_identity
 
 if TYPE_CHECKING:
@@ -28,43 +28,32 @@ if TYPE_CHECKING:
 
 # Raise it when the same weights and settings would give other values.
 _CODE: Final = 1
-_PRECISIONS: Final = ("fp32", "bf16", "fp16")
 
 
-@dataclass(frozen=True)
-class ClipSettings:
-    """Settings of the CLIP reward.
+class ClipSettings(NetworkSettings):
+    """The CLIP reward: mean over frames of cosine(frame, prompt)."""
 
-    Attributes:
-        model: a folder with `open_clip_config.json`, safetensors and a tokenizer; or what open_clip takes: an
-            architecture ("ViT-B-32") or a hub id ("hf-hub:org/name"). Default: the miniature's own.
-        pretrained: for an architecture, its tag ("laion2b_s34b_b79k"). Ignored for folders and hub ids.
-        frames: how many frames of a clip are looked at, evenly spread, first and last included.
-        batch_size: frames in one forward pass; memory only, not part of the version.
-        precision: "fp32", or "bf16"/"fp16" on a GPU.
-        device: "auto", "cpu", "cuda", "cuda:1"; not part of the version.
-    """
-
-    model: str = "miniature/weights/clip"
-    pretrained: str = ""
-    frames: int = 6
-    batch_size: int = 96
-    precision: str = "fp32"
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.frames < 1 or self.batch_size < 1:
-            raise ModelError(
-                f"clip: frames ({self.frames}) and batch_size ({self.batch_size}) must be at least 1"
-            )
-        if self.precision not in _PRECISIONS:
-            raise ModelError(f"clip: precision {self.precision!r} is none of {', '.join(_PRECISIONS)}")
+    model: str = setting(
+        "ViT-B-32",
+        "Model",
+        "Folder with open_clip_config.json, safetensors and a tokenizer; or an open_clip architecture or hub "
+        "id (hf-hub:org/name).",
+        min_length=1,
+    )
+    pretrained: str = setting(
+        "laion2b_s34b_b79k", "Weights", "Tag of an architecture's weights; folders and hub ids have none."
+    )
+    frames: int = setting(
+        6, "Frames", "Looked at, evenly spread over the clip, first and last included.", ge=1, le=1024
+    )
+    batch_size: int = setting(96, "Batch size", "Frames a forward pass: memory only.", cost_only=True, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Precision", "16 bit: GPU only.")
 
 
 def clip_version(settings: ClipSettings) -> str:
     """Digest of weights, frame sampling and code; loads nothing. Raises ModelError for want of weights."""
-    weights = weights_identity(settings.model, settings.pretrained)
-    return digest(["clip", _CODE, weights, settings.frames, settings.precision])[:16]
+    weights = weights_identity("clip", settings.model, settings.pretrained)
+    return version_of("clip", _CODE, settings, weights, "model", "pretrained")
 
 
 class ClipReward:
@@ -85,14 +74,15 @@ class ClipReward:
         self.device = resolve_device(settings.device)
         folder = local_folder(settings.model)
         name = settings.model if folder is None else f"local-dir:{folder}"
-        if folder is None and not name.startswith(HUB) and name not in open_clip.list_models():
+        named = folder is None and not name.startswith(HUB)
+        if named and name not in open_clip.list_models():
             raise ModelError(
                 f"clip: {name!r} is neither a folder, nor a hub id ({HUB}org/name), nor an architecture of "
                 "open_clip (its list_models() names them)"
             )
         with opening(self.name, settings.model):
             self.model, self._transform = open_clip.create_model_from_pretrained(
-                name, settings.pretrained or None, precision=settings.precision, device=self.device
+                name, settings.pretrained if named else None, precision=settings.precision, device=self.device
             )
             self._tokenize: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(name)
         self.model.eval().requires_grad_(False)
@@ -142,3 +132,14 @@ class ClipReward:
 
         pixels: torch.Tensor = self._transform(Image.fromarray(frame))
         return pixels
+
+
+REWARD: Final = RewardKind(
+    name="clip",
+    settings=ClipSettings,
+    build=ClipReward,
+    version=clip_version,
+    range=ClipReward.range,
+    reads="single frames and the prompt",
+    uses_gpu=always,
+)

@@ -12,155 +12,167 @@ rows of their own; here they are parts, and to combine them loads nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self, cast
 
 import numpy as np
+from pydantic import model_validator
 
 from data.errors import ConfigError
 from data.keys import digest
-from rewards.base import Judgement, LoadedClip, Part, PartedReward, PartScores, Reward, failed, guarded
+from data.settings import Settings, setting
+from rewards.base import Judgement, LoadedClip, Part, PartedReward, PartScores, failed, guarded
+from rewards.kind import Named, RewardKind, RewardRef
 
 NAME: Final = "composite"
 MOTION: Final = "motion"
 # Raise it when the same components and settings would give other values.
-_CODE: Final = 1
+_CODE: Final = 2
 _LOW, _HIGH = 5.0, 95.0
 
 
-@dataclass(frozen=True)
-class Component:
-    """One reward of a mixture.
+class Component(Settings):
+    """One reward of a mixture. Its bounds are in its own unit; worst lies above best where less is better."""
 
-    Attributes:
-        reward: its name; not a composite.
-        settings: its settings dataclass; None: its defaults.
-        weight: greater than 0; only the weights' proportions matter.
-        worst: value that counts as 0, in the reward's own unit. It lies above `best` where less is better.
-        best: value that counts as 1. Both None: measured on the training clips, more being better.
-    """
+    weight: float = setting(1.0, "Weight", "Only the weights' proportions matter.", gt=0.0)
+    worst: float | None = setting(
+        None,
+        "Worst",
+        "Value that counts as 0; above best where less is better. Null, as best: the training clips' 5th "
+        "percentile.",
+    )
+    best: float | None = setting(None, "Best", "Value that counts as 1; null: the 95th percentile.")
 
-    reward: str
-    settings: Any = None
-    weight: float = 1.0
-    worst: float | None = None
-    best: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.reward == NAME:
-            raise ConfigError("composite: a composite is no component of a composite")
-        if not self.weight > 0:
-            raise ConfigError(
-                f"composite: the weight of {self.reward} is {self.weight}, must be greater than 0"
-            )
+    @model_validator(mode="after")
+    def _is_a_scale(self) -> Self:
         if (self.worst is None) != (self.best is None):
-            raise ConfigError(f"composite: {self.reward} has one of worst and best; state both, or neither")
+            raise ValueError("state both worst and best, or neither")
+        if self.worst is not None and self.worst == self.best:
+            raise ValueError(f"worst and best are both {self.worst:g}: they must differ")
+        return self
+
+
+class CompositeSettings(Settings):
+    """The composite reward: a weighted mean of other rewards, each brought to 0 to 1."""
+
+    components: dict[str, Component] = setting(
+        {}, "Components", "By a reward's name; each must be scored too."
+    )
+    motion_floor: float = setting(
+        0.0,
+        "Motion floor",
+        "Clips that move less (reward motion, short sides a second) are worth 0; 0: no floor.",
+        unit="short sides/s",
+        ge=0.0,
+    )
 
     @property
-    def bounded(self) -> bool:
-        """Whether its bounds are known."""
-        return self.worst is not None
+    def asked(self) -> tuple[str, ...]:
+        """Every reward that it needs, by name: the components, and `motion` for a floor."""
+        floor = (MOTION,) if self.motion_floor > 0 else ()
+        return tuple(dict.fromkeys((*self.components, *floor)))
+
+
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class CompositeSettings:
-    """Settings of a mixture.
+class Mixture:
+    """A composite with the rewards that it mixes.
 
     Attributes:
-        components: two or more rewards, or one to be gated; none twice.
-        motion_floor: least mean speed by the `motion` guard, in short sides a second, of a clip that is worth
-            anything; 0: no floor.
-        motion: settings of the `motion` guard that the floor asks; None: its defaults.
+        settings: what a recipe says.
+        asked: the rewards in `settings.asked`, in that order.
+        bounds: (worst, best) of each component by name; one that lacks is to be measured on training clips.
     """
 
-    components: tuple[Component, ...] = ()
-    motion_floor: float = 0.0
-    motion: Any = None
-
-    def __post_init__(self) -> None:
-        names = [component.reward for component in self.components]
-        if len(set(names)) != len(names):
-            raise ConfigError(f"composite: a component is named twice: {', '.join(names)}")
-        if not self.motion_floor >= 0:
-            raise ConfigError(f"composite: motion_floor is {self.motion_floor}, must be 0 or more")
+    settings: CompositeSettings
+    asked: tuple[RewardRef, ...]
+    bounds: Mapping[str, Bounds]
 
     @property
     def bounded(self) -> bool:
         """Whether all bounds are known, so that clips can have values."""
-        return all(component.bounded for component in self.components)
-
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Settings of every reward that it needs, by name: the components, and `motion` for a floor."""
-        needed = {component.reward: component.settings for component in self.components}
-        if self.motion_floor > 0:
-            needed.setdefault(MOTION, self.motion)
-        return needed
+        return all(name in self.bounds for name in self.settings.components)
 
 
-Version = Callable[[str, Any], str]
-
-
-def composite_parts(settings: CompositeSettings, version: Version) -> tuple[Part, ...]:
-    """The rewards that it combines; `version` tells a reward's version from its name and settings.
+def mix(settings: CompositeSettings, named: Named) -> Mixture:
+    """The mixture of the rewards that the settings name.
 
     Raises:
-        ConfigError: no component, or what `version` raises.
+        ConfigError: there is no component, or one is a mixture itself, or what `named` raises.
     """
     if not settings.components:
         raise ConfigError("composite: it has no components; name the rewards that it mixes")
-    return tuple(Part(name, version(name, given)) for name, given in settings.asked.items())
+    asked = tuple(named(name) for name in settings.asked)
+    nested = [ref.name for ref in asked if isinstance(ref.settings, Mixture)]
+    if nested:
+        raise ConfigError(f"composite: {nested[0]} is a composite, which is no component of a composite")
+    stated = {
+        name: (one.worst, one.best)
+        for name, one in settings.components.items()
+        if one.worst is not None and one.best is not None
+    }
+    return Mixture(settings, asked, stated)
 
 
-def composite_version(settings: CompositeSettings, version: Version) -> str:
-    """Digest of the components' versions, weights and bounds, and of the floor. Errors as for the parts."""
-    parts = sorted([part.name, part.version] for part in composite_parts(settings, version))
-    mixed = sorted([one.reward, one.weight, one.worst, one.best] for one in settings.components)
-    return digest([NAME, _CODE, parts, mixed, settings.motion_floor])[:16]
+def composite_parts(mixture: Mixture) -> tuple[Part, ...]:
+    """The rewards that it combines, as parts."""
+    return tuple(Part(ref.name, ref.version, kind=ref.kind) for ref in mixture.asked)
 
 
-def measured(settings: CompositeSettings, values: Mapping[str, Sequence[float | None]]) -> CompositeSettings:
+def composite_version(mixture: Mixture) -> str:
+    """Digest of the components' versions, weights and bounds, and of the floor; their names are not in it."""
+    of = {ref.name: [ref.kind, ref.version] for ref in mixture.asked}
+    mixed = [
+        [*of[name], one.weight, *mixture.bounds.get(name, (None, None))]
+        for name, one in mixture.settings.components.items()
+    ]
+    floor = [mixture.settings.motion_floor, of[MOTION]] if mixture.settings.motion_floor > 0 else None
+    return digest([NAME, _CODE, sorted(mixed, key=repr), floor])[:16]
+
+
+def measured(mixture: Mixture, values: Mapping[str, Sequence[float | None]]) -> Mixture:
     """The same with every open bound put at the 5th and 95th percentile of that reward's `values`.
 
     Null values are left out. A reward that does not vary, or has no value, gets equal bounds, with which no
     clip has a value: a constant says nothing, and must not say it as a number.
     """
-
-    def bound(component: Component) -> Component:
-        known = [value for value in values[component.reward] if value is not None]
-        if component.bounded:
-            return component
-        if not known:
-            return replace(component, worst=0.0, best=0.0)
-        worst, best = np.percentile(np.array(known, np.float64), [_LOW, _HIGH])
-        return replace(component, worst=float(worst), best=float(best))
-
-    return replace(settings, components=tuple(bound(component) for component in settings.components))
+    bounds = dict(mixture.bounds)
+    for name in mixture.settings.components:
+        known = [value for value in values[name] if value is not None]
+        if name not in bounds and known:
+            worst, best = np.percentile(np.array(known, np.float64), [_LOW, _HIGH])
+            bounds[name] = (float(worst), float(best))
+        bounds.setdefault(name, (0.0, 0.0))
+    return replace(mixture, bounds=bounds)
 
 
-def combine(settings: CompositeSettings, judgements: Mapping[str, Judgement]) -> Judgement:
-    """The mixture's judgement of one clip from those of the rewards in `settings.asked`.
+def combine(mixture: Mixture, judgements: Mapping[str, Judgement]) -> Judgement:
+    """The mixture's judgement of one clip from those of the rewards that it asks.
 
     `detail` has, for each component, its raw and normalised value, weight and bounds; the mean before the
     gate; and the gate. Null if anything is null, or has no scale, with every reason.
     """
+    settings = mixture.settings
     lacking = [name for name in settings.asked if name not in judgements]
     reasons = [f"{name}: it was not asked" for name in lacking]
     reasons += [f"{name}: {judged.error}" for name, judged in judgements.items() if judged.error is not None]
     again = any(judged.again for judged in judgements.values())
     components: dict[str, Any] = {}
-    for one in settings.components:
-        raw = judgements[one.reward].value if one.reward in judgements else None
+    for name, one in settings.components.items():
+        raw = judgements[name].value if name in judgements else None
+        worst, best = mixture.bounds.get(name, (None, None))
         normalised = None
-        if one.worst is None or one.best is None:
-            reasons.append(f"{one.reward}: its bounds are not known yet; state worst and best")
-        elif one.worst == one.best:
-            reasons.append(f"{one.reward}: worst and best are both {one.worst:g}, so it has no scale")
+        if worst is None or best is None:
+            reasons.append(f"{name}: its bounds are not known yet; state worst and best")
+        elif worst == best:
+            reasons.append(f"{name}: worst and best are both {worst:g}, so it has no scale")
         elif raw is not None:
-            normalised = float(np.clip((raw - one.worst) / (one.best - one.worst), 0.0, 1.0))
-        components[one.reward] = {
-            "raw": raw, "normalised": normalised, "weight": one.weight, "worst": one.worst, "best": one.best,
+            normalised = float(np.clip((raw - worst) / (best - worst), 0.0, 1.0))
+        components[name] = {
+            "raw": raw, "normalised": normalised, "weight": one.weight, "worst": worst, "best": best,
         }  # fmt: skip
     detail: dict[str, Any] = {"components": components}
     if settings.motion_floor > 0:
@@ -169,8 +181,10 @@ def combine(settings: CompositeSettings, judgements: Mapping[str, Judgement]) ->
         detail["gate"] = {"motion": moved, "floor": settings.motion_floor, "passed": passed}
     if reasons:
         return failed("; ".join(reasons), detail, again)
-    total = sum(one.weight for one in settings.components)
-    mean = sum(one.weight * components[one.reward]["normalised"] for one in settings.components) / total
+    total = sum(one.weight for one in settings.components.values())
+    mean = (
+        sum(one.weight * components[name]["normalised"] for name, one in settings.components.items()) / total
+    )
     # Weights that do not add up to exactly 1 may carry a mean of ones a rounding past it.
     mean = min(float(mean), 1.0)
     detail["mean"] = mean
@@ -179,36 +193,31 @@ def combine(settings: CompositeSettings, judgements: Mapping[str, Judgement]) ->
 
 
 class CompositeReward:
-    """Scores clips by its components, which it is given ready to score.
+    """Scores clips by its components, which it builds.
 
     In a round nothing of it is needed: the components' scores are in the store, and `combine` does the rest.
     It exists for clips that nobody stored, such as those that a calibration tampered with.
 
-    Args:
-        settings: the mixture; all bounds are known.
-        version: see `composite_version`.
-        parts: see `composite_parts`.
-        rewards: every reward in `settings.asked`, by name.
-        ends: those among them that have to be closed.
+    Raises:
+        ConfigError: a component's bounds are open: only a round measures them.
+        UserError: a component cannot be built.
     """
 
     name: Final = NAME
     range: Final = (0.0, 1.0)
 
-    def __init__(
-        self,
-        settings: CompositeSettings,
-        version: str,
-        parts: tuple[Part, ...],
-        rewards: Mapping[str, Reward],
-        ends: Sequence[PartedReward] = (),
-    ) -> None:
-        assert settings.bounded, "a component's bounds are not known"
-        self.settings = settings
-        self.version = version
-        self.parts = parts
-        self._rewards = rewards
-        self._ends = ends
+    def __init__(self, mixture: Mixture) -> None:
+        from rewards.registry import build_reward
+
+        if not mixture.bounded:
+            raise ConfigError(
+                "composite: state worst and best of every component; only a round measures them"
+            )
+        self.settings = mixture
+        self.version = composite_version(mixture)
+        self.parts = composite_parts(mixture)
+        self._rewards = {ref.name: build_reward(ref.kind, ref.settings) for ref in mixture.asked}
+        self._ends = [cast(PartedReward, self._rewards[ref.name]) for ref in mixture.asked if ref.parts]
 
     @guarded
     def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
@@ -236,3 +245,16 @@ class CompositeReward:
         """End what the components started."""
         for reward in self._ends:
             reward.close()
+
+
+REWARD: Final = RewardKind(
+    name=NAME,
+    settings=CompositeSettings,
+    build=CompositeReward,
+    version=composite_version,
+    range=CompositeReward.range,
+    reads="what the rewards that it mixes read",
+    parts=composite_parts,
+    combine=lambda mixture, category, parts: combine(mixture, parts),
+    bind=mix,
+)

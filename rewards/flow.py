@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import model_validator
 
 from data.errors import ModelError
-from data.keys import digest
+from data.settings import setting
 from rewards.base import CannotJudge, Judgement, LoadedClip, failed, guarded, known_fps, pair_starts
+from rewards.kind import NetworkSettings, RewardKind, always, version_of
 from rewards.loading import local_folder, resolve_device, weights_identity
 
 if TYPE_CHECKING:
@@ -33,53 +34,47 @@ _MIN_SIDE: Final = 128  # the correlation pyramid has nothing left at its top be
 _MULTIPLE: Final = 8  # the encoder's stride
 
 
-@dataclass(frozen=True)
-class FlowSettings:
-    """Settings of the optical-flow reward.
+class FlowSettings(NetworkSettings):
+    """The optical-flow reward: speed of the fastest 5% of pixels by RAFT, in short sides a second."""
 
-    Attributes:
-        model: a folder with `config.json` ({"architecture": "raft_small"}) and `model.safetensors`; or
-            "raft_small" or "raft_large" for torchvision's published weights. Default: the miniature's own.
-        pretrained: for an architecture, torchvision's weights ("C_T_V2"), "" for its default. Ignored for
-            folders.
-        stride: s, frames from the first to the second image of a pair.
-        pairs: how many pairs of a clip are measured, evenly spread over it.
-        updates: RAFT's refinement steps (num_flow_updates).
-        top: share of the fastest pixels that is averaged.
-        short_side: shrink larger frames to this short side first; 0 leaves them. Smaller ones are always
-            enlarged to 128, the least that RAFT takes, and sides are rounded to multiples of 8; the result is
-            in pixels of the clip all the same.
-        batch_size: pairs in one forward pass; memory only, not part of the version.
-        device: "auto", "cpu", "cuda", "cuda:1"; not part of the version.
-    """
+    model: str = setting(
+        "raft_large",
+        "Model",
+        'Folder with config.json ({"architecture": "raft_small"}) and model.safetensors; or raft_small or '
+        "raft_large, for torchvision's published weights.",
+        min_length=1,
+    )
+    pretrained: str = setting(
+        "", "Weights", "torchvision's name of an architecture's weights (C_T_V2); empty: its default."
+    )
+    stride: int = setting(2, "Stride", "Frames between the two images of a pair.", unit="frames", ge=1, le=64)
+    pairs: int = setting(3, "Pairs", "Measured a clip, evenly spread over it.", ge=1, le=256)
+    updates: int = setting(4, "Updates", "RAFT's refinement steps a pair (num_flow_updates).", ge=1, le=64)
+    top: float = setting(0.05, "Top", "Share of the fastest pixels that is averaged.", gt=0.0, le=1.0)
+    short_side: int = setting(
+        0,
+        "Short side",
+        "Larger frames are shrunk to it first; 0: never. Smaller ones are always enlarged to 128, the least "
+        "that RAFT takes; the result is in pixels of the clip all the same.",
+        unit="px",
+        ge=0,
+        le=4096,
+    )
+    batch_size: int = setting(24, "Batch size", "Pairs a forward pass: memory only.", cost_only=True, ge=1)
 
-    model: str = "miniature/weights/raft"
-    pretrained: str = ""
-    stride: int = 2
-    pairs: int = 3
-    updates: int = 4
-    top: float = 0.05
-    short_side: int = 0
-    batch_size: int = 24
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        for name in ("stride", "pairs", "updates", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ModelError(f"flow: {name} is {getattr(self, name)}, it must be at least 1")
-        if not 0 < self.top <= 1:
-            raise ModelError(f"flow: top is {self.top}, a share of the pixels in (0, 1]")
+    @model_validator(mode="after")
+    def _large_enough(self) -> Self:
         if self.short_side and self.short_side < _MIN_SIDE:
-            raise ModelError(
-                f"flow: short_side is {self.short_side}; RAFT needs {_MIN_SIDE} or more (0 keeps the size)"
+            raise ValueError(
+                f"short_side is {self.short_side}; RAFT needs {_MIN_SIDE} or more (0 keeps the size)"
             )
+        return self
 
 
 def flow_version(settings: FlowSettings) -> str:
     """Digest of weights, pair sampling and code; loads nothing. Raises ModelError for want of weights."""
-    weights = weights_identity(settings.model, settings.pretrained)
-    sampling = [settings.stride, settings.pairs, settings.updates, settings.top, settings.short_side]
-    return digest(["flow", _CODE, weights, *sampling])[:16]
+    weights = weights_identity("flow", settings.model, settings.pretrained)
+    return version_of("flow", _CODE, settings, weights, "model", "pretrained")
 
 
 class FlowReward:
@@ -216,3 +211,14 @@ def load_raft(name: str, pretrained: str = "") -> RAFT:
         return model
     except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"flow: RAFT cannot be loaded from {name!r}: {error}") from error
+
+
+REWARD: Final = RewardKind(
+    name="flow",
+    settings=FlowSettings,
+    build=FlowReward,
+    version=flow_version,
+    range=FlowReward.range,
+    reads="frames in order and their rate",
+    uses_gpu=always,
+)

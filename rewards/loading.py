@@ -25,7 +25,7 @@ def local_folder(name: str) -> Path | None:
     return found if found.is_dir() else None
 
 
-def weights_identity(name: str, pretrained: str) -> dict[str, str]:
+def weights_identity(reward: str, name: str, pretrained: str) -> dict[str, str]:
     """What a version digests in place of the weights, without loading them.
 
     A local folder goes by its content, so moving it changes nothing and
@@ -40,7 +40,7 @@ def weights_identity(name: str, pretrained: str) -> dict[str, str]:
             raise ModelError(f"{folder} holds no .safetensors file; other weight formats are not read")
         return {"content": tree_digest(folder, _CONTENT)}
     if "/" in name and not name.startswith(HUB):
-        raise ModelError(f"there is no folder {name}; for a hub id say {HUB}{name}")
+        raise ModelError(f"{reward}.model: there is no folder {name}; for a hub id say {HUB}{name}")
     return {"name": name, "pretrained": pretrained}
 
 
@@ -52,13 +52,13 @@ def pinned_identity(reward: str, model: str, revision: str) -> dict[str, str]:
     """
     if local_folder(model) is None:
         if not model.startswith(HUB):
-            raise ModelError(f"{reward}: there is no folder {model}; for a hub id say {HUB}org/name")
+            raise ModelError(f"{reward}.model: there is no folder {model}; for a hub id say {HUB}org/name")
         if not _COMMIT.fullmatch(revision):
             raise ModelError(
                 f"{reward}: {model} needs the commit to take: set {reward}.revision to its 40 hex digits, "
                 f"not {revision!r}"
             )
-    return weights_identity(model, revision)
+    return weights_identity(reward, model, revision)
 
 
 @contextmanager
@@ -106,11 +106,11 @@ def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision
     return found.eval().requires_grad_(False), words
 
 
-def resolve_device(name: str) -> str:
-    """`name`, or for "auto" the GPU if there is one. ModelError for a device that this machine lacks."""
+def resolve_device(name: str | None) -> str:
+    """`name`, or for "auto" or none the GPU if there is one. ModelError for one that this machine lacks."""
     import torch
 
-    if name == "auto":
+    if name is None or name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda:all":
         name = "cuda:0"  # the first, for what runs on one; `tasks.spread` shows every process one GPU

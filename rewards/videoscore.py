@@ -16,14 +16,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from data.errors import ModelError
-from data.keys import digest
 from data.resources import find
+from data.settings import setting
 from rewards.base import Judgement, LoadedClip, guarded
+from rewards.kind import NetworkSettings, RewardKind, always, version_of
 from rewards.loading import local_folder, open_pretrained, pinned_identity, resolve_device
 
 if TYPE_CHECKING:
@@ -36,38 +36,32 @@ _PLACE: Final = re.compile(r"\{(?:text_)?prompt\}")
 _IMAGE: Final = "<image>"
 
 
-@dataclass(frozen=True)
-class VideoScoreSettings:
-    """Settings of `videoscore`.
+class VideoScoreSettings(NetworkSettings):
+    """VideoScore, a model of people's marks of videos: five aspects from 1 to 4."""
 
-    Attributes:
-        model: a folder, or a hub id, "hf-hub:org/name".
-        revision: commit of a hub id, 40 hex digits; ignored for folders.
-        prompt: text file with the words of the checkpoint's card; "": `prompt.txt` in the folder.
-        aspect: what the value is: "mean", "visual" (quality), "temporal" (consistency), "dynamic" (degree),
-            "alignment" (with the prompt) or "factual" (consistency).
-        frames: at most so many of a clip: every (T / frames)-th from the first on, as the authors sample.
-        dtype: "bfloat16", "float16" or "float32".
-        device: "auto", "cpu", "cuda", "cuda:1"; not part of the version.
-    """
-
-    model: str = "hf-hub:TIGER-Lab/VideoScore-v1.1"
-    revision: str = ""
-    prompt: str = ""
-    aspect: str = "mean"
-    frames: int = 48
-    dtype: str = "bfloat16"
-    device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ModelError(f"videoscore: frames ({self.frames}) must be at least 1")
-        for name, value, known in (
-            ("aspect", self.aspect, ("mean", *ASPECTS)),
-            ("dtype", self.dtype, ("bfloat16", "float16", "float32")),
-        ):
-            if value not in known:
-                raise ModelError(f"videoscore.{name} is {value!r}: use one of {', '.join(known)}")
+    model: str = setting(
+        "hf-hub:TIGER-Lab/VideoScore-v1.1",
+        "Model",
+        "Folder or hub id with an Idefics2 of five outputs in safetensors; a hub id needs its revision.",
+        min_length=1,
+    )
+    revision: str = setting("", "Revision", "Commit of a hub id, 40 hex digits.")
+    prompt: str = setting(
+        "",
+        "Prompt",
+        "Text file with the words of the model's card, {prompt} in the place of the clip's own; empty: "
+        "prompt.txt in the folder.",
+    )
+    aspect: Literal["mean", "visual", "temporal", "dynamic", "alignment", "factual"] = setting(
+        "mean",
+        "Aspect",
+        "What the value is: quality, consistency in time, degree of motion, alignment with the prompt, "
+        "factual consistency, or their mean; all five are kept.",
+    )
+    frames: int = setting(
+        48, "Frames", "At most, at equal steps; 16 for VideoScore, 48 for v1.1.", ge=1, le=1024
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = setting("bfloat16", "Precision", "Of the model.")
 
 
 def videoscore_version(settings: VideoScoreSettings) -> str:
@@ -81,8 +75,8 @@ def videoscore_version(settings: VideoScoreSettings) -> str:
     folder = local_folder(settings.model)
     if folder is not None:
         _check_folder(folder)
-    asked = [_template(settings), settings.frames, settings.aspect, settings.dtype]
-    return digest(["videoscore", _CODE, weights, asked])[:16]
+    content = [weights, _template(settings)]
+    return version_of("videoscore", _CODE, settings, content, "model", "revision", "prompt")
 
 
 class VideoScoreReward:
@@ -194,3 +188,14 @@ def _check_folder(folder: Path) -> None:
             f"videoscore: {folder} holds a {kind} with {outputs} outputs, and VideoScore is an idefics2 with "
             f"{len(ASPECTS)}"
         )
+
+
+REWARD: Final = RewardKind(
+    name="videoscore",
+    settings=VideoScoreSettings,
+    build=VideoScoreReward,
+    version=videoscore_version,
+    range=VideoScoreReward.range,
+    reads="frames in order and the prompt",
+    uses_gpu=always,
+)

@@ -13,7 +13,7 @@ from data.keys import digest
 from data.records import Score
 from data.store import Store
 from flows.config.load import check, resolve
-from flows.config.recipe import Recipe, feedback_reward
+from flows.config.recipe import Recipe
 from flows.config.resolve import curate_settings, finetune_settings, open_round, shaping
 from studies.grid import TUNING, Cell
 from studies.recipe import Study, Tree, cell_recipe
@@ -123,8 +123,7 @@ class Opened:
         return {"evaluate": {"prompts": how.prompts, "clips": how.clips, "also": []}}
 
     def _reward(self, context: RoundContext, recipe: Recipe) -> RewardRef:
-        name = feedback_reward(recipe.feedback)
-        return next(reward for reward in context.rewards if reward.name == name)
+        return next(reward for reward in context.rewards if reward.name == recipe.teacher)
 
 
 def passing(store: Store, context: RoundContext, reward: RewardRef, threshold: float) -> float:

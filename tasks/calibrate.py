@@ -19,7 +19,7 @@ import numpy as np
 from data.errors import DataError
 from data.keys import digest
 from data.records import Clip, Score
-from data.resources import find
+from data.resources import shipped
 from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part
@@ -30,8 +30,6 @@ from tasks.context import RewardRef, RoundContext
 from tasks.score import ShardClips, lent
 from tasks.units import Runner, is_whole
 
-# Calibrations that come with the repository, under the names they have in a store.
-SHIPPED: Final = find("miniature/calibrations")
 # Of the clips that it should pass it passes this share or more even when frozen: it does not look for motion.
 STILL: Final = 0.5
 # What a judge should hardly pass, and what it should not mind.
@@ -60,6 +58,7 @@ class Calibration:
     """What was found of one judge. `bins` are empty where values are no probabilities."""
 
     reward: str
+    kind: str
     version: str
     labels: str
     threshold: float
@@ -135,6 +134,7 @@ def calibrate(
     label = np.array([truth[clip] for clip in judged], np.bool_)
     return Calibration(
         reward=reward.name,
+        kind=reward.kind,
         version=reward.version,
         labels=name,
         threshold=threshold,
@@ -151,16 +151,18 @@ def calibrate(
 def write(store: Store, found: Calibration) -> Path:
     """Keep what was found under the judge's version; a later calibration takes its place."""
     text = json.dumps(dataclasses.asdict(found) | {"still": found.still}, indent=1, sort_keys=True) + "\n"
-    return store.write_file(_path(found.reward, found.version), text.encode())
+    return store.write_file(_path(found.kind, found.version), text.encode())
 
 
-def read(store: Store, reward: str, version: str) -> tuple[dict[str, Any], Path] | None:
-    """What was found of a judge, and in which file: in this store, else with the repository; or None."""
-    for path in (store.path(_path(reward, version)), SHIPPED / Path(_path(reward, version)).name):
-        if path.is_file():
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return found, path
-    return None
+def read(store: Store, kind: str, version: str) -> tuple[dict[str, Any], Path] | None:
+    """What was found of a judge, and in which file: in this store, else with a package; or None."""
+    path = store.path(_path(kind, version))
+    if not path.is_file():
+        path = shipped("calibrations").get(path.name, path)
+    if not path.is_file():
+        return None
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found, path
 
 
 def warnings(context: RoundContext) -> list[str]:
@@ -171,12 +173,12 @@ def warnings(context: RoundContext) -> list[str]:
 def judges(reward: RewardRef) -> list[RewardRef | Part]:
     """The judges behind a reward: itself, those that it mixes, or none."""
     if mixture.is_one(reward):
-        return [part for part in reward.parts if part.name == JUDGE]
+        return [part for part in reward.parts if part.kind == JUDGE]
     return [reward] if reward.parts else []
 
 
 def _warnings(store: Store, reward: RewardRef | Part) -> list[str]:
-    known = read(store, reward.name, reward.version)
+    known = read(store, reward.kind, reward.version)
     if known is None:
         return [
             f"the {reward.name} that teaches was not calibrated: nobody knows how often it is right. "
@@ -286,5 +288,5 @@ def _rows(store: Store, unit: score.ScoreShard, reward: RewardRef) -> list[Score
     return rows
 
 
-def _path(reward: str, version: str) -> str:
-    return f"calibrations/{reward}-{version}.json"
+def _path(kind: str, version: str) -> str:
+    return f"calibrations/{kind}-{version}.json"

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.curation import CurateSettings
-from data.keys import canonical_json
 from data.records import Prompt
 from data.store import Store
 from data.video import VideoSettings
 from models.settings import Expert, FinetuneSettings, GateSettings, ModelSettings, SampleSettings
-from rewards import Part
+from rewards import RewardRef as RewardRef
 
 if TYPE_CHECKING:
     from models.sampling.sampler import Sampler
@@ -83,16 +82,6 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class RewardRef:
-    """A reward that is asked for: its name, version, the settings it is built from, and its parts if any."""
-
-    name: str
-    version: str
-    settings: Any
-    parts: tuple[Part, ...] = ()
-
-
-@dataclass(frozen=True)
 class EvaluateSettings:
     """What the fifth stage compares.
 
@@ -100,6 +89,7 @@ class EvaluateSettings:
         metric: the primary metric.
         guards: names of the guards.
         measures: rewards to be scored on evaluation clips: the metric, and the guards that are rewards.
+        rising: guards that break by rising; all others break by falling.
         primary: the split that decides.
         jobs: the clips of every split, the primary one first.
     """
@@ -109,6 +99,7 @@ class EvaluateSettings:
     measures: tuple[RewardRef, ...]
     primary: str
     jobs: tuple[tuple[str, tuple[ClipJob, ...]], ...]
+    rising: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -278,9 +269,8 @@ def open_sampler(how: Generation, policy: PolicyRef) -> Iterator[Sampler]:
 
 
 def resident_name(*settings: Any) -> str:
-    """A name that is equal exactly when all the settings (dataclasses, or JSON values) are."""
-    plain = [dataclasses.asdict(item) if dataclasses.is_dataclass(item) else item for item in settings]  # type: ignore[arg-type]
-    return canonical_json(plain)
+    """A name that is equal exactly when all the settings (plain data, which show all that they hold) are."""
+    return repr(settings)
 
 
 def quieten_libraries() -> None:

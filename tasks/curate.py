@@ -43,7 +43,7 @@ class CurateUnit(OneAnswer):
     def run(self) -> None:
         """Decide, and commit the decisions with their reasons."""
         store = open_store(self.root)
-        result = curate(store, self.clip_keys, self.score_keys, self.settings)
+        result = curate(store, self.clip_keys, self.score_keys, self.settings, self.feedback.version)
         tables: dict[str, Sequence[Row]] = {"examples": result.examples, "pairs": result.pairs}
         if result.pair_segments:
             tables["pair_segments"] = result.pair_segments

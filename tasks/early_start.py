@@ -7,12 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Final
 
-from rewards import Reward
+from rewards import Reward, reward_kind
 from rewards.judge.judge import JudgeReward
 from tasks import generate
 from tasks.context import RESIDENTS, RewardRef, RoundContext
 from tasks.units import Unit
+
+# Kind of resident: one server of the run's own at a time; the next judge's takes its place.
+SERVER: Final = "judge's server"
+
+
+def serves(reward: RewardRef) -> bool:
+    """Whether the reward starts a server of the run's own."""
+    return reward_kind(reward.kind).serves(reward.settings)
 
 
 @contextmanager
@@ -31,7 +40,7 @@ def beside_generation(
     Raises:
         ConfigError: there is no environment with vLLM.
     """
-    judges = [reward for reward in context.rewards if reward.name == "judge"]
+    judges = [reward for reward in context.rewards if serves(reward)][:1]  # the first to score
     if not judges or not any(_missing(context, unit) for unit in generate.units(context)):
         yield
         return
@@ -42,7 +51,7 @@ def beside_generation(
                     judge.prepare()
         yield
     except BaseException:
-        RESIDENTS.give_up("reward judge")
+        RESIDENTS.give_up(SERVER)
         raise
 
 

@@ -85,7 +85,7 @@ class EvaluateUnit(OneAnswer):
         }
         primary = self.settings.primary
         guards = [pairs[primary, name] for name in self.settings.guards]
-        verdict = decide(pairs[primary, metric], guards, self.gate, self.seed)
+        verdict = decide(pairs[primary, metric], guards, self.gate, self.seed, self.settings.rising)
         return {
             "promoted": verdict.promoted,
             "verdict": verdict.sentence,
@@ -139,7 +139,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
         (policy, split, score.shards(store, shards, settings.measures)) for policy, split, shards in made
     ]
     everything = [shard for _, _, shards in scored for shard in shards]
-    yield Phase(everything, more=True)
+    yield from score.in_turns(everything, more=True)
     check_failures(store, STAGE, everything, context.max_failed_share)
     yield Phase([_unit(context, candidate, tuple(_side(store, *one) for one in scored))])
 
@@ -183,6 +183,7 @@ def _rows(store: Store, side: Side, settings: EvaluateSettings) -> list[Evaluati
     """Every measure of every clip of one side, and the diversity of its prompts."""
     clips: dict[str, Clip] = {row.clip_id: row for key in side.clip_keys for row in store.read(key, "clips")}
     scores: list[Score] = [row for key in side.score_keys for row in store.read(key, "scores")]
+    metrics = _metrics(settings)
     rows = [
         Evaluation(
             policy_id=side.policy_id,
@@ -190,15 +191,27 @@ def _rows(store: Store, side: Side, settings: EvaluateSettings) -> list[Evaluati
             category=clips[row.clip_id].category,
             split=side.split,
             seed=clips[row.clip_id].seed,
-            metric=row.reward,
+            metric=metric,
             value=row.value,
             status=row.status,
             error=row.error,
             clip_id=row.clip_id,
         )
         for row in scores
+        for metric in metrics[row.reward, row.reward_version]
     ]
     return rows + _diversity(store, side, list(clips.values())) if DIVERSITY in settings.guards else rows
+
+
+def _metrics(settings: EvaluateSettings) -> dict[tuple[str, str], list[str]]:
+    """What the recipe calls each reward and each part of one, by kind and version."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for reward in settings.measures:
+        found.setdefault((reward.kind, reward.version), []).append(reward.name)
+        for part in reward.parts:
+            own = part.kind.removeprefix(reward.kind)
+            found.setdefault((part.kind, part.version), []).append(f"{reward.name}{own}")
+    return {asked: list(dict.fromkeys(names)) for asked, names in found.items()}
 
 
 def _diversity(store: Store, side: Side, clips: Sequence[Clip]) -> list[Evaluation]:

@@ -68,7 +68,7 @@ def score(reward: RewardRef | Part, clips_digest: str) -> Question:
     return {
         "stage": "score",
         "version": VERSIONS["score"],
-        "reward": reward.name,
+        "reward": reward.kind,
         "reward_version": reward.version,
         "clips": clips_digest,
     }
@@ -82,7 +82,7 @@ def curate(
         "stage": "curate",
         "version": VERSIONS["curate"],
         "settings": settings.question(),
-        "reward": feedback.name,
+        "reward": feedback.kind,
         "reward_version": feedback.version,
         "clips": list(clips),
         "scores": list(scores),

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rewards import reward_parts, reward_version
-from rewards.composite import NAME, CompositeSettings
+from rewards import RewardRef, reward_ref
+from rewards.composite import Mixture
 from rewards.composite import measured as with_bounds
-from tasks.context import RewardRef
 
 
 def is_one(reward: RewardRef) -> bool:
     """Whether the reward's parts are rewards of their own."""
-    return reward.name == NAME
+    return isinstance(reward.settings, Mixture)
 
 
 def bounded(reward: RewardRef) -> bool:
     """Whether the reward can give values; false for a composite whose bounds are to be measured."""
-    return not isinstance(reward.settings, CompositeSettings) or reward.settings.bounded
+    return not isinstance(reward.settings, Mixture) or reward.settings.bounded
 
 
 def measured(reward: RewardRef, values: Mapping[str, Sequence[float | None]]) -> RewardRef:
     """The composite with its open bounds taken from `values` of the training clips, by component."""
-    settings = with_bounds(reward.settings, values)
-    return RewardRef(
-        reward.name, reward_version(reward.name, settings), settings, reward_parts(reward.name, settings)
-    )
+    return reward_ref(reward.name, reward.kind, with_bounds(reward.settings, values))

@@ -12,11 +12,11 @@ from typing import Final
 from data.errors import StoreError
 from data.keys import digest
 from data.store import Store
-from tasks import evaluate, finetune
+from tasks import evaluate, finetune, score
 from tasks.context import RoundContext
 from tasks.promotion import Answer, Promotion, answered, conclude
 from tasks.stages import STAGES
-from tasks.summary import Findings, RoundSummary, StageSummary
+from tasks.summary import Findings, RewardSummary, RoundSummary, StageSummary
 from tasks.units import StageResult
 
 SUMMARY: Final = "summary.json"
@@ -111,6 +111,7 @@ def _summary(
         recipe=context.recipe,
         recipe_name=context.name,
         feedback=context.recipe["feedback"],
+        rewards={name: RewardSummary.of(reward) for name, reward in score.named(context).items()},
         objective=context.finetune.objective,
         policy_before=context.policy.policy_id,
         policy_after=after,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Final, cast
 
@@ -24,10 +24,8 @@ from rewards import (
     build_reward,
     combine_judgements,
     require_ready,
+    reward_kind,
 )
-from rewards.clip import ClipSettings
-from rewards.flow import FlowSettings
-from rewards.preference import Hpsv2Settings, PickScoreSettings
 from tasks import early_start, fingerprints, generate, mixture, unfinished
 from tasks.context import (
     RESIDENTS,
@@ -38,13 +36,12 @@ from tasks.context import (
     open_store,
     resident_name,
 )
+from tasks.early_start import SERVER, serves
 from tasks.score_rows import judgement_of, score_row
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Unit
 
 STAGE = "score"
-# Settings of rewards that run a network of their own in this process.
-_NETWORKS = (ClipSettings, FlowSettings, Hpsv2Settings, PickScoreSettings)
 
 
 @dataclass(frozen=True)
@@ -109,9 +106,7 @@ class ScoreShard(Unit):
     def _judge(self, reward: RewardRef, clips: Sequence[LoadedClip]) -> dict[str, Judgement]:
         if not clips:
             return {}
-        # A reward without a network waits for no GPU.
-        device = reward.settings.device if isinstance(reward.settings, _NETWORKS) else "cpu"
-        with gpu_turn(device), lent(reward) as judge:
+        with _turn(reward), lent(reward) as judge:
             judgements = judge.score(clips)
         return {clip.clip_id: judgement for clip, judgement in zip(clips, judgements, strict=True)}
 
@@ -139,7 +134,7 @@ class ScoreShard(Unit):
         }
         scored = PartScores({})
         if any(wanted.values()):
-            with lent(reward) as judge:
+            with _turn(reward), lent(reward) as judge:
                 scored = cast(PartedReward, judge).score_parts(wanted)
         for name, judgements in scored.judgements.items():
             known[name] |= judgements
@@ -153,7 +148,7 @@ class ScoreShard(Unit):
             unfinished.forget(store, part, self.clips_digest)
         return {
             row.clip_id: combine_judgements(
-                reward.name,
+                reward.kind,
                 reward.settings,
                 row.category,
                 {name: judged[row.clip_id] for name, judged in known.items() if row.clip_id in judged},
@@ -177,15 +172,20 @@ class ScoreShard(Unit):
         store.commit(STAGE, question, {"scores": rows}, parents=[self.clips_key], counts=counts)
 
 
+def _turn(reward: RewardRef) -> AbstractContextManager[None]:
+    """This thread's turn on the GPU; a reward that runs no network in this process waits for nobody."""
+    return gpu_turn(reward_kind(reward.kind).device(reward.settings))
+
+
 @contextmanager
 def lent(reward: RewardRef) -> Iterator[Reward]:
     """The reward, ready to score; it stays loaded for the next borrower."""
-    name = resident_name(reward.name, reward.settings)
+    name = resident_name(reward.kind, reward.settings)
 
     def load() -> Reward:
-        return build_reward(reward.name, reward.settings)
+        return build_reward(reward.kind, reward.settings)
 
-    kind = f"reward {reward.name}"
+    kind = SERVER if serves(reward) else f"reward {reward.name}"
     if reward.parts:
         if on_gpu():
             # A judge's server asks for its share of the GPU's memory at once: the sampler makes room.
@@ -197,6 +197,24 @@ def lent(reward: RewardRef) -> Iterator[Reward]:
     with borrowed as judge:
         assert judge.version == reward.version, f"{reward.name}: {judge.version} is not {reward.version}"
         yield judge
+
+
+def in_turns(units: Sequence[ScoreShard], *, more: bool) -> Iterator[Phase]:
+    """`units`, whose rewards are the same, as phases; `more`: others follow.
+
+    A judge's server is ended when another judge's is to start, so all clips are judged by the one before the
+    first is by the other. Each manifest is one reward's, so it does not matter which list it is of.
+    """
+    rewards = units[0].rewards if units else ()
+    later = [reward for reward in rewards if serves(reward)][1:]
+    if not later:
+        yield Phase(units, more=more)
+        return
+    mixed = [reward for reward in rewards if mixture.is_one(reward)]  # once all that they mix is there
+    first = [reward for reward in rewards if reward not in (*later, *mixed)]
+    turns = [some for some in (first, *([reward] for reward in later), mixed) if some]
+    for place, some in enumerate(turns, 1):
+        yield Phase([replace(unit, rewards=tuple(some)) for unit in units], more=more or place < len(turns))
 
 
 def _close(reward: Reward) -> None:
@@ -291,7 +309,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
         StageFailed: a reward failed on more clips than the recipe allows; what was judged is kept.
     """
     asked = units(context)
-    yield Phase(asked, more=not all(map(mixture.bounded, context.rewards)))
+    yield from in_turns(asked, more=not all(map(mixture.bounded, context.rewards)))
     check_failures(context.store, STAGE, asked, context.max_failed_share)
     measured = [measure(context, reward) for reward in context.rewards if not mixture.bounded(reward)]
     if measured:
@@ -309,7 +327,7 @@ def prepare(context: RoundContext, units: Sequence[Unit]) -> None:
 def preflight(rewards: Sequence[RewardRef]) -> None:
     """Raise UserError if one of the rewards cannot be had on this machine."""
     for reward in rewards:
-        require_ready(reward.name, reward.settings)
+        require_ready(reward.kind, reward.settings)
 
 
 def feedback(context: RoundContext) -> RewardRef:
@@ -337,6 +355,17 @@ def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
         rows: list[Score] = [row for key in keys for row in context.store.read(key, "scores")]
         values[part.name] = [row.value for row in rows]
     return mixture.measured(reward, values)
+
+
+def named(context: RoundContext) -> dict[str, RewardRef]:
+    """Every reward of the round by the recipe's name, under the version that its scores have."""
+    asked = {one.name: one for one in (*context.rewards, context.feedback, *context.evaluate.measures)}
+    found = {}
+    for name, reward in sorted(asked.items()):
+        # A mixture whose components were not scored has no version yet, and no scores.
+        with suppress(StageFailed):
+            found[name] = measure(context, reward)
+    return found
 
 
 def check_failures(store: Store, stage: str, scored: Sequence[ScoreShard], allowed: float) -> None:
@@ -414,7 +443,7 @@ SPEC: Final = StageSpec(
     title="what the rewards say of them",
     does="Have what every reward says of the training clips in the store.",
     phases=phases,
-    form=("rewards", "score.max_failed_share", "judge.backend", "judge.url"),
+    form=("score.rewards", "score.max_failed_share", "judge.backend", "judge.url"),
     prepare=prepare,
     preflight=lambda context: preflight((*context.rewards, context.feedback)),
     early_start=lambda context: early_start.beside_generation(context, lent),

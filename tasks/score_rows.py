@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 
 from data.records import Score
-from rewards import Judgement, Part
-from tasks.context import RewardRef
+from rewards import Judgement, Part, RewardRef
 
 
 def score_row(clip_id: str, reward: RewardRef | Part, judgement: Judgement) -> Score:
     """The row of one clip by one reward, or part of one."""
     return Score(
         clip_id=clip_id,
-        reward=reward.name,
+        reward=reward.kind,
         reward_version=reward.version,
         value=judgement.value,
         status="ok" if judgement.error is None else "failed",

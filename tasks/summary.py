@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from rewards import RewardRef
 from tasks.units import StageResult
 
 
@@ -39,7 +40,7 @@ class Change(Record):
 
     left_out = frozenset({"reason"})
 
-    metric: str = Field(description="The reward that measured.")
+    metric: str = Field(description="Name of the reward that measured.")
     before: float | None = Field(description="Mean of the policy that the round began with.")
     after: float | None = Field(description="Mean of the candidate.")
     delta: float | None = Field(description="after - before, on the same prompts and seeds.")
@@ -114,6 +115,20 @@ class Findings(Record):
     promoted: bool = Field(description="Whether this round made its candidate champion.")
 
 
+class RewardSummary(Record):
+    """A reward that the recipe names: where its scores are."""
+
+    kind: str = Field(description="Which reward it is: column reward of its scores.")
+    version: str = Field(description="Column reward_version of its scores.")
+    parts: dict[str, str] = Field(default={}, description="Versions of what it combines, by column reward.")
+
+    @classmethod
+    def of(cls, reward: RewardRef) -> RewardSummary:
+        """A reward of the round, under the version that its scores have."""
+        parts = {part.kind: part.version for part in reward.parts}
+        return cls(kind=reward.kind, version=reward.version, parts=parts)
+
+
 class RoundSummary(Record):
     """What `rounds/<round id>/summary.json` says of a round."""
 
@@ -122,7 +137,8 @@ class RoundSummary(Record):
     round: str = Field(description="Id: UTC time and a short digest.")
     recipe: dict[str, Any] = Field(description="Every setting, defaults written out.")
     recipe_name: str = Field(description="The recipe's name.")
-    feedback: str = Field(description="The reward that taught.")
+    feedback: str = Field(description="Name of the reward that taught; oracle: physics.")
+    rewards: dict[str, RewardSummary] = Field(default={}, description="By the recipe's name for them.")
     objective: str = Field(description="What was learned with.")
     policy_before: str = Field(description="Id of the policy that the round began with.")
     policy_after: str | None = Field(default=None, description="Id of the candidate; null: there is none.")
@@ -139,6 +155,19 @@ class RoundSummary(Record):
     def compared(self) -> dict[str, Comparison]:
         """Categories, then the sets that do not decide."""
         return {**self.categories, **self.also}
+
+    @property
+    def names(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """What the recipe calls its rewards, by kind and version."""
+        names: dict[tuple[str, str], tuple[str, ...]] = {}
+        for name, reward in self.rewards.items():
+            where = (reward.kind, reward.version)
+            names[where] = (*names.get(where, ()), name)
+        return names
+
+    def kind_of(self, name: str) -> str:
+        """Which reward a name of the recipe stands for; a round of an earlier release names kinds."""
+        return self.rewards[name].kind if name in self.rewards else name
 
     def key_of(self, stage: str) -> str | None:
         """Key of a stage's own answer; None if the round did not get there."""

@@ -27,9 +27,17 @@ from data.settings import Settings, setting
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
-from rewards import Judgement, LoadedClip, Reward
-from rewards.base import CannotJudge, guarded
-from rewards.build import RewardKind
+from rewards import (
+    CannotJudge,
+    Judgement,
+    LoadedClip,
+    NetworkSettings,
+    Reward,
+    RewardKind,
+    always,
+    guarded,
+    version_of,
+)
 from tasks.summary import RoundSummary
 from vidloop.api import open_store, play_round, query, write_report
 
@@ -45,6 +53,7 @@ __all__ = [
     "Judgement",
     "LoadedClip",
     "ModelError",
+    "NetworkSettings",
     "Pair",
     "Policy",
     "Prompt",
@@ -62,11 +71,13 @@ __all__ = [
     "VideoError",
     "VidloopError",
     "__version__",
+    "always",
     "guarded",
     "load_recipe",
     "open_store",
     "play_round",
     "query",
     "setting",
+    "version_of",
     "write_report",
 ]

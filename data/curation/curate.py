@@ -250,7 +250,11 @@ WEIGHTS: Final = "SELECT coalesce(sum(weight), 0), coalesce(sum(weight * weight)
 
 
 def curate(
-    store: Store, clip_keys: Sequence[str], score_keys: Sequence[str], settings: CurateSettings
+    store: Store,
+    clip_keys: Sequence[str],
+    score_keys: Sequence[str],
+    settings: CurateSettings,
+    version: str | None = None,
 ) -> CurateResult:
     """Decide which clips teach, how much, and against which others.
 
@@ -259,6 +263,7 @@ def curate(
         clip_keys: units with a `clips` table.
         score_keys: units with a `scores` table; rewards other than `settings.feedback` are left alone.
         settings: the rules.
+        version: of the feedback's scores; None: of whatever one version there is.
 
     Returns:
         Every scored clip as an example (accepted or not, with its reason), the pairs, and a report:
@@ -270,13 +275,17 @@ def curate(
         error.
 
     Raises:
-        ConfigError: clips are given, but no score of that feedback, or scores of two versions of it; or some
+        ConfigError: clips are given, but no score of that feedback, or of no one version; or some
             clips were sampled in a fast mode and others exactly or in another one.
         StoreError: a unit is missing or damaged.
     """
     import duckdb
+    import pyarrow.compute as pc
 
     clips, scores = store.arrow(clip_keys, "clips"), store.arrow(score_keys, "scores")
+    if version is not None:  # another judge of the same kind may have scored these clips too
+        same = pc.equal(scores["reward_version"], version)
+        scores = scores.filter(pc.or_(same, pc.not_equal(scores["reward"], settings.feedback)))
     with duckdb.connect(config={"threads": 1, "python_enable_replacements": False}) as con:
         con.register("clips", clips)
         con.register("scores", scores)

@@ -14,12 +14,11 @@ from data.errors import ConfigError
 from flows.cli.app import answers, app
 from flows.cli.options import NOTHING_SET, RecipeOption, SetOption, StoreOption
 from flows.config.load import load_recipe
-from flows.config.recipe import Recipe
 from flows.config.resolve import open_reward, open_round
+from flows.config.resolve import passes as passes_from
 from flows.reporting import console as terminal
 from flows.reporting.calibration import Grid, grids, page, side_by_side
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
-from rewards.judge.rubric import load_rubric
 from tasks.calibrate import Calibration, calibrate, read_labels, write
 from tasks.context import RESIDENTS
 from tasks.units import Runner
@@ -67,7 +66,7 @@ def calibrate_command(
     judges = [open_reward(read, name) for name in names]
     found = []
     for judge in judges:
-        passes = threshold if threshold is not None else _threshold(read, judge.name)
+        passes = threshold if threshold is not None else passes_from(read, judge.name)
         runner = Runner(context.workers, terminal.current())
         one = calibrate(context, judge, asked, passes, controls, runner)
         RESIDENTS.release()
@@ -100,9 +99,3 @@ def _show(console: Console, tables: Sequence[Grid]) -> None:
         for row in grid.rows:
             table.add_row(*row)
         console.print(table)
-
-
-def _threshold(recipe: Recipe, reward: str) -> float | None:
-    if reward == "judge":
-        return load_rubric(recipe.judge.rubric).threshold
-    return 0.5 if reward == "physics" else None

@@ -85,9 +85,7 @@ def _devices() -> Iterator[Finding]:
 def _judge() -> Iterator[Finding]:
     """What a vLLM server of the run's own needs; a run without one does without it."""
     try:
-        yield Finding(
-            f"vLLM's environment {environment_python(JudgeSettings().environment).parents[1]}", True
-        )
+        yield Finding(f"vLLM's environment {environment_python(JudgeSettings().venv).parents[1]}", True)
     except VidloopError:
         yield Finding("no environment with vLLM; judge.backend vllm needs one: `make judge` makes it", True)
     try:

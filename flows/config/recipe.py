@@ -7,41 +7,33 @@ into the plain dataclasses that the stages work with.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, cast
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data.explain import nearest
+from data.settings import Settings
 from flows.config.generate import GeneratePart
 from flows.config.improve import ImprovePart
 from flows.config.part import Part
 from flows.config.rewards import (
-    ClipPart,
-    ComponentName,
-    CompositePart,
-    FlowPart,
-    Hpsv2Part,
-    JudgePart,
-    PickScorePart,
-    VideoScorePart,
+    DEFAULT,
+    DIVERSITY,
+    ORACLE,
+    Instance,
+    folded,
+    instance_model,
+    kind_of,
+    taught_by,
 )
 from models.families import EXPERTS
 from models.settings import Objective, Quantise
+from rewards import reward_kinds
+from rewards.composite import CompositeSettings
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 RoundId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}-[0-9a-f]{8}$")]
-
-RewardName = Literal[ComponentName, "composite"]
-# Every reward may teach; the physics reward is called `oracle` where it does.
-Feedback = Literal[
-    "oracle", "judge", "clip", "flow", "hpsv2", "pickscore", "videoscore", "composite",
-    "motion", "sharpness", "flicker",
-]  # fmt: skip
-Guard = Literal["motion", "diversity", "sharpness", "flicker"]
-
-
-def feedback_reward(feedback: str) -> RewardName:
-    """The reward whose scores a feedback teaches from; the physics reward is `oracle` where it teaches."""
-    return cast(RewardName, "physics" if feedback == "oracle" else feedback)
 
 
 class ModelPart(Part):
@@ -85,6 +77,12 @@ class ModelPart(Part):
 class ScorePart(Part):
     """Stage 2: rewards over the stored files."""
 
+    rewards: list[str] | None = Field(
+        default=None,
+        min_length=1,
+        title="Rewards",
+        description="Names of the rewards that score the training clips; null: all that `rewards` names.",
+    )
     max_failed_share: Share = Field(
         default=0.05,
         title="Failures allowed",
@@ -329,8 +327,11 @@ class FinetunePart(Part):
 class EvaluatePart(Part):
     """Stage 5: before against after, on the same prompts and seeds."""
 
-    metric: ComponentName = Field(
-        default="physics", title="Metric", description="Reward that was not the training feedback."
+    metric: str = Field(
+        default="physics",
+        min_length=1,
+        title="Metric",
+        description="Name of a reward that was not the training feedback, or of a kind.",
     )
     same_as_feedback: bool = Field(
         default=False,
@@ -353,10 +354,10 @@ class EvaluatePart(Part):
     also_clips: int = Field(
         default=80, ge=1, le=1_000_000, title="Clips of each other set", description="Per policy."
     )
-    guards: list[Guard] = Field(
+    guards: list[str] = Field(
         default=["motion", "diversity", "sharpness", "flicker"],
         title="Guards",
-        description="What must not get worse.",
+        description="What must not get worse: names of rewards or of kinds, and diversity.",
     )
 
 
@@ -405,28 +406,19 @@ class Recipe(Part):
     )
     model: ModelPart = Field(title="Model", description="The text-to-video model.")
     generate: GeneratePart = Field(default_factory=GeneratePart, title="Generate", description="Stage 1.")
-    rewards: list[RewardName] = Field(
-        default=["physics"], min_length=1, title="Rewards", description="All are scored."
-    )
-    clip: ClipPart = Field(default_factory=ClipPart, title="CLIP", description="Settings of the clip reward.")
-    flow: FlowPart = Field(default_factory=FlowPart, title="Flow", description="Settings of the flow reward.")
-    judge: JudgePart = Field(
-        default_factory=JudgePart, title="Judge", description="Settings of the judge reward."
-    )
-    hpsv2: Hpsv2Part = Field(
-        default_factory=Hpsv2Part, title="HPSv2.1", description="Settings of the hpsv2 reward."
-    )
-    pickscore: PickScorePart = Field(
-        default_factory=PickScorePart, title="PickScore", description="Settings of the pickscore reward."
-    )
-    videoscore: VideoScorePart = Field(
-        default_factory=VideoScorePart, title="VideoScore", description="Settings of the videoscore reward."
-    )
-    composite: CompositePart = Field(
-        default_factory=CompositePart, title="Composite", description="Settings of the composite reward."
+    rewards: dict[str, Instance] = Field(
+        default_factory=lambda: {name: instance_model(name)() for name in DEFAULT},
+        min_length=1,
+        title="Rewards",
+        description="Names of your own, each with a kind of reward and its settings; or a list of kinds.",
     )
     score: ScorePart = Field(default_factory=ScorePart, title="Score", description="Stage 2.")
-    feedback: Feedback = Field(default="oracle", title="Feedback", description="The reward that teaches.")
+    feedback: str = Field(
+        default=ORACLE,
+        min_length=1,
+        title="Feedback",
+        description="Name of the reward that teaches; oracle: the physics reward.",
+    )
     shaping: ShapingPart = Field(
         default_factory=ShapingPart, title="Shaping", description="Raw reward to r' in [0, 1]."
     )
@@ -438,32 +430,91 @@ class Recipe(Part):
         default_factory=ImprovePart, title="Improve", description="Rounds in a row, see docs/improve.md."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _rewards_by_name(cls, said: Any) -> Any:
+        return folded(said, cls.model_fields) if isinstance(said, Mapping) else said
+
+    @property
+    def teacher(self) -> str:
+        """Name of the reward that teaches; the physics reward is called oracle where it does."""
+        return taught_by(self.feedback)
+
+    @property
+    def scored(self) -> list[str]:
+        """Names of the rewards that score the training clips."""
+        return list(self.rewards) if self.score.rewards is None else self.score.rewards
+
+    def reward(self, name: str) -> Settings:
+        """The reward of this name, or the kind of this name with its defaults.
+
+        Raises:
+            ConfigError: there is neither.
+        """
+        return self.rewards[name] if name in self.rewards else instance_model(name)()
+
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        taught = feedback_reward(self.feedback)
-        if taught not in self.rewards:
+        for key, names in (
+            ("score.rewards", self.scored),
+            ("evaluate.metric", [self.evaluate.metric]),
+            ("evaluate.guards", [one for one in self.evaluate.guards if one != DIVERSITY]),
+        ):
+            for name in names:
+                if name not in self.rewards and name not in reward_kinds():
+                    known = ", ".join(dict.fromkeys([*self.rewards, *reward_kinds()]))
+                    raise ValueError(f"{key}: there is no reward {name!r}; known: {known}")
+        taught = self.teacher
+        if taught not in self.scored:
             raise ValueError(
                 f"feedback {self.feedback!r} learns from the reward {taught!r}, which `rewards` does not list"
             )
-        mixed = list(self.composite.components) if "composite" in self.rewards else []
-        if "composite" in self.rewards and not mixed:
-            raise ValueError("rewards names composite, but composite.components names no reward to mix")
-        needed: list[str] = [*mixed, "motion"] if mixed and self.composite.motion_floor > 0 else [*mixed]
-        for one in needed:
-            if one not in self.rewards:
-                raise ValueError(f"composite needs the reward {one!r}, which `rewards` does not list")
-        teachers = mixed if taught == "composite" else [taught]
-        if self.evaluate.metric in teachers and not self.evaluate.same_as_feedback:
+        for name in self.scored:
+            self._can_mix(name)
+        for key, name in (
+            ("metric", self.evaluate.metric),
+            *(("guards", one) for one in self.evaluate.guards),
+        ):
+            if name != DIVERSITY and self._mixture(name) is not None:
+                raise ValueError(f"evaluate.{key} names {name!r}, a mixture of rewards, which only teaches")
+        mixture = self._mixture(taught)
+        taught_by = [taught] if mixture is None else list(mixture.components)
+        same = [one for one in taught_by if self._alike(one, self.evaluate.metric)]
+        if same and not self.evaluate.same_as_feedback:
             raise ValueError(
                 f"evaluate.metric {self.evaluate.metric!r} is also what feedback {self.feedback!r} teaches: "
                 "a policy is not judged by its own teacher. Choose another metric, or say "
                 "evaluate.same_as_feedback: true on purpose"
             )
         self._networks_agree()
-        for name, chosen in (("rewards", self.rewards), ("evaluate.guards", self.evaluate.guards)):
+        for key, chosen in (("score.rewards", self.scored), ("evaluate.guards", self.evaluate.guards)):
             if len(set(chosen)) != len(chosen):
-                raise ValueError(f"{name} names one twice")
+                raise ValueError(f"{key} names one twice")
         return self
+
+    def _mixture(self, name: str) -> CompositeSettings | None:
+        found = self.reward(name)
+        return found if isinstance(found, CompositeSettings) else None
+
+    def _can_mix(self, name: str) -> None:
+        mixture = self._mixture(name)
+        if mixture is None:
+            return
+        if not mixture.components:
+            raise ValueError(f"rewards names {name}, but {name}.components names no reward to mix")
+        for one in mixture.asked:
+            if one not in self.scored:
+                raise ValueError(
+                    f"{name} needs the reward {one!r}, which `rewards` does not list"
+                    f"{nearest(one, self.scored)}"
+                )
+            if self._mixture(one) is not None:
+                raise ValueError(f"{name}.components.{one}: a mixture mixes no mixture")
+
+    def _alike(self, one: str, other: str) -> bool:
+        """Whether two names stand for one reward."""
+        first, second = self.reward(one), self.reward(other)
+        return kind_of(first) == kind_of(second) and first.fingerprint() == second.fingerprint()
 
     def _networks_agree(self) -> None:
         """What is said of experts and of quantised weights fits the model."""

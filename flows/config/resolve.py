@@ -14,29 +14,24 @@ from data.curation import CurateSettings
 from data.errors import ConfigError
 from data.keys import clip_seed
 from data.policies import policies
-from data.prompts import SETS, load_prompts
+from data.prompts import load_prompts, prompt_sets
 from data.records import Policy, Prompt
 from data.resources import find
 from data.store import Store
 from data.video import VideoSettings
 from flows.config.load import load_recipe, resolve
-from flows.config.recipe import Recipe, feedback_reward
-from flows.config.rewards import ClipPart, FlowPart, Hpsv2Part, JudgePart, PickScorePart, VideoScorePart
+from flows.config.recipe import Recipe
+from flows.config.rewards import DIVERSITY, kind_of
 from models.families.grid import check_fit
 from models.policy import BASE, base_id, policy_id
 from models.settings import FastSettings, FinetuneSettings, GateSettings, ModelSettings, SampleSettings
-from rewards import reward_parts, reward_settings, reward_version
-from rewards.composite import Component, CompositeSettings
-from rewards.judge.rubric import load_rubric
-from tasks import spread
+from rewards import NetworkSettings, reward_kind, reward_ref
+from tasks import mixture, spread
 from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef, RoundContext
 from tasks.finetune import policy_ref
 from tasks.rounds import RECIPE
 
 CHAMPION = "champion"
-# Guards that are rewards of their own; diversity is measured on the latents.
-REWARD_GUARDS = ("motion", "sharpness", "flicker")
-
 Settings = TypeVar("Settings")
 Weight = Literal["uniform", "reward", "exp"]
 
@@ -58,7 +53,6 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     sample = replace(_from(recipe.generate, SampleSettings), fast=_from(fast, FastSettings) if fast else None)
     check_fit(model, sample)
     policy = find_policy(store, recipe.policy, base)
-    feedback = feedback_reward(recipe.feedback)
     return RoundContext(
         run_id=run_id,
         name=recipe.name,
@@ -76,10 +70,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         policy=policy,
         jobs=_jobs(recipe),
         # A mixture last: it combines what the others said.
-        rewards=tuple(
-            open_reward(recipe, name) for name in sorted(recipe.rewards, key=lambda name: name == "composite")
-        ),
-        feedback=open_reward(recipe, feedback),
+        rewards=tuple(sorted((open_reward(recipe, name) for name in recipe.scored), key=mixture.is_one)),
+        feedback=open_reward(recipe, recipe.teacher),
         max_failed_share=recipe.score.max_failed_share,
         curate=curate_settings(recipe),
         finetune=finetune_settings(recipe),
@@ -106,7 +98,7 @@ def model_settings(recipe: Recipe) -> ModelSettings:
 def curate_settings(recipe: Recipe) -> CurateSettings:
     """What may teach, and how much, as the recipe says it."""
     return CurateSettings(
-        feedback=feedback_reward(recipe.feedback),
+        feedback=kind_of(recipe.reward(recipe.teacher)),
         seed=recipe.seed,
         weight=_weight(recipe),
         leave_out=tuple(recipe.curate.leave_out),
@@ -234,11 +226,18 @@ def _weight(recipe: Recipe) -> Weight:
 
 
 def shaping(recipe: Recipe) -> dict[str, Any]:
-    """The shaping as the recipe says it; a judge's rubric knows from where on a clip passes."""
+    """The shaping as the recipe says it; some rewards know from where on a clip passes, as a rubric does."""
     said = recipe.shaping.model_dump()
-    if recipe.feedback == "judge" and "threshold" not in recipe.shaping.model_fields_set:
-        said["threshold"] = load_rubric(recipe.judge.rubric).threshold
+    if "threshold" not in recipe.shaping.model_fields_set:
+        known = passes(recipe, recipe.teacher)
+        said |= {} if known is None else {"threshold": known}
     return said
+
+
+def passes(recipe: Recipe, name: str) -> float | None:
+    """Value of a reward from which a clip passes, if the reward knows one."""
+    instance = recipe.reward(name)
+    return reward_kind(kind_of(instance)).threshold(instance)
 
 
 def _evaluate(recipe: Recipe, policy: PolicyRef) -> EvaluateSettings:
@@ -251,51 +250,33 @@ def _evaluate(recipe: Recipe, policy: PolicyRef) -> EvaluateSettings:
     ]
     jobs = tuple(
         (
-            name if name in SETS else Path(name).stem,
+            name if name in prompt_sets() else Path(name).stem,
             evaluation_jobs(_prompts(name), clips, recipe.seed, policy.policy_id),
         )
         for name, clips in sets
     )
     metric = open_reward(recipe, chosen.metric)
-    measures = (metric, *(open_reward(recipe, guard) for guard in chosen.guards if guard in REWARD_GUARDS))
-    return EvaluateSettings(metric, tuple(chosen.guards), measures, jobs[0][0], jobs)
+    guards = [open_reward(recipe, name) for name in chosen.guards if name != DIVERSITY]
+    rising = tuple(one.name for one in guards if reward_kind(one.kind).breaks_by == "rising")
+    return EvaluateSettings(metric, tuple(chosen.guards), (metric, *guards), jobs[0][0], jobs, rising)
 
 
 def _prompts(name: str) -> list[Prompt]:
-    return load_prompts(name if name in SETS else find(name))
+    return load_prompts(name if name in prompt_sets() else find(name))
 
 
 def open_reward(recipe: Recipe, name: str) -> RewardRef:
-    """A reward with the recipe's settings. Raises ConfigError: no such reward, or its weights are missing."""
-    settings = reward_settings(name, _reward_settings(recipe, name))
-    return RewardRef(name, reward_version(name, settings), settings, reward_parts(name, settings))
+    """A reward of the recipe, or a kind with its defaults, by name.
 
-
-def _reward_settings(recipe: Recipe, name: str) -> object:
-    if name == "composite":
-        return CompositeSettings(
-            tuple(
-                Component(one, reward_settings(one, _reward_settings(recipe, one)), **chosen.model_dump())
-                for one, chosen in recipe.composite.components.items()
-            ),
-            recipe.composite.motion_floor,
-        )
-    parts: dict[str, ClipPart | FlowPart | JudgePart | Hpsv2Part | PickScorePart | VideoScorePart] = {
-        "hpsv2": recipe.hpsv2,
-        "pickscore": recipe.pickscore,
-        "videoscore": recipe.videoscore,
-        "clip": recipe.clip,
-        "flow": recipe.flow,
-        "judge": recipe.judge,
-    }
-    part = parts.get(name)
-    given: dict[str, Any] = {}
-    if part is not None:
-        # An architecture has no slash and a hub id has a colon; what is left is a path.
-        if "/" in part.model and ":" not in part.model and not find(part.model).is_dir():
-            raise ConfigError(f"{name}.model: there is no folder {part.model}, which reward {name} needs")
-        given = part.model_dump() | {"device": recipe.model.device}
-    return given
+    Raises:
+        UserError: its weights, or other files, are missing.
+    """
+    said = recipe.reward(name)
+    kind = reward_kind(kind_of(said))
+    settings = said.as_part(kind.settings)
+    if isinstance(settings, NetworkSettings) and settings.device is None:
+        settings = settings.changed(device=recipe.model.device)
+    return reward_ref(name, kind.name, settings, lambda other: open_reward(recipe, other))
 
 
 def _from(part: BaseModel, settings: type[Settings]) -> Settings:

@@ -1,264 +1,182 @@
-"""Parts of a recipe: the settings of the rewards that have any."""
+"""The rewards of a recipe: names of the user's, each with a kind and its settings.
+
+    rewards: [clip, flow]                                       the short form: a kind under its own name
+    rewards: {teacher: {kind: judge, model: ...}, clip: {}}     names of one's own
+    judge: {backend: local}                                     more settings, by a reward's name or a kind's
+
+All of them become the mapping from names to settings. What kinds there are, and which settings each has, is
+the registry's business (`rewards.registry`): nothing here knows one of them.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, Self
+import functools
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, PlainValidator, SerializeAsAny, create_model
 
-from flows.config.part import Part
+from data.explain import nearest, part_at
+from data.settings import Settings
+from rewards import reward_kind, reward_kinds
+from rewards.kind import KIND
 
-# What a composite may mix: every reward but itself.
-ComponentName = Literal[
-    "physics", "judge", "clip", "flow", "hpsv2", "pickscore", "videoscore", "motion", "sharpness", "flicker"
+REWARDS: Final = "rewards"
+DEFAULT: Final = ("physics",)
+# Measured on latents, and so a guard that is no reward; and what `physics` is called where it teaches.
+DIVERSITY: Final = "diversity"
+ORACLE: Final = "oracle"
+_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
+
+
+@functools.cache
+def instance_model(kind: str) -> type[Settings]:
+    """Settings of a kind of reward with a field `kind`, as a recipe holds them. Raises ConfigError."""
+    own = reward_kind(kind).settings
+    named = Field(default=kind, title="Kind", description="Which reward it is.")
+    fields: dict[str, Any] = {KIND: (Literal[kind], named)}
+    made: type[Settings] = create_model(own.__name__, __base__=own, __doc__=own.__doc__, **fields)
+    return made
+
+
+def _instance(given: Any) -> Settings:
+    if isinstance(given, Settings):
+        return given
+    if not isinstance(given, Mapping):
+        raise ValueError("expected a kind and its settings")
+    kind = given.get(KIND)
+    if kind is None:
+        raise ValueError(f"say which kind of reward it is (kind: ...): {', '.join(reward_kinds())}")
+    if kind not in reward_kinds():
+        raise ValueError(f"there is no reward {kind!r}{nearest(str(kind), reward_kinds())}")
+    return instance_model(kind).model_validate(given)
+
+
+Instance = Annotated[
+    SerializeAsAny[Settings], PlainValidator(_instance, json_schema_input_type=dict[str, Any])
 ]
+"""Settings of some kind of reward, with a field `kind`."""
 
 
-class ClipPart(Part):
-    """The CLIP reward: mean over frames of cosine(frame, prompt)."""
-
-    model: str = Field(
-        default="miniature/weights/clip",
-        title="Model",
-        description="Folder, or an open_clip architecture or hub id.",
-    )
-    pretrained: str = Field(
-        default="", title="Weights", description="Tag of the weights, for an architecture."
-    )
-    frames: int = Field(
-        default=6, ge=1, le=1024, title="Frames", description="Looked at, evenly spread over the clip."
-    )
-    batch_size: int = Field(
-        default=96, ge=1, title="Batch size", description="Frames a forward pass: memory only."
-    )
-    precision: Literal["fp32", "bf16", "fp16"] = Field(
-        default="fp32", title="Precision", description="16 bit: GPU only."
-    )
+def taught_by(feedback: str) -> str:
+    """Name of the reward that a feedback learns from: the physics reward is called oracle there."""
+    return "physics" if feedback == ORACLE else feedback
 
 
-class FlowPart(Part):
-    """The optical-flow reward: speed of the fastest 5% of pixels by RAFT, in short sides a second."""
-
-    model: str = Field(
-        default="miniature/weights/raft",
-        title="Model",
-        description="Folder, or raft_small, or raft_large.",
-    )
-    pretrained: str = Field(
-        default="", title="Weights", description="torchvision's name of them, for an architecture."
-    )
-    stride: int = Field(
-        default=2, ge=1, le=64, title="Stride", description="Frames between the two images of a pair."
-    )
-    pairs: int = Field(
-        default=3, ge=1, le=256, title="Pairs", description="Measured a clip, evenly spread over it."
-    )
-    updates: int = Field(
-        default=4, ge=1, le=64, title="Updates", description="RAFT's refinement steps a pair."
-    )
-    batch_size: int = Field(
-        default=24, ge=1, title="Batch size", description="Pairs a forward pass: memory only."
-    )
+def kind_of(instance: Settings) -> str:
+    """Name of the kind of a recipe's reward."""
+    kind: str = getattr(instance, KIND)
+    return kind
 
 
-class JudgePart(Part):
-    """The judge: a vision-language model's P(yes) to the questions of a rubric."""
+def folded(said: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """What a recipe says, with every form of saying rewards as the mapping.
 
-    backend: Literal["vllm", "local"] = Field(
-        default="vllm", title="Backend", description="A vLLM server, or transformers in the run's process."
-    )
-    model: str = Field(
-        default="miniature/weights/judge",
-        min_length=1,
-        title="Model",
-        description="Folder with a transformers checkpoint, or a hub id: hf-hub:org/name.",
-    )
-    revision: str = Field(default="", title="Revision", description="Of a hub id.")
-    rubric: str = Field(
-        default="miniature/rubrics/world.yaml",
-        min_length=1,
-        title="Rubric",
-        description="YAML file: questions, frames, how answers combine, threshold.",
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="float32", title="Precision", description="Of the model; part of the scores' version."
-    )
-    url: str = Field(
-        default="",
-        title="Address",
-        description="Of a server that is running, up to and with /v1; empty: VIDLOOP_JUDGE_URL, else the "
-        "run starts one.",
-    )
-    served_name: str = Field(
-        default="",
-        title="Served name",
-        description="What that server calls the model; empty: its path or id.",
-    )
-    key_env: str = Field(
-        default="VIDLOOP_JUDGE_KEY",
-        title="Key",
-        pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
-        description="Environment variable with the server's key.",
-    )
-    ca_file: str = Field(
-        default="",
-        title="Authority",
-        description="PEM file of who signed an https server's certificate; empty: the public authorities.",
-    )
-    api: Literal["vllm", "openai"] = Field(
-        default="vllm", title="API", description="openai for servers that know none of vLLM's own fields."
-    )
-    timeout_s: float = Field(default=120.0, gt=0.0, title="Time-out", description="Of a request, in seconds.")
-    concurrency: int = Field(
-        default=8, ge=1, le=1024, title="Concurrency", description="Clips judged at the same time."
-    )
-    retries: int = Field(
-        default=4, ge=0, le=20, title="Retries", description="Of a request that failed and may pass."
-    )
-    breaker: int = Field(
-        default=5,
-        ge=1,
-        title="Breaker",
-        description="Unanswered questions in a row after which the judge counts as down.",
-    )
-    environment: str = Field(
-        default=".venv-judge",
-        min_length=1,
-        title="Environment",
-        description="Virtual environment that has vLLM (`make judge`).",
-    )
-    server_args: str = Field(
-        default="", title="Server arguments", description="More of vLLM's, as in a shell."
-    )
-    early_start: bool = Field(
-        default=True,
-        title="Early start",
-        description="A server on the CPU starts while clips are still being generated.",
-    )
-    start_timeout_s: float = Field(
-        default=600.0, gt=0.0, title="Start time-out", description="For the server to load and answer."
-    )
-    gpu_share: float = Field(
-        default=0.3, gt=0.0, lt=1.0, title="GPU share", description="Of its memory, for a server of the run."
-    )
-    max_tokens: int = Field(
-        default=2048, ge=64, title="Longest prompt", description="Tokens that the server must take."
-    )
-    batch_size: int = Field(
-        default=16, ge=1, title="Batch size", description="Questions a forward pass of the local backend."
+    A block that bears a reward's name says more of that one; one that bears a kind's, more of all rewards of
+    that kind, where they say nothing themselves. A block of a kind that `rewards` does not name describes one
+    that is not scored on training clips, but may be the metric, or a guard.
+
+    Args:
+        said: the whole recipe.
+        keys: those of a recipe, which no reward may be called.
+
+    Raises:
+        ValueError: a name is given twice, is no name, or is that of something else.
+    """
+    tree = dict(said)
+    kinds = reward_kinds()
+    given = as_mapping(tree.get(REWARDS, DEFAULT))
+    if not isinstance(given, Mapping):
+        return tree
+    named = {name: _with_kind(name, body, kinds) for name, body in given.items()}
+    blocks = {key: tree.pop(key) for key in list(tree) if key not in keys and (key in kinds or key in named)}
+    for key, block in blocks.items():
+        if not isinstance(block, Mapping):
+            raise ValueError(f"{key}: expected settings of a reward")
+        for name, body in named.items():
+            if isinstance(body, Mapping) and key == name:
+                named[name] = merged(body, block)
+            elif isinstance(body, Mapping) and key == body.get(KIND):
+                named[name] = merged(block, body)
+    _check_names(named, keys, kinds)
+    apart = [key for key in blocks if not any(key in (name, _kind(body)) for name, body in named.items())]
+    tree[REWARDS] = named | {key: {KIND: key, **blocks[key]} for key in apart}
+    score = tree.get("score", {})
+    if apart and isinstance(score, Mapping) and score.get(REWARDS) is None:
+        tree["score"] = {**score, REWARDS: list(named)}
+    return tree
+
+
+def as_mapping(given: Any) -> Any:
+    """The short form as the long one; anything else as it is."""
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        return given
+    if len(set(map(str, given))) != len(given):
+        raise ValueError("rewards names one twice")
+    return {name: {} for name in map(str, given)}
+
+
+def override(tree: dict[str, Any], names: Sequence[str], value: Any) -> None:
+    """Have `--set KIND.key=value` reach the rewards of that kind that say something else themselves."""
+    kind, *keys = names
+    given = tree.get(REWARDS)
+    if not keys or not isinstance(given, dict):
+        return
+    said = functools.reduce(lambda inner, key: {key: inner}, reversed(keys), value)
+    for name, body in given.items():
+        if name != kind and isinstance(body, Mapping) and body.get(KIND) == kind and keys[0] in body:
+            given[name] = merged(body, said)
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, part by part; where both say something, what `other` says."""
+    both = {**one, **other}
+    for key in one.keys() & other.keys():
+        if isinstance(one[key], Mapping) and isinstance(other[key], Mapping):
+            both[key] = merged(one[key], other[key])
+    return both
+
+
+def settings_at(tree: Mapping[str, Any], places: Sequence[str]) -> type[BaseModel] | None:
+    """The settings at some places of a recipe, if they are of a reward; for errors."""
+    if places[:1] != [REWARDS] or len(places) < 2:
+        return None
+    given = as_mapping(tree.get(REWARDS, DEFAULT))
+    kind = (_kind(given.get(places[1])) if isinstance(given, Mapping) else None) or places[1]
+    return part_at(instance_model(kind), places[2:]) if kind in reward_kinds() else None
+
+
+def written(tree: Mapping[str, Any], places: Sequence[str]) -> list[str]:
+    """Where a recipe says what was found at `places` of its rewards: there, or in a block of its own."""
+    if places[:1] != [REWARDS] or len(places) < 3:
+        return list(places)
+    given = as_mapping(tree.get(REWARDS, DEFAULT))
+    for block in (places[1], _kind(given.get(places[1])) if isinstance(given, Mapping) else None):
+        if block and isinstance(tree.get(block), Mapping) and places[2] in tree[block]:
+            return [block, *places[2:]]
+    return list(places)
+
+
+def _with_kind(name: str, body: Any, kinds: Collection[str]) -> Any:
+    if body is None:
+        body = {}
+    return {KIND: name, **body} if isinstance(body, Mapping) and name in kinds else body
+
+
+def _kind(body: Any) -> str | None:
+    return (
+        body.get(KIND) if isinstance(body, Mapping) else kind_of(body) if isinstance(body, Settings) else None
     )
 
 
-class _PreferencePart(Part):
-    revision: str = Field(
-        default="",
-        pattern=r"^([0-9a-f]{40})?$",
-        title="Revision",
-        description="Commit of a hub id, 40 hex digits.",
-    )
-    frames: int = Field(
-        default=8, ge=1, le=1024, title="Frames", description="Looked at, evenly spread over the clip."
-    )
-    batch_size: int = Field(
-        default=32, ge=1, title="Batch size", description="Frames a forward pass: memory only."
-    )
-
-
-class Hpsv2Part(_PreferencePart):
-    """HPSv2.1, a model of what people prefer in pictures: mean over frames."""
-
-    model: str = Field(
-        default="hf-hub:RE-N-Y/hpsv21",
-        min_length=1,
-        title="Model",
-        description="Folder or hub id with the weights in safetensors; a hub id needs its revision.",
-    )
-
-
-class PickScorePart(_PreferencePart):
-    """PickScore, a model of what people prefer in pictures: mean over frames."""
-
-    model: str = Field(
-        default="hf-hub:yuvalkirstain/PickScore_v1",
-        min_length=1,
-        title="Model",
-        description="Folder or hub id with a transformers CLIPModel and its processor.",
-    )
-    revision: str = Field(
-        default="a4e4367c6dfa7288a00c550414478f865b875800",
-        pattern=r"^([0-9a-f]{40})?$",
-        title="Revision",
-        description="Commit of a hub id, 40 hex digits.",
-    )
-
-
-class VideoScorePart(Part):
-    """VideoScore, a model of people's marks of videos: five aspects from 1 to 4."""
-
-    model: str = Field(
-        default="hf-hub:TIGER-Lab/VideoScore-v1.1",
-        min_length=1,
-        title="Model",
-        description="Folder or hub id with an Idefics2 of five outputs in safetensors; a hub id needs its "
-        "revision.",
-    )
-    revision: str = Field(
-        default="",
-        pattern=r"^([0-9a-f]{40})?$",
-        title="Revision",
-        description="Commit of a hub id, 40 hex digits.",
-    )
-    prompt: str = Field(
-        default="",
-        title="Prompt",
-        description="Text file with the words of the model's card, {prompt} in the place of the clip's own; "
-        "empty: prompt.txt in the folder.",
-    )
-    aspect: Literal["mean", "visual", "temporal", "dynamic", "alignment", "factual"] = Field(
-        default="mean", title="Aspect", description="What the value is; all five are kept."
-    )
-    frames: int = Field(
-        default=48, ge=1, le=1024, title="Frames", description="At most; 16 for VideoScore, 48 for v1.1."
-    )
-    dtype: Literal["float32", "bfloat16", "float16"] = Field(
-        default="bfloat16", title="Precision", description="Of the model; part of the scores' version."
-    )
-
-
-class ComponentPart(Part):
-    """One reward of a composite."""
-
-    weight: float = Field(
-        default=1.0, gt=0.0, title="Weight", description="Only the weights' proportions matter."
-    )
-    worst: float | None = Field(
-        default=None,
-        title="Worst",
-        description="Value that counts as 0; above best where less is better. Null, as best: the training "
-        "clips' 5th percentile.",
-    )
-    best: float | None = Field(
-        default=None, title="Best", description="Value that counts as 1; null: the 95th percentile."
-    )
-
-    @model_validator(mode="after")
-    def _is_a_scale(self) -> Self:
-        if (self.worst is None) != (self.best is None):
-            raise ValueError("state both worst and best, or neither")
-        if self.worst is not None and self.worst == self.best:
-            raise ValueError(f"worst and best are both {self.worst:g}: they must differ")
-        return self
-
-
-class CompositePart(Part):
-    """The composite reward: a weighted mean of other rewards, each brought to 0 to 1."""
-
-    components: dict[ComponentName, ComponentPart] = Field(
-        default={}, title="Components", description="By reward; each must stand in rewards too."
-    )
-    motion_floor: float = Field(
-        default=0.0,
-        ge=0.0,
-        title="Motion floor",
-        description="Clips that move less (guard motion, short sides a second) are worth 0; 0: no floor.",
-    )
+def _check_names(named: Mapping[str, Any], keys: Collection[str], kinds: Collection[str]) -> None:
+    for name, body in named.items():
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"rewards: {name!r} is no name: use letters, digits, _ and -")
+        if name in keys or name in (DIVERSITY, ORACLE):
+            raise ValueError(f"rewards: {name!r} is the name of something else: choose another")
+        if name in kinds and _kind(body) not in (None, name):
+            raise ValueError(
+                f"rewards: {name!r} is the name of a kind, and this one is a {_kind(body)}: choose another"
+            )

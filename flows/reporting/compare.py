@@ -30,7 +30,13 @@ def paired(
     if compared is None:
         return []
     clips: dict[str, Clip] = {c.clip_id: c for m in inputs for c in store.read(m.key, "clips")}
-    details = {s.clip_id: s.detail for m in inputs for s in store.read(m.key, "scores") if s.reward == metric}
+    names = summary.names
+    details = {
+        row.clip_id: row.detail
+        for manifest in inputs
+        for row in store.read(manifest.key, "scores")
+        if metric in names.get((row.reward, row.reward_version), (row.reward,))
+    }
     sides: tuple[dict[tuple[str, str, int], Evaluation], ...] = ({}, {})
     for row in store.read(compared.key, "evaluations"):
         for policy, side in zip(policies, sides, strict=True):

@@ -96,22 +96,25 @@ class RewardSpread:
     failed: int
     first_error: str | None
     feedback: bool
+    kind: str = ""
 
 
 @dataclass(frozen=True)
 class Judge:
-    """The vision-language model that judged the training clips.
+    """A vision-language model that judged the training clips.
 
     Attributes:
+        name: what the recipe calls it.
         model, backend, rubric: as the recipe names them.
-        beliefs: of each version that judged, how far it agrees with labels, or that nobody knows.
+        belief: how far it agrees with labels, or that nobody knows.
         questions: by question, P(yes) of each answer, one a clip and segment.
     """
 
+    name: str
     model: str
     backend: str
     rubric: str
-    beliefs: tuple[str, ...]
+    belief: str
     questions: tuple[RewardSpread, ...]
 
 
@@ -161,7 +164,7 @@ class Facts:
     comparisons: tuple[Comparison, ...] = ()
     clips: tuple[ClipGroup, ...] = ()
     rewards: tuple[RewardSpread, ...] = ()
-    judge: Judge | None = None
+    judges: tuple[Judge, ...] = ()
     curation: Curation = field(default_factory=Curation)
     curves: tuple[Curve, ...] = ()
     findings: tuple[Finding, ...] = ()

@@ -12,6 +12,7 @@ from data.store import Manifest, Store
 from flows.reporting import words
 from flows.reporting.facts import Judge, RewardSpread
 from tasks import calibrate
+from tasks.summary import RewardSummary, RoundSummary
 
 JUDGE: Final = "judge"
 QUESTION: Final = "judge/"
@@ -28,42 +29,51 @@ def scores_of(store: Store, clips: Sequence[Manifest]) -> list[Score]:
     ]
 
 
-def read_judge(store: Store, clips: Sequence[Manifest], recipe: Mapping[str, Any]) -> Judge | None:
-    """The judge of these clips, or None if none judged them.
+def read_judges(store: Store, clips: Sequence[Manifest], summary: RoundSummary) -> tuple[Judge, ...]:
+    """Every judge of these clips that the round's recipe names, in the order of their names.
 
     Args:
         store: where the scores are, and what was found in calibrations.
         clips: the round's shards of training clips.
-        recipe: the round's recipe.
+        summary: of the round.
     """
+    rows = scores_of(store, clips)
+    versions = {row.reward_version for row in rows if row.reward == JUDGE}
+    asked = summary.recipe.get("rewards", {})
+    return tuple(
+        _judge(store, name, asked.get(name, {}), one, rows)
+        for name, one in summary.rewards.items()
+        if one.kind == JUDGE and one.version in versions
+    )
+
+
+def _judge(
+    store: Store, name: str, asked: Mapping[str, Any], named: RewardSummary, rows: Sequence[Score]
+) -> Judge:
+    parts = set(named.parts.items())
     yes: dict[tuple[str, str], list[float]] = defaultdict(list)
     errors: dict[tuple[str, str], list[str]] = defaultdict(list)
-    scores = scores_of(store, clips)
-    for row in scores:
-        if row.reward.startswith(QUESTION):
-            name = (row.reward.removeprefix(QUESTION), row.reward_version)
-            if row.error is not None:
-                errors[name].append(row.error)
-            yes[name] += [answer["p_yes"] for answer in json.loads(row.detail).get("answers", ())]
-    versions = {row.reward_version for row in scores if row.reward == JUDGE}
-    if not versions:
-        return None
-    asked = recipe.get(JUDGE, {})
+    for row in rows:
+        part = (row.reward, row.reward_version)
+        if part in parts:
+            errors[part] += [row.error] if row.error is not None else []
+            yes[part] += [answer["p_yes"] for answer in json.loads(row.detail).get("answers", ())]
     return Judge(
+        name=name,
         model=str(asked.get("model", "")),
         backend=str(asked.get("backend", "")),
         rubric=str(asked.get("rubric", "")),
-        beliefs=tuple(_belief(store, version) for version in sorted(versions)),
+        belief=_belief(store, named.version),
         questions=tuple(
             RewardSpread(
-                reward=name[0],
-                version=name[1],
-                values=tuple(yes[name]),
-                failed=len(errors[name]),
-                first_error=errors[name][0] if errors[name] else None,
+                reward=part[0].removeprefix(QUESTION),
+                version=part[1],
+                values=tuple(yes[part]),
+                failed=len(errors[part]),
+                first_error=errors[part][0] if errors[part] else None,
                 feedback=False,
             )
-            for name in sorted({*yes, *errors})
+            for part in sorted({*yes, *errors})
         ),
     )
 

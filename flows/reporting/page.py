@@ -80,7 +80,7 @@ def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
     import yaml
 
     script = (HERE / "report.js").read_text("utf-8")
-    rate = words.is_rate(facts.summary.primary)
+    rate = words.is_rate(facts.summary)
     stages = facts.summary.stages.values()
     return template(
         "report.html.j2",
@@ -105,14 +105,17 @@ def render(facts: Facts, groups: Sequence[CardGroup], media_note: str) -> str:
             }
             for one in facts.rewards
         ],
-        question_cards=[
-            {
-                "spread": one,
-                "svg": charts.reward_chart(one, "P(yes) to question") if one.values else "",
-                "note": charts.spread_note(one, "answers"),
-            }
-            for one in (facts.judge.questions if facts.judge else ())
-        ],
+        question_cards={
+            judge.name: [
+                {
+                    "spread": one,
+                    "svg": charts.reward_chart(one, "P(yes) to question") if one.values else "",
+                    "note": charts.spread_note(one, "answers"),
+                }
+                for one in judge.questions
+            ]
+            for judge in facts.judges
+        },
         curve_cards=curve_cards(facts.curves),
         total_seconds=sum(stage.seconds for stage in stages),
         total_shards=sum(stage.shards for stage in stages),

@@ -10,7 +10,7 @@ from typing import Final
 
 from data.errors import StoreError
 from data.store import Manifest, Store
-from flows.config.recipe import feedback_reward
+from flows.config.rewards import taught_by
 from flows.reporting import words
 from flows.reporting.compare import compared_clips, comparisons, paired
 from flows.reporting.facts import (
@@ -21,7 +21,7 @@ from flows.reporting.facts import (
     RewardSpread,
     Step,
 )
-from flows.reporting.judges import QUESTION, read_judge, scores_of
+from flows.reporting.judges import QUESTION, read_judges, scores_of
 from flows.reporting.paired_clips import group_clips
 from models.training.diagnosis import Finding, diagnose
 from tasks.rounds import read_summary
@@ -58,8 +58,8 @@ def read_facts(store: Store, summary: RoundSummary) -> Facts:
         summary,
         comparisons=comparisons(pairs, summary),
         clips=group_clips(compared_clips(pairs, summary)),
-        rewards=_rewards(store, clips, summary.feedback),
-        judge=read_judge(store, clips, summary.recipe),
+        rewards=_rewards(store, clips, summary),
+        judges=read_judges(store, clips, summary),
         curation=_curation(store, curated),
         curves=_curves(store, trained),
         findings=_findings(trained, summary.guards.get("motion")),
@@ -67,8 +67,12 @@ def read_facts(store: Store, summary: RoundSummary) -> Facts:
     )
 
 
-def _rewards(store: Store, clips: Sequence[Manifest], feedback: str) -> tuple[RewardSpread, ...]:
-    """What each reward gave to the clips that were curated, also rewards that taught nothing."""
+def _rewards(store: Store, clips: Sequence[Manifest], summary: RoundSummary) -> tuple[RewardSpread, ...]:
+    """What each reward gave to the clips that were curated, also rewards that taught nothing.
+
+    A reward of the round bears the recipe's name; one that another round asked, its kind.
+    """
+    names, taught = summary.names, taught_by(summary.feedback)
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     errors: dict[tuple[str, str], list[str]] = defaultdict(list)
     for score in scores_of(store, clips):
@@ -78,18 +82,20 @@ def _rewards(store: Store, clips: Sequence[Manifest], feedback: str) -> tuple[Re
             errors[score.reward, score.reward_version].append(score.error or "")
         else:
             values[score.reward, score.reward_version].append(score.value)
-    taught = feedback_reward(feedback)
-    return tuple(
+    spreads = [
         RewardSpread(
-            reward=name[0],
-            version=name[1],
-            values=tuple(values[name]),
-            failed=len(errors[name]),
-            first_error=errors[name][0] if errors[name] else None,
-            feedback=name[0] == taught,
+            reward=called,
+            version=asked[1],
+            values=tuple(values[asked]),
+            failed=len(errors[asked]),
+            first_error=errors[asked][0] if errors[asked] else None,
+            feedback=called == taught,
+            kind=asked[0],
         )
-        for name in sorted(set(values) | set(errors), key=lambda name: (name[0] != taught, name))
-    )
+        for asked in set(values) | set(errors)
+        for called in names.get(asked, (asked[0],))
+    ]
+    return tuple(sorted(spreads, key=lambda one: (not one.feedback, one.reward, one.version)))
 
 
 def _curation(store: Store, curated: Manifest | None) -> Curation:

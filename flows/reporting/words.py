@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tasks.summary import Change
+from rewards import reward_kinds
+from tasks.summary import RoundSummary
 
 if TYPE_CHECKING:
     from flows.reporting.facts import Facts
@@ -52,9 +53,10 @@ def duration(seconds: float | None) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def is_rate(primary: Change) -> bool:
+def is_rate(summary: RoundSummary) -> bool:
     """Whether the primary metric is a share of clips, to be read as a percentage."""
-    return primary.metric == "physics" or primary.metric.startswith("judge")
+    kind = reward_kinds().get(summary.kind_of(summary.primary.metric))
+    return kind is not None and kind.range == (0.0, 1.0)
 
 
 def sentence(facts: Facts) -> str:
@@ -70,15 +72,15 @@ def sentence(facts: Facts) -> str:
         found = "The model got worse"
     else:
         found = "No difference can be told from chance"
-    show, change = (percent, points) if is_rate(primary) else (number, signed)
-    if primary.metric == "physics":
+    show, change = (percent, points) if is_rate(facts.summary) else (number, signed)
+    if facts.summary.kind_of(primary.metric) == "physics":
         numbers = f"{show(primary.after)} of held-out clips obey physics, {show(primary.before)} did before"
     else:
         numbers = f"{primary.metric} on held-out clips is {show(primary.after)}, was {show(primary.before)}"
     interval = ""
     if primary.ci_low is not None and primary.ci_high is not None:
         interval = f", 95% interval {change(primary.ci_low)} to {change(primary.ci_high)}"
-    unit = " points" if is_rate(primary) else ""
+    unit = " points" if is_rate(facts.summary) else ""
     return f"{found}: {numbers} ({change(primary.delta)}{unit}{interval})."
 
 

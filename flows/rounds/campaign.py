@@ -17,7 +17,7 @@ from data.policies import ancestry, policies
 from data.resources import find
 from data.store import Store
 from flows.config.load import resolve
-from flows.config.recipe import Recipe, feedback_reward
+from flows.config.recipe import Recipe
 from flows.config.resolve import CHAMPION, find_policy, open_reward, round_prompts, shaping
 from flows.reporting import console
 from flows.rounds.run_round import begin
@@ -106,9 +106,9 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
     prompts = [prompt.prompt_id for prompt in round_prompts(recipe)]
     if how.prompts_per_round is None or how.prompts_per_round >= len(prompts):
         return Planned(number, seed, policy.policy_id, None, None, earlier)
-    reward = open_reward(recipe, feedback_reward(recipe.feedback))
+    reward = open_reward(recipe, recipe.teacher)
     line = lineage(store, policy)
-    facts = prompt_choice.known(store, reward.name, reward.version, shaping(recipe)["threshold"], line)
+    facts = prompt_choice.known(store, reward.kind, reward.version, shaping(recipe)["threshold"], line)
     chosen = prompt_choice.choose(prompts, facts, how.prompts_per_round, how.explore, seed)
     choice = Choice(len(chosen.prompts), len(prompts), chosen.teachable, chosen.unknown, chosen.for_teaching)
     return Planned(number, seed, policy.policy_id, chosen.prompts, choice, earlier)

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import SkipJsonSchema
 
 from flows.config.recipe import Recipe
+from rewards import reward_kind, reward_kinds
 from tasks.stages import STAGES
 
 
@@ -81,6 +82,10 @@ def _field(key: str, position: int, foreign: bool) -> tuple[Any, Any]:
     titles = []
     *parts, last = key.split(".")
     for part in parts:
+        if part in reward_kinds():  # settings of a reward, whatever it is called in the recipe
+            titles.append(part.title())
+            model = reward_kind(part).settings
+            continue
         titles.append(model.model_fields[part].title or part)
         kind = model.model_fields[part].annotation
         assert isinstance(kind, type)

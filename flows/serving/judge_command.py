@@ -7,17 +7,15 @@ docker-compose.yml holds the one of recipes/mini.yaml; a test keeps the two the 
 
 from __future__ import annotations
 
-import dataclasses
 import sys
 from typing import Any, Final
 
 import yaml
 
-from data.errors import VidloopError
+from data.errors import ConfigError, VidloopError
 from data.resources import INSTALLED
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
-from rewards.build import reward_settings
 from rewards.judge.server import command
 from rewards.judge.settings import JudgeSettings
 
@@ -29,8 +27,10 @@ _PORT: Final = 8000
 
 def judge_command(recipe: Recipe) -> list[str]:
     """The module and arguments after `python -P`, for a GPU, in the container `judge`."""
-    settings: JudgeSettings = reward_settings("judge", recipe.judge.model_dump())
-    served = dataclasses.replace(settings, url=settings.url or _URL)
+    judges = [said for said in recipe.rewards.values() if isinstance(said, JudgeSettings)]
+    if len(judges) != 1:
+        raise ConfigError(f"the recipe has {len(judges)} judges: a container serves one")
+    served = judges[0].changed(url=judges[0].url or _URL)
     words = command(served, _PORT, host="0.0.0.0", cpu=False)  # noqa: S104  (no port of the container is published)
     return [_in_container(word) for word in words]
 

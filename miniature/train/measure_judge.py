@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from miniature.train.judge_corpus import HELD_OUT, KINDS, LENGTH, JudgeClips, rendered, samples
-from miniature.train.judge_questions import questions, rubric
+from miniature.train.judge_questions import RUBRIC, questions, rubric
 from miniature.world.catalog import parse
 from miniature.world.corpus import processes
 from rewards.base import LoadedClip
@@ -57,7 +57,7 @@ def measure_judge(
         sampled: folder with generated clips, or None.
         pool: processes for scenes and verdicts.
     """
-    settings = JudgeSettings(backend="local", model=str(folder), device=device, batch_size=128)
+    settings = JudgeSettings(backend="local", model=str(folder), rubric=RUBRIC, device=device, batch_size=128)
     judge, found = JudgeReward(settings), dict[str, float]()
     threshold = judge.rubric.threshold
     frames = judge.rubric.frames.count

@@ -15,6 +15,7 @@ from itertools import permutations, product
 
 from data.errors import DataError
 from data.keys import digest
+from data.prompts import PromptSets
 from data.records import Prompt, prompt_id
 from miniature.world.catalog import COLOURS, TEMPLATES, Subject, Template, caption
 
@@ -80,3 +81,6 @@ def _combinations(template: Template) -> Iterator[Combination]:
 def _words(subjects: Combination) -> list[tuple[int, str]]:
     """Colours and shapes by position."""
     return [(i, word) for i, subject in enumerate(subjects) for word in (subject.colour, subject.shape)]
+
+
+SETS = PromptSets(SPLITS, prompt_set)

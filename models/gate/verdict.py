@@ -8,7 +8,7 @@ it never becomes a number.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,8 +21,6 @@ from models.gate.bootstrap import Floats
 from models.settings import GateSettings
 
 DIVERSITY: Final = "diversity"
-RISING: Final = frozenset({"flicker"})
-"""Guards that break by rising; all others break by falling."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -188,8 +186,8 @@ def compare(paired: Paired, settings: GateSettings, seed: int) -> Comparison:
     )
 
 
-def guard(paired: Paired, settings: GateSettings, seed: int) -> Guard:
-    """Whether `paired.metric` still holds, overall and in every category."""
+def guard(paired: Paired, settings: GateSettings, seed: int, rising: bool = False) -> Guard:
+    """Whether `paired.metric` still holds, overall and in every category; it breaks by falling, or rising."""
     name = paired.metric
     rows = paired.measured()
     excluded = len(paired.prompts) - len(rows.prompts) + paired.unmatched
@@ -207,29 +205,36 @@ def guard(paired: Paired, settings: GateSettings, seed: int) -> Guard:
         part = rows.category(category)
         if part.before.sum() > 0:
             findings[category] = _ratio(part, settings, seed)
-    broken = {where: found for where, found in findings.items() if _broken(name, found, settings)}
+    broken = {where: found for where, found in findings.items() if _broken(found, settings, rising)}
     why: str | None = None
     if broken:
         told = ", ".join(f"{where} {found.value:.2f} times what it was" for where, found in broken.items())
-        limit = f"above {settings.max_ratio:g}" if name in RISING else f"below {settings.min_ratio:g}"
+        limit = f"above {settings.max_ratio:g}" if rising else f"below {settings.min_ratio:g}"
         why = f"{told}: surely {limit}"
     return Guard(
         name, before, after, whole.value, whole.low, whole.high, not broken, tuple(broken), why, excluded
     )
 
 
-def decide(primary: Paired, guards: Sequence[Paired], settings: GateSettings, seed: int) -> Verdict:
+def decide(
+    primary: Paired,
+    guards: Sequence[Paired],
+    settings: GateSettings,
+    seed: int,
+    rising: Collection[str] = (),
+) -> Verdict:
     """The verdict on a candidate.
 
     Args:
         primary: the metric that decides, on prompts that no round trains on.
-        guards: measurements named `motion`, `diversity`, `sharpness`, `flicker` (any subset).
+        guards: measurements of what a cheated metric gives away.
         settings: confidence and limits.
         seed: of the bootstrap; stored in the verdict.
+        rising: names of the guards that break by rising; all others break by falling.
     """
     overall = compare(primary, settings, seed)
     categories = {c: compare(primary.category(c), settings, seed) for c in sorted(set(primary.categories))}
-    found = {paired.metric: guard(paired, settings, seed) for paired in guards}
+    found = {paired.metric: guard(paired, settings, seed, paired.metric in rising) for paired in guards}
     better = overall.ci_low is not None and overall.ci_low > 0
     broken = [g for g in found.values() if g.ok is False]
     promoted = better and not broken
@@ -271,10 +276,10 @@ def _ratio(rows: Paired, settings: GateSettings, seed: int) -> bootstrap.Interva
     )
 
 
-def _broken(name: str, found: bootstrap.Interval, settings: GateSettings) -> bool:
+def _broken(found: bootstrap.Interval, settings: GateSettings, rising: bool) -> bool:
     if found.low is None or found.high is None:
         return False  # one prompt proves nothing
-    return found.low > settings.max_ratio if name in RISING else found.high < settings.min_ratio
+    return found.low > settings.max_ratio if rising else found.high < settings.min_ratio
 
 
 def _keyed(rows: Sequence[Evaluation], metric: str) -> dict[tuple[str, int], Evaluation]:

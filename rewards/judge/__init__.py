@@ -12,3 +12,7 @@
 What comes in: clips. What goes out: a value in [0, 1], or why there is none: a judge that is silent, refuses,
 stammers or sends NaN has not judged. Heavy libraries are imported where they are used.
 """
+
+from rewards.judge.judge import REWARD
+
+__all__ = ["REWARD"]

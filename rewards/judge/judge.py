@@ -20,7 +20,9 @@ from rewards.judge.local import LocalBackend
 from rewards.judge.prompt import question_text
 from rewards.judge.rubric import Question, load_rubric
 from rewards.judge.served import VllmBackend
-from rewards.judge.settings import JudgeSettings, judge_parts, judge_version, part_name
+from rewards.judge.server import require_server
+from rewards.judge.settings import NAME, JudgeSettings, judge_parts, judge_version, part_name
+from rewards.kind import RewardKind
 
 
 class JudgeReward:
@@ -30,7 +32,7 @@ class JudgeReward:
         ServiceError: the rubric or the model is missing or wrong.
     """
 
-    name: Final = "judge"
+    name: Final = NAME
     range: Final = (0.0, 1.0)
 
     def __init__(self, settings: JudgeSettings) -> None:
@@ -130,3 +132,19 @@ def combine_parts(settings: JudgeSettings, category: str, parts: Mapping[str, Ju
     rubric = load_rubric(settings.rubric)
     answers = {q.id: parts[part_name(q)] for q in rubric.questions if part_name(q) in parts}
     return combine(rubric, category, answers)
+
+
+REWARD: Final = RewardKind(
+    name=NAME,
+    settings=JudgeSettings,
+    build=JudgeReward,
+    version=judge_version,
+    range=JudgeReward.range,
+    reads="frames in order, the prompt and its category",
+    uses_gpu=lambda settings: settings.backend == "local",
+    serves=lambda settings: settings.managed,
+    parts=judge_parts,
+    combine=combine_parts,
+    ready=require_server,
+    threshold=lambda settings: load_rubric(settings.rubric).threshold,
+)

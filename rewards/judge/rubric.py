@@ -6,20 +6,19 @@ or the threshold asks nothing again.
 
 from __future__ import annotations
 
-import difflib
 import functools
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from data.errors import ConfigError
+from data.explain import validated
 from data.keys import digest
-from data.resources import find
+from data.resources import find, shipped
 from data.yaml_text import parse_yaml
 
 PROMPT: Final = "{prompt}"
-_SHIPPED: Final = ("rewards/judge/rubrics", "miniature/rubrics")
 
 Spellings = Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]
 
@@ -146,9 +145,7 @@ def load_rubric(path: str) -> Rubric:
         stat = file.stat()
         return _load(str(file), stat.st_mtime_ns, stat.st_size)
     except OSError as error:
-        known = ", ".join(
-            sorted(f"{folder}/{file.name}" for folder in _SHIPPED for file in find(folder).glob("*.yaml"))
-        )
+        known = ", ".join("/".join(file.parts[-3:]) for file in shipped("rubrics").values())
         raise ConfigError(
             f"rubric {path}: {error.strerror}. Rubrics that come with vidloop: {known}"
         ) from None
@@ -159,11 +156,7 @@ def parse_rubric(text: str, where: str) -> Rubric:
     tree = parse_yaml(text, where)
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected keys and values (name: ..., questions: ...)")
-    try:
-        return Rubric.model_validate(tree)
-    except ValidationError as error:
-        problems = [_explain(dict(item), where) for item in error.errors(include_url=False)]
-        raise ConfigError("\n".join(problems)) from None
+    return validated(Rubric, tree, where)
 
 
 @functools.lru_cache(maxsize=16)
@@ -174,25 +167,3 @@ def _load(file: str, changed_ns: int, size: int) -> Rubric:
     except UnicodeDecodeError:
         raise ConfigError(f"rubric {file}: it is not a text file") from None
     return parse_rubric(text, f"rubric {file}")
-
-
-def _explain(item: dict[str, Any], where: str) -> str:
-    places = [str(place) for place in item["loc"]]
-    key = ".".join(places)
-    if item["type"] == "extra_forbidden":
-        known = _fields(places[:-1])
-        close = difflib.get_close_matches(places[-1], known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known here: {', '.join(known)}"
-        return f"{where}: {key}: unknown key; {hint}"
-    if item["type"] == "missing":
-        return f"{where}: {key}: this key is required"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "string_type" and isinstance(item["input"], bool):
-        message += " (YAML reads a bare yes or no as true or false: put it in quotes)"
-    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
-
-
-def _fields(places: list[str]) -> list[str]:
-    parts: dict[str, type[_Part]] = {"frames": Frames, "answer": Answer, "questions": Question}
-    part = parts.get(places[0], Rubric) if places else Rubric
-    return list(part.model_fields)

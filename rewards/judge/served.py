@@ -179,7 +179,7 @@ class VllmBackend:
         settings = self._settings
         processing = self._processing()
         if settings.address:
-            url, key = settings.address, os.environ.get(settings.key_env, "")
+            url, key = settings.address, os.environ.get(settings.api_key_env, "")
         else:
             if self._server is None:
                 self._server = ManagedServer.launch(settings)

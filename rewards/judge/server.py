@@ -53,7 +53,7 @@ class ManagedServer:
     @classmethod
     def launch(cls, settings: JudgeSettings) -> Self:
         """Start the server; it answers later. Raises ServiceError if there is no environment with vLLM."""
-        python = environment_python(settings.environment)
+        python = environment_python(settings.venv)
         folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
         port, key = _free_port(), secrets.token_urlsafe(32)
         # -P: what lies in the working folder, or beside a script, must not shadow vLLM's own imports; our
@@ -136,13 +136,13 @@ def command(
         *("-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model_path(settings), "--served-model-name", served_name(settings)),
         *("--host", host, "--port", str(port)),
-        *("--dtype", settings.dtype, "--max-model-len", str(settings.max_tokens)),
+        *("--dtype", settings.dtype, "--max-model-len", str(settings.max_model_len)),
         # All questions of all clips that are asked about at the same time: one step of the engine for all.
         *("--max-num-seqs", str(max(16, settings.concurrency * len(rubric.questions)))),
         *("--limit-mm-per-prompt", media, "--media-io-kwargs", '{"video": {"num_frames": -1}}'),
         # Each request says when its frames are. Who may ask is who has the key: the run itself.
         "--trust-request-mm-kwargs",
-        *("--gpu-memory-utilization", str(settings.gpu_share)),
+        *("--gpu-memory-utilization", str(settings.gpu_memory_utilization)),
         *("--seed", "0", "--enforce-eager", "--disable-uvicorn-access-log"),
     ]
     if settings.revision:
@@ -156,8 +156,8 @@ def command(
 
 def require_server(settings: JudgeSettings) -> None:
     """Check that the server which these settings ask for can be started; ServiceError: no environment."""
-    if settings.backend == "vllm" and not settings.address:
-        environment_python(settings.environment)
+    if settings.managed:
+        environment_python(settings.venv)
 
 
 def environment_python(environment: str) -> Path:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _REFUSED: Final = (400, 413, 422)
 _WRONG: Final = {
-    401: "it does not accept the key: set the environment variable that judge.key_env names",
-    403: "the key may not do this: set the environment variable that judge.key_env names",
+    401: "it does not accept the key: set the environment variable that judge.api_key_env names",
+    403: "the key may not do this: set the environment variable that judge.api_key_env names",
     404: "there is no such address or model there: look at judge.url and judge.served_name",
 }
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")

@@ -140,7 +140,7 @@ def test_faulty_tables_are_refused(tmp_path):
 def test_missing_and_unknown_files_are_refused(tmp_path):
     with pytest.raises(
         UserError,
-        match=r"no prompts at 'heldut': give a set \(train, dev, heldout, unseen, real-train, real-heldout\) or an existing file",
+        match=r"no prompts at 'heldut': give a set \(real-train, real-heldout, train, dev, heldout, unseen\) or an existing file",
     ):
         load_prompts("heldut")
     with pytest.raises(UserError, match="no prompts at"):

@@ -253,7 +253,8 @@ def test_another_judge_comes_as_an_override(
     recipe = load_recipe("recipes/wan2.1-1.3b-judge.yaml")
     words = interpolate(yaml.safe_load(capsys.readouterr().out), {})["services"]["judge"]["command"]
     assert words == judge_command(recipe)
-    assert words[words.index("--model") + 1] == recipe.judge.model.removeprefix("hf-hub:")
-    assert words[words.index("--revision") + 1] == recipe.judge.revision
+    judge: Any = recipe.rewards["judge"]
+    assert words[words.index("--model") + 1] == judge.model.removeprefix("hf-hub:")
+    assert words[words.index("--revision") + 1] == judge.revision
     assert main(["recipes/none.yaml"]) == 2
     assert "recipes/none.yaml" in capsys.readouterr().err

@@ -96,7 +96,7 @@ def composed(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Iter
     shutil.copytree(tiny_model, recipes / "wan")
     for path in (recipes / "wan").rglob("*.safetensors"):
         path.chmod(0o644)  # they are saved for their owner alone, who is not the containers' user
-    shutil.copy(ROOT / "recipes" / "mini.yaml", recipes)
+    shutil.copy(ROOT / "miniature/recipes/mini.yaml", recipes)
     (recipes / "tiny.yaml").write_text(
         yaml.safe_dump(tiny_settings(RECIPES / "wan", RECIPES), sort_keys=False)
     )

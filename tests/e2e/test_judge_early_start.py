@@ -34,7 +34,7 @@ def judged(tiny: Tiny, tiny_vlm: Path) -> list[str]:
     changed = {
         "rewards": "[sharpness,judge]",
         "judge.backend": "vllm",
-        "judge.environment": str(ENVIRONMENT),
+        "judge.venv": str(ENVIRONMENT),
         "judge.model": str(tiny_vlm),
         "judge.rubric": str(rubric),
     }

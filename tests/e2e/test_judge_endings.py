@@ -79,7 +79,7 @@ def generated(tiny_model: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPat
 @pytest.fixture(scope="module")
 def shared(tiny_vlm: Path) -> Iterator[dict[str, str]]:
     """A server of the same model that is running already, for whoever plays a round again."""
-    settings = JudgeSettings(model=str(tiny_vlm), environment=str(ENVIRONMENT))
+    settings = JudgeSettings(model=str(tiny_vlm), venv=str(ENVIRONMENT))
     server = ManagedServer.start(settings)
     yield {"url": server.url, "key": server.key}
     server.stop()
@@ -208,7 +208,7 @@ def asks_for_the_rest_alone(
 ) -> None:
     """The next run judges what is missing, and the kept answers stay the files that they were."""
     # A server of a run's own is told a name that holds no path.
-    server = (f"judge.url={shared['url']}", f"judge.key_env={KEY_ENV}", f"judge.served_name={NAME}")
+    server = (f"judge.url={shared['url']}", f"judge.api_key_env={KEY_ENV}", f"judge.served_name={NAME}")
     ended = begin(*server, command="score", **{KEY_ENV: shared["key"]}).ends()
     assert ended.code == 0, ended.err
     complete(tiny, kept)
@@ -231,7 +231,7 @@ def test_success(begin: Callable[..., Round]) -> None:
     summary = summaries(one.tiny.store)[-1]
     complete(one.tiny, {})
     # All is answered: the next round starts no server, though there is none to be started.
-    again = begin("judge.environment=/nowhere").ends()
+    again = begin("judge.venv=/nowhere").ends()
     assert again.code == 0, again.err
     last = cached(summaries(one.tiny.store)[-1])
     assert last["score"] == (summary["stages"]["score"]["shards"],) * 2

@@ -18,7 +18,7 @@ from tests.tiny_round import ROOT, Ended, cached, summaries
 ENVIRONMENT = Path(os.environ.get("VIDLOOP_JUDGE_VENV", ROOT / ".venv-judge")).absolute()
 if not (ENVIRONMENT / "bin/python").exists():
     pytest.skip(f"no vLLM at {ENVIRONMENT}: `make judge`, or set VIDLOOP_JUDGE_VENV", allow_module_level=True)
-SERVED = ["--set", f"judge.environment={ENVIRONMENT}"]
+SERVED = ["--set", f"judge.venv={ENVIRONMENT}"]
 
 
 @pytest.mark.slow

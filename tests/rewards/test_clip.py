@@ -12,6 +12,7 @@ from PIL import Image
 from data.errors import UserError
 from rewards import LoadedClip, build_reward
 from rewards.clip import ClipReward, ClipSettings
+from tests.miniature_rewards import CLIP
 
 ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., LoadedClip]
@@ -19,7 +20,7 @@ Make = Callable[..., LoadedClip]
 
 @pytest.fixture(scope="module")
 def clip_reward() -> ClipReward:
-    return ClipReward(ClipSettings(device="cpu"))
+    return ClipReward(ClipSettings(**CLIP, device="cpu"))
 
 
 def value(reward: ClipReward, clip: LoadedClip) -> float:
@@ -74,7 +75,7 @@ def test_a_batch_gives_what_single_clips_give(
         world_clip("squeeze", "cyan ball"),
         noise_clip(height=96),
     ]
-    small = ClipReward(ClipSettings(device="cpu", batch_size=5))
+    small = ClipReward(ClipSettings(**CLIP, device="cpu", batch_size=5))
     together = [judged.value for judged in small.score(clips)]
     assert together == pytest.approx([value(clip_reward, clip) for clip in clips], abs=1e-5)
 

@@ -1,25 +1,31 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from rewards import Judgement, build_reward, combine_judgements, reward_parts, reward_version
+from rewards import Judgement, RewardRef, build_reward, combine_judgements, reward_ref, reward_version
 from rewards.base import LoadedClip
-from rewards.composite import Component, CompositeSettings, combine, measured
+from rewards.composite import Component, CompositeSettings, Mixture, combine, measured, mix
+from tests.miniature_rewards import SETTINGS
 
-MIXED = CompositeSettings(
-    (
-        Component("clip", weight=3.0, worst=0.1, best=0.3),
-        Component("flicker", weight=1.0, worst=0.4, best=0.0),
-    )
-)
-GATED = replace(MIXED, motion_floor=0.02)
+
+def named(name: str) -> RewardRef:
+    """The kind of this name, as the miniature has it."""
+    return reward_ref(name, name, SETTINGS.get(name))
+
+
+def mixture(motion_floor: float = 0.0, **components: dict[str, float]) -> Mixture:
+    said = {name: Component(**one) for name, one in components.items()}
+    return mix(CompositeSettings(components=said, motion_floor=motion_floor), named)
+
+
+CLIP = {"weight": 3.0, "worst": 0.1, "best": 0.3}
+FLICKER = {"weight": 1.0, "worst": 0.4, "best": 0.0}
+MIXED = mixture(clip=CLIP, flicker=FLICKER)
+GATED = mixture(0.02, clip=CLIP, flicker=FLICKER)
 
 
 def said(**values: float | None) -> dict[str, Judgement]:
@@ -53,9 +59,9 @@ def test_it_never_leaves_its_range_and_grows_with_each_component(
     weights: list[float], raw: list[float]
 ) -> None:
     names = ("physics", "judge", "clip", "flow", "motion")[: len(weights)]
-    settings = CompositeSettings(
-        tuple(Component(name, None, weight, -0.5, 0.5) for name, weight in zip(names, weights, strict=True))
-    )
+    bounds = {"worst": -0.5, "best": 0.5}
+    mixed = {name: {"weight": weight, **bounds} for name, weight in zip(names, weights, strict=True)}
+    settings = mixture(**mixed)
     values = dict(zip(names, raw, strict=False))
     found = combine(settings, said(**values)).value
     assert found is not None
@@ -94,13 +100,12 @@ def test_an_unanswered_component_may_be_asked_again() -> None:
 
 
 def test_open_bounds_are_the_5th_and_95th_percentile_of_what_was_measured() -> None:
-    settings = CompositeSettings((Component("clip"), Component("flow", worst=0.0, best=2.0)))
+    settings = mixture(clip={}, flow={"worst": 0.0, "best": 2.0})
     assert not settings.bounded
     values: list[float | None] = [*np.linspace(0, 1, 101).tolist(), None]
     found = measured(settings, {"clip": values, "flow": [9.0]})
     assert found.bounded
-    assert (found.components[0].worst, found.components[0].best) == (pytest.approx(0.05), pytest.approx(0.95))
-    assert found.components[1] == settings.components[1]
+    assert found.bounds == {"clip": (pytest.approx(0.05), pytest.approx(0.95)), "flow": (0.0, 2.0)}
     assert reward_version("composite", found) != reward_version("composite", settings)
     assert combine(found, said(clip=0.5, flow=1.0)).value == pytest.approx(0.5)
     assert combine(settings, said(clip=0.5, flow=1.0)).value is None
@@ -110,29 +115,37 @@ def test_open_bounds_are_the_5th_and_95th_percentile_of_what_was_measured() -> N
 def test_a_component_that_never_varies_has_no_scale_and_the_mixture_no_value(
     values: list[float | None],
 ) -> None:
-    found = measured(CompositeSettings((Component("clip"),)), {"clip": values})
+    found = measured(mixture(clip={}), {"clip": values})
     judged = combine(found, said(clip=0.4))
     assert judged.value is None
     assert "no scale" in (judged.error or "")
 
 
 def test_the_version_follows_everything_that_decides_and_no_other_reward() -> None:
-    clip, flicker = MIXED.components
     versions = [
-        reward_version("composite", settings)
-        for settings in (
+        reward_version("composite", mixed)
+        for mixed in (
             MIXED,
             GATED,
-            replace(GATED, motion_floor=0.03),
-            replace(MIXED, components=(clip,)),
-            replace(MIXED, components=(replace(clip, weight=2.0), flicker)),
-            replace(MIXED, components=(replace(clip, worst=0.0), flicker)),
-            replace(MIXED, components=(replace(clip, best=0.4), flicker)),
+            mixture(0.03, clip=CLIP, flicker=FLICKER),
+            mixture(clip=CLIP),
+            mixture(clip=CLIP | {"weight": 2.0}, flicker=FLICKER),
+            mixture(clip=CLIP | {"worst": 0.0}, flicker=FLICKER),
+            mixture(clip=CLIP | {"best": 0.4}, flicker=FLICKER),
         )
     ]
     assert len(set(versions)) == len(versions)
-    assert [part.name for part in reward_parts("composite", GATED)] == ["clip", "flicker", "motion"]
-    assert reward_parts("composite", GATED)[0].version == reward_version("clip")
+    parts = reward_ref("mine", "composite", GATED.settings, named).parts
+    assert [part.name for part in parts] == ["clip", "flicker", "motion"]
+    assert parts[0].version == reward_version("clip", SETTINGS["clip"])
+
+
+def test_what_a_recipe_calls_the_components_is_no_part_of_the_version() -> None:
+    called = {"pictures": "clip", "light": "flicker"}
+    said = CompositeSettings(components={"pictures": Component(**CLIP), "light": Component(**FLICKER)})
+    other = mix(said, lambda name: reward_ref(name, called[name], SETTINGS.get(called[name])))
+    assert [part.name for part in reward_ref("mine", "composite", other).parts] == ["pictures", "light"]
+    assert reward_version("composite", other) == reward_version("composite", MIXED)
 
 
 def test_clips_that_nobody_stored_are_scored_by_the_components() -> None:
@@ -143,9 +156,7 @@ def test_clips_that_nobody_stored_are_scored_by_the_components() -> None:
         LoadedClip("still", "a red ball", np.repeat(noise[:1], 9, 0), 8.0),
         LoadedClip("short", "a red ball", noise[:1], 8.0),
     ]
-    settings = CompositeSettings(
-        (Component("sharpness", worst=0.0, best=2e4), Component("flicker", worst=0.1, best=0.0)), 1e-3
-    )
+    settings = mixture(1e-3, sharpness={"worst": 0.0, "best": 2e4}, flicker={"worst": 0.1, "best": 0.0})
     reward = build_reward("composite", settings)
     judged = reward.score(clips)
     apart = {name: build_reward(name).score(clips) for name in ("sharpness", "flicker", "motion")}
@@ -161,18 +172,27 @@ def test_clips_that_nobody_stored_are_scored_by_the_components() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("components", "message"),
     [
-        (lambda: Component("composite"), "no component of a composite"),
-        (lambda: Component("clip", weight=0.0), "greater than 0"),
-        (lambda: Component("clip", worst=1.0), "both, or neither"),
-        (lambda: CompositeSettings((Component("clip"), Component("clip"))), "named twice"),
-        (lambda: CompositeSettings((Component("clip"),), motion_floor=-1.0), "0 or more"),
-        (lambda: reward_version("composite"), "no components"),
-        (lambda: build_reward("composite", CompositeSettings((Component("clip"),))), "only a round measures"),
-        (lambda: reward_version("composite", CompositeSettings((Component("clap"),))), "did you mean 'clip'"),
+        ({"composite": {}}, "no components"),
+        ({"mine": {}}, "no component of a composite"),
+        ({"clip": {"weight": 0.0}}, "greater than 0"),
+        ({"clip": {"worst": 1.0}}, "both worst and best, or neither"),
+        ({"clip": {"worst": 1.0, "best": 1.0}}, "must differ"),
+        ({}, "no components"),
+        ({"clap": {}}, "did you mean 'clip'"),
     ],
 )
-def test_what_cannot_be_mixed_says_why(make: Callable[[], object], message: str) -> None:
+def test_what_cannot_be_mixed_says_why(components: dict[str, dict[str, float]], message: str) -> None:
+    def known(name: str) -> RewardRef:
+        return reward_ref(name, "composite", MIXED) if name == "mine" else named(name)
+
     with pytest.raises(UserError, match=message):
-        make()
+        reward_ref("composite", "composite", {"components": components}, known)
+
+
+def test_a_floor_is_no_less_than_nothing_and_open_bounds_are_measured_by_a_round() -> None:
+    with pytest.raises(UserError, match="greater than or equal to 0"):
+        reward_ref("composite", "composite", {"components": {"flicker": {}}, "motion_floor": -1.0})
+    with pytest.raises(UserError, match="only a round measures"):
+        build_reward("composite", mixture(flicker={}))

@@ -13,6 +13,7 @@ from miniature.world.render import render, true_flow
 from miniature.world.scene import sample_scene
 from rewards import LoadedClip
 from rewards.flow import FlowReward, FlowSettings, load_raft, raft_input, working_size
+from tests.miniature_rewards import FLOW
 
 ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., LoadedClip]
@@ -20,7 +21,7 @@ Make = Callable[..., LoadedClip]
 
 @pytest.fixture(scope="module")
 def flow_reward() -> FlowReward:
-    return FlowReward(FlowSettings(device="cpu"))
+    return FlowReward(FlowSettings(**FLOW, device="cpu"))
 
 
 def value(reward: FlowReward, clip: LoadedClip) -> float:
@@ -98,7 +99,7 @@ def test_a_batch_gives_what_single_clips_give(
         sliding_square(step=3),
         noise_clip(frames=4),
     ]
-    small = FlowReward(FlowSettings(device="cpu", batch_size=2))
+    small = FlowReward(FlowSettings(**FLOW, device="cpu", batch_size=2))
     together = [judged.value for judged in small.score(clips)]
     assert together == pytest.approx([value(flow_reward, clip) for clip in clips], rel=1e-3)
 
@@ -144,5 +145,5 @@ def test_frames_keep_their_values_when_they_are_enlarged() -> None:
 
 
 def test_the_folder_loads_as_its_config_says() -> None:
-    model = load_raft(FlowSettings().model)
+    model = load_raft(FLOW["model"])
     assert sum(parameter.numel() for parameter in model.parameters()) == 990_162

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import UserError
 from rewards import LoadedClip, build_reward, reward_version
-from rewards.clip import ClipSettings
+from tests.miniature_rewards import CLIP
 
 ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., LoadedClip]
@@ -30,7 +30,7 @@ def hpsv2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("hpsv2")
     for name in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(ROOT / ClipSettings().model / name, folder)
+        shutil.copy(ROOT / CLIP["model"] / name, folder)
     torch.manual_seed(0)
     model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
     save_file(

@@ -235,5 +235,5 @@ def test_words_and_commit_are_asked_for(settings: dict[str, Any], folder: Path, 
     (tmp_path / "bare.txt").write_text("Mark this video.")
     with pytest.raises(UserError, match="place of the clip's own"):
         reward_version("videoscore", settings | {"prompt": str(tmp_path / "bare.txt")})
-    with pytest.raises(UserError, match="use one of mean"):
+    with pytest.raises(UserError, match="should be 'mean'"):
         reward_version("videoscore", settings | {"aspect": "beauty"})

@@ -27,7 +27,7 @@ def judged(tiny: Tiny, tiny_vlm: Path) -> list[str]:
     return [
         "rewards=[sharpness,judge]",
         "judge.backend=vllm",
-        f"judge.environment={Path(sys.executable).parents[1]}",
+        f"judge.venv={Path(sys.executable).parents[1]}",
         f"judge.model={tiny_vlm}",
         f"judge.rubric={rubric}",
     ]

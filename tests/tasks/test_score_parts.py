@@ -13,9 +13,8 @@ from data.errors import StageFailed
 from data.records import Clip
 from data.store import Manifest, Store
 from data.video import encode_mp4
-from rewards import reward_parts, reward_settings, reward_version
-from rewards.composite import Component, CompositeSettings
-from tasks.context import RESIDENTS, RewardRef
+from rewards import reward_ref
+from tasks.context import RESIDENTS
 from tasks.score import JudgeDown, ScoreShard, ShardClips, check_failures, lent, release_unanswered
 from tests.rewards.judge.conftest import RUBRIC, rubric, served, server, write_rubric  # noqa: F401  (fixtures)
 from tests.rewards.judge.fault_server import FaultServer, nothing
@@ -49,10 +48,7 @@ def unit(store: Store, shard: Manifest, served: Make) -> Callable[..., ScoreShar
     """The score unit of the shard by a judge that asks the fault server."""
 
     def make(**changed: Any) -> ScoreShard:
-        settings = reward_settings("judge", served(**changed))
-        judge = RewardRef(
-            "judge", reward_version("judge", settings), settings, reward_parts("judge", settings)
-        )
+        judge = reward_ref("judge", "judge", served(**changed))
         return ScoreShard(str(store.root), shard.key, shard.digest, (judge,), "clips 1-4 of 4")
 
     return make
@@ -243,13 +239,8 @@ def test_a_mixture_is_combined_again_when_its_judge_is_asked_again(
     server: FaultServer,
 ) -> None:
     judge = unit(retries=0, breaker=100).rewards[0]
-    settings = CompositeSettings((Component("judge", judge.settings, worst=0.0, best=1.0),))
-    mixture = RewardRef(
-        "composite",
-        reward_version("composite", settings),
-        settings,
-        reward_parts("composite", settings),
-    )
+    components = {"judge": {"worst": 0.0, "best": 1.0}}
+    mixture = reward_ref("composite", "composite", {"components": components}, lambda name: judge)
     one = replace(unit(), rewards=(judge, mixture))
     assert len(set(one.keys)) == len(one.keys) == 4
     warm(server, one)

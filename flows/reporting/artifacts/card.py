@@ -61,7 +61,7 @@ def _report(store: Store, round_id: str) -> str:
 
 
 def _compared(facts: Facts) -> str:
-    rate = words.is_rate(facts.summary.primary)
+    rate = words.is_rate(facts.summary)
     show, change = (words.percent, words.points) if rate else (words.number, words.signed)
     gain = "gain in points" if rate else "gain"
     rows = []

@@ -27,14 +27,16 @@ def rewards_by_category(store: Store, facts: Facts) -> list[Row]:
     category = {clip.clip_id: clip.category for one in clips for clip in store.read(one.key, "clips")}
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     failed: dict[str, int] = defaultdict(int)
+    called = {(one.kind, one.version): one.reward for one in facts.rewards}
     for score in scores_of(store, clips):
         if score.reward.startswith(QUESTION) or score.clip_id not in category:
             continue
+        reward = called.get((score.reward, score.reward_version), score.reward)
         for name in (category[score.clip_id], "all"):
             if score.value is None:
                 failed[name] += 1
             else:
-                values[name, score.reward].append(score.value)
+                values[name, reward].append(score.value)
     rewards = sorted({reward for _, reward in values})
     kept = {one.category: one for one in facts.curation.categories}
     rows: list[Row] = []

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from data.errors import UserError
+from data.resources import shipped as files_shipped
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import open_round
-from tasks.calibrate import SHIPPED, warnings
+from tasks.calibrate import warnings
 from tasks.context import RESIDENTS, RoundContext
 from tasks.stages import require_ready, run_stage
 from tasks.units import Runner
@@ -31,7 +32,7 @@ def context(tiny: Tiny, *overrides: str) -> RoundContext:
 @pytest.fixture
 def judged(tiny: Tiny, served: Callable[..., dict[str, Any]]) -> Tiny:
     recipe = yaml.safe_load(tiny.recipe.read_text()) | {"rewards": ["physics", "judge"], "feedback": "judge"}
-    tiny.recipe.write_text(yaml.safe_dump(recipe | {"judge": served(environment="no/such/venv")}))
+    tiny.recipe.write_text(yaml.safe_dump(recipe | {"judge": served(venv="no/such/venv")}))
     return tiny
 
 
@@ -64,4 +65,4 @@ def test_the_shipped_recipes_judge_comes_with_its_calibration(tmp_path: Path) ->
     assert shipped.feedback.name == "judge"
     assert shipped.evaluate.metric.name == "physics"
     assert warnings(shipped) == []
-    assert (SHIPPED / f"judge-{shipped.feedback.version}.json").is_file()
+    assert f"judge-{shipped.feedback.version}.json" in files_shipped("calibrations")

@@ -10,15 +10,36 @@ import pytest
 
 from data.records import Clip, Score
 from data.store import Store
-from flows.reporting.judges import read_judge
+from flows.reporting.judges import read_judges
 from flows.reporting.page import render
 from flows.reporting.read import find_summary, read_facts
 
 VERSION = "f" * 16
+OTHER = "e" * 16
 RECIPE = {
     "name": "mini",
-    "judge": {"model": "weights/<judge>", "backend": "local", "rubric": "rubrics/world.yaml"},
+    "rewards": {
+        "judge": {
+            "kind": "judge",
+            "model": "weights/<judge>",
+            "backend": "local",
+            "rubric": "rubrics/world.yaml",
+        },
+        "examiner": {
+            "kind": "judge",
+            "model": "weights/other",
+            "backend": "vllm",
+            "rubric": "rubrics/own.yaml",
+        },
+    },
 }
+
+
+def asked(version: str, *questions: str) -> dict[str, Any]:
+    return {"kind": "judge", "version": version, "parts": {f"judge/{one}": version for one in questions}}
+
+
+JUDGE = {"judge": asked(VERSION, "physics", "flicker")}
 
 
 def answer(p_yes: float) -> str:
@@ -29,7 +50,7 @@ def answer(p_yes: float) -> str:
 def round_of_a_judge(tmp_path_factory: pytest.TempPathFactory, make_round: Callable[..., None]) -> Store:
     """A round whose training clips a judge was asked two questions about; one of them failed once."""
     store = Store.open(tmp_path_factory.mktemp("judged") / "store", create=True)
-    make_round(store, recipe=RECIPE)
+    make_round(store, recipe=RECIPE, rewards=JUDGE)
     (shard,) = (m for m in store.manifests("generate") if m.question["split"] == "train")
     clips: list[Clip] = store.read(shard.key, "clips")
     for name, good in (("judge/physics", True), ("judge/flicker", False), ("judge", True)):
@@ -78,10 +99,8 @@ def test_it_names_the_judge_and_shows_p_of_yes_by_question(round_of_a_judge: Sto
 
 def belief(store: Store) -> str:
     shards = [m for m in store.manifests("generate") if m.question["split"] == "train"]
-    judge = read_judge(store, shards, RECIPE)
-    assert judge is not None
-    (said,) = judge.beliefs
-    return said
+    (judge,) = read_judges(store, shards, find_summary(store, None))
+    return judge.belief
 
 
 def test_the_calibration_of_this_very_version_is_quoted_and_no_others(judged: Store) -> None:
@@ -103,3 +122,28 @@ def test_a_round_without_a_judge_has_no_such_section(reported: Store) -> None:
     page = page_of(reported)
     assert 'id="judge"' not in page
     assert '"#judge"' not in page
+
+
+def test_two_judges_of_a_round_stand_under_their_own_names(
+    judged: Store, make_round: Callable[..., None]
+) -> None:
+    (shard,) = (m for m in judged.manifests("generate") if m.question["split"] == "train")
+    clips: list[Clip] = judged.read(shard.key, "clips")
+    for name in ("judge/physics", "judge"):
+        rows = [Score(clip.clip_id, name, OTHER, 0.25, "ok", None, answer(0.25)) for clip in clips]
+        question = {"stage": "score", "reward": name, "version": OTHER, "clips": shard.key}
+        judged.commit("score", question, {"scores": rows}, parents=[shard.key])
+    (path,) = judged.root.glob("rounds/*/summary.json")
+    summary = json.loads(path.read_text()) | {"rewards": JUDGE | {"examiner": asked(OTHER, "physics")}}
+    path.write_text(json.dumps(summary | {"feedback": "examiner"}))
+    page = page_of(judged)
+    said = page.partition('<section id="judge">')[2].partition("</section>")[0]
+    first, _, second = said.partition("<strong>examiner</strong>")
+    assert "weights/&lt;judge&gt;" in first
+    assert first.count("<svg") == 2
+    assert "weights/other" in second
+    assert "rubrics/own.yaml" in second
+    assert second.count("<svg") == 1
+    rewards = page.partition('<section id="rewards">')[2].partition("</section>")[0]
+    assert "<h3>examiner <span" in rewards, "the one that taught"
+    assert "<h3>judge</h3>" in rewards

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -8,6 +9,7 @@ from pydantic import ValidationError
 from flows.config.load import load_recipe, offered
 from flows.config.recipe import Recipe
 from flows.rounds.forms import FORMS, form_of, overrides_of
+from rewards import reward_kind, reward_kinds
 
 
 def test_an_empty_form_changes_nothing() -> None:
@@ -28,7 +30,7 @@ def test_what_is_filled_in_becomes_a_setting_that_the_recipe_takes() -> None:
     }
     recipe = load_recipe("recipes/mini.yaml", overrides_of(given))
     assert (recipe.generate.clips_per_prompt, recipe.generate.guidance) == (3, 2.0)
-    assert (recipe.feedback, recipe.shaping.threshold, recipe.rewards) == ("flow", 0.25, ["physics", "flow"])
+    assert (recipe.feedback, recipe.shaping.threshold, recipe.scored) == ("flow", 0.25, ["physics", "flow"])
     assert (recipe.finetune.objective, recipe.finetune.lr, recipe.finetune.steps) == ("sft", 3e-5, 9)
     assert recipe.seed == 8  # the later one wins
 
@@ -54,10 +56,13 @@ def test_every_field_has_a_title_a_description_and_no_default_and_is_a_key_of_th
             assert "default" not in field
             assert "anyOf" not in field  # one kind each: the UI then shows one input
         for key in form.recipe_keys.values():
-            model = Recipe
+            model: Any = Recipe
             for part in key.split("."):
+                if part in reward_kinds():  # settings of a reward
+                    model = reward_kind(part).settings
+                    continue
                 field_ = model.model_fields[part]
-                model = field_.annotation  # type: ignore[assignment]
+                model = field_.annotation
 
 
 def test_a_key_that_the_recipe_lacks_is_an_error_when_the_form_is_made() -> None:

@@ -11,7 +11,7 @@ import torch
 from miniature.train.judge_corpus import HELD_OUT, KINDS, RIGHT, WARPS, rendered, samples
 from miniature.train.judge_forward import JudgeForward
 from miniature.train.judge_model import JudgeShape, build_judge, load_judge, save_judge
-from miniature.train.judge_questions import EACH, bank, questions, rubric, vocabulary_texts
+from miniature.train.judge_questions import EACH, RUBRIC, bank, questions, rubric, vocabulary_texts
 from miniature.train.train_judge import main
 from miniature.world.catalog import caption, parse
 from miniature.world.oracle import judge
@@ -165,5 +165,7 @@ def test_a_short_training_learns_and_its_files_judge(tmp_path: Path) -> None:
     model, _ = load_judge(tmp_path / "judge", "cpu")
     assert all(bool(torch.isfinite(p).all()) for p in model.parameters())
     clip = LoadedClip("c", "a red ball moves to the left", np.zeros((17, 64, 64, 3), np.uint8), 8.0, "")
-    one = build_reward("judge", {"backend": "local", "model": str(tmp_path / "judge")}).score([clip])[0]
+    one = build_reward(
+        "judge", {"backend": "local", "model": str(tmp_path / "judge"), "rubric": RUBRIC}
+    ).score([clip])[0]
     assert one.value is None or 0 <= one.value <= 1

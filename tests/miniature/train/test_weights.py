@@ -10,11 +10,9 @@ from safetensors import safe_open
 
 from miniature.train.measure_clip import measure_clip
 from miniature.train.measure_raft import measure_raft
-from rewards.clip import ClipSettings
-from rewards.flow import FlowSettings
 
 ROOT = Path(__file__).resolve().parents[3]
-CLIP, RAFT = ROOT / ClipSettings().model, ROOT / FlowSettings().model
+CLIP, RAFT = ROOT / "miniature/weights/clip", ROOT / "miniature/weights/raft"
 
 
 @pytest.mark.parametrize(("folder", "limit"), [(CLIP, 3e6), (RAFT, 2.2e6)])

@@ -84,6 +84,7 @@ def test_a_broken_guard_stops_a_candidate_that_scores_better(name: str, factor: 
         [paired(name, steady(), factor * steady())],
         SETTINGS,
         0,
+        rising=("flicker",),
     )
     assert not verdict.promoted
     assert verdict.guards[name].ok is False
@@ -96,7 +97,8 @@ def test_a_broken_guard_stops_a_candidate_that_scores_better(name: str, factor: 
     [("motion", 5.0), ("diversity", 1.5), ("flicker", 0.1), ("motion", 0.9), ("flicker", 1.1)],
 )
 def test_a_guard_breaks_in_its_own_direction_and_beyond_its_limit_only(name: str, factor: float) -> None:
-    assert gate.guard(paired(name, steady(), factor * steady()), SETTINGS, 0).ok is True
+    found = gate.guard(paired(name, steady(), factor * steady()), SETTINGS, 0, rising=name == "flicker")
+    assert found.ok is True
 
 
 def test_a_guard_needs_certainty_to_break() -> None:

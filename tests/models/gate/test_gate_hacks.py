@@ -12,7 +12,9 @@ from miniature.world.scene import sample_scene
 from models.gate import verdict
 from models.gate.verdict import Paired
 from models.settings import GateSettings
-from rewards import guards
+from rewards.flicker import flicker
+from rewards.motion import MotionSettings, motion
+from rewards.sharpness import sharpness
 
 Clips = npt.NDArray[np.uint8]
 SETTINGS = GateSettings(draws=2000)
@@ -39,11 +41,11 @@ def measured(clips: Clips) -> Measures:
     of_prompt = verdict.diversity(
         clips[:, ::4, ::4, ::4] / 255.0, [prompt.prompt_id for prompt in PROMPTS for _ in range(EACH)]
     )
-    settings = guards.MotionSettings(pairs=2)
+    settings = MotionSettings(pairs=2)
     return {
-        "motion": np.array([guards.motion(clip, 8.0, settings) for clip in clips]),
-        "sharpness": np.array([guards.sharpness(clip) for clip in clips]),
-        "flicker": np.array([guards.flicker(clip) for clip in clips]),
+        "motion": np.array([motion(clip, 8.0, settings) for clip in clips]),
+        "sharpness": np.array([sharpness(clip) for clip in clips]),
+        "flicker": np.array([flicker(clip) for clip in clips]),
         "diversity": np.array([of_prompt[prompt.prompt_id] for prompt in PROMPTS], dtype=np.float64),
     }
 
@@ -65,7 +67,8 @@ def broken(before: Measures, clips: Clips) -> set[str]:
         each = 1 if name == "diversity" else EACH
         prompts = tuple(prompt.prompt_id for prompt in PROMPTS for _ in range(each))
         kinds = tuple(prompt.category for prompt in PROMPTS for _ in range(each))
-        if verdict.guard(Paired(name, before[name], after[name], prompts, kinds), SETTINGS, 0).ok is False:
+        paired = Paired(name, before[name], after[name], prompts, kinds)
+        if verdict.guard(paired, SETTINGS, 0, rising=name == "flicker").ok is False:
             found.add(name)
     return found
 

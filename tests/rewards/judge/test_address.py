@@ -9,6 +9,7 @@ import pytest
 from data.errors import UserError
 from rewards.judge.server import command, require_server
 from rewards.judge.settings import URL_VARIABLE, JudgeSettings, judge_version, model_path, served_name
+from tests.miniature_rewards import JUDGE
 
 DEPLOYED = "http://judge:8000/v1"
 
@@ -16,7 +17,7 @@ DEPLOYED = "http://judge:8000/v1"
 def test_the_environment_names_a_server_for_settings_that_name_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    settings = JudgeSettings(environment=str(tmp_path / "none"))
+    settings = JudgeSettings(**JUDGE, venv=str(tmp_path / "none"))
     monkeypatch.delenv(URL_VARIABLE, raising=False)
     version = judge_version(settings)
     assert settings.address == ""
@@ -34,13 +35,13 @@ def test_the_environment_names_a_server_for_settings_that_name_none(
 
     monkeypatch.setenv(URL_VARIABLE, "judge:8000")
     with pytest.raises(UserError, match=rf"{URL_VARIABLE} is 'judge:8000'"):
-        JudgeSettings()
+        _ = settings.address
 
 
 def test_the_command_says_where_to_listen_and_what_computes() -> None:
-    own = command(JudgeSettings(), 1234, cpu=False)
-    deployed = command(JudgeSettings(), 1234, host="0.0.0.0", cpu=False)
+    own = command(JudgeSettings(**JUDGE), 1234, cpu=False)
+    deployed = command(JudgeSettings(**JUDGE), 1234, host="0.0.0.0", cpu=False)
     assert own[own.index("--host") + 1] == "127.0.0.1"
     assert [word for word in deployed if word != "0.0.0.0"] == [word for word in own if word != "127.0.0.1"]
-    assert command(JudgeSettings(), 1234, cpu=True)[: len(own)] == own
-    assert "uni" in command(JudgeSettings(), 1234, cpu=True)
+    assert command(JudgeSettings(**JUDGE), 1234, cpu=True)[: len(own)] == own
+    assert "uni" in command(JudgeSettings(**JUDGE), 1234, cpu=True)

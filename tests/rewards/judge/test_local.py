@@ -132,11 +132,11 @@ def test_versions_follow_model_and_rubric(local: Any, write_rubric: Write) -> No
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"backend": "vlm"}, "use one of vllm, local"),
+        ({"backend": "vlm"}, "should be 'vllm' or 'local'"),
         ({"model": "no/such/folder"}, "there is no folder"),
         ({"url": "127.0.0.1:8000"}, "must begin with http"),
-        ({"concurency": 3}, "did you mean 'concurrency'"),
-        ({"concurrency": 0}, "at least 1"),
+        ({"concurency": 3}, "did you mean concurrency"),
+        ({"concurrency": 0}, "greater than or equal to 1"),
     ],
 )
 def test_bad_settings_say_what_is_wrong(changed: dict[str, Any], message: str, local: Any) -> None:

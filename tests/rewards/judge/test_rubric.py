@@ -35,9 +35,9 @@ def test_the_general_rubric_has_a_question_of_each_category() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"treshold": 0.5}, "treshold: unknown key; did you mean 'threshold'"),
+        ({"treshold": 0.5}, "treshold: unknown key; did you mean threshold"),
         ({"frames": {"count": 4, "spaceing": 1}}, "frames.spaceing: unknown key"),
-        ({"questions": [{"id": "a", "text": "?", "wieght": 2.0}]}, "did you mean 'weight'"),
+        ({"questions": [{"id": "a", "text": "?", "wieght": 2.0}]}, "did you mean questions.0.weight"),
         ({"frames": {"count": 1}}, "frames.count"),
         ({"combine": "product"}, "combine"),
         ({"threshold": 1.5}, "threshold"),

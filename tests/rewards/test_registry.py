@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from rewards import REWARDS, build_reward, reward_settings, reward_version
+from rewards import build_reward, reward_kinds, reward_settings, reward_version
 from rewards.clip import ClipSettings
-from rewards.composite import Component, CompositeSettings
 from rewards.flow import FlowSettings
+from tests.miniature_rewards import SETTINGS
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,23 +34,21 @@ HEAVY = (
 PINNED = {"revision": "0" * 40}
 # Any text with a place for the clip's prompt does; a rubric has one.
 ASKED = {**PINNED, "prompt": "rewards/judge/rubrics/general.yaml"}
-MIXTURE = CompositeSettings((Component("sharpness", worst=0.0, best=1.0),))
+MIXTURE = {"components": {"sharpness": {"worst": 0.0, "best": 1.0}}}
 
 
 def settings_of(name: str, judge: Path) -> object:
-    """Defaults, but for the judge, whose model is a random one, the mixture, which mixes nothing by default, and
-    the published models that have no commit of their own."""
-    return {"judge": {"model": str(judge)}, "composite": MIXTURE, "hpsv2": PINNED, "videoscore": ASKED}.get(
-        name, {}
-    )
+    """Defaults, but for what they do not say: weights, of the judge random ones, commits of published models,
+    what a mixture mixes."""
+    own = {"judge": {"model": str(judge)}, "composite": MIXTURE, "hpsv2": PINNED, "videoscore": ASKED}
+    return (SETTINGS | own).get(name, {})
 
 
 def versions_in_another_process(cwd: Path, judge: Path) -> dict[str, str]:
     code = (
-        "import json, sys; from rewards import REWARDS, reward_version\n"
-        "from rewards.composite import Component, CompositeSettings\n"
-        f"settings = dict(judge=dict(model={str(judge)!r}), composite={MIXTURE!r}, hpsv2={PINNED!r}, videoscore={ASKED!r})\n"
-        "versions = {name: reward_version(name, settings.get(name)) for name in REWARDS}\n"
+        "import json, sys; from rewards import reward_kinds, reward_version\n"
+        f"settings = { ({name: settings_of(name, judge) for name in reward_kinds()})!r}\n"
+        "versions = {name: reward_version(name, settings[name]) for name in reward_kinds()}\n"
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "print(json.dumps([versions, loaded]))"
     )
@@ -66,8 +64,8 @@ def versions_in_another_process(cwd: Path, judge: Path) -> dict[str, str]:
 def test_versions_are_the_same_in_every_process_and_folder_and_need_no_heavy_library(
     tmp_path: Path, tiny_vlm: Path
 ) -> None:
-    here = {name: reward_version(name, settings_of(name, tiny_vlm)) for name in REWARDS}
-    assert len(set(here.values())) == len(REWARDS)
+    here = {name: reward_version(name, settings_of(name, tiny_vlm)) for name in reward_kinds()}
+    assert len(set(here.values())) == len(reward_kinds())
     assert versions_in_another_process(tmp_path, tiny_vlm) == here
 
 
@@ -100,31 +98,33 @@ def test_a_built_reward_has_the_version_that_was_promised(name: str, tiny_vlm: P
     ],
 )
 def test_a_setting_that_matters_changes_the_version(name: str, changed: dict[str, object]) -> None:
-    assert reward_version(name, changed) != reward_version(name)
+    own = SETTINGS.get(name, {})
+    assert reward_version(name, own | changed) != reward_version(name, own)
 
 
 @pytest.mark.parametrize("name", ["clip", "flow"])
 def test_device_and_batch_size_do_not_change_the_version(name: str) -> None:
-    assert reward_version(name, {"device": "cpu", "batch_size": 3}) == reward_version(name)
+    own = SETTINGS[name]
+    assert reward_version(name, own | {"device": "cpu", "batch_size": 3}) == reward_version(name, own)
 
 
 @pytest.mark.parametrize(
     ("name", "file"), [("clip", "open_clip_model.safetensors"), ("flow", "model.safetensors")]
 )
 def test_the_version_follows_the_weights_and_not_their_place(name: str, file: str, tmp_path: Path) -> None:
-    source = ROOT / reward_settings(name).model
+    source = ROOT / SETTINGS[name]["model"]
     for part in source.iterdir():
         (tmp_path / part.name).write_bytes(part.read_bytes())
-    assert reward_version(name, {"model": str(tmp_path)}) == reward_version(name)
+    assert reward_version(name, {"model": str(tmp_path)}) == reward_version(name, SETTINGS[name])
     (tmp_path / "CARD.md").write_text("reworded")
-    assert reward_version(name, {"model": str(tmp_path)}) == reward_version(name)
+    assert reward_version(name, {"model": str(tmp_path)}) == reward_version(name, SETTINGS[name])
     weights = bytearray((tmp_path / file).read_bytes())
     weights[-1] ^= 1
     (tmp_path / file).write_bytes(weights)
-    assert reward_version(name, {"model": str(tmp_path)}) != reward_version(name)
+    assert reward_version(name, {"model": str(tmp_path)}) != reward_version(name, SETTINGS[name])
 
 
-def test_settings_come_as_dataclass_mapping_or_not_at_all() -> None:
+def test_settings_come_as_a_model_mapping_or_not_at_all() -> None:
     assert reward_settings("flow", {"stride": 3}) == FlowSettings(stride=3)
     assert reward_settings("flow", FlowSettings(stride=3)) == FlowSettings(stride=3)
     assert reward_settings("flow") == FlowSettings()
@@ -135,17 +135,17 @@ def test_settings_come_as_dataclass_mapping_or_not_at_all() -> None:
     ("name", "settings", "message"),
     [
         ("phisics", None, "did you mean 'physics'"),
-        ("clip", {"frame": 4}, "did you mean 'frames'"),
-        ("clip", {"frames": "4"}, "expected int"),
-        ("clip", {"frames": True}, "expected int"),
-        ("clip", {"frames": 0}, "at least 1"),
+        ("clip", {"frame": 4}, "did you mean frames"),
+        ("clip", {"frames": "4"}, "valid integer"),
+        ("clip", {"frames": True}, "valid integer"),
+        ("clip", {"frames": 0}, "greater than or equal to 1"),
         ("clip", {"precision": "int4"}, "fp32"),
-        ("clip", ["frames"], "mapping"),
+        ("clip", ["frames"], "valid dictionary"),
         ("flow", {"stride": 0}, "stride"),
         ("flow", {"top": 0.0}, "top"),
         ("flow", {"short_side": 64}, "128"),
         ("motion", {"pairs": 0}, "pairs"),
-        ("flow", ClipSettings(), "mapping"),
+        ("flow", ClipSettings(), "valid dictionary"),
     ],
 )
 def test_bad_settings_say_what_is_wrong(name: str, settings: object, message: str) -> None:
@@ -187,7 +187,7 @@ def test_a_folder_without_safetensors_is_refused(name: str, tmp_path: Path) -> N
     ("name", "file"), [("clip", "open_clip_model.safetensors"), ("flow", "model.safetensors")]
 )
 def test_a_damaged_folder_is_bad_input(name: str, file: str, tmp_path: Path) -> None:
-    source = ROOT / reward_settings(name).model
+    source = ROOT / SETTINGS[name]["model"]
     for part in source.iterdir():
         (tmp_path / part.name).write_bytes(part.read_bytes())
     (tmp_path / file).write_bytes(b"not safetensors at all")

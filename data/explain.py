@@ -1,0 +1,106 @@
+"""What is wrong with settings, in words: the key, what it may be, and for an unknown one the nearest."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from data.errors import ConfigError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """What an unknown word was most likely meant to be, as the end of a sentence."""
+    names = list(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names) or 'none'}"
+
+
+def validated(model: type[Model], given: object, where: str, error: type[ConfigError] = ConfigError) -> Model:
+    """`given` as `model`. Raises `error`, which says `where`, which key is wrong, and the nearest one."""
+    try:
+        return model.model_validate(given)
+    except ValidationError as found:
+        items = found.errors(include_url=False)
+        raise error("\n".join(f"{where}: {problem(model, dict(item))}" for item in items)) from None
+
+
+def problem(model: type[BaseModel], item: Mapping[str, Any]) -> str:
+    """One of pydantic's findings: "frames: Input should be greater than or equal to 1, not 0"."""
+    places = [str(place) for place in item["loc"]]
+    said = reason(item) or unknown(model, places)
+    return f"{'.'.join(places)}: {said}" if places else said
+
+
+def reason(item: Mapping[str, Any]) -> str:
+    """What is wrong with a value; "" for a key that is unknown."""
+    if item["type"] == "extra_forbidden":
+        return ""
+    if item["type"] == "missing":
+        return "this key is required"
+    message: str = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "string_type" and isinstance(item["input"], bool):
+        message += " (YAML reads a bare yes or no as true or false: put it in quotes)"
+    return message if isinstance(item["input"], dict | BaseModel) else f"{message}, not {item['input']!r}"
+
+
+Inside = Callable[[Sequence[str]], type[BaseModel] | None]
+
+
+def unknown(
+    model: type[BaseModel], places: Sequence[str], inside: Inside | None = None, also: Iterable[str] = ()
+) -> str:
+    """The known key that an unknown one most likely meant: in its own part first, then anywhere.
+
+    Args:
+        model: the whole.
+        places: names that lead to the key, itself last.
+        inside: the part at some places, where the model's types do not tell.
+        also: further keys of the whole.
+    """
+    part = (inside and inside(places[:-1])) or part_at(model, places[:-1])
+    own = [*(part.model_fields if part else ()), *(also if not places[1:] else ())]
+    prefix = ".".join(places[:-1])
+    close = difflib.get_close_matches(places[-1], own, n=1, cutoff=0.6)
+    if close:
+        return f"unknown key; did you mean {f'{prefix}.{close[0]}' if prefix else close[0]}?"
+    everywhere = _all_keys(model)
+    same_name = [key for key in everywhere if key.rsplit(".", 1)[-1] == places[-1]]
+    best = same_name or difflib.get_close_matches(".".join(places), everywhere, n=1, cutoff=0.5)
+    if best:
+        return f"unknown key; did you mean {best[0]}?"
+    return f"unknown key; known here: {', '.join(own)}"
+
+
+def part_at(model: type[BaseModel], places: Sequence[str]) -> type[BaseModel] | None:
+    """The part at some places, each the name of a field, or of one of several parts; None: no such part."""
+    steps = iter(places)
+    for place in steps:
+        field = model.model_fields.get(place)
+        part = _model_in(field.annotation) if field else None
+        if field is not None and get_origin(field.annotation) in (dict, list):
+            next(steps, None)  # the name, or number, of one of several
+        if part is None:
+            return None
+        model = part
+    return model
+
+
+def _model_in(kind: Any) -> type[BaseModel] | None:
+    """The settings that a field of this type holds: itself, or those in a list, dict, tuple or union."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind
+    return next((found for one in get_args(kind) if (found := _model_in(one))), None)
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, field in model.model_fields.items():
+        keys.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys += _all_keys(field.annotation, f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,130 @@
+"""What a reward is to the rest of the loop: one object that carries everything, and references to rewards."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from data.keys import digest
+from data.settings import Settings, setting
+from rewards.base import Judgement, Part, Reward
+
+KIND: Final = "kind"
+_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+class NetworkSettings(Settings):
+    """Settings that every reward has that runs a network in the run's own process."""
+
+    device: str | None = setting(
+        None,
+        "Device",
+        "auto, cpu, cuda, cuda:1; null: the model's own (model.device).",
+        cost_only=True,
+        pattern=r"^(auto|cpu|cuda(:(\d+|all))?)$",
+    )
+
+
+@dataclass(frozen=True)
+class RewardRef:
+    """A reward of a round: plain data that can be sent to another process and built there.
+
+    Attributes:
+        name: what the recipe calls it; in the recipe, summary.json and reports.
+        version: digest of all that decides its values. Scores are kept under kind and version.
+        settings: what it is built from.
+        parts: what it combines, if anything.
+        kind: name of its kind, the value of column `reward`; "": as `name`.
+    """
+
+    name: str
+    version: str
+    settings: Any
+    parts: tuple[Part, ...] = ()
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kind", self.kind or self.name)
+
+
+# A name of the recipe's -> the reward that it stands for.
+Named = Callable[[str], RewardRef]
+
+
+def never(settings: Any) -> bool:
+    """Of a reward that does not, whatever its settings say."""
+    return False
+
+
+def always(settings: Any) -> bool:
+    """Of a reward that does, whatever its settings say."""
+    return True
+
+
+@dataclass(frozen=True)
+class RewardKind:
+    """One kind of reward. A module of package `rewards`, or an entry point, exports one, or a tuple of them.
+
+    Only `build` may load weights and libraries; everything else reads files at most.
+
+    Attributes:
+        name: in recipes, and the value of column `reward`.
+        settings: its model; of type `NetworkSettings` if it uses the GPU.
+        build: the reward, ready to score, from settings.
+        version: of the scores that these settings give, 16 hex digits.
+        range: smallest and largest value; either may be infinite.
+        reads: what of a clip it looks at, in a few words.
+        uses_gpu: it runs a network in this process, if settings say so: then it is loaded once a process, and
+            its threads take turns.
+        serves: it starts a server of the run's own; one such server runs at a time.
+        parts: what it combines: parts are scored, and kept, for themselves.
+        combine: makes a clip's judgement (settings, category, judgements by part) out of its parts'.
+        ready: raises UserError if this machine lacks something that scoring takes.
+        bind: of a mixture: settings that name other rewards, and these rewards, as one object, which all of
+            the above take in place of the settings.
+        threshold: value from which a clip passes, if settings know one.
+        breaks_by: as a guard: whether it falls or rises where a reward was cheated.
+    """
+
+    name: str
+    settings: type[Settings]
+    build: Callable[[Any], Reward]
+    version: Callable[[Any], str]
+    range: tuple[float, float]
+    reads: str
+    uses_gpu: Callable[[Any], bool] = never
+    serves: Callable[[Any], bool] = never
+    parts: Callable[[Any], tuple[Part, ...]] = lambda settings: ()
+    combine: Callable[[Any, str, Mapping[str, Judgement]], Judgement] | None = None
+    ready: Callable[[Any], None] = lambda settings: None
+    bind: Callable[[Any, Named], Any] | None = None
+    threshold: Callable[[Any], float | None] = lambda settings: None
+    breaks_by: Literal["falling", "rising"] = "falling"
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise TypeError(f"{self.name!r} is no name of a reward: use small letters, digits and _")
+        if KIND in self.settings.model_fields:
+            raise TypeError(f"reward {self.name}: no setting may be called {KIND!r}")
+        if self.uses_gpu is not never and not issubclass(self.settings, NetworkSettings):
+            raise TypeError(f"reward {self.name} uses the GPU: its settings must be NetworkSettings")
+
+    def device(self, settings: Any) -> str:
+        """Where its network computes; "cpu" if it runs none in this process."""
+        return (settings.device or "auto") if self.uses_gpu(settings) else "cpu"
+
+
+def version_of(name: str, code: int, settings: Settings, content: object = None, *of: str) -> str:
+    """A reward's version: 16 hex digits.
+
+    Args:
+        name: of the kind.
+        code: a number that its author raises when the same settings come to give other values.
+        settings: those at their default, and those that only change the cost, are left out.
+        content: what stands in place of files: digests of weights, texts.
+        of: names of the settings that only say where that content is.
+    """
+    said = {key: value for key, value in settings.fingerprint().items() if key not in of}
+    return digest([name, code, said, content])[:16]
