@@ -132,13 +132,15 @@ class RewardSummary(Record):
 class RoundSummary(Record):
     """What `rounds/<round id>/summary.json` says of a round."""
 
-    left_out = frozenset({"approval"})
+    left_out = frozenset({"approval", "rewards"})
 
     round: str = Field(description="Id: UTC time and a short digest.")
     recipe: dict[str, Any] = Field(description="Every setting, defaults written out.")
     recipe_name: str = Field(description="The recipe's name.")
     feedback: str = Field(description="Name of the reward that taught; oracle: physics.")
-    rewards: dict[str, RewardSummary] = Field(default={}, description="By the recipe's name for them.")
+    rewards: dict[str, RewardSummary] | None = Field(
+        default=None, description="By the recipe's name for them; absent in rounds of an earlier release."
+    )
     objective: str = Field(description="What was learned with.")
     policy_before: str = Field(description="Id of the policy that the round began with.")
     policy_after: str | None = Field(default=None, description="Id of the candidate; null: there is none.")
@@ -160,14 +162,14 @@ class RoundSummary(Record):
     def names(self) -> dict[tuple[str, str], tuple[str, ...]]:
         """What the recipe calls its rewards, by kind and version."""
         names: dict[tuple[str, str], tuple[str, ...]] = {}
-        for name, reward in self.rewards.items():
+        for name, reward in (self.rewards or {}).items():
             where = (reward.kind, reward.version)
             names[where] = (*names.get(where, ()), name)
         return names
 
     def kind_of(self, name: str) -> str:
         """Which reward a name of the recipe stands for; a round of an earlier release names kinds."""
-        return self.rewards[name].kind if name in self.rewards else name
+        return self.rewards[name].kind if self.rewards and name in self.rewards else name
 
     def key_of(self, stage: str) -> str | None:
         """Key of a stage's own answer; None if the round did not get there."""

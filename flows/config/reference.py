@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.config.recipe import Recipe
+from rewards import reward_kinds
 
 _HEAD: Final = """# Settings
 
@@ -43,6 +44,10 @@ def settings_page() -> str:
                 "",
                 *_table(name, part, schema),
             ]
+    for name, kind in reward_kinds().items():
+        own = kind.settings.model_json_schema()
+        lines += ["", f"## Reward {name}", "", own["description"], ""]
+        lines += _table(name, own, own) if own.get("properties") else ()
     return "\n".join(lines) + "\n"
 
 

@@ -42,7 +42,7 @@ def read_judges(store: Store, clips: Sequence[Manifest], summary: RoundSummary) 
     asked = summary.recipe.get("rewards", {})
     return tuple(
         _judge(store, name, asked.get(name, {}), one, rows)
-        for name, one in summary.rewards.items()
+        for name, one in (summary.rewards or {}).items()
         if one.kind == JUDGE and one.version in versions
     )
 
