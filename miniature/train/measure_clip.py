@@ -14,6 +14,7 @@ from miniature.train.training import show_measured
 from miniature.world.catalog import COLOURS, TEMPLATES, Subject, allows, caption, parse
 from miniature.world.render import render
 from rewards.base import frame_indices
+from rewards.calibration import auc
 from rewards.clip import ClipReward, ClipSettings
 
 Floats = NDArray[np.floating[Any]]
@@ -67,7 +68,7 @@ def measure_clip(folder: Path, device: str = "auto", clips: int = CLIPS) -> dict
     figures |= {
         "cosine right": float(right.mean()),
         "cosine wrong": float(wrong.mean()),
-        "auc": _auc(right, wrong),
+        "auc": auc(np.concatenate([right, wrong]), np.arange(len(right) + len(wrong)) < len(right)) or 0.0,
     }
     moving = [i for i, own in enumerate(captions) if _mirrored(own)]
     mirror = reward.embed_texts([_mirrored(captions[i]) for i in moving])
@@ -103,13 +104,6 @@ def _mirrored(own: str) -> str:
     assert parsed is not None
     opposite = {"move_left": "move_right", "move_right": "move_left"}.get(parsed.template)
     return caption(opposite, parsed.subjects) if opposite else ""
-
-
-def _auc(right: Floats, wrong: Floats) -> float:
-    """Probability that a draw of `right` exceeds one of `wrong` (Mann-Whitney; ties count half)."""
-    ordered = np.sort(wrong)
-    below = np.searchsorted(ordered, right, side="left") + np.searchsorted(ordered, right, side="right")
-    return float(below.mean() / 2 / len(wrong))
 
 
 def main(argv: list[str] | None = None) -> None:
