@@ -12,10 +12,10 @@ import yaml
 
 from data.errors import UserError
 from data.records import Studied
+from data.resources import find
 from studies.grid import PARTS, cells, parts, tuning_cells
 from studies.plans import choose
 from studies.recipe import Study, cell_recipe, load_study, merged
-from tests.tiny_round import ROOT
 from tests.tiny_study import TinyStudy
 
 SHIPPED = "recipes/study-mini.yaml"
@@ -147,8 +147,8 @@ def test_trees_are_laid_over_one_another() -> None:
 
 
 def test_the_shipped_study_names_the_worlds_categories_and_the_rounds_recipe() -> None:
-    tree = yaml.safe_load((ROOT / SHIPPED).read_text())
-    assert (ROOT / tree["recipe"]).is_file()
+    tree = yaml.safe_load(find(SHIPPED).read_text())
+    assert find(tree["recipe"]).is_file()
     assert tree["cell"]["judge"]["backend"] == "local"
 
 
