@@ -11,7 +11,7 @@ from __future__ import annotations
 from benchmarks import quality
 from benchmarks.harness import Clock, write
 from benchmarks.workload import arguments, compared, ours, run_plain, workload
-from models.settings import FastSettings
+from models.families.settings import StepCacheSettings
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--quality-steps", type=int, default=50)
     parser.add_argument("--quality-batch", type=int, default=256)
     asked = parser.parse_args()
-    work, mode, clock = workload(asked), FastSettings(interval=asked.fast_interval), Clock()
+    work, mode, clock = workload(asked), StepCacheSettings(interval=asked.fast_interval), Clock()
     modes = quality.modes(asked.quality_steps, asked.device, (asked.fast_interval,))
     found = quality.measure(asked.device, asked.quality_clips, asked.quality_batch, modes)
     jobs = work.jobs(max(asked.clips, asked.plain_clips))
@@ -32,7 +32,7 @@ def main() -> None:
         made = quick.run(jobs[: work.whole(asked.clips)])
         details = {
             "mode": mode.describe(),
-            "network asked at steps": f"{mode.asked(work.sample.steps)} of {work.sample.steps}",
+            "network asked at steps": f"{mode.computed(work.sample.steps)} of {work.sample.steps}",
             "compile and warm-up (s)": round(quick.warm_up_seconds, 1),
         }
     equality = {

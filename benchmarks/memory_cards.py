@@ -20,7 +20,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import torch
 from torch import Tensor
@@ -46,9 +46,9 @@ from flows.config.resolve import finetune_settings
 from models.compiling import preferred_attention
 from models.families import EXPERTS, get_family
 from models.families.base import networks_of
-from models.quantise import quantise
+from models.families.settings import SampleSettings
+from models.quantise import Quantise, quantise
 from models.sampling.offload import STAYING, Residence
-from models.settings import QUANTISED, Quantise, SampleSettings
 from models.training.trainer import train
 
 NAME: Final = "memory-cards"
@@ -98,11 +98,9 @@ class Case:
         recipe = load_recipe(f"recipes/{name}.yaml")
         given = recipe.generate
         steps = _STEPS_OF_TWO if EXPERTS.get(recipe.model.family) else _STEPS
-        sample = SampleSettings(
-            steps, given.guidance, given.height, given.width, given.frames, given.max_sequence_length
-        )
+        sample = given.as_part(SampleSettings).changed(steps=steps, decode_batch=None)
         size = "tiny" if tiny else MODELS[name]
-        return cls(name, recipe, size, how, dataclasses.replace(sample, **_TINY) if tiny else sample)
+        return cls(name, recipe, size, how, sample.changed(**_TINY) if tiny else sample)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -332,7 +330,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = options(__doc__)
     parser.add_argument("--recipes", default=",".join(MODELS), help="names in recipes/, with commas between")
-    parser.add_argument("--quantise", choices=QUANTISED, default="none", help="as model.quantise")
+    parser.add_argument("--quantise", choices=get_args(Quantise), default="none", help="as model.quantise")
     parser.add_argument("--tiny", action="store_true", help="models and clips of no size, for tests")
     parser.add_argument("--max-seconds", type=float, default=420.0, help="no model is begun after them")
     parser.add_argument("--tables", action="store_true", help="only print the tables that the file gives")

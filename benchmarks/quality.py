@@ -17,9 +17,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -31,9 +31,10 @@ from data.records import Prompt
 from data.threads import cores, in_threads
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from miniature.world.corpus import processes, verdicts
+from models.families.settings import Dtype, ModelSettings, SampleSettings, StepCacheSettings
 from models.gate import bootstrap
+from models.quantise import Quantise
 from models.sampling.sampler import Sampler
-from models.settings import QUANTISED, FastSettings, ModelSettings, Quantise, SampleSettings
 
 _FOLDER: Final = Path(__file__).resolve().parent.parent / "miniature/weights/wan"
 _FPS: Final = 8
@@ -48,16 +49,16 @@ class Mode:
     """One way to sample: its precision, whether compiled, steps and step cache."""
 
     name: str
-    dtype: str
+    dtype: Dtype
     compiled: bool
     steps: int
-    fast: FastSettings | None = None
+    fast: StepCacheSettings | None = None
     quantise: Quantise = "none"
 
     @property
     def asked(self) -> int:
         """Steps at which the network runs."""
-        return self.steps if self.fast is None else self.fast.asked(self.steps)
+        return self.steps if self.fast is None else self.fast.computed(self.steps)
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,20 @@ class Quality:
 def modes(steps: int, device: str, intervals: Sequence[int] = (2, 3)) -> list[Mode]:
     """The reference, the exact mode, fast modes, and fewer steps at the first fast mode's price."""
     gpu = device.startswith("cuda")
-    dtype = "bfloat16" if gpu else "float32"
-    caches = [FastSettings(interval=interval) for interval in intervals]
+    dtype: Dtype = "bfloat16" if gpu else "float32"
+    caches = [StepCacheSettings(interval=interval) for interval in intervals]
     return [
         Mode("reference: float32, eager", "float32", False, steps),
         Mode(f"exact: {dtype}" + (", compiled" if gpu else ""), dtype, gpu, steps),
         *(Mode(cache.describe(), dtype, gpu, steps, cache) for cache in caches),
-        Mode("fewer steps", dtype, gpu, caches[0].asked(steps)),
+        Mode("fewer steps", dtype, gpu, caches[0].computed(steps)),
     ]
 
 
 def quantised_modes(steps: int, device: str) -> list[Mode]:
     """The reference, the exact mode, and each way to hold weights in fewer bits, eager."""
     reference, exact = modes(steps, device)[:2]
-    ways = [how for how in QUANTISED if how != "none"]
+    ways = [how for how in get_args(Quantise) if how != "none"]
     return [
         reference,
         exact,
@@ -119,9 +120,14 @@ def _passed(
     device: str, mode: Mode, jobs: Sequence[tuple[Prompt, int]], batch: int
 ) -> npt.NDArray[np.float64]:
     model = ModelSettings(
-        "wan", str(_FOLDER), dtype=mode.dtype, device=device, compile=mode.compiled, quantise=mode.quantise
-    )
-    sampler = Sampler.open(model, replace(_SAMPLE, steps=mode.steps, fast=mode.fast))
+        family="wan",
+        path=str(_FOLDER),
+        dtype=mode.dtype,
+        device=device,
+        compile=mode.compiled,
+        quantise=mode.quantise,
+    )  # fmt: skip
+    sampler = Sampler.open(model, _SAMPLE.changed(steps=mode.steps, step_cache=mode.fast))
     sampler.prepare([prompt.text for prompt, _ in jobs])
     seen = []
     for start in range(0, len(jobs), batch):

@@ -24,8 +24,8 @@ from data.store import Store
 from data.video import VideoSettings, encode_mp4
 from models.families import get_family
 from models.families.base import Family
+from models.families.settings import Dtype, ModelSettings, SampleSettings, StepCacheSettings
 from models.sampling.sampler import Sampler
-from models.settings import FastSettings, ModelSettings, SampleSettings
 from tasks.context import RESIDENTS, ClipJob, Generation, PolicyRef, resident_name
 from tasks.generate import shards
 from tasks.units import Runner
@@ -52,7 +52,7 @@ class Workload:
     family: str
     size: str
     device: str
-    dtype: str
+    dtype: Dtype
     sample: SampleSettings
     batch_size: int
     fps: int = 16
@@ -89,12 +89,12 @@ class Workload:
             self.family, self.size, self.device, getattr(torch, self.dtype), vae_dtype=torch.float32
         )
 
-    def generation(self, fast: FastSettings | None = None) -> Generation:
+    def generation(self, fast: StepCacheSettings | None = None) -> Generation:
         """How ours generates; its root, the store's, is still empty."""
         model = ModelSettings(
-            self.family, f"random weights of {self.size}", dtype=self.dtype, device=self.device
+            family=self.family, path=f"random weights of {self.size}", dtype=self.dtype, device=self.device
         )
-        sample = replace(self.sample, fast=fast)
+        sample = self.sample.changed(step_cache=fast)
         return Generation("", model, sample, _VIDEO, self.fps, self.batch_size)
 
 
@@ -118,8 +118,8 @@ def arguments(doc: str | None) -> argparse.ArgumentParser:
 def workload(asked: argparse.Namespace) -> Workload:
     """What the options of `arguments` ask for."""
     sample = SampleSettings(
-        asked.steps, asked.guidance, asked.height, asked.width, asked.frames,
-        max_sequence_length=asked.tokens, decode_batch=asked.decode_batch,
+        steps=asked.steps, guidance=asked.guidance, height=asked.height, width=asked.width,
+        frames=asked.frames, max_sequence_length=asked.tokens, decode_batch=asked.decode_batch,
     )  # fmt: skip
     return Workload(asked.family, asked.size, asked.device, asked.dtype, sample, asked.batch_size)
 
@@ -219,7 +219,7 @@ class Ours:
 
 
 @contextmanager
-def ours(pipeline: Any, work: Workload, fast: FastSettings | None = None) -> Iterator[Ours]:
+def ours(pipeline: Any, work: Workload, fast: StepCacheSettings | None = None) -> Iterator[Ours]:
     """Our sampler over the same weights, with a VAE in the transformer's dtype, warmed up and resident.
 
     Within, `tasks.generate` finds this sampler where it would otherwise load a model from a folder.

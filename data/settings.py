@@ -16,6 +16,7 @@ Other = TypeVar("Other", bound="Settings")
 
 _UNIT: Final = "unit"
 _COST_ONLY: Final = "cost_only"
+_NAMED_BY: Final = "named_by"
 _FORMERLY: Final = "formerly"
 
 
@@ -52,6 +53,10 @@ class Settings(BaseModel):
             {name: getattr(self, name) for name in type(self).model_fields} | fields
         )
 
+    def extend(self, kind: type[Other], **fields: Any) -> Other:
+        """`kind`, derived from this class, with these fields and the given ones. Raises as `changed`."""
+        return kind.model_validate({name: getattr(self, name) for name in type(self).model_fields} | fields)
+
     def as_part(self, kind: type[Other]) -> Other:
         """The fields that `kind`, a base of this class, has: what one of several components needs to know."""
         return kind.model_validate({name: getattr(self, name) for name in kind.model_fields})
@@ -61,16 +66,15 @@ class Settings(BaseModel):
 
         Fields at their default are left out, so that one that comes later changes no key; a default that
         changes is a new version of its component. Fields that only change what a result costs (`cost_only`)
-        are left out as well.
+        are left out as well, and those that something else in the key names (`named_by`).
         """
         said: dict[str, Any] = {}
         for name, field in type(self).model_fields.items():
             value = getattr(self, name)
-            if extra_of(field.json_schema_extra, _COST_ONLY) or value == field.get_default(
-                call_default_factory=True
-            ):
-                continue
-            said[name] = _plain(value)
+            extra = field.json_schema_extra
+            elsewhere = extra_of(extra, _COST_ONLY) or extra_of(extra, _NAMED_BY)
+            if not elsewhere and value != field.get_default(call_default_factory=True):
+                said[name] = _plain(value)
         return said
 
 
@@ -81,21 +85,25 @@ def setting(
     *,
     unit: str = "",
     cost_only: bool = False,
+    named_by: str = "",
     formerly: str = "",
     **bounds: Any,
 ) -> Any:
-    """A field of `Settings` with a default.
+    """A field of `Settings`.
 
     Args:
-        default: its value where nothing is said.
+        default: its value where nothing is said; `...`: it must be said.
         title: two or three words, for forms.
         description: what it does, and where the default comes from.
         unit: of the value, for example "s" or "px"; "" for none.
         cost_only: it changes what a result costs and not the result, beyond rounding.
+        named_by: what else in a key decides by it, and so stands for it, for example "the policy's id".
         formerly: the name that the key had before; recipes that use it are told the new one.
         bounds: of `pydantic.Field`: ge, gt, le, lt, min_length, max_length, pattern.
     """
-    extra: dict[str, Any] = {_UNIT: unit, _COST_ONLY: cost_only, _FORMERLY: formerly}
+    extra: dict[str, Any] = {
+        _UNIT: unit, _COST_ONLY: cost_only, _NAMED_BY: named_by, _FORMERLY: formerly,
+    }  # fmt: skip
     return Field(
         default=default,
         title=title,
@@ -106,7 +114,7 @@ def setting(
 
 
 def extra_of(extra: object, name: str) -> Any:
-    """What a field's `json_schema_extra` says under "unit", "cost_only" or "formerly"; None: nothing."""
+    """What a field's `json_schema_extra` says under one of the names above; None: nothing."""
     return extra.get(name) if isinstance(extra, Mapping) else None
 
 

@@ -12,12 +12,13 @@ import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError, VideoError
+from data.settings import Settings, setting
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -32,43 +33,23 @@ ENCODER: Final = "x264 cpu-independent"
 _EXACT: Final = {"x264-params": "cpu-independent=1"}
 
 
-@dataclass(frozen=True, slots=True)
-class VideoSettings:
-    """How masters are written.
+class VideoSettings(Settings):
+    """How masters are written. Rewards see the decoded file, so this is part of a clip's identity."""
 
-    Attributes:
-        codec: "libx264".
-        crf: constant rate factor, 0 (lossless but for the colour conversion) to 51.
-        pix_fmt: "yuv444p" keeps the colour of single pixels; "yuv420p" needs even sizes.
-        preset: x264 preset, "ultrafast" to "veryslow".
-    """
-
-    codec: str = "libx264"
-    crf: int = 4
-    pix_fmt: str = "yuv444p"
-    preset: str = "veryfast"
-
-    def __post_init__(self) -> None:
-        presets = [
-            "ultrafast",
-            "superfast",
-            "veryfast",
-            "faster",
-            "fast",
-            "medium",
-            "slow",
-            "slower",
-            "veryslow",
-        ]
-        for name, value, allowed in (
-            ("codec", self.codec, ["libx264"]),
-            ("pix_fmt", self.pix_fmt, ["yuv444p", "yuv420p"]),
-            ("preset", self.preset, presets),
-        ):
-            if value not in allowed:
-                raise DataError(f"video.{name} is {value!r}: use one of {', '.join(allowed)}")
-        if not 0 <= self.crf <= 51:
-            raise DataError(f"video.crf is {self.crf}: use 0 (best) to 51")
+    codec: Literal["libx264"] = setting("libx264", "Codec", "H.264 by x264, one thread.")
+    crf: int = setting(
+        4,
+        "CRF",
+        "Constant rate factor; 0 is lossless but for the conversion of colours, below 10 near-lossless.",
+        ge=0,
+        le=51,
+    )
+    pix_fmt: Literal["yuv444p", "yuv420p"] = setting(
+        "yuv444p", "Pixel format", "yuv444p keeps the colour of every pixel; yuv420p needs even sizes."
+    )
+    preset: Literal[
+        "ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"
+    ] = setting("veryfast", "Preset", "x264's trade of time for size.")
 
     def describe(self) -> str:
         """The settings in a word, for the `codec` column."""

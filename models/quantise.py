@@ -10,12 +10,13 @@ merged into them: three bits of mantissa would round it away.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import nn
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-from models.settings import Quantise
+Quantise = Literal["none", "fp8-storage"]
 
 
 def quantise(network: nn.Module, how: Quantise, dtype: torch.dtype) -> None:
@@ -26,5 +27,7 @@ def quantise(network: nn.Module, how: Quantise, dtype: torch.dtype) -> None:
     """
     if how == "none":
         return
+    import torch
+
     model: Any = network
     model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)

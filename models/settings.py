@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Final, Literal, get_args
 
 from data.errors import ConfigError
+from models.families.settings import Expert
 
 Objective = Literal[
     "sft", "rwr", "rwr-exp", "dpo", "dpo-anchor", "unfiltered", "kto", "nft",
@@ -13,133 +14,10 @@ Objective = Literal[
 ]  # fmt: skip
 OBJECTIVES: Final[tuple[Objective, ...]] = get_args(Objective)
 ANCHORED: Final = "-anchor"
-Quantise = Literal["none", "fp8-storage"]
-QUANTISED: Final[tuple[Quantise, ...]] = get_args(Quantise)
-Expert = Literal["high", "low"]
-"""A network of a model that has two: for high or for low noise."""
-DTYPES: Final = ("float32", "bfloat16")
 STORED_SEGMENTS: Final = (
     "pairs are compared in segments, and stored reference errors are of whole clips: use "
     "finetune.reference_errors: inline, or curate.segments: ignore"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelSettings:
-    """Which base model, and where it runs.
-
-    Attributes:
-        family: name of the architecture's adapter, see `models.families`.
-        path: a local folder in diffusers layout, or a hub id such as "Wan-AI/Wan2.1-T2V-1.3B-Diffusers".
-        revision: commit of a hub id (40 hex digits); None for a local folder.
-        dtype: "float32" or "bfloat16" weights. Adapters, losses and stored latents are float32 either way.
-        device: a torch device, "cpu" or "cuda" or "cuda:1".
-        frame_rate: frames a second of the clips, for families whose network is told it (ltx), in sampling and
-            training alike; None takes the pipeline's default.
-        compile: whether sampling runs the network's blocks through torch.compile; None does on a GPU and not
-            on a CPU, where it gains nothing. It changes results by rounding, as another GPU does.
-        quantise: hold weights in fewer bits, see `models.quantise`. It changes results: part of a clip's
-            identity, and of the question that an adapter answers. Quantised weights are not compiled.
-        expert: which network `load_transformer` loads, of a model of two experts.
-    """
-
-    family: str
-    path: str
-    revision: str | None = None
-    dtype: str = "float32"
-    device: str = "cpu"
-    frame_rate: float | None = None
-    compile: bool | None = None
-    quantise: Quantise = "none"
-    expert: Expert | None = None
-
-    def __post_init__(self) -> None:
-        if self.quantise not in QUANTISED:
-            raise ConfigError(
-                f"model.quantise is {self.quantise!r}; it must be one of {', '.join(QUANTISED)}"
-            )
-        if self.quantise != "none" and self.compile:
-            raise ConfigError(f"model.compile: {self.quantise} weights cannot be compiled: set it to null")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"model.dtype is {self.dtype!r}; it must be one of {', '.join(DTYPES)}")
-        if self.frame_rate is not None and not self.frame_rate > 0:
-            raise ConfigError(f"the frame rate is {self.frame_rate}; it must be above 0")
-
-
-@dataclass(frozen=True, slots=True)
-class FastSettings:
-    """Step caching: at some steps the network's answer is extrapolated from earlier ones (TaylorSeer).
-
-    Liu et al. 2025, arXiv 2503.06923, in its light form: the output of the last projection is extrapolated.
-    Which steps are asked is fixed by number alone, so a clip does not depend on those it was sampled with.
-
-    Attributes:
-        interval: of `interval` steps the network is asked at one; at least 2.
-        warmup: first steps at which it is always asked, at least 2: an extrapolation needs two points.
-        order: of the Taylor expansion, 0 (the last answer again) to 3.
-    """
-
-    interval: int = 2
-    warmup: int = 4
-    order: int = 1
-
-    def __post_init__(self) -> None:
-        if self.interval < 2:
-            raise ConfigError(f"generate.fast.interval is {self.interval}; it must be at least 2")
-        if self.warmup < 2:
-            raise ConfigError(f"generate.fast.warmup is {self.warmup}; it must be at least 2")
-        if not 0 <= self.order <= 3:
-            raise ConfigError(f"generate.fast.order is {self.order}; it must lie between 0 and 3")
-
-    def asked(self, steps: int) -> int:
-        """At how many of `steps` the network is asked."""
-        return min(steps, self.warmup) + len(range(self.warmup + 1, steps, self.interval))
-
-    def describe(self) -> str:
-        """The mode in a word, as it stands with every clip's sampler."""
-        return f"fast: taylorseer interval {self.interval} warmup {self.warmup} order {self.order}"
-
-
-@dataclass(frozen=True, slots=True)
-class SampleSettings:
-    """How a clip is sampled. Everything here is part of a clip's identity.
-
-    Attributes:
-        steps: denoising steps.
-        guidance: classifier-free guidance scale; at or below 1 the unconditional pass is left out.
-        height, width: pixels; multiples of 16 and of the model's own grid.
-        frames: video frames, 1 + a multiple of the VAE's temporal stride.
-        max_sequence_length: text tokens, padded or cut to this length.
-        negative_prompt: text of the unconditional branch.
-        flow_shift: shift of the noise schedule; None keeps the one the model was saved with.
-        decode_batch: clips decoded at once; None decodes the whole batch (fast, more memory).
-        fast: leave out some of the network's passes; None is exact.
-        guidance_2: of a model of two experts, the scale of the one for low noise; None takes `guidance`.
-    """
-
-    steps: int
-    guidance: float
-    height: int
-    width: int
-    frames: int
-    max_sequence_length: int
-    negative_prompt: str = ""
-    flow_shift: float | None = None
-    decode_batch: int | None = None
-    fast: FastSettings | None = None
-    guidance_2: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.guidance_2 is not None and self.guidance <= 1:
-            raise ConfigError(
-                f"generate.guidance_2 is {self.guidance_2}, but generate.guidance {self.guidance} switches "
-                "guidance off for both experts: set it above 1"
-            )
-
-    def question(self) -> dict[str, Any]:
-        """The settings in a clip's identity. What came later is named where it is used only."""
-        later = ("fast", "guidance_2")
-        return {name: value for name, value in asdict(self).items() if name not in later or value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +156,18 @@ class FinetuneSettings:
                 "what is the same at every step can be measured once"
             )
 
+    def fingerprint(self) -> dict[str, object]:
+        """What decides the adapter. Pieces of work, kernels and an expert's own range of noise do not."""
+        left_out = (
+            "micro_batch", "gradient_checkpointing", "checkpoint_every", "memory_gb", "compile", "attention",
+            "processes", "sigma_range",
+        )  # fmt: skip
+        return {
+            field.name: list(value) if isinstance(value, tuple) else value
+            for field in fields(self)
+            if field.name not in left_out and (value := getattr(self, field.name)) != field.default
+        }
+
     @property
     def draws_from(self) -> dict[str, int | float | str]:
         """What decides the fixed draws. An expert's range is its model's, which the policy's id names."""
@@ -314,31 +204,3 @@ class FinetuneSettings:
     def compares_predictions(self) -> bool:
         """Whether the loss needs the reference's prediction itself, which no table holds."""
         return self.algorithm == "nft" or self.kl > 0
-
-
-@dataclass(frozen=True, slots=True)
-class GateSettings:
-    """When a candidate may become champion.
-
-    Attributes:
-        draws: bootstrap draws over prompts.
-        confidence: of the intervals, for example 0.95: the outer 2.5% on each side are cut off.
-        min_ratio: a guard that should not fall (motion, diversity, sharpness) is broken when the interval of
-            after / before lies wholly below this.
-        max_ratio: a guard that should not rise (flicker) is broken when it lies wholly above this.
-    """
-
-    draws: int = 10_000
-    confidence: float = 0.95
-    min_ratio: float = 0.8
-    max_ratio: float = 1.25
-
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ConfigError(f"gate.draws is {self.draws}; it must be at least 1")
-        if not 0 < self.confidence < 1:
-            raise ConfigError(f"gate.confidence is {self.confidence}; it must lie between 0 and 1")
-        if not 0 < self.min_ratio <= 1 <= self.max_ratio:
-            raise ConfigError(
-                f"gate.min_ratio {self.min_ratio} and max_ratio {self.max_ratio} must lie around 1"
-            )

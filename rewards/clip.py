@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from data.device import resolve_device
 from data.errors import ModelError
 from data.settings import setting
 from data.threads import in_threads
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
 from rewards.kind import NetworkSettings, RewardKind, always, version_of
-from rewards.loading import HUB, local_folder, opening, resolve_device, weights_identity
+from rewards.loading import HUB, local_folder, opening, weights_identity
 
 if TYPE_CHECKING:
     import torch

@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import model_validator
 
+from data.device import resolve_device
 from data.errors import ModelError
 from data.settings import setting
 from rewards.base import CannotJudge, Judgement, LoadedClip, failed, guarded, known_fps, pair_starts
 from rewards.kind import NetworkSettings, RewardKind, always, version_of
-from rewards.loading import local_folder, resolve_device, weights_identity
+from rewards.loading import local_folder, weights_identity
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from data.device import resolve_device
 from data.settings import setting
 from rewards.base import Judgement, LoadedClip, guarded
 from rewards.kind import RewardKind, always
-from rewards.loading import HUB, local_folder, opening, resolve_device
+from rewards.loading import HUB, local_folder, opening
 from rewards.preference import Frames, PreferenceSettings, cosines, mean_over_frames, preference_version
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Where a reward's weights are, the digest of their content, and the device they run on."""
+"""Where a reward's weights are, and the digest of their content."""
 
 from __future__ import annotations
 
@@ -104,26 +104,3 @@ def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision
         more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
         raise ModelError(f"{reward}: {model} is no whole {kind.__name__}: it lacks {lacking[0]}{more}")
     return found.eval().requires_grad_(False), words
-
-
-def resolve_device(name: str | None) -> str:
-    """`name`, or for "auto" or none the GPU if there is one. ModelError for one that this machine lacks."""
-    import torch
-
-    if name is None or name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda:all":
-        name = "cuda:0"  # the first, for what runs on one; `tasks.spread` shows every process one GPU
-    try:
-        kind = torch.device(name).type
-    except RuntimeError as error:
-        raise ModelError(f"{name!r} is no device; say auto, cpu, cuda, cuda:0 or cuda:all") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            f"device {name!r} was asked for, but this machine has no usable GPU; say auto or cpu"
-        )
-    if kind == "cuda" and (torch.device(name).index or 0) >= torch.cuda.device_count():
-        raise ModelError(
-            f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} GPUs"
-        )
-    return name

@@ -15,10 +15,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from data.device import resolve_device
 from data.settings import setting
 from rewards.base import Judgement, LoadedClip, guarded
 from rewards.kind import RewardKind, always
-from rewards.loading import open_pretrained, resolve_device
+from rewards.loading import open_pretrained
 from rewards.preference import Frames, PreferenceSettings, cosines, mean_over_frames, preference_version
 
 # CLIP's own limit of the learned logit scale (Radford et al., 2021, arXiv 2103.00020, section 2.5).

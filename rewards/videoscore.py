@@ -19,12 +19,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from data.device import resolve_device
 from data.errors import ModelError
 from data.resources import find
 from data.settings import setting
 from rewards.base import Judgement, LoadedClip, guarded
 from rewards.kind import NetworkSettings, RewardKind, always, version_of
-from rewards.loading import local_folder, open_pretrained, pinned_identity, resolve_device
+from rewards.loading import local_folder, open_pretrained, pinned_identity
 
 if TYPE_CHECKING:
     import torch

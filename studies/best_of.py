@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ class BestOfWork:
                 for one in self.preferences
             ],
             "sizes": list(self.sizes),
-            "gate": dataclasses.asdict(self.context.gate),
+            "gate": self.context.gate.model_dump(),
             "seed": self.context.seed,
         }
 

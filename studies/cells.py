@@ -97,12 +97,12 @@ class CellWork:
             "versions": dict(fingerprints.VERSIONS),
             "clips": _clips(how, policy, context.jobs),
             "feedback": [context.feedback.name, context.feedback.version],
-            "curate": context.curate.question(),
+            "curate": context.curate.fingerprint(),
             "finetune": fingerprints.finetune(how.model, context.finetune, policy, "", ()),
             "examined": examined,
             "measures": measures,
             "guards": list(context.evaluate.guards),
-            "gate": dataclasses.asdict(context.gate),
+            "gate": context.gate.model_dump(),
             "seed": context.seed,
         }
 

@@ -14,7 +14,7 @@ from data.records import Score
 from data.store import Store
 from flows.config.load import check, resolve
 from flows.config.recipe import Recipe
-from flows.config.resolve import curate_settings, finetune_settings, open_round, shaping
+from flows.config.resolve import curation_of, finetune_settings, open_round, threshold_of
 from studies.grid import TUNING, Cell
 from studies.recipe import Study, Tree, cell_recipe
 from tasks import generate, score
@@ -44,7 +44,7 @@ class Opened:
         """The context that all cells of a seed share; its feedback and objective mean nothing."""
         if (seed, tuning) not in self._bases:
             first = next(iter(self.study.feedbacks.values()))
-            any_share: Tree = {"curate": {"top_q": 1.0}}
+            any_share: Tree = {"curate": {"accept_fraction": 1.0}}
             recipe = cell_recipe(self.study, any_share, first, self._examined(tuning), seed=seed)
             self._bases[seed, tuning] = open_round(recipe, self.store, self.run_id)
         return self._bases[seed, tuning]
@@ -63,7 +63,7 @@ class Opened:
             name=recipe.name,
             recipe=resolve(recipe),
             feedback=self._reward(base, recipe),
-            curate=curate_settings(recipe),
+            curate=curation_of(recipe),
             # From the base, "start" and "base" are one reference: one training, not two.
             finetune=replace(finetune_settings(recipe), reference="start"),
         )
@@ -109,12 +109,13 @@ class Opened:
         if like is None or feedback.get("shaping", {}).get("kind", "binary") != "graded":
             return {}
         recipe = cell_recipe(self.study, self.study.feedbacks[like], seed=base.seed)
-        threshold = shaping(recipe)["threshold"]
+        threshold = threshold_of(recipe)
+        assert threshold is not None  # the feedback is binary
         name = f"{base.seed} {base.evaluate.primary}"
         if name not in self._rates:
             self._rates[name] = passing(self.store, base, self._reward(base, recipe), threshold)
         # Where nothing passes, one clip a prompt is accepted, as in every curation by share.
-        return {"curate": {"top_q": max(self._rates[name], 1e-6)}}
+        return {"curate": {"accept_fraction": max(self._rates[name], 1e-6)}}
 
     def _examined(self, tuning: bool) -> Tree:
         how = self.study.tuning

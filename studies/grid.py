@@ -131,7 +131,7 @@ def _variants(part: SweepPart) -> Iterator[tuple[str, Tree, dict[str, Any]]]:
                 yield name, {"finetune": {"reference": name}}, {"rounds": part.rounds}
         case HeldOutPart():
             for name in part.categories:
-                yield name, {"curate": {"leave_out": [name]}}, {}
+                yield name, {"curate": {"exclude_categories": [name]}}, {}
         case DrawsPart():
             for count in part.counts:
                 yield f"K = {count}" if count else "fresh", {"finetune": {"draws": count}}, {}

@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 from data.records import Studied
 from data.store import Store
-from flows.config.resolve import shaping
+from flows.config.resolve import threshold_of
 from studies.best_of import BestOfWork, Preference
 from studies.cells import CellWork, promoted
 from studies.contexts import Chosen, Opened
@@ -130,7 +130,7 @@ def best_of_work(opened: Opened, seed: int) -> BestOfWork | None:
     context = opened.base(seed)
     preferences = []
     for name, (reward, recipe) in opened.feedback_rewards(context).items():
-        preferences.append(Preference(name, reward, recipe.shaping.kind, shaping(recipe)["threshold"]))
+        preferences.append(Preference(name, reward, recipe.shaping.kind, threshold_of(recipe)))
     return BestOfWork(
         opened.study.name, context, tuple(preferences), part.clips_per_prompt, tuple(sorted(part.sizes))
     )

@@ -6,7 +6,6 @@ models where it runs. Loading is lazy: a round whose answers are all in the stor
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 import threading
@@ -20,7 +19,9 @@ from data.curation import CurateSettings
 from data.records import Prompt
 from data.store import Store
 from data.video import VideoSettings
-from models.settings import Expert, FinetuneSettings, GateSettings, ModelSettings, SampleSettings
+from models.families.settings import Expert, ModelSettings, SampleSettings
+from models.gate.settings import GateSettings
+from models.settings import FinetuneSettings
 from rewards import RewardRef as RewardRef
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class EvaluateSettings:
+class EvaluationPlan:
     """What the fifth stage compares.
 
     Attributes:
@@ -129,7 +130,7 @@ class RoundContext:
     max_failed_share: float
     curate: CurateSettings
     finetune: FinetuneSettings
-    evaluate: EvaluateSettings
+    evaluate: EvaluationPlan
     gate: GateSettings
     earlier: tuple[tuple[PolicyRef, tuple[ClipJob, ...]], ...] = ()
 
@@ -232,7 +233,7 @@ def gpu_turn(device: str, *, alone: bool = False) -> Iterator[None]:
         device: as in recipes; "auto" is a GPU where there is one.
         alone: take turns on a CPU too.
     """
-    from rewards.loading import resolve_device
+    from data.device import resolve_device
 
     if not alone and resolve_device(device) == "cpu":
         yield
@@ -253,15 +254,13 @@ def open_sampler(how: Generation, policy: PolicyRef) -> Iterator[Sampler]:
     def load() -> Sampler:
         quieten_libraries()
         from models.sampling.sampler import Sampler
-        from rewards.loading import resolve_device
 
         store = open_store(how.root)
-        model = dataclasses.replace(how.model, device=resolve_device(how.model.device))
         if policy.experts:
             experts = {name: store.read_media(path) for name, path in policy.experts}
-            return Sampler.open(model, how.sample, None, policy.base_id, experts)
+            return Sampler.open(how.model, how.sample, None, policy.base_id, experts)
         adapter = store.read_media(policy.adapter_path) if policy.adapter_path else None
-        return Sampler.open(model, how.sample, adapter, policy.base_id)
+        return Sampler.open(how.model, how.sample, adapter, policy.base_id)
 
     name = resident_name(how.model, how.sample, policy)
     with RESIDENTS.borrow("sampler", name, load, lambda sampler: sampler.fork()) as sampler:

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Final
 from data.errors import ConfigError
 from data.records import Clip, Evaluation, Score
 from data.store import Store
+from models.gate.settings import GateSettings
 from models.gate.verdict import DIVERSITY, compare, decide, diversity, pair_up
-from models.settings import GateSettings
 from tasks import finetune, fingerprints, generate, score
-from tasks.context import EvaluateSettings, PolicyRef, RoundContext, open_store
+from tasks.context import EvaluationPlan, PolicyRef, RoundContext, open_store
 from tasks.generate import GenerateShard
 from tasks.score import ScoreShard, check_failures, digests
 from tasks.stage_spec import Phase, StageSpec
@@ -46,7 +46,7 @@ class EvaluateUnit(OneAnswer):
     root: str
     before: PolicyRef
     after: PolicyRef | None
-    settings: EvaluateSettings
+    settings: EvaluationPlan
     gate: GateSettings
     seed: int
     sides: tuple[Side, ...]
@@ -100,7 +100,7 @@ class EvaluateUnit(OneAnswer):
         }
 
 
-def nothing_learned(settings: EvaluateSettings, reason: str) -> dict[str, Any]:
+def nothing_learned(settings: EvaluationPlan, reason: str) -> dict[str, Any]:
     """Findings of a round that made no candidate: nothing was measured, the champion stays."""
     unmeasured = {"before": None, "after": None}
     empty = {"delta": None, "ci_low": None, "ci_high": None, "n": 0, "reason": reason}
@@ -179,7 +179,7 @@ def _side(store: Store, policy: str, split: str, shards: Sequence[ScoreShard]) -
     )
 
 
-def _rows(store: Store, side: Side, settings: EvaluateSettings) -> list[Evaluation]:
+def _rows(store: Store, side: Side, settings: EvaluationPlan) -> list[Evaluation]:
     """Every measure of every clip of one side, and the diversity of its prompts."""
     clips: dict[str, Clip] = {row.clip_id: row for key in side.clip_keys for row in store.read(key, "clips")}
     scores: list[Score] = [row for key in side.score_keys for row in store.read(key, "scores")]
@@ -203,7 +203,7 @@ def _rows(store: Store, side: Side, settings: EvaluateSettings) -> list[Evaluati
     return rows + _diversity(store, side, list(clips.values())) if DIVERSITY in settings.guards else rows
 
 
-def _metrics(settings: EvaluateSettings) -> dict[tuple[str, str], list[str]]:
+def _metrics(settings: EvaluationPlan) -> dict[tuple[str, str], list[str]]:
     """What the recipe calls each reward and each part of one, by kind and version."""
     found: dict[tuple[str, str], list[str]] = {}
     for reward in settings.measures:

@@ -15,8 +15,9 @@ from data.curation import labels
 from data.errors import ConfigError
 from data.records import Example, Pair, PairSegment, Policy
 from data.store import Store
+from models.families.settings import Expert
 from models.policy import policy_id
-from models.settings import STORED_SEGMENTS, Expert, FinetuneSettings
+from models.settings import STORED_SEGMENTS, FinetuneSettings
 from tasks import curate, fingerprints, reference
 from tasks.context import (
     RESIDENTS,
@@ -27,6 +28,7 @@ from tasks.context import (
     open_store,
     quieten_libraries,
 )
+from tasks.policies import policy_ref
 from tasks.score import digests
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import OneAnswer, report_steps
@@ -116,7 +118,6 @@ class FinetuneUnit(OneAnswer):
         from models.lora import read
         from models.training.train_data import load_train_data
         from models.training.trainer import train
-        from rewards.loading import resolve_device
 
         unconditional = self._unconditional() if self.settings.prompt_dropout > 0 else None
         # Whatever sampled and judged makes room for what learns.
@@ -125,7 +126,6 @@ class FinetuneUnit(OneAnswer):
         data = load_train_data(store.root, clips, examples, pairs, unconditional, segments)
         family = get_family(self.how.model.family)
         model = reference.model_of(self.how.model, settings)
-        model = replace(model, device=resolve_device(model.device))
         path = self.policy.adapter_of(model.expert)
         start = store.read_media(path) if path else None
         reference_errors = self._table(store, data)
@@ -138,9 +138,9 @@ class FinetuneUnit(OneAnswer):
             from models.training.distributed import check_devices
             from models.training.launch_ddp import train_together
 
-            if model.device != "cpu":
+            if model.torch_device != "cpu":
                 check_devices(self.settings.processes)
-                model = replace(model, device="cuda")
+                model = model.changed(device="cuda")
             with tempfile.TemporaryDirectory(prefix="vidloop-train-") as folder:
                 result = train_together(
                     model, data, settings, self.policy.base_id, Path(folder), checkpoints, on_step,
@@ -268,20 +268,6 @@ def _made(store: Store, trained: FinetuneUnit) -> PolicyRef | None:
     """The policy that a training run made; None if there was nothing to learn from."""
     found: list[Policy] = store.read(trained.keys[0], "policies")
     return policy_ref(found[0], trained.policy) if found else None
-
-
-def policy_ref(row: Policy, before: PolicyRef | None = None) -> PolicyRef:
-    """What the other stages need to know of a policy.
-
-    Args:
-        before: the policy that it was trained on, whose other experts it keeps.
-    """
-    trained: Expert | None = json.loads(row.settings).get("expert")
-    held = dict(before.experts) if before is not None else {}
-    experts = {**held, trained: row.adapter_path} if trained is not None else {}
-    return PolicyRef(
-        row.policy_id, row.base_id, row.adapter_path, row.adapter_sha256, tuple(sorted(experts.items()))
-    )
 
 
 SPEC: Final = StageSpec(

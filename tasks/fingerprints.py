@@ -1,55 +1,44 @@
-"""Questions: everything that decides a unit's answer, and so its key.
+"""Fingerprints: everything that decides a unit's answer, and so its key.
 
-A question holds settings that matter and digests of inputs: never a path of this machine, a device, a number
-of workers, a time. A change of meaning or of results for the same question raises the stage's version, which
-makes old answers answers to another question.
+A fingerprint holds settings that are not at their default (see `data.settings.Settings.fingerprint`) and
+digests of inputs: never a path of this machine, a device, a number of workers, a time. A change of meaning,
+of a default, or of results for the same fingerprint raises the stage's version: what was computed before is
+then the answer to another question.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from data.curation import CurateSettings
 from data.records import Prompt
 from data.video import ENCODER
-from models.settings import FinetuneSettings, GateSettings, ModelSettings
+from models.families.settings import ModelSettings
+from models.gate.settings import GateSettings
+from models.settings import FinetuneSettings
 from rewards import Part
-from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef
+from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 
 VERSIONS: Final[Mapping[str, int]] = {
-    "generate": 2, "score": 1, "curate": 1, "reference": 1, "finetune": 2, "evaluate": 1,
+    "generate": 3, "score": 1, "curate": 2, "reference": 2, "finetune": 3, "evaluate": 2,
 }  # fmt: skip
 
-# How a training run is cut into pieces of work, and which kernels do it, changes no result beyond rounding.
-_COSTS_ONLY: Final = (
-    "micro_batch", "gradient_checkpointing", "checkpoint_every", "memory_gb", "compile", "attention",
-    "processes",
-)  # fmt: skip
-
-Question = dict[str, Any]
+Fingerprint = dict[str, Any]
 
 
 def sampling(how: Generation) -> dict[str, Any]:
     """Every setting that changes a clip's pixels, as a clip's identity names them."""
     return {
-        "family": how.model.family,
-        **precision(how.model),
+        "model": how.model.fingerprint(),
+        "sample": how.sample.fingerprint(),
         "fps": how.fps,
-        "video": dataclasses.asdict(how.video),
+        "video": how.video.fingerprint(),
         "encoder": ENCODER,
-        **how.sample.question(),
     }
 
 
-def precision(model: ModelSettings) -> dict[str, Any]:
-    """In what form the weights compute; what came later than the dtype is named where it is used only."""
-    quantised = {} if model.quantise == "none" else {"quantise": model.quantise}
-    return {"dtype": model.dtype, **quantised}
-
-
-def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Question:
+def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Fingerprint:
     """The clips of one shard: the prompts as rows, and (row of the prompt, seed) a clip, in batch order."""
     prompts = list(dict.fromkeys(job.prompt for job in jobs))
     return {
@@ -63,7 +52,7 @@ def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Que
     }
 
 
-def score(reward: RewardRef | Part, clips_digest: str) -> Question:
+def score(reward: RewardRef | Part, clips_digest: str) -> Fingerprint:
     """One reward's judgement, or that of a part of one, of the clips of one shard."""
     return {
         "stage": "score",
@@ -76,12 +65,12 @@ def score(reward: RewardRef | Part, clips_digest: str) -> Question:
 
 def curate(
     settings: CurateSettings, feedback: RewardRef, clips: Sequence[str], scores: Sequence[str]
-) -> Question:
+) -> Fingerprint:
     """What is worth learning from, by the scores of one reward; `clips` and `scores` are manifest digests."""
     return {
         "stage": "curate",
         "version": VERSIONS["curate"],
-        "settings": settings.question(),
+        "settings": settings.fingerprint(),
         "reward": feedback.kind,
         "reward_version": feedback.version,
         "clips": list(clips),
@@ -91,13 +80,13 @@ def curate(
 
 def reference(
     model: ModelSettings, settings: FinetuneSettings, policy: PolicyRef, clips_digest: str
-) -> Question:
+) -> Fingerprint:
     """A policy's errors on the clips of one shard at the fixed draws of `settings`: no objective, no beta."""
     return {
         "stage": "reference",
         "version": VERSIONS["reference"],
         "policy": policy.policy_id,
-        **precision(model),
+        "model": model.fingerprint(),
         "draws": settings.draws_from,
         "clips": clips_digest,
     }
@@ -105,20 +94,14 @@ def reference(
 
 def finetune(
     model: ModelSettings, settings: FinetuneSettings, policy: PolicyRef, curation: str, clips: Sequence[str]
-) -> Question:
+) -> Fingerprint:
     """An adapter learned from one curation; `curation` and `clips` are manifest digests."""
-    chosen = {
-        name: value
-        for name, value in dataclasses.asdict(settings).items()
-        # The range of noise levels is the expert's, and the expert is named where there are two.
-        if name not in (*_COSTS_ONLY, "sigma_range") and (name != "expert" or value is not None)
-    }
     return {
         "stage": "finetune",
         "version": VERSIONS["finetune"],
         "policy": policy.policy_id,
-        **precision(model),
-        "settings": chosen | {"targets": list(settings.targets)},
+        "model": model.fingerprint(),
+        "settings": settings.fingerprint(),
         "curation": curation,
         "clips": list(clips),
     }
@@ -127,11 +110,11 @@ def finetune(
 def evaluate(
     before: PolicyRef,
     after: PolicyRef | None,
-    settings: EvaluateSettings,
+    settings: EvaluationPlan,
     gate: GateSettings,
     seed: int,
     inputs: Sequence[Sequence[Any]],
-) -> Question:
+) -> Fingerprint:
     """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set."""
     return {
         "stage": "evaluate",
@@ -142,7 +125,7 @@ def evaluate(
         "metric_version": settings.metric.version,
         "guards": list(settings.guards),
         "primary": settings.primary,
-        "gate": dataclasses.asdict(gate),
+        "gate": gate.fingerprint(),
         "seed": seed,
         "inputs": [list(one) for one in inputs],
     }

@@ -166,7 +166,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
 def _device_kind(device: str) -> str:
     import torch
 
-    from rewards.loading import resolve_device
+    from data.device import resolve_device
 
     kind = resolve_device(device)
     return f"cuda {torch.cuda.get_device_name(kind)}" if kind.startswith("cuda") else kind

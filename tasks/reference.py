@@ -16,7 +16,8 @@ from data.errors import ConfigError
 from data.keys import digest
 from data.records import StoredError
 from data.store import Store
-from models.settings import Expert, FinetuneSettings, ModelSettings
+from models.families.settings import Expert, ModelSettings
+from models.settings import FinetuneSettings
 from tasks import fingerprints, generate
 from tasks.context import (
     RESIDENTS,
@@ -97,9 +98,8 @@ class ReferenceShard(OneAnswer):
         def load() -> nn.Module:
             from models.families import get_family
             from models.training.reference import reference_network
-            from rewards.loading import resolve_device
 
-            model = replace(self._model, device=resolve_device(self._model.device))
+            model = self._model
             path = self.policy.adapter_of(model.expert)
             start = store.read_media(path) if path else None
             transformer = get_family(model.family).load_transformer(model)
@@ -124,7 +124,7 @@ def model_of(model: ModelSettings, settings: FinetuneSettings) -> ModelSettings:
     return (
         model
         if settings.expert is None or settings.expert == "both"
-        else replace(model, expert=settings.expert)
+        else model.changed(expert=settings.expert)
     )
 
 

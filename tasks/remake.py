@@ -6,7 +6,6 @@ made again, and the one clip is kept. Nothing is written into the store.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from data.records import Clip, Prompt
 from data.store import Store
 from data.store.manifest import Manifest
 from data.video import VideoSettings, decode_mp4, encode_mp4
-from models.settings import ModelSettings, SampleSettings
+from models.families.settings import ModelSettings, SampleSettings
 from tasks import fingerprints
 from tasks.context import ClipJob, Generation, PolicyRef, open_sampler
 
@@ -73,23 +72,28 @@ def generation(
         DataError: the shard was made with another model family, precision or frame rate than `model` has.
     """
     asked = manifest.question
-    sampling = dict(asked["sampling"])
-    video, fps = VideoSettings(**sampling.pop("video")), sampling["fps"]
-    names = {field.name for field in dataclasses.fields(SampleSettings)}
-    sample = SampleSettings(**{name: value for name, value in sampling.items() if name in names})
-    how = Generation(str(store.root), model, sample, video, fps, asked["batch_size"])
-    now = fingerprints.sampling(how)
-    changed = sorted(name for name, value in now.items() if value != asked["sampling"].get(name))
-    if "encoder" in changed:
+    if asked["version"] != fingerprints.VERSIONS["generate"]:
         raise DataError(
-            "the clip was encoded by an earlier release, whose bytes could differ from call to call: there "
-            "is nothing to compare with"
+            f"the clip was made by an earlier release (generate version {asked['version']}, this is "
+            f"{fingerprints.VERSIONS['generate']}): there is nothing to compare with"
         )
-    if changed:
-        raise DataError(
-            f"the clip was made with {changed[0]} {asked['sampling'].get(changed[0])!r}, the recipe's is "
-            f"{now[changed[0]]!r}: name the recipe that it was made with"
-        )
+    sampling = asked["sampling"]
+    made_with = ModelSettings(path=model.path, **sampling["model"])
+    for name in {**sampling["model"], **model.fingerprint()}:
+        then, now = getattr(made_with, name), getattr(model, name)
+        if then != now:
+            raise DataError(
+                f"the clip was made with {name} {then!r}, the recipe's is {now!r}: name the recipe that it "
+                "was made with"
+            )
+    how = Generation(
+        str(store.root),
+        model,
+        SampleSettings.model_validate(sampling["sample"]),
+        VideoSettings.model_validate(sampling["video"]),
+        sampling["fps"],
+        asked["batch_size"],
+    )
     prompts = [Prompt(*one) for one in asked["prompts"]]
     return how, tuple(ClipJob(prompts[row], seed) for row, seed in asked["clips"])
 

@@ -111,7 +111,7 @@ def tiny_settings(model: Path, folder: Path) -> dict[str, Any]:
         "rewards": ["physics", "sharpness"],
         "feedback": "sharpness",
         "shaping": {"kind": "graded", "threshold": None},
-        "curate": {"top_q": 0.5, "margin": 0.0},
+        "curate": {"accept_fraction": 0.5, "margin": 0.0},
         "finetune": {
             "objective": "dpo-anchor", "steps": 6, "batch_size": 4, "warmup": 0, "rank": 2, "alpha": 2.0,
             "lr": 1e-3, "checkpoint_every": 2,

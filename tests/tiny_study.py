@@ -49,7 +49,7 @@ class TinyStudy:
                 "flow": {"pairs": 1, "updates": 1},
                 "generate": {"clips_per_prompt": 4},
                 "finetune": {"steps": 2},
-                "curate": {"top_q": None},
+                "curate": {"accept_fraction": None},
                 "evaluate": {"guards": ["motion"], "metric": "sharpness", "clips": 4},
             },
             "feedbacks": {

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 from data.curation.segments import better, compare
+from data.curation.settings import CurateSettings
 from data.errors import ConfigError
 from data.keys import digest
 from data.records import Example, Pair, PairSegment
@@ -29,108 +30,6 @@ if TYPE_CHECKING:
     import duckdb
 
 Parameters = dict[str, Any]
-
-# Settings that came later; at rest they are no part of a question.
-_EXPERIMENTS: Final = ("label_noise", "leave_out")
-
-
-@dataclass(frozen=True, slots=True)
-class CurateSettings:
-    """What may teach, and how much.
-
-    Attributes:
-        feedback: name of the reward that teaches.
-        kind: "binary": r' = 1 if value >= threshold else 0; "graded": r' = clip(eta (value - gamma), 0, 1).
-        threshold: the value that passes, in the reward's units. Needed for binary; for graded it defines the
-            acceptance rate when `top_q` is None.
-        eta: slope of graded shaping, > 0; None takes 1 / (95th - 5th percentile) of the values at hand.
-        gamma: value at which graded shaping leaves 0; None takes the 5th percentile.
-        pairs_per_prompt: at most so many pairs a prompt, >= 0.
-        margin: a pair needs r'(chosen) - r'(rejected) > margin, in [0, 1); at 0 only ties are dropped.
-        top_q: graded: accept this share of each prompt's clips (at least one), in (0, 1]; None takes the
-            share of all clips whose value reaches `threshold`. Binary: None accepts all that pass.
-        max_per_prompt: accept at most so many clips a prompt, >= 1; None for no limit.
-        weight: "uniform": 1 if accepted else 0; "reward": r'; "exp": exp(r'/beta) / Z, Z the mean over the
-            prompt's scored clips, so that weights average 1 in every prompt.
-        beta: temperature of "exp", > 0.
-        seed: breaks ties and chooses among possible pairs.
-        label_noise: for experiments: this share of the clips, drawn by the seed, is taught the other way
-            round (r' becomes 1 - r'), as a judge does that errs without bias; in [0, 0.5].
-        leave_out: categories whose clips do not teach, as if they had not been made; for experiments too.
-        segments: "differing": of clips that the feedback judged in segments, a pair teaches in those in which
-            the chosen one is better, and is none if there are none (see `data.curation.segments`); "ignore":
-            pairs are of whole clips. Without segments both do the same.
-    """
-
-    feedback: str
-    kind: Literal["binary", "graded"] = "binary"
-    threshold: float | None = 0.5
-    eta: float | None = None
-    gamma: float | None = None
-    pairs_per_prompt: int = 4
-    margin: float = 0.0
-    top_q: float | None = None
-    max_per_prompt: int | None = None
-    weight: Literal["uniform", "reward", "exp"] = "uniform"
-    beta: float = 1.0
-    seed: int = 0
-    label_noise: float = 0.0
-    leave_out: tuple[str, ...] = ()
-    segments: Literal["ignore", "differing"] = "differing"
-
-    def question(self) -> dict[str, Any]:
-        """The settings in a stage's question. No noise, and nothing left out, ask what was asked before."""
-        said = {name: value for name, value in asdict(self).items() if name not in _EXPERIMENTS or value}
-        # Whether there are segments is in the scores, and so in the other half of the question.
-        if self.segments == "differing":
-            del said["segments"]
-        return said | ({"leave_out": sorted(self.leave_out)} if self.leave_out else {})
-
-    def __post_init__(self) -> None:
-        for right, message in (
-            (self.kind in ("binary", "graded"), f"shaping.kind is {self.kind!r}: use binary or graded"),
-            (
-                self.weight in ("uniform", "reward", "exp"),
-                f"curate.weight is {self.weight!r}: use uniform, reward or exp",
-            ),
-            (
-                self.kind == "graded" or self.threshold is not None,
-                "shaping.threshold is needed for binary shaping: say from which value a clip passes",
-            ),
-            (
-                self.kind == "binary" or self.threshold is not None or self.top_q is not None,
-                "graded shaping needs curate.top_q or shaping.threshold, to know how many clips to accept",
-            ),
-            (
-                all(value is None or math.isfinite(value) for value in (self.threshold, self.gamma)),
-                f"shaping.threshold {self.threshold} and shaping.gamma {self.gamma} must be finite",
-            ),
-            (
-                self.eta is None or 0 < self.eta < math.inf,
-                f"shaping.eta is {self.eta}: it must be above 0",
-            ),
-            (
-                self.pairs_per_prompt >= 0,
-                f"curate.pairs_per_prompt is {self.pairs_per_prompt}: use 0 or more",
-            ),
-            (0 <= self.margin < 1, f"curate.margin is {self.margin}: use 0 or more, below 1"),
-            (
-                self.top_q is None or 0 < self.top_q <= 1,
-                f"curate.top_q is {self.top_q}: use above 0, at most 1",
-            ),
-            (
-                self.max_per_prompt is None or self.max_per_prompt >= 1,
-                f"curate.max_per_prompt is {self.max_per_prompt}: use 1 or more",
-            ),
-            (0 < self.beta < math.inf, f"curate.beta is {self.beta}: it must be above 0"),
-            (
-                self.segments in ("ignore", "differing"),
-                f"curate.segments is {self.segments!r}: use ignore or differing",
-            ),
-            (0 <= self.label_noise <= 0.5, f"shaping.label_noise is {self.label_noise}: use 0 to 0.5"),
-        ):
-            if not right:
-                raise ConfigError(message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +47,7 @@ class CurateResult:
 JUDGED: Final = """
 CREATE TEMP TABLE judged AS
 WITH c AS (
-         SELECT DISTINCT ON (clip_id) * FROM clips WHERE NOT list_contains($leave_out::VARCHAR[], category)
+         SELECT DISTINCT ON (clip_id) * FROM clips WHERE NOT list_contains($excluded::VARCHAR[], category)
          ORDER BY clip_id
      ),
      s AS (SELECT DISTINCT ON (clip_id) * FROM scores WHERE reward = $feedback ORDER BY clip_id)
@@ -267,8 +166,8 @@ def curate(
 
     Returns:
         Every scored clip as an example (accepted or not, with its reason), the pairs, and a report:
-        `outcome` (a sentence), `shaping` (as used: threshold, eta, gamma, top_q), `clips` (total, scored,
-        passed, accepted, unscored), `unscored_reasons`, `prompts` (total, scored, usable, all_passed,
+        `outcome` (a sentence), `shaping` (as used: threshold, eta, gamma, accept_fraction), `clips` (total,
+        scored, passed, accepted, unscored), `unscored_reasons`, `prompts` (total, scored, usable, all_passed,
         all_failed), `pairs` (formed, possible, dropped_ties, dropped_limit; where segments were compared
         dropped_segments: pairs whose chosen clip is better in none of them), `by_category`, `weights` (sum,
         effective_sample_size = (sum w)^2 / sum w^2). No clip accepted, or no pair, is an outcome, not an
@@ -292,8 +191,8 @@ def curate(
         if clips.num_rows:
             _check_feedback(con, settings.feedback)
             _check_modes(con)
-        left_out = list(settings.leave_out)
-        _run(con, JUDGED, feedback=settings.feedback, seed=str(settings.seed), leave_out=left_out)
+        excluded = list(settings.exclude_categories)
+        _run(con, JUDGED, feedback=settings.feedback, seed=str(settings.seed), excluded=excluded)
         shaping = _shaping(con, settings)
         shared = {"kind": settings.kind, "threshold": settings.threshold}
         noise = {"noise": settings.label_noise, "seed": str(settings.seed)}
@@ -302,7 +201,7 @@ def curate(
             con,
             EXAMPLES,
             kind=settings.kind,
-            q=shaping["top_q"],
+            q=shaping["accept_fraction"],
             max_per_prompt=settings.max_per_prompt,
             weight=settings.weight,
             beta=settings.beta,
@@ -344,7 +243,7 @@ def _curation_id(
         "clips": sorted(digests[key] for key in clip_keys),
         "scores": sorted(digests[key] for key in score_keys),
     }
-    return "d" + digest({"settings": settings.question(), **inputs})[:24]
+    return "d" + digest({"settings": settings.fingerprint(), **inputs})[:24]
 
 
 def _check_feedback(con: duckdb.DuckDBPyConnection, feedback: str) -> None:
@@ -373,13 +272,13 @@ def _check_modes(con: duckdb.DuckDBPyConnection) -> None:
 
 
 def _shaping(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[str, Any]:
-    """eta, gamma and top_q as they are used; percentiles are of the clips at hand."""
+    """eta, gamma and accept_fraction as they are used; percentiles are of the clips at hand."""
     used: dict[str, Any] = {
         "kind": settings.kind,
         "threshold": settings.threshold,
         "eta": settings.eta,
         "gamma": settings.gamma,
-        "top_q": settings.top_q,
+        "accept_fraction": settings.accept_fraction,
     }
     if settings.kind == "binary":
         return used
@@ -391,8 +290,8 @@ def _shaping(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[s
     if settings.eta is None:
         # Values that are all the same say nothing: the line is flat, every r' is 0.
         used["eta"] = 1 / (high - low) if high > low else 0.0
-    if settings.top_q is None:
-        used["top_q"] = passing or 0.0
+    if settings.accept_fraction is None:
+        used["accept_fraction"] = passing or 0.0
     return used
 
 
@@ -425,7 +324,7 @@ def _report(
         "feedback": settings.feedback,
         "shaping": shaping
         | ({"label_noise": settings.label_noise} if settings.label_noise else {})
-        | ({"leave_out": sorted(settings.leave_out)} if settings.leave_out else {}),
+        | ({"exclude_categories": excluded} if (excluded := list(settings.exclude_categories)) else {}),
         "clips": {
             "total": clips + lost, "scored": clips, "passed": passed, "accepted": accepted, "unscored": lost,
         },

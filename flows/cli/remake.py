@@ -25,12 +25,13 @@ def remake_command(
 ) -> None:
     """Make clips again from their ids, and say whether their frames are those that were stored."""
     from flows.config.load import load_recipe
-    from flows.config.resolve import find_policy, model_settings
+    from flows.config.resolve import model_of
     from models.policy import base_id
+    from tasks.policies import find_policy
     from tasks.remake import remake
 
     read, opened = load_recipe(recipe, set_), Store.open(store)
-    model = model_settings(read)
+    model = model_of(read)
     base = base_id(model.path, model.revision)
     different = []
     for name in clips:

@@ -82,7 +82,7 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
     if present.approved_by:
         print(f"approved by {present.approved_by}: {present.reason}")
     from data.policies import policies
-    from flows.config.resolve import policy_of
+    from tasks.policies import policy_of
 
     held = policies(opened)
     if present.policy_id in held:

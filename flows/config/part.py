@@ -1,11 +1,9 @@
-"""What every part of a recipe has in common."""
+"""The base of parts that have no component of their own yet."""
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from data.settings import Settings
 
 
-class Part(BaseModel):
-    """Base of every part of a recipe: nothing unknown, converted, infinite, or changed later."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+class Part(Settings):
+    """A part of a recipe."""

@@ -1,21 +1,22 @@
 """What a round is told: every setting with its meaning, default and bounds.
 
 A recipe is a YAML file (`recipes/*.yaml`) that these models check strictly: an unknown key, a wrong type or a
-value out of bounds is refused before any work. `flows.config.load` reads it; `flows.config.resolve` turns it
-into the plain dataclasses that the stages work with.
+value out of bounds is refused before any work. The parts are the settings of the components themselves, which
+own each field's meaning, bounds and default. `flows.config.load` reads a recipe, `flows.config.resolve` opens
+it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from data.curation import ShapingSettings
 from data.explain import nearest
-from data.settings import Settings
-from flows.config.generate import GeneratePart
-from flows.config.improve import ImprovePart
+from data.settings import Settings, setting
+from flows.config.improve import ImproveSettings
 from flows.config.part import Part
 from flows.config.rewards import (
     DEFAULT,
@@ -28,148 +29,12 @@ from flows.config.rewards import (
     taught_by,
 )
 from models.families import EXPERTS
-from models.settings import Objective, Quantise
+from models.families.settings import BaseModelSettings
+from models.gate.settings import GateSettings
+from models.settings import Objective
 from rewards import reward_kinds
 from rewards.composite import CompositeSettings
-
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-RoundId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}-[0-9a-f]{8}$")]
-
-
-class ModelPart(Part):
-    """Which text-to-video model, and how it is held in memory."""
-
-    family: Literal["wan", "wan-experts", "cogvideox", "ltx"] = Field(
-        title="Family", description="Adapter that knows the pipeline's parts."
-    )
-    path: str = Field(
-        title="Path",
-        min_length=1,
-        description="Folder in diffusers layout, or a hub id such as Wan-AI/Wan2.1-T2V-1.3B-Diffusers.",
-    )
-    revision: str | None = Field(
-        default=None, title="Revision", description="Hub revision; null for a local folder."
-    )
-    dtype: Literal["float32", "bfloat16"] = Field(
-        default="float32",
-        title="Precision",
-        description="Of the weights. Adapters, losses and stored latents are float32.",
-    )
-    device: str = Field(
-        default="auto",
-        title="Device",
-        pattern=r"^(auto|cpu|cuda(:(\d+|all))?)$",
-        description="auto takes the first CUDA device, and the CPU where there is none; cuda:all takes every "
-        "GPU: each generates and scores its share.",
-    )
-    compile: bool | None = Field(
-        default=None,
-        title="Compile",
-        description="Sample through torch.compile, block by block; null: on a GPU. Differs by rounding only.",
-    )
-    quantise: Quantise = Field(
-        default="none",
-        title="Quantise",
-        description="fp8-storage: half of bfloat16's memory for the network's weights, other clips.",
-    )
-
-
-class ScorePart(Part):
-    """Stage 2: rewards over the stored files."""
-
-    rewards: list[str] | None = Field(
-        default=None,
-        min_length=1,
-        title="Rewards",
-        description="Names of the rewards that score the training clips; null: all that `rewards` names.",
-    )
-    max_failed_share: Share = Field(
-        default=0.05,
-        title="Failures allowed",
-        description="Share of clips a reward may fail on before the stage stops.",
-    )
-
-
-class ShapingPart(Part):
-    """The one recorded step between a raw reward and anything that learns."""
-
-    kind: Literal["binary", "graded"] = Field(
-        default="binary",
-        title="Kind",
-        description="binary: r' = 1 from the threshold on. graded: clip(eta (r - gamma), 0, 1).",
-    )
-    threshold: float | None = Field(
-        default=0.5,
-        title="Threshold",
-        description="Value that passes; for graded it gives the share accepted. Not said, with feedback "
-        "judge: the rubric's own.",
-    )
-    eta: float | None = Field(
-        default=None,
-        gt=0.0,
-        title="Eta",
-        description="Slope; null: from the 5th to 95th percentile of the clips.",
-    )
-    gamma: float | None = Field(default=None, title="Gamma", description="Offset; null: the 5th percentile.")
-    label_noise: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=0.5,
-        title="Label noise",
-        description="For experiments: share of the clips taught the other way round, drawn by the seed.",
-    )
-
-
-class CuratePart(Part):
-    """Stage 3: what is worth learning from."""
-
-    rounds: list[RoundId] = Field(
-        default=[],
-        title="Earlier rounds",
-        description="Rounds of the same store whose clips are learned from too. `improve` writes them here.",
-    )
-    pairs_per_prompt: int = Field(
-        default=4, ge=0, le=10_000, title="Pairs per prompt", description="At most this many."
-    )
-    margin: float = Field(
-        default=0.1,
-        ge=0.0,
-        lt=1.0,
-        title="Margin",
-        description="The r' of a pair must differ by more; 0 drops ties only.",
-    )
-    top_q: float | None = Field(
-        default=None,
-        gt=0.0,
-        le=1.0,
-        title="Share accepted",
-        description="Of each prompt's clips; null: what passes.",
-    )
-    max_per_prompt: int | None = Field(
-        default=None,
-        ge=1,
-        le=10_000,
-        title="Accepted per prompt",
-        description="At most this many; null for no limit.",
-    )
-    weight: Literal["objective", "uniform", "reward", "exp"] = Field(
-        default="objective",
-        title="Weight",
-        description="1, r', or exp(r'/beta)/Z; objective: reward for rwr, exp for rwr-exp, else uniform.",
-    )
-    beta: float = Field(
-        default=1.0, gt=0.0, title="Temperature", description="Of the exp weight, and so of rwr-exp."
-    )
-    segments: Literal["ignore", "differing"] = Field(
-        default="differing",
-        title="Segments",
-        description="differing: where the judge judged segments, pairs teach in those that differ.",
-    )
-    leave_out: list[str] = Field(
-        default=[],
-        title="Left out",
-        description="For experiments: categories whose clips do not teach.",
-    )
+from tasks.settings import CurateStageSettings, GenerateSettings, ScoreSettings
 
 
 class FinetunePart(Part):
@@ -361,74 +226,43 @@ class EvaluatePart(Part):
     )
 
 
-class GatePart(Part):
-    """When a candidate becomes champion."""
-
-    draws: int = Field(
-        default=10_000, ge=100, le=1_000_000, title="Draws", description="Bootstrap draws over prompts."
-    )
-    confidence: float = Field(
-        default=0.95, gt=0.5, lt=1.0, title="Confidence", description="Of intervals and guards."
-    )
-    min_ratio: float = Field(
-        default=0.8,
-        gt=0.0,
-        le=1.0,
-        title="Lowest ratio",
-        description="after/before of motion, diversity, sharpness.",
-    )
-    max_ratio: float = Field(
-        default=1.25, ge=1.0, title="Highest ratio", description="after/before of flicker."
-    )
-
-
-class Recipe(Part):
+class Recipe(Settings):
     """One way to run a round."""
 
-    name: str = Field(
-        title="Name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="Shown in run names."
+    name: str = setting(..., "Name", "Shown in run names.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    seed: int = setting(0, "Seed", "All randomness of the round derives from it.", ge=0, lt=2**63)
+    policy: str = setting(
+        "base", "Policy", "Where the round starts: base, champion, or a policy id.", min_length=1
     )
-    seed: int = Field(
-        default=0, ge=0, lt=2**63, title="Seed", description="All randomness of the round derives from it."
-    )
-    policy: str = Field(
-        default="base",
-        min_length=1,
-        title="Policy",
-        description="Where the round starts: base, champion, or a policy id.",
-    )
-    workers: int = Field(
-        default=1,
+    workers: int = setting(
+        1,
+        "Workers",
+        "Shards computed at the same time; on a GPU they take turns and share the model.",
+        cost_only=True,
         ge=1,
         le=64,
-        title="Workers",
-        description="Shards computed at the same time; on a GPU they take turns and share the model.",
     )
-    model: ModelPart = Field(title="Model", description="The text-to-video model.")
-    generate: GeneratePart = Field(default_factory=GeneratePart, title="Generate", description="Stage 1.")
+    model: BaseModelSettings = setting(..., "Model", "The text-to-video model.")
+    generate: GenerateSettings = setting(GenerateSettings(), "Generate", "Stage 1.")
     rewards: dict[str, Instance] = Field(
         default_factory=lambda: {name: instance_model(name)() for name in DEFAULT},
         min_length=1,
         title="Rewards",
         description="Names of your own, each with a kind of reward and its settings; or a list of kinds.",
     )
-    score: ScorePart = Field(default_factory=ScorePart, title="Score", description="Stage 2.")
+    score: ScoreSettings = setting(ScoreSettings(), "Score", "Stage 2.")
     feedback: str = Field(
         default=ORACLE,
         min_length=1,
         title="Feedback",
         description="Name of the reward that teaches; oracle: the physics reward.",
     )
-    shaping: ShapingPart = Field(
-        default_factory=ShapingPart, title="Shaping", description="Raw reward to r' in [0, 1]."
-    )
-    curate: CuratePart = Field(default_factory=CuratePart, title="Curate", description="Stage 3.")
+    shaping: ShapingSettings = setting(ShapingSettings(), "Shaping", "Raw reward to r' in [0, 1].")
+    curate: CurateStageSettings = setting(CurateStageSettings(), "Curate", "Stage 3.")
     finetune: FinetunePart = Field(default_factory=FinetunePart, title="Finetune", description="Stage 4.")
     evaluate: EvaluatePart = Field(default_factory=EvaluatePart, title="Evaluate", description="Stage 5.")
-    gate: GatePart = Field(default_factory=GatePart, title="Gate", description="Promotion.")
-    improve: ImprovePart = Field(
-        default_factory=ImprovePart, title="Improve", description="Rounds in a row, see docs/improve.md."
-    )
+    gate: GateSettings = setting(GateSettings(), "Gate", "Promotion.")
+    improve: ImproveSettings = setting(ImproveSettings(), "Improve", "Rounds in a row, see docs/improve.md.")
 
     @model_validator(mode="before")
     @classmethod
@@ -443,7 +277,7 @@ class Recipe(Part):
     @property
     def scored(self) -> list[str]:
         """Names of the rewards that score the training clips."""
-        return list(self.rewards) if self.score.rewards is None else self.score.rewards
+        return list(self.rewards if self.score.rewards is None else self.score.rewards)
 
     def reward(self, name: str) -> Settings:
         """The reward of this name, or the kind of this name with its defaults.

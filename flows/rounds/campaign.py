@@ -18,13 +18,15 @@ from data.resources import find
 from data.store import Store
 from flows.config.load import resolve
 from flows.config.recipe import Recipe
-from flows.config.resolve import CHAMPION, find_policy, open_reward, round_prompts, shaping
+from flows.config.resolve import open_reward, threshold_of
 from flows.reporting import console
 from flows.rounds.run_round import begin
 from models.policy import base_id, policy_id
 from tasks import campaign_record as record
 from tasks.campaign_record import Choice, Planned, Played, Series, StoppedBy
 from tasks.context import PolicyRef, RoundContext
+from tasks.jobs import training_prompts
+from tasks.policies import CHAMPION, find_policy
 from tasks.rounds import new_round_id
 from tasks.summary import RoundSummary
 
@@ -103,29 +105,25 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
             earlier = ()
         case "windowed":
             earlier = earlier[max(0, len(earlier) - (how.window - 1)) :]
-    prompts = [prompt.prompt_id for prompt in round_prompts(recipe)]
+    prompts = [prompt.prompt_id for prompt in training_prompts(recipe.generate)]
     if how.prompts_per_round is None or how.prompts_per_round >= len(prompts):
         return Planned(number, seed, policy.policy_id, None, None, earlier)
     reward = open_reward(recipe, recipe.teacher)
     line = lineage(store, policy)
-    facts = prompt_choice.known(store, reward.kind, reward.version, shaping(recipe)["threshold"], line)
-    chosen = prompt_choice.choose(prompts, facts, how.prompts_per_round, how.explore, seed)
+    facts = prompt_choice.known(store, reward.kind, reward.version, threshold_of(recipe), line)
+    chosen = prompt_choice.choose(prompts, facts, how.prompts_per_round, how.explore_fraction, seed)
     choice = Choice(len(chosen.prompts), len(prompts), chosen.teachable, chosen.unknown, chosen.for_teaching)
     return Planned(number, seed, policy.policy_id, chosen.prompts, choice, earlier)
 
 
 def recipe_of(recipe: Recipe, planned: Planned) -> Recipe:
     """The recipe of one round: `recipe`, with what the plan decided written out."""
-    only = recipe.generate.only if planned.only is None else list(planned.only)
-    return recipe.model_copy(
-        update={
-            "seed": planned.seed,
-            "policy": planned.policy,
-            "generate": recipe.generate.model_copy(update={"only": only}),
-            "curate": recipe.curate.model_copy(
-                update={"rounds": [*recipe.curate.rounds, *planned.learns_from]}
-            ),
-        }
+    chosen = recipe.generate.prompt_ids if planned.only is None else tuple(planned.only)
+    return recipe.changed(
+        seed=planned.seed,
+        policy=planned.policy,
+        generate=recipe.generate.changed(prompt_ids=chosen),
+        curate=recipe.curate.changed(include_rounds=(*recipe.curate.include_rounds, *planned.learns_from)),
     )
 
 
@@ -148,7 +146,7 @@ def why_stop(recipe: Recipe, series: Series, planned: Planned) -> tuple[StoppedB
 
 def planned_clips(recipe: Recipe, planned: Planned) -> int:
     """Training clips of the round, and evaluation clips of both policies; cached ones count too."""
-    prompts = len(round_prompts(recipe)) if planned.only is None else len(planned.only)
+    prompts = len(training_prompts(recipe.generate)) if planned.only is None else len(planned.only)
     also = len(set(recipe.evaluate.also)) * recipe.evaluate.also_clips
     return prompts * recipe.generate.clips_per_prompt + 2 * (recipe.evaluate.clips + also)
 

@@ -93,7 +93,7 @@ def _field(key: str, position: int, foreign: bool) -> tuple[Any, Any]:
         model = kind
     setting = model.model_fields[last]
     kinds = [one for one in _members(setting.annotation) if one is not NoneType]
-    inner: Any = Union[tuple(kinds)]  # noqa: UP007  (made of values)
+    inner: Any = kinds[0]  # where a recipe takes several kinds: the UI shows one input for one kind
     for bound in setting.metadata:  # inside the union: there they become JSON Schema's minimum and maximum
         inner = Annotated[inner, bound]
 
@@ -129,7 +129,7 @@ FORMS: Final[Mapping[str, type[RecipeForm]]] = {
         "night",
         "what a night learns from",
         "improve",
-        ("improve.data", "improve.window", "improve.prompts_per_round", "improve.explore"),
+        ("improve.data", "improve.window", "improve.prompts_per_round", "improve.explore_fraction"),
     ),
 }
 

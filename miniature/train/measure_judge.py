@@ -16,6 +16,7 @@ from typing import Final
 
 import numpy as np
 
+from data.device import resolve_device
 from miniature.train.judge_corpus import HELD_OUT, KINDS, LENGTH, JudgeClips, rendered, samples
 from miniature.train.judge_questions import RUBRIC, questions, rubric
 from miniature.world.catalog import parse
@@ -24,7 +25,6 @@ from rewards.base import LoadedClip
 from rewards.calibration import figures
 from rewards.judge.judge import JudgeReward
 from rewards.judge.settings import JudgeSettings
-from rewards.loading import resolve_device
 
 _SEED: Final = 1_000_003  # no training uses it
 _OVERALL: Final = KINDS.index("overall")

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from rewards.loading import resolve_device
+from data.device import resolve_device
 
 _WARMUP: Final = 0.05
 _REPORT_EVERY: Final = 5.0  # seconds

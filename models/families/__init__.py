@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from data.errors import ConfigError
-from models.settings import Expert
+from models.families.settings import Expert
 
 if TYPE_CHECKING:
     from models.families.base import Family

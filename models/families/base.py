@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import ModelError
+from models.families.settings import Expert, ModelSettings, SampleSettings
 from models.parameterization import Parameterization
 from models.quantise import quantise
-from models.settings import Expert, ModelSettings, SampleSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +127,7 @@ def ready_pipeline(pipeline: Any, settings: ModelSettings, experts: Sequence[Exp
         ready(network, settings)
     for part in (pipeline.vae, pipeline.text_encoder):
         part.eval().requires_grad_(False)
-    pipeline.vae.to(settings.device)
+    pipeline.vae.to(settings.torch_device)
     return pipeline
 
 

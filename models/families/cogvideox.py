@@ -33,8 +33,8 @@ from models.families.base import (
     ready,
     ready_pipeline,
 )
+from models.families.settings import ModelSettings, SampleSettings
 from models.parameterization import VPrediction
-from models.settings import ModelSettings, SampleSettings
 
 _SCHEDULERS: Final = {"CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,
                       "CogVideoXDPMScheduler": CogVideoXDPMScheduler}  # fmt: skip
@@ -72,7 +72,7 @@ class CogVideoX(OneNetwork):
                 settings.path, subfolder="transformer", **load_arguments(settings)
             )
         transformer.register_buffer("noise_levels", levels, persistent=False)
-        return ready(transformer, settings).to(settings.device)
+        return ready(transformer, settings).to(settings.torch_device)
 
     @torch.no_grad()
     def encode_prompts(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from data.errors import ConfigError
-from models.settings import ModelSettings, SampleSettings
+from models.families.settings import ModelSettings, SampleSettings
 
 # What `WanPipeline.check_inputs` and `LTXPipeline.check_inputs` ask of height and width.
 _WAN_PIXELS: Final = 16

@@ -27,8 +27,8 @@ from models.families.base import (
     ready,
     ready_pipeline,
 )
+from models.families.settings import ModelSettings, SampleSettings
 from models.parameterization import FlowMatching
-from models.settings import ModelSettings, SampleSettings
 
 TRAIN_TIMESTEPS: Final = 1000
 # What `LTXPipeline` takes where nobody names a frame rate.
@@ -85,7 +85,7 @@ class LTX(OneNetwork):
                 settings.path, subfolder="transformer", **load_arguments(settings)
             )
         transformer.positions = positions
-        return ready(transformer, settings).to(settings.device)
+        return ready(transformer, settings).to(settings.torch_device)
 
     @torch.no_grad()
     def encode_prompts(

@@ -25,8 +25,8 @@ from models.families.base import (
     ready,
     ready_pipeline,
 )
+from models.families.settings import ModelSettings, SampleSettings
 from models.parameterization import FlowMatching
-from models.settings import ModelSettings, SampleSettings
 
 # The network was trained with timestep = 1000 sigma; every Wan scheduler uses the same grid.
 TRAIN_TIMESTEPS: Final = 1000
@@ -63,7 +63,7 @@ class Wan(OneNetwork):
             transformer = WanTransformer3DModel.from_pretrained(
                 settings.path, subfolder=part, **load_arguments(settings)
             )
-        return ready(transformer, settings).to(settings.device)
+        return ready(transformer, settings).to(settings.torch_device)
 
     @torch.no_grad()
     def encode_prompts(

@@ -13,8 +13,8 @@ from diffusers import WanPipeline
 
 from data.errors import ModelError
 from models.families.base import EXPERT_PARTS, check_folder, load_config
+from models.families.settings import Expert, ModelSettings
 from models.families.wan import Wan, refuse_network
-from models.settings import Expert, ModelSettings
 
 
 class WanExperts(Wan):

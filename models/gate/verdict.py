@@ -18,7 +18,7 @@ import numpy.typing as npt
 from data.records import Evaluation
 from models.gate import bootstrap
 from models.gate.bootstrap import Floats
-from models.settings import GateSettings
+from models.gate.settings import GateSettings
 
 DIVERSITY: Final = "diversity"
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import torch
 
-from models.settings import SampleSettings
+from models.families.settings import SampleSettings
 
 _GIB: Final = 2**30
 # Of the memory that is left beside the weights: allocators round up, and kernels want workspace.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,12 @@ from models.compiling import compile_blocks, preferred_attention
 from models.families import get_family
 from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
 from models.families.grid import check_fit, shift_key
+from models.families.settings import Expert, ModelSettings, SampleSettings
+from models.quantise import Quantise
 from models.sampling.memory_estimate import Room, advice, measure
 from models.sampling.offload import Residence
 from models.sampling.step_cache import step_cache
 from models.sampling.texts import Texts
-from models.settings import Expert, ModelSettings, Quantise, SampleSettings
 from models.sharing import shell
 
 
@@ -86,7 +86,7 @@ class Sampler:
         self.quantised: Quantise = quantised
         self.source = pipeline  # never sampled from: a fork must not copy state that is in use
         self.pipeline = _private(pipeline, settings.flow_shift)
-        if compiled or settings.fast is not None or residence is not None:
+        if compiled or settings.step_cache is not None or residence is not None:
             # All put something of their own on the network's layers.
             for part, network in networks_of(family.experts, pipeline).items():
                 setattr(self.pipeline, part, shell(network))
@@ -175,7 +175,7 @@ class Sampler:
     def name(self) -> str:
         """The sampling algorithm as stored with every clip: the scheduler's class, and what is not exact."""
         weights = "" if self.quantised == "none" else f", weights: {self.quantised}"
-        fast = "" if self.settings.fast is None else f", {self.settings.fast.describe()}"
+        fast = "" if self.settings.step_cache is None else f", {self.settings.step_cache.describe()}"
         return f"{type(self.pipeline.scheduler).__name__}{weights}{fast}"
 
     @property
@@ -204,7 +204,7 @@ class Sampler:
             seeds: one a clip.
             steps: other than the settings', to warm up or to measure.
         """
-        settings = self.settings if steps is None else dataclasses.replace(self.settings, steps=steps)
+        settings = self.settings if steps is None else self.settings.changed(steps=steps)
         negative = self._negatives(len(seeds))
         with self._prepared(settings):
             return self.family.sample_latents(self.pipeline, embeds, negative, seeds, settings)
@@ -214,7 +214,7 @@ class Sampler:
         with ExitStack() as stack:
             stack.enter_context(preferred_attention(self.device))
             for network in self.networks.values():
-                stack.enter_context(step_cache(network, settings.fast))
+                stack.enter_context(step_cache(network, settings.step_cache))
             if self.residence is not None:
                 stack.enter_context(self.residence.in_turn(self.networks))
             yield

@@ -8,26 +8,26 @@ from typing import Any
 
 import torch
 
-from models.settings import FastSettings
+from models.families.settings import StepCacheSettings
 
 
 @contextmanager
-def step_cache(transformer: Any, fast: FastSettings | None) -> Iterator[None]:
-    """Within: at most steps of `fast`, blocks are skipped and the last projection's output is extrapolated.
+def step_cache(transformer: Any, settings: StepCacheSettings | None) -> Iterator[None]:
+    """Within: at most steps, blocks are skipped and the last projection's output is extrapolated.
 
     The network must be this thread's own (`models.sharing.shell`): the hooks keep state between steps. They
     are put on for one run and taken away after it, so that a run that failed leaves nothing behind.
     """
-    if fast is None:
+    if settings is None:
         yield
         return
     from diffusers import TaylorSeerCacheConfig
 
     transformer.enable_cache(
         TaylorSeerCacheConfig(
-            cache_interval=fast.interval,
-            disable_cache_before_step=fast.warmup,
-            max_order=fast.order,
+            cache_interval=settings.interval,
+            disable_cache_before_step=settings.warmup,
+            max_order=settings.order,
             # Differences of bfloat16 answers lose digits that the expansion then multiplies.
             taylor_factors_dtype=torch.float32,
             use_lite_mode=True,

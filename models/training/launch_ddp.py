@@ -23,7 +23,8 @@ from torch import Tensor
 
 from data import processes
 from models.families import get_family
-from models.settings import FinetuneSettings, ModelSettings
+from models.families.settings import ModelSettings
+from models.settings import FinetuneSettings
 from models.training.distributed import joined
 from models.training.launch import run_together
 from models.training.reference import ErrorTable
@@ -75,7 +76,7 @@ def train_together(
     if start is not None:
         (folder / _START).write_bytes(start)
     job = {
-        "model": dataclasses.asdict(model),
+        "model": model.model_dump(),
         "settings": dataclasses.asdict(settings),
         "base_id": base_id,
         "checkpoints": None if checkpoint_dir is None else str(checkpoint_dir),
@@ -114,7 +115,7 @@ def work(folder: Path) -> None:
     if errors is not None:
         table = ErrorTable(data.clip_ids, dict(zip(data.clip_ids, errors, strict=True)))
     family = get_family(model.family)
-    with joined(torch.device(model.device).type) as (team, device):
+    with joined(torch.device(model.torch_device).type) as (team, device):
 
         def on_step(entry: dict[str, float]) -> None:
             if team.leads:
@@ -122,7 +123,7 @@ def work(folder: Path) -> None:
                     steps.write(json.dumps(entry) + "\n")
 
         result = train(
-            family.load_transformer(dataclasses.replace(model, device=str(device))),
+            family.load_transformer(model.changed(device=str(device))),
             family,
             data,
             settings,

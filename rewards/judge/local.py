@@ -8,13 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from data.device import resolve_device
 from data.errors import ModelError
 from rewards.judge.answers import Fault, NoAnswer, p_yes
 from rewards.judge.backend import Ask, Reply
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.rubric import Rubric
 from rewards.judge.settings import JudgeSettings, model_path
-from rewards.loading import resolve_device
 
 if TYPE_CHECKING:
     import torch

@@ -159,7 +159,7 @@ def test_several_workers_give_the_same_bytes(played: Tiny, tmp_path) -> None:
 
 
 def test_everything_accepted_leaves_dpo_nothing_to_learn(copy: Tiny) -> None:
-    summary = play(copy, "shaping.kind=binary", "shaping.threshold=-1", "curate.top_q=null")
+    summary = play(copy, "shaping.kind=binary", "shaping.threshold=-1", "curate.accept_fraction=null")
     assert (summary["verdict"], summary["promoted"], summary["policy_after"]) == (
         "no training data",
         False,
@@ -169,7 +169,7 @@ def test_everything_accepted_leaves_dpo_nothing_to_learn(copy: Tiny) -> None:
     assert all(stage["shards"] >= 1 for stage in summary["stages"].values())
     assert champion.read(Store.open(copy.store)) is None
     # Asked again, it is an answer like any other.
-    again = play(copy, "shaping.kind=binary", "shaping.threshold=-1", "curate.top_q=null")
+    again = play(copy, "shaping.kind=binary", "shaping.threshold=-1", "curate.accept_fraction=null")
     assert cached(again) == ALL_CACHED | {"evaluate": (1, 1)}
 
 
@@ -179,7 +179,7 @@ def test_everything_rejected_leaves_nothing_to_learn(copy: Tiny, objective: str)
         copy,
         "shaping.kind=binary",
         "shaping.threshold=1e9",
-        "curate.top_q=null",
+        "curate.accept_fraction=null",
         f"finetune.objective={objective}",
     )
     assert summary["verdict"] == "no training data"

@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from models.families import get_family
 from models.families.base import Family
+from models.families.settings import ModelSettings, SampleSettings
 from models.sampling.sampler import Sampler
-from models.settings import FinetuneSettings, ModelSettings, SampleSettings
+from models.settings import FinetuneSettings
 from models.training.train_data import TrainData
 
 WORDS = [

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from data.errors import UserError
 from models import lora
 from models.families.base import Family
+from models.families.settings import ModelSettings, SampleSettings
 from models.lora import Adapter, LoraSpec
 from models.sampling.sampler import Sampler
-from models.settings import ModelSettings, SampleSettings
 
 SPEC = LoraSpec(rank=4, alpha=12.0, targets=("to_q", "to_v", "to_out.0", "ffn.net.2"))
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
@@ -64,7 +64,7 @@ def test_start_values_depend_on_the_seed_and_on_nothing_else(
 
 
 def test_only_the_adapter_learns_and_it_is_float32(family: Family, model: ModelSettings) -> None:
-    network = family.load_transformer(replace(model, dtype="bfloat16"))
+    network = family.load_transformer(model.changed(dtype="bfloat16"))
     adapter = lora.attach(network, SPEC, seed=0)
     learning = {name for name, p in network.named_parameters() if p.requires_grad}
     assert len(learning) == len(adapter.parameters()) == 2 * (2 * 3 * 2 + 2)

@@ -1,9 +1,12 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from data.errors import UserError
-from models.settings import OBJECTIVES, FinetuneSettings, GateSettings, ModelSettings
+from models.families.settings import ModelSettings
+from models.gate.settings import GateSettings
+from models.settings import OBJECTIVES, FinetuneSettings
 
 
 @pytest.mark.parametrize(
@@ -57,8 +60,8 @@ def test_every_objective_says_what_it_needs() -> None:
 
 
 def test_model_and_gate_settings_are_checked() -> None:
-    with pytest.raises(UserError, match=r"model\.dtype"):
-        ModelSettings("wan", "x", dtype="float8")
+    with pytest.raises(ValidationError, match="dtype"):
+        ModelSettings(family="wan", path="x", dtype="float8")
     for change in ({"draws": 0}, {"confidence": 1.0}, {"min_ratio": 1.1}, {"max_ratio": 0.9}):
-        with pytest.raises(UserError, match="gate"):
+        with pytest.raises(ValidationError, match=next(iter(change))):
             GateSettings(**change)

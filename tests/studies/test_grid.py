@@ -50,7 +50,7 @@ def test_sweeps_vary_what_they_are_named_after(shipped: Study) -> None:
     assert sorted({cell.noise for cell in noise}) == [0.0, 0.1, 0.2, 0.3, 0.4]
     assert {cell.changes["shaping"]["label_noise"] for cell in noise} == {cell.noise for cell in noise}
     held_out = cells(shipped, ["category-heldout"])
-    assert {cell.changes["curate"]["leave_out"][0] for cell in held_out} == {
+    assert {cell.changes["curate"]["exclude_categories"][0] for cell in held_out} == {
         "deformable objects", "directional movement", "falling down", "multiple objects", "object removal",
     }  # fmt: skip
     assert {cell.changes["finetune"]["draws"] for cell in cells(shipped, ["draws"])} == {4, 16, 0}

@@ -13,9 +13,9 @@ from safetensors.torch import load
 
 from data.errors import UserError
 from data.store import Store
-from flows.config.resolve import find_policy
 from models.lora import FILE_NAME, read
 from models.policy import base_id
+from tasks.policies import find_policy
 from tests.tiny_round import Tiny, build_tiny_wan, cached, play
 
 BOUNDARY = 0.875

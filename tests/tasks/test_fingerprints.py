@@ -17,18 +17,20 @@ from data.curation import CurateSettings
 from data.keys import digest
 from data.records import Prompt, prompt_id
 from data.video import VideoSettings
-from models.settings import FinetuneSettings, GateSettings, ModelSettings, SampleSettings
+from models.families.settings import ModelSettings, SampleSettings
+from models.gate.settings import GateSettings
+from models.settings import FinetuneSettings
 from tasks import fingerprints
-from tasks.context import ClipJob, EvaluateSettings, Generation, PolicyRef, RewardRef
+from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 from tests.tiny_round import ROOT
 
 GOLDEN = Path(__file__).parent / "golden_keys.json"
 
 HOW = Generation(
     root="/somewhere/store",
-    model=ModelSettings("wan", "/somewhere/model", None, "float32", "cpu"),
+    model=ModelSettings(family="wan", path="/somewhere/model", revision=None, dtype="float32", device="cpu"),
     sample=SampleSettings(steps=10, guidance=3.0, height=64, width=64, frames=17, max_sequence_length=16),
-    video=VideoSettings("libx264", 4, "yuv444p", "veryfast"),
+    video=VideoSettings(codec="libx264", crf=4, pix_fmt="yuv444p", preset="veryfast"),
     fps=8,
     batch_size=2,
 )
@@ -38,14 +40,14 @@ JOBS = [
     ClipJob(Prompt(prompt_id(TEXT), TEXT, "falling down", "fall", "train", "world"), seed) for seed in (1, 2)
 ]
 REWARD = RewardRef("physics", "v1", None)
-EVALUATE = EvaluateSettings(REWARD, ("motion",), (REWARD,), "heldout", (("heldout", tuple(JOBS)),))
+EVALUATE = EvaluationPlan(REWARD, ("motion",), (REWARD,), "heldout", (("heldout", tuple(JOBS)),))
 
 
 def asked() -> dict[str, dict[str, Any]]:
     return {
         "generate": fingerprints.generate(HOW, POLICY, JOBS),
         "score": fingerprints.score(REWARD, "d1"),
-        "curate": fingerprints.curate(CurateSettings("physics"), REWARD, ["d1"], ["d2"]),
+        "curate": fingerprints.curate(CurateSettings(feedback="physics"), REWARD, ["d1"], ["d2"]),
         "reference": fingerprints.reference(HOW.model, FinetuneSettings(draws=4), POLICY, "d1"),
         "finetune": fingerprints.finetune(HOW.model, FinetuneSettings(), POLICY, "d3", ["d1"]),
         "evaluate": fingerprints.evaluate(
@@ -85,7 +87,7 @@ def test_keys_are_the_same_in_every_process() -> None:
     "change",
     [
         {"root": "/elsewhere"},
-        {"model": replace(HOW.model, path="/elsewhere", device="cuda:1")},
+        {"model": HOW.model.changed(path="/elsewhere", device="cuda:1")},
     ],
 )
 def test_where_something_lies_and_runs_is_no_part_of_a_question(change: dict[str, Any]) -> None:
@@ -97,11 +99,11 @@ def test_where_something_lies_and_runs_is_no_part_of_a_question(change: dict[str
     [
         {"batch_size": 4},
         {"fps": 16},
-        {"video": replace(HOW.video, crf=20)},
-        {"sample": replace(HOW.sample, guidance=2.0)},
-        {"model": replace(HOW.model, dtype="bfloat16")},
-        {"model": replace(HOW.model, quantise="fp8-storage")},
-        {"sample": replace(HOW.sample, guidance_2=2.0)},
+        {"video": HOW.video.changed(crf=20)},
+        {"sample": HOW.sample.changed(guidance=2.0)},
+        {"model": HOW.model.changed(dtype="bfloat16")},
+        {"model": HOW.model.changed(quantise="fp8-storage")},
+        {"sample": HOW.sample.changed(guidance_2=2.0)},
     ],
 )
 def test_what_changes_pixels_changes_the_question(change: dict[str, Any]) -> None:
@@ -125,7 +127,7 @@ def test_experts_and_quantised_weights_are_other_questions_and_one_network_keeps
     # the range of noise levels is the expert's, and follows from the model
     ranged = FinetuneSettings(expert="high", sigma_range=(0.875, 1.0))
     assert fingerprints.finetune(HOW.model, ranged, POLICY, "d3", ["d1"]) == experts[1]
-    held = replace(HOW.model, quantise="fp8-storage")
+    held = HOW.model.changed(quantise="fp8-storage")
     assert fingerprints.finetune(held, FinetuneSettings(), POLICY, "d3", ["d1"]) != asked()["finetune"]
     tables = [
         digest(fingerprints.reference(model, FinetuneSettings(draws=4, expert=expert), POLICY, "d1"))

@@ -10,9 +10,10 @@ from data.errors import UserError
 from data.records import Clip
 from data.store import Store
 from flows.config.load import load_recipe
-from flows.config.resolve import find_policy, model_settings
+from flows.config.resolve import model_of
 from models.policy import base_id
 from tasks.context import PolicyRef
+from tasks.policies import find_policy
 from tasks.remake import Remade, frames_digest, remake
 from tests.tiny_round import Tiny, begun
 
@@ -29,7 +30,7 @@ def made(tiny: Tiny) -> tuple[Store, list[Clip]]:
 
 
 def again(tiny: Tiny, clip: str, *overrides: str) -> Remade:
-    store, model = Store.open(tiny.store), model_settings(load_recipe(str(tiny.recipe), overrides))
+    store, model = Store.open(tiny.store), model_of(load_recipe(str(tiny.recipe), overrides))
     base = base_id(model.path, model.revision)
 
     def find(policy: str) -> PolicyRef:

@@ -4,9 +4,10 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from data.curation import CurateSettings, curate, labels
-from data.errors import StoreError, UserError
+from data.errors import ConfigError, StoreError, UserError
 from data.records import Example, Score
 
 
@@ -118,7 +119,12 @@ def test_a_failed_judgement_is_never_a_number(store, commit, make_clip, make_sco
 def test_graded_feedback_is_a_line_between_two_percentiles(store, scored):
     values = [i / 100 for i in range(101)]
     result = run(
-        store, scored({"a": values}, "clip"), feedback="clip", kind="graded", threshold=None, top_q=0.25
+        store,
+        scored({"a": values}, "clip"),
+        feedback="clip",
+        kind="graded",
+        threshold=None,
+        accept_fraction=0.25,
     )
     assert result.report["shaping"]["gamma"] == pytest.approx(0.05)
     assert result.report["shaping"]["eta"] == pytest.approx(1 / 0.9)
@@ -136,7 +142,9 @@ def test_graded_feedback_is_a_line_between_two_percentiles(store, scored):
 
 def test_graded_settings_are_used_as_given(store, scored):
     keys = scored({"a": [1.0, 2.0, 3.0, 4.0]}, "flow")
-    result = run(store, keys, feedback="flow", kind="graded", eta=0.5, gamma=2.0, top_q=0.5, threshold=None)
+    result = run(
+        store, keys, feedback="flow", kind="graded", eta=0.5, gamma=2.0, accept_fraction=0.5, threshold=None
+    )
     assert [example.reward for example in result.examples] == [0, 0, 0.5, 1]
     assert accepted(result) == ["a-2", "a-3"]
 
@@ -144,19 +152,21 @@ def test_graded_settings_are_used_as_given(store, scored):
 def test_the_acceptance_rate_of_the_binary_labels_is_the_top_share(store, scored):
     keys = scored({"a": [0.9, 0.8, 0.7, 0.1], "b": [0.6, 0.3, 0.2, 0.1]}, "judge")
     result = run(store, keys, feedback="judge", kind="graded", threshold=0.5)
-    assert result.report["shaping"]["top_q"] == 0.5
+    assert result.report["shaping"]["accept_fraction"] == 0.5
     assert accepted(result) == ["a-0", "a-1", "b-0", "b-1"]
     assert (
-        run(store, keys, feedback="judge", kind="graded", threshold=0.5, top_q=0.25).report["clips"][
-            "accepted"
-        ]
+        run(store, keys, feedback="judge", kind="graded", threshold=0.5, accept_fraction=0.25).report[
+            "clips"
+        ]["accepted"]
         == 2
     )
 
 
 def test_a_share_below_one_clip_still_accepts_the_best_clip(store, scored):
     keys = scored({"a": [0.9, 0.1, 0.2], "b": [0.3, 0.8]}, "judge")
-    assert accepted(run(store, keys, feedback="judge", kind="graded", threshold=None, top_q=0.1)) == [
+    assert accepted(
+        run(store, keys, feedback="judge", kind="graded", threshold=None, accept_fraction=0.1)
+    ) == [
         "a-0",
         "b-1",
     ]
@@ -164,7 +174,12 @@ def test_a_share_below_one_clip_still_accepts_the_best_clip(store, scored):
 
 def test_graded_values_that_are_all_the_same_teach_nothing(store, scored):
     result = run(
-        store, scored({"a": [0.3] * 4}, "clip"), feedback="clip", kind="graded", threshold=None, top_q=0.5
+        store,
+        scored({"a": [0.3] * 4}, "clip"),
+        feedback="clip",
+        kind="graded",
+        threshold=None,
+        accept_fraction=0.5,
     )
     assert result.report["clips"]["accepted"] == 0
     assert result.pairs == []
@@ -173,7 +188,14 @@ def test_graded_values_that_are_all_the_same_teach_nothing(store, scored):
 
 def test_graded_pairs_exceed_the_margin(store, scored):
     keys = scored({"a": [0.0, 0.25, 0.5, 1.0]}, "clip")
-    fields = {"feedback": "clip", "kind": "graded", "eta": 1.0, "gamma": 0.0, "top_q": 0.5, "threshold": None}
+    fields = {
+        "feedback": "clip",
+        "kind": "graded",
+        "eta": 1.0,
+        "gamma": 0.0,
+        "accept_fraction": 0.5,
+        "threshold": None,
+    }
     result = run(store, keys, margin=0.25, **fields)
     assert {(pair.chosen, pair.rejected, pair.margin) for pair in result.pairs} == {
         ("a-3", "a-0", 1.0), ("a-3", "a-1", 0.75), ("a-3", "a-2", 0.5), ("a-2", "a-0", 0.5),
@@ -197,7 +219,7 @@ def test_weights_of_reward_weighted_regression(store, scored):
         "kind": "graded",
         "eta": 1.0,
         "gamma": 0.0,
-        "top_q": 0.5,
+        "accept_fraction": 0.5,
         "threshold": None,
     }
     assert weights(run(store, keys, weight="reward", **fields)) == {
@@ -290,7 +312,7 @@ def test_exact_clips_and_others_are_not_mixed(store, commit, make_clip, make_sco
 def test_settings_decide_the_id(store, scored):
     keys = scored({"a": [1, 0]})
     assert run(store, keys).curation_id == run(store, keys).curation_id
-    assert run(store, keys).curation_id != run(store, keys, margin=0.1).curation_id
+    assert run(store, keys).curation_id != run(store, keys, margin=0.2).curation_id
 
 
 @pytest.mark.parametrize(
@@ -298,12 +320,12 @@ def test_settings_decide_the_id(store, scored):
     [
         {"kind": "ternary"}, {"weight": "square"}, {"threshold": None}, {"kind": "graded", "threshold": None},
         {"threshold": math.nan}, {"gamma": math.inf}, {"eta": 0.0}, {"eta": -1.0}, {"pairs_per_prompt": -1},
-        {"margin": 1.0}, {"margin": -0.1}, {"top_q": 0.0}, {"top_q": 1.5}, {"max_per_prompt": 0}, {"beta": 0.0},
+        {"margin": 1.0}, {"margin": -0.1}, {"accept_fraction": 0.0}, {"accept_fraction": 1.5}, {"max_per_prompt": 0}, {"beta": 0.0},
         {"beta": math.nan},
     ],
 )  # fmt: skip
 def test_wrong_settings_name_their_key(wrong):
-    with pytest.raises(UserError, match=r"shaping|curate"):
+    with pytest.raises((ValidationError, ConfigError), match=list(wrong)[-1]):
         CurateSettings(feedback="physics", **wrong)
 
 

@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from data.curation import CurateSettings, curate
-from data.errors import UserError
 from data.records import Clip, Score
 from data.store import Manifest, Store
 
@@ -26,7 +25,7 @@ def taught(
     scores = commit("score", scores=[make_score(name, float(i % 2)) for i, name in enumerate(names)])
 
     def run(**settings: Any) -> dict[str, Any]:
-        result = curate(store, [clips.key], [scores.key], CurateSettings("physics", **settings))
+        result = curate(store, [clips.key], [scores.key], CurateSettings(feedback="physics", **settings))
         return {row.clip_id: row for row in result.examples}
 
     return run
@@ -55,13 +54,11 @@ def test_the_seed_decides_which_and_a_larger_share_flips_the_same_and_more(taugh
     assert flipped(label_noise=0.1, seed=1) != flipped(label_noise=0.1)
 
 
-def test_no_noise_is_the_question_that_stores_have_answered() -> None:
-    assert "label_noise" not in CurateSettings("physics").question()
-    noisy = CurateSettings("physics", label_noise=0.1)
-    later = ("leave_out", "segments")
-    assert noisy.question() == {name: value for name, value in asdict(noisy).items() if name not in later}
+def test_no_noise_is_no_part_of_a_fingerprint() -> None:
+    assert CurateSettings(feedback="physics").fingerprint() == {}
+    assert CurateSettings(feedback="physics", label_noise=0.1).fingerprint() == {"label_noise": 0.1}
 
 
 def test_more_than_half_is_refused() -> None:
-    with pytest.raises(UserError, match="label_noise"):
-        CurateSettings("physics", label_noise=0.6)
+    with pytest.raises(ValidationError, match="label_noise"):
+        CurateSettings(feedback="physics", label_noise=0.6)

@@ -4,9 +4,9 @@ import dataclasses
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from data.curation import CurateSettings, curate
-from data.errors import UserError
 
 HALVES = ((0.0, 1.0), (1.0, 2.125))
 
@@ -50,7 +50,7 @@ def test_segments_are_shaped_as_the_clips_are(store, judged) -> None:
     # eta 2, gamma 0.25: 0.9 and 0.8 are both 1, 0.2 and 0.1 both 0
     clips = {"a": (0.6, [0.9, 0.2, 0.6]), "b": (0.4, [0.8, 0.1, 0.5])}
     cut = ((0.0, 1.0), (1.0, 2.0), (2.0, 3.0))
-    graded = {"kind": "graded", "eta": 2.0, "gamma": 0.25, "top_q": 0.5}
+    graded = {"kind": "graded", "eta": 2.0, "gamma": 0.25, "accept_fraction": 0.5}
     assert kept(run(store, judged(clips, dict.fromkeys(clips, cut)), **graded)) == [("a", "b", 2.0, 3.0)]
 
 
@@ -115,16 +115,14 @@ def test_segments_can_be_ignored(store, judged) -> None:
     result = run(store, keys, segments="ignore")
     assert (len(result.pairs), result.pair_segments) == (1, [])
     assert "dropped_segments" not in result.report["pairs"]
-    with pytest.raises(UserError, match=r"curate\.segments"):
-        CurateSettings("judge", segments="some")  # type: ignore[arg-type]
+    with pytest.raises(ValidationError, match="segments"):
+        CurateSettings(feedback="judge", segments="some")  # type: ignore[arg-type]
 
 
-def test_without_segments_the_question_and_the_answer_are_what_they_were(store, judged) -> None:
-    plain = CurateSettings("judge")
-    assert "segments" not in plain.question()
-    assert dataclasses.replace(plain, segments="ignore").question() == plain.question() | {
-        "segments": "ignore"
-    }
+def test_without_segments_the_fingerprint_and_the_answer_are_what_they_were(store, judged) -> None:
+    plain = CurateSettings(feedback="judge")
+    assert plain.fingerprint() == {}
+    assert plain.changed(segments="ignore").fingerprint() == {"segments": "ignore"}
     keys = judged({"a": (0.9, []), "b": (0.1, [])})
     one, other = run(store, keys), run(store, keys, segments="ignore")
     assert one.report == other.report

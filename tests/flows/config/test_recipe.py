@@ -116,14 +116,18 @@ def test_missing_file_names_the_recipes_there_are(tmp_path: Path) -> None:
 
 def test_set_parses_yaml_scalars_and_lists(tmp_path: Path) -> None:
     recipe = load(
-        tmp_path, GOOD, "finetune.lr=1e-4", "generate.guidance=2", "evaluate.also=[dev, unseen]", "curate.top_q=null",
+        tmp_path, GOOD, "finetune.lr=1e-4", "generate.guidance=2", "evaluate.also=[dev, unseen]", "curate.accept_fraction=null",
         "policy=m12", "finetune.gradient_checkpointing=true",
     )  # fmt: skip
     assert recipe.finetune.lr == 1e-4
     # A whole number where a float belongs: 2 and 2.0 are one setting, and one key.
     assert type(recipe.generate.guidance) is float
     assert recipe.evaluate.also == ["dev", "unseen"]
-    assert (recipe.curate.top_q, recipe.policy, recipe.finetune.gradient_checkpointing) == (None, "m12", True)
+    assert (recipe.curate.accept_fraction, recipe.policy, recipe.finetune.gradient_checkpointing) == (
+        None,
+        "m12",
+        True,
+    )
 
 
 def test_resolved_recipe_names_every_setting(tmp_path: Path) -> None:

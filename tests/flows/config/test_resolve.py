@@ -13,12 +13,14 @@ from data.errors import UserError
 from data.records import Policy, Prompt
 from data.store import Store
 from flows.config.load import load_recipe
-from flows.config.resolve import evaluation_jobs, find_policy, open_round, training_jobs
+from flows.config.resolve import open_round
 from flows.rounds.dry_run import plan_lines
+from models.families.settings import StepCacheSettings
 from models.policy import policy_id
-from models.settings import FastSettings
 from tasks import generate
 from tasks.context import RoundContext
+from tasks.jobs import evaluation_jobs, training_jobs
+from tasks.policies import find_policy
 from tests.tiny_round import Tiny
 
 
@@ -42,14 +44,12 @@ def test_training_clips_come_in_prompt_order_each_with_its_own_seed(prompts: lis
 
 
 def test_the_fast_mode_of_a_recipe_is_part_of_what_a_clip_is(tiny: Tiny) -> None:
-    exact, fast = opened(tiny), opened(tiny, "generate.fast={interval: 3, warmup: 2}")
-    assert exact.generation.sample.fast is None
-    assert fast.generation.sample.fast == FastSettings(interval=3, warmup=2, order=1)
+    exact, fast = opened(tiny), opened(tiny, "generate.step_cache={interval: 3, warmup: 2}")
+    assert exact.generation.sample.step_cache is None
+    assert fast.generation.sample.step_cache == StepCacheSettings(interval=3, warmup=2, order=1)
     questions = [generate.units(context)[0].question for context in (exact, fast)]
-    assert "fast" not in questions[0]["sampling"]
-    assert questions[1]["sampling"] == {
-        **questions[0]["sampling"], "fast": {"interval": 3, "warmup": 2, "order": 1},
-    }  # fmt: skip
+    plain, cached = (question["sampling"]["sample"] for question in questions)
+    assert cached == {**plain, "step_cache": {"interval": 3, "warmup": 2}}
     # where a model runs, and whether compiled, decides no clip
     compiled = opened(tiny, "model.compile=true")
     assert compiled.generation.model.compile is True

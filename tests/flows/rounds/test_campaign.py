@@ -228,7 +228,7 @@ def test_which_rounds_are_learned_from(tiny: Tiny, overrides: list[str], numbers
     rounds = [played(number) for number in (1, 2, 3)]
     planned = plan(recipe, opened(tiny), of(recipe, *rounds))
     assert planned.learns_from == tuple(rounds[number - 1].round for number in numbers)
-    assert recipe_of(recipe, planned).curate.rounds == list(planned.learns_from)
+    assert recipe_of(recipe, planned).curate.include_rounds == planned.learns_from
 
 
 def test_every_round_has_a_seed_of_its_own_and_the_first_shares_its_work_with_a_round(tiny: Tiny) -> None:
@@ -245,8 +245,8 @@ def test_a_recipe_of_a_round_survives_its_own_dump(tiny: Tiny) -> None:
     own = recipe_of(recipe, planned)
     (tiny.folder / "own.json").write_text(dump(own))
     assert load_recipe(str(tiny.folder / "own.json")) == own
-    assert own.generate.only is not None
-    assert len(own.generate.only) == 2
+    assert own.generate.prompt_ids is not None
+    assert len(own.generate.prompt_ids) == 2
 
 
 @pytest.mark.parametrize(
@@ -255,11 +255,14 @@ def test_a_recipe_of_a_round_survives_its_own_dump(tiny: Tiny) -> None:
         ("improve.round=3", r"improve\.round: unknown key; did you mean improve\.rounds\?"),
         ("improve.rounds=0", r"improve\.rounds: Input should be greater than or equal to 1"),
         ("improve.data=old", r"improve\.data: Input should be 'fresh', 'aggregated' or 'windowed'"),
-        ("improve.explore=1.5", r"improve\.explore: Input should be less than or equal to 1"),
+        (
+            "improve.explore_fraction=1.5",
+            r"improve\.explore_fraction: Input should be less than or equal to 1",
+        ),
         ("improve.max_minutes=0", r"improve\.max_minutes"),
-        ("curate.rounds=[../../etc]", r"curate\.rounds\.0: String should match pattern"),
-        ("curate.rounds=[20260101T000000-00000000]", r"holds no round 20260101T000000-00000000"),
-        ("generate.only=[p1]", r"generate\.only: .* holds no prompt 'p1'"),
+        ("curate.include_rounds=[../../etc]", r"curate\.include_rounds\.0: String should match pattern"),
+        ("curate.include_rounds=[20260101T000000-00000000]", r"holds no round 20260101T000000-00000000"),
+        ("generate.prompt_ids=[p1]", r"generate\.prompt_ids: .* holds no prompt 'p1'"),
     ],
 )
 def test_what_is_wrong_is_said_before_any_work(tiny: Tiny, override: str, said: str) -> None:

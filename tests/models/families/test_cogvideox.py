@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ import torch
 from data.errors import UserError
 from models.families import get_family
 from models.families.cogvideox import nearest_timestep
+from models.families.settings import ModelSettings, SampleSettings
 from models.sampling.sampler import Sampler
-from models.settings import ModelSettings, SampleSettings
 from tests.models.families.tiny import LENGTH, save_tiny_cogvideox
 
-SETTINGS = SampleSettings(2, 1.0, 32, 32, 9, LENGTH)
+SETTINGS = SampleSettings(steps=2, guidance=1.0, height=32, width=32, frames=9, max_sequence_length=LENGTH)
 
 
 @pytest.fixture
@@ -33,7 +32,9 @@ def rewrite(path: Path, **change: Any) -> None:
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_every_training_timestep_is_found_again_from_its_noise_level(folder: Path, shift: float) -> None:
     rewrite(folder / "scheduler" / "scheduler_config.json", snr_shift_scale=shift)
-    network: Any = get_family("cogvideox").load_transformer(ModelSettings("cogvideox", str(folder)))
+    network: Any = get_family("cogvideox").load_transformer(
+        ModelSettings(family="cogvideox", path=str(folder))
+    )
     levels = network.noise_levels
     assert len(levels) == 1000
     assert bool((levels.diff() > 0).all())
@@ -50,7 +51,7 @@ def test_the_small_and_the_large_model_differ_in_the_timestep_of_a_noise_level(t
     found = []
     for large in (False, True):
         save_tiny_cogvideox(tmp_path / str(large), large=large)
-        settings = ModelSettings("cogvideox", str(tmp_path / str(large)))
+        settings = ModelSettings(family="cogvideox", path=str(tmp_path / str(large)))
         network: Any = get_family("cogvideox").load_transformer(settings)
         found.append(int(nearest_timestep(network.noise_levels, torch.tensor([0.85]))))
     assert found[0] < found[1] - 100
@@ -72,22 +73,22 @@ def test_relatives_are_refused_because_they_would_be_silently_wrong(
     family = get_family("cogvideox")
     for load in (family.load_pipeline, family.load_transformer):
         with pytest.raises(UserError, match=told):
-            load(ModelSettings("cogvideox", str(folder)))
+            load(ModelSettings(family="cogvideox", path=str(folder)))
 
 
 def test_text_of_another_length_is_refused_because_the_network_sees_the_padding(folder: Path) -> None:
-    model = ModelSettings("cogvideox", str(folder))
+    model = ModelSettings(family="cogvideox", path=str(folder))
     with pytest.raises(UserError, match=f"trained with {LENGTH}"):
-        Sampler.open(model, replace(SETTINGS, max_sequence_length=LENGTH + 1))
+        Sampler.open(model, SETTINGS.changed(max_sequence_length=LENGTH + 1))
     sampler = Sampler.open(model, SETTINGS)
     with pytest.raises(UserError, match=f"trained with {LENGTH}"):
         sampler.family.encode_prompts(sampler.pipeline, ["a red ball falls down"], LENGTH + 1)
 
 
 def test_frames_that_the_vae_would_not_give_back_are_refused(folder: Path) -> None:
-    model = ModelSettings("cogvideox", str(folder))
+    model = ModelSettings(family="cogvideox", path=str(folder))
     with pytest.raises(UserError, match="frames is 5; this model needs 1 \\+ a multiple of 8"):
-        Sampler.open(model, replace(SETTINGS, frames=5))
+        Sampler.open(model, SETTINGS.changed(frames=5))
     sampler = Sampler.open(model, SETTINGS)
     # five frames are two latent frames, and those decode to eight
     assert sampler.decode(torch.zeros(1, 4, 2, 4, 4)).shape[1] == 8
@@ -95,4 +96,4 @@ def test_frames_that_the_vae_would_not_give_back_are_refused(folder: Path) -> No
 
 def test_a_flow_shift_is_refused_where_nothing_would_use_it(folder: Path) -> None:
     with pytest.raises(UserError, match=r"flow_shift.*CogVideoXDPMScheduler"):
-        Sampler.open(ModelSettings("cogvideox", str(folder)), replace(SETTINGS, flow_shift=3.0))
+        Sampler.open(ModelSettings(family="cogvideox", path=str(folder)), SETTINGS.changed(flow_shift=3.0))

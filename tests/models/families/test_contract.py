@@ -22,9 +22,10 @@ from models import lora
 from models.families import get_family
 from models.families.base import Family, prediction_and_target
 from models.families.grid import check_fit
+from models.families.settings import ModelSettings, SampleSettings
 from models.lora import LoraSpec
 from models.sampling.sampler import Sampler
-from models.settings import FinetuneSettings, ModelSettings, SampleSettings
+from models.settings import FinetuneSettings
 from models.training.blocks import BlockRunner
 from models.training.train_data import TrainData
 from models.training.trainer import train
@@ -49,7 +50,7 @@ def folder(case: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(case: Tiny, folder: Path) -> ModelSettings:
-    return ModelSettings(case.family, str(folder), **case.model)
+    return ModelSettings(family=case.family, path=str(folder), **case.model)
 
 
 @pytest.fixture
@@ -129,7 +130,7 @@ def learned_adapter(family: Family, network: nn.Module) -> bytes:
 def test_sampling_equals_the_plain_pipeline_bit_for_bit(
     case: Tiny, model: ModelSettings, plain: Any, guidance: float
 ) -> None:
-    settings = replace(case.settings, guidance=guidance, negative_prompt="a square")
+    settings = case.settings.changed(guidance=guidance, negative_prompt="a square")
     kept: dict[str, Tensor] = {}
 
     def keep(_: Any, step: int, timestep: Tensor, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -171,7 +172,7 @@ def test_training_asks_the_network_what_sampling_asks(
         seen.append((inputs["hidden_states"], inputs["timestep"], output[0]))
 
     getattr(plain, case.part).register_forward_hook(keep, with_kwargs=True)
-    run_plain(case, plain, replace(case.settings, guidance=1.0), "latent")
+    run_plain(case, plain, case.settings.changed(guidance=1.0), "latent")
     hidden, timestep, output = seen[step]
     embeds = Sampler.open(model, case.settings).encode(PROMPTS)
     with torch.no_grad():
@@ -332,16 +333,16 @@ def test_training_loads_no_weights_of_vae_and_text_encoder(
     for part in ("vae", "text_encoder"):
         for weights in (alone / part).glob("*.safetensors"):
             weights.unlink()
-    loaded: Any = family.load_transformer(replace(model, path=str(alone), dtype="bfloat16"))
+    loaded: Any = family.load_transformer(model.changed(path=str(alone), dtype="bfloat16"))
     assert not loaded.training
     assert loaded.dtype == torch.bfloat16
     assert not any(p.requires_grad for p in loaded.parameters())
     with pytest.raises(UserError, match="cannot load the pipeline"):
-        family.load_pipeline(replace(model, path=str(alone)))
+        family.load_pipeline(model.changed(path=str(alone)))
 
 
 def test_bfloat16_weights_sample_and_train(case: Tiny, model: ModelSettings, family: Family) -> None:
-    half = replace(model, dtype="bfloat16")
+    half = model.changed(dtype="bfloat16")
     x0, embeds = one_clip(case, family, half)
     assert x0.dtype == embeds.dtype == torch.float32
     assert bool(errors(case, family, family.load_transformer(half), x0, embeds, 0).isfinite().all())
@@ -360,7 +361,7 @@ def test_bfloat16_weights_sample_and_train(case: Tiny, model: ModelSettings, fam
 def test_geometry_off_the_grid_is_refused_not_rounded(
     case: Tiny, model: ModelSettings, family: Family, plain: Any, change: dict[str, int], told: str
 ) -> None:
-    off = replace(case.settings, **change)
+    off = case.settings.changed(**change)
     embeds = family.encode_prompts(plain, PROMPTS, case.settings.max_sequence_length)
     with pytest.raises(UserError, match=told) as late:
         family.sample_latents(plain, embeds, embeds, SEEDS, off)
@@ -377,9 +378,9 @@ def test_the_grid_of_frames_is_what_the_vae_gives_back(
     case: Tiny, model: ModelSettings, plain: Any, family: Family
 ) -> None:
     for frames in (1, 1 + case.stride, 1 + 2 * case.stride):
-        settings = replace(case.settings, frames=frames, steps=2, guidance=1.0)
+        settings = case.settings.changed(frames=frames, steps=2, guidance=1.0)
         assert Sampler.open(model, settings).generate(PROMPTS[:1], [1]).frames.shape[1] == frames
-    between = replace(case.settings, frames=1 + case.stride // 2)
+    between = case.settings.changed(frames=1 + case.stride // 2)
     with pytest.raises(UserError, match=f"1 \\+ a multiple of {case.stride}"):
         Sampler.open(model, between).generate(PROMPTS[:1], [1])
 
@@ -415,4 +416,4 @@ def test_missing_parts_are_named(case: Tiny, model: ModelSettings, folder: Path,
         broken = tmp_path / part
         shutil.copytree(folder, broken, ignore=shutil.ignore_patterns(part))
         with pytest.raises(UserError, match=f"has no {part}"):
-            load(replace(model, path=str(broken)))
+            load(model.changed(path=str(broken)))

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import UserError
 from models.families import get_family
+from models.families.settings import ModelSettings, SampleSettings
 from models.policy import base_id
 from models.sampling.sampler import Sampler
-from models.settings import ModelSettings, SampleSettings
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
 ROOT = Path(__file__).parents[3]
@@ -47,7 +47,11 @@ def sharded(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def latents(folder: Path, settings: SampleSettings) -> Any:
-    return Sampler.open(ModelSettings("wan", str(folder)), settings).generate(PROMPTS, [1, 2]).latents
+    return (
+        Sampler.open(ModelSettings(family="wan", path=str(folder)), settings)
+        .generate(PROMPTS, [1, 2])
+        .latents
+    )
 
 
 def _original(name: str) -> str:
@@ -62,8 +66,8 @@ def test_sharded_weights_give_the_same_clips(
     sharded: Path, wan_folder: Path, sample_settings: SampleSettings
 ) -> None:
     assert torch.equal(latents(sharded, sample_settings), latents(wan_folder, sample_settings))
-    alone: Any = get_family("wan").load_transformer(ModelSettings("wan", str(sharded)))
-    whole: Any = get_family("wan").load_transformer(ModelSettings("wan", str(wan_folder)))
+    alone: Any = get_family("wan").load_transformer(ModelSettings(family="wan", path=str(sharded)))
+    whole: Any = get_family("wan").load_transformer(ModelSettings(family="wan", path=str(wan_folder)))
     for (name, mine), theirs in zip(alone.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
     assert base_id(sharded) != base_id(wan_folder), "an id is of the files"
@@ -85,7 +89,7 @@ def test_a_missing_part_or_shard_is_named_before_any_weight_is_read(sharded: Pat
     with pytest.raises(UserError, match="and 1 more shards"):
         base_id(broken)
     with pytest.raises(UserError, match="cannot load the transformer"):
-        get_family("wan").load_transformer(ModelSettings("wan", str(broken)))
+        get_family("wan").load_transformer(ModelSettings(family="wan", path=str(broken)))
 
 
 @pytest.mark.parametrize(("text", "told"), [("{", "is not JSON"), ("[]", "no JSON object")])
@@ -142,13 +146,13 @@ def test_a_hub_id_comes_from_the_cache_without_a_network_and_a_wrong_revision_is
 import json, sys
 from data.errors import UserError
 from models.families import get_family
-from models.settings import ModelSettings
+from models.families.settings import ModelSettings
 family, told = get_family("wan"), []
-family.load_pipeline(ModelSettings("wan", "own/tiny", "{here}"))
-family.load_transformer(ModelSettings("wan", "own/tiny", "{here}"))
+family.load_pipeline(ModelSettings(family="wan", path="own/tiny", revision="{here}"))
+family.load_transformer(ModelSettings(family="wan", path="own/tiny", revision="{here}"))
 for load in (family.load_pipeline, family.load_transformer):
     try:
-        load(ModelSettings("wan", "own/tiny", "{other}"))
+        load(ModelSettings(family="wan", path="own/tiny", revision="{other}"))
     except UserError as failure:
         told.append(str(failure))
 print(json.dumps(told))

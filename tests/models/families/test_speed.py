@@ -7,7 +7,6 @@ compared on a GPU, by benchmarks/generation.py.
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from data.errors import UserError
 from models import compiling
 from models.compiling import blocks_of
 from models.families import get_family
 from models.families.base import networks_of
+from models.families.settings import ModelSettings, SampleSettings, StepCacheSettings
 from models.sampling import sampler as sampling
 from models.sampling.offload import Residence
 from models.sampling.sampler import Generated, Sampler
 from models.sampling.texts import Texts
-from models.settings import FastSettings, ModelSettings, SampleSettings
 from tests.models.families.tiny import CASES, Tiny
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
 SEEDS = [11, 12]
-FAST = FastSettings(interval=2, warmup=3)
+FAST = StepCacheSettings(interval=2, warmup=3)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case.name)
@@ -43,12 +43,14 @@ def case(request: pytest.FixtureRequest) -> Tiny:
 def pipeline(case: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp(case.name)
     case.save(folder)
-    return get_family(case.family).load_pipeline(ModelSettings(case.family, str(folder), **case.model))
+    return get_family(case.family).load_pipeline(
+        ModelSettings(family=case.family, path=str(folder), **case.model)
+    )
 
 
 @pytest.fixture(scope="module")
 def settings(case: Tiny) -> SampleSettings:
-    return replace(case.settings, steps=8)
+    return case.settings.changed(steps=8)
 
 
 def texts_of(case: Tiny, pipeline: Any, settings: SampleSettings) -> Texts:
@@ -92,8 +94,8 @@ def test_the_fast_mode_asks_the_network_as_often_as_it_says(
     case: Tiny, pipeline: Any, settings: SampleSettings
 ) -> None:
     family = get_family(case.family)
-    exact, fast = (Sampler(family, pipeline, replace(settings, fast=mode)) for mode in (None, FAST))
-    first, last = (Sampler(family, pipeline, replace(settings, fast=FAST)) for _ in range(2))
+    exact, fast = (Sampler(family, pipeline, settings.changed(step_cache=mode)) for mode in (None, FAST))
+    first, last = (Sampler(family, pipeline, settings.changed(step_cache=FAST)) for _ in range(2))
     passes: dict[tuple[str, str], list[int]] = {}
     hooks = []
     # below the cache's hooks: what really runs
@@ -110,8 +112,8 @@ def test_the_fast_mode_asks_the_network_as_often_as_it_says(
     for part in exact.networks:
         own = len(passes["exact", part]) // calls  # of two experts each has half of the steps
         assert own == settings.steps // len(exact.networks)
-        assert len(passes["fast", part]) == calls * FAST.asked(own)
-        assert FAST.asked(own) < own
+        assert len(passes["fast", part]) == calls * FAST.computed(own)
+        assert FAST.computed(own) < own
     assert FAST.describe() in fast.name
     assert "fast" not in exact.name
     assert not torch.allclose(clips["exact"].latents, clips["fast"].latents, atol=1e-4)
@@ -124,7 +126,7 @@ def test_the_fast_mode_asks_the_network_as_often_as_it_says(
 def test_a_fast_clip_does_not_depend_on_its_company(
     case: Tiny, pipeline: Any, settings: SampleSettings
 ) -> None:
-    sampler = Sampler(get_family(case.family), pipeline, replace(settings, fast=FAST))
+    sampler = Sampler(get_family(case.family), pipeline, settings.changed(step_cache=FAST))
     together = sampler.generate(PROMPTS, SEEDS)
     other = sampler.generate([PROMPTS[0], "a green ball"], [SEEDS[0], 99])
     assert torch.allclose(together.latents[0], other.latents[0], atol=1e-4)
@@ -134,7 +136,7 @@ def test_a_fast_clip_does_not_depend_on_its_company(
 def test_fast_samplers_of_several_threads_do_not_meet(
     case: Tiny, pipeline: Any, settings: SampleSettings
 ) -> None:
-    first = Sampler(get_family(case.family), pipeline, replace(settings, fast=FAST))
+    first = Sampler(get_family(case.family), pipeline, settings.changed(step_cache=FAST))
     forks = [first, first.fork()]
     alone = [sampler.generate(PROMPTS, [i, i + 5]) for i, sampler in enumerate(forks)]
     together: list[Generated | None] = [None] * len(forks)
@@ -157,7 +159,7 @@ def test_fast_samplers_of_several_threads_do_not_meet(
 def test_a_run_that_fails_leaves_no_half_filled_cache(
     case: Tiny, pipeline: Any, settings: SampleSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sampler = Sampler(get_family(case.family), pipeline, replace(settings, fast=FAST))
+    sampler = Sampler(get_family(case.family), pipeline, settings.changed(step_cache=FAST))
     before = sampler.generate(PROMPTS, SEEDS)
     step = sampler.pipeline.scheduler.step
     left = iter(range(4))
@@ -192,8 +194,10 @@ def test_blocks_share_a_compiled_graph_without_breaks(
     assert np.abs(made.frames.astype(int) - eager.frames.astype(int)).max() <= 1
     # the fork and the fast mode run the same graph; the hooks of the fast mode break none
     compiled.fork().generate(PROMPTS, SEEDS)
-    fast = Sampler(family, pipeline, replace(settings, fast=FAST), compiled=True).generate(PROMPTS, SEEDS)
-    plain = Sampler(family, pipeline, replace(settings, fast=FAST)).generate(PROMPTS, SEEDS)
+    fast = Sampler(family, pipeline, settings.changed(step_cache=FAST), compiled=True).generate(
+        PROMPTS, SEEDS
+    )
+    plain = Sampler(family, pipeline, settings.changed(step_cache=FAST)).generate(PROMPTS, SEEDS)
     assert torch.allclose(fast.latents, plain.latents, atol=1e-5)
     # CogVideoX's first block gets slices of one tensor and the others whole ones: a graph for each layout
     assert counters["stats"]["unique_graphs"] == (2 if case.family == "cogvideox" else 1)
@@ -231,21 +235,23 @@ def test_a_network_without_repeated_blocks_is_refused() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5, 6, 7, 50])
-@pytest.mark.parametrize("fast", [FAST, FastSettings(3, 2), FastSettings(5, 4)])
-def test_asked_counts_the_steps_of_the_schedule(fast: FastSettings, steps: int) -> None:
+@pytest.mark.parametrize(
+    "fast", [FAST, StepCacheSettings(interval=3, warmup=2), StepCacheSettings(interval=5, warmup=4)]
+)
+def test_asked_counts_the_steps_of_the_schedule(fast: StepCacheSettings, steps: int) -> None:
     # the rule of diffusers' hook, step by step
     ran = [n < fast.warmup or (n - fast.warmup - 1) % fast.interval == 0 for n in range(steps)]
-    assert fast.asked(steps) == sum(ran)
+    assert fast.computed(steps) == sum(ran)
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"interval": 1}, "generate.fast.interval is 1"),
-        ({"warmup": 1}, "generate.fast.warmup is 1"),
-        ({"order": 4}, "generate.fast.order is 4"),
+        ({"interval": 1}, r"interval\n.*greater than or equal to 2"),
+        ({"warmup": 1}, r"warmup\n.*greater than or equal to 2"),
+        ({"order": 4}, r"order\n.*less than or equal to 3"),
     ],
 )
 def test_wrong_fast_settings_name_their_key(given: dict[str, int], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        FastSettings(**given)
+    with pytest.raises(ValidationError, match=message):
+        StepCacheSettings(**given)

@@ -1,5 +1,4 @@
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,8 @@ from torch import nn
 from data.errors import UserError
 from models.families import get_family
 from models.families.base import Family, prediction_and_target
+from models.families.settings import ModelSettings, SampleSettings
 from models.sampling.sampler import Sampler
-from models.settings import ModelSettings, SampleSettings
 from tests.models.conftest import save_tiny_wan
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
@@ -39,7 +38,7 @@ def plain_frames(pipeline: Any, settings: SampleSettings, seeds: list[int], outp
 def test_sampling_equals_the_plain_pipeline_bit_for_bit(
     model: ModelSettings, sample_settings: SampleSettings, plain_pipeline: Any, guidance: float, negative: str
 ) -> None:
-    settings = replace(sample_settings, guidance=guidance, negative_prompt=negative)
+    settings = sample_settings.changed(guidance=guidance, negative_prompt=negative)
     ours = Sampler.open(model, settings).generate(PROMPTS, [11, 12])
     latents = plain_frames(plain_pipeline, settings, [11, 12], "latent")
     assert torch.equal(ours.latents, latents)
@@ -51,7 +50,7 @@ def test_sampling_equals_the_plain_pipeline_bit_for_bit(
 def test_flow_shift_reaches_the_scheduler(
     model: ModelSettings, sample_settings: SampleSettings, plain_pipeline: Any
 ) -> None:
-    settings = replace(sample_settings, flow_shift=7.0)
+    settings = sample_settings.changed(flow_shift=7.0)
     shifted = Sampler.open(model, settings).generate(PROMPTS, [1, 2])
     plain_pipeline.scheduler = type(plain_pipeline.scheduler).from_config(
         plain_pipeline.scheduler.config, shift=7.0
@@ -104,15 +103,15 @@ def test_transformer_loads_without_vae_and_text_encoder(
 ) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(wan_folder, alone, ignore=shutil.ignore_patterns("vae", "text_encoder", "tokenizer"))
-    network = family.load_transformer(ModelSettings("wan", str(alone)))
+    network = family.load_transformer(ModelSettings(family="wan", path=str(alone)))
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
     with pytest.raises(UserError, match="has no vae"):
-        family.load_pipeline(ModelSettings("wan", str(alone)))
+        family.load_pipeline(ModelSettings(family="wan", path=str(alone)))
 
 
 def test_dtype_is_that_of_the_settings(model: ModelSettings, family: Family) -> None:
-    network: Any = family.load_transformer(replace(model, dtype="bfloat16"))
+    network: Any = family.load_transformer(model.changed(dtype="bfloat16"))
     assert network.dtype == torch.bfloat16
 
 
@@ -120,16 +119,13 @@ def test_dtype_is_that_of_the_settings(model: ModelSettings, family: Family) -> 
     ("change", "told"),
     [
         ({"frames": 16}, "frames is 16"),
-        ({"frames": 0}, "frames is 0"),
         ({"height": 40}, "height is 40"),
-        ({"width": 0}, "width is 0"),
-        ({"steps": 0}, "steps is 0"),
     ],
 )
 def test_geometry_off_the_grid_is_refused_not_rounded(
     sampler: Sampler, sample_settings: SampleSettings, family: Family, change: dict[str, int], told: str
 ) -> None:
-    settings = replace(sample_settings, **change)
+    settings = sample_settings.changed(**change)
     embeds = sampler.encode(PROMPTS)
     with pytest.raises(UserError, match=told):
         family.sample_latents(sampler.pipeline, embeds, embeds, [1, 2], settings)
@@ -139,19 +135,19 @@ def test_missing_and_damaged_models_are_named(wan_folder: Path, tmp_path: Path, 
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match=r"no model_index\.json"):
-        family.load_pipeline(ModelSettings("wan", str(empty)))
+        family.load_pipeline(ModelSettings(family="wan", path=str(empty)))
     broken = tmp_path / "broken"
     shutil.copytree(wan_folder, broken)
     weights = broken / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot load the transformer"):
-        family.load_transformer(ModelSettings("wan", str(broken)))
+        family.load_transformer(ModelSettings(family="wan", path=str(broken)))
 
 
 def refused(folder: Path, told: str) -> None:
     for load in (get_family("wan").load_pipeline, get_family("wan").load_transformer):
         with pytest.raises(UserError, match=told):
-            load(ModelSettings("wan", str(folder)))
+            load(ModelSettings(family="wan", path=str(folder)))
 
 
 def test_a_model_of_two_experts_is_told_its_family(tmp_path: Path, plain_pipeline: Any) -> None:
@@ -178,7 +174,7 @@ def test_a_ti2v_model_may_be_filed_under_either_pipeline(tmp_path: Path) -> None
     save_tiny_wan(tmp_path, expand_timesteps=True)
     index = tmp_path / "model_index.json"
     index.write_text(index.read_text().replace('"WanPipeline"', '"WanImageToVideoPipeline"'))
-    settings = ModelSettings("wan", str(tmp_path))
+    settings = ModelSettings(family="wan", path=str(tmp_path))
     assert get_family("wan").load_pipeline(settings).config.expand_timesteps
     assert not get_family("wan").load_transformer(settings).training
 

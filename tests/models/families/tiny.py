@@ -27,7 +27,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast, T5Config, T5EncoderModel, UMT5Config, UMT5EncoderModel
 
-from models.settings import SampleSettings
+from models.families.settings import SampleSettings
 from tests.models.conftest import WORDS, save_tiny_wan
 
 LENGTH = 16
@@ -136,7 +136,9 @@ def _a14b(name: str, expert: str, part: str, levels: tuple[float, float]) -> Tin
         pipeline=WanPipeline,
         save=save_tiny_a14b,
         # four steps for each expert
-        settings=SampleSettings(8, 3.0, 32, 48, 9, LENGTH),
+        settings=SampleSettings(
+            steps=8, guidance=3.0, height=32, width=48, frames=9, max_sequence_length=LENGTH
+        ),
         stride=4,
         ours=lambda hidden: hidden,
         sigma=lambda scheduler, t: t / 1000,
@@ -232,7 +234,9 @@ def _cogvideox(name: str, large: bool) -> Tiny:
         family="cogvideox",
         pipeline=CogVideoXPipeline,
         save=lambda folder: save_tiny_cogvideox(folder, large=large),
-        settings=SampleSettings(4, 3.0, 32, 48, 9, LENGTH),
+        settings=SampleSettings(
+            steps=4, guidance=3.0, height=32, width=48, frames=9, max_sequence_length=LENGTH
+        ),
         stride=8,
         ours=lambda hidden: hidden.permute(0, 2, 1, 3, 4),
         sigma=lambda scheduler, t: (1 - scheduler.alphas_cumprod[t.long()]).sqrt(),
@@ -247,7 +251,9 @@ CASES = (
         family="wan",
         pipeline=WanPipeline,
         save=save_tiny_wan,
-        settings=SampleSettings(3, 3.0, 32, 48, 9, LENGTH),
+        settings=SampleSettings(
+            steps=3, guidance=3.0, height=32, width=48, frames=9, max_sequence_length=LENGTH
+        ),
         stride=4,
         ours=lambda hidden: hidden,
         sigma=lambda scheduler, t: t / 1000,
@@ -259,7 +265,9 @@ CASES = (
         family="wan",
         pipeline=WanPipeline,
         save=save_tiny_ti2v,
-        settings=SampleSettings(3, 3.0, 64, 96, 9, LENGTH),
+        settings=SampleSettings(
+            steps=3, guidance=3.0, height=64, width=96, frames=9, max_sequence_length=LENGTH
+        ),
         stride=4,
         ours=lambda hidden: hidden,
         # told once a token; from text alone they are all equal
@@ -276,7 +284,9 @@ CASES = (
         family="ltx",
         pipeline=LTXPipeline,
         save=save_tiny_ltx,
-        settings=SampleSettings(4, 3.0, 64, 96, 9, LENGTH),
+        settings=SampleSettings(
+            steps=4, guidance=3.0, height=64, width=96, frames=9, max_sequence_length=LENGTH
+        ),
         stride=8,
         ours=lambda hidden: hidden.unflatten(1, (2, 2, 3)).permute(0, 4, 1, 2, 3),
         sigma=lambda scheduler, t: t / 1000,

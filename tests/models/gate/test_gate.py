@@ -6,8 +6,8 @@ import pytest
 
 from data.records import Evaluation
 from models.gate import verdict as gate
+from models.gate.settings import GateSettings
 from models.gate.verdict import Paired
-from models.settings import GateSettings
 
 SETTINGS = GateSettings(draws=2000)
 KINDS = ("falling down", "multiple objects")

@@ -10,8 +10,8 @@ from miniature.world.prompts import prompt_set
 from miniature.world.render import render
 from miniature.world.scene import sample_scene
 from models.gate import verdict
+from models.gate.settings import GateSettings
 from models.gate.verdict import Paired
-from models.settings import GateSettings
 from rewards.flicker import flicker
 from rewards.motion import MotionSettings, motion
 from rewards.sharpness import sharpness

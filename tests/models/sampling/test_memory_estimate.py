@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from data.errors import UserError
+from models.families.settings import ModelSettings, SampleSettings
 from models.sampling.memory_estimate import Room, advice
 from models.sampling.sampler import Sampler
-from models.settings import ModelSettings, SampleSettings
 
 GIB = 2**30
-SETTINGS = SampleSettings(50, 5.0, 480, 832, 33, 512)
+SETTINGS = SampleSettings(steps=50, guidance=5.0, height=480, width=832, frames=33, max_sequence_length=512)
 
 
 def test_the_advice_names_a_batch_that_fits() -> None:
@@ -41,8 +41,8 @@ def test_a_batch_too_large_for_the_gpu_is_told_what_fits(model: ModelSettings) -
     import dataclasses
 
     sampler = Sampler.open(
-        dataclasses.replace(model, device="cuda", compile=False),
-        SampleSettings(2, 1.0, 512, 512, 81, 16),
+        dataclasses.model.changed(device="cuda", compile=False),
+        SampleSettings(steps=2, guidance=1.0, height=512, width=512, frames=81, max_sequence_length=16),
     )
     free, total = torch.cuda.mem_get_info()
     torch.cuda.set_per_process_memory_fraction(min(1.0, (4 * GIB) / total))

@@ -18,10 +18,10 @@ from models import lora
 from models.compiling import compile_blocks
 from models.families import get_family
 from models.families.base import networks_of
+from models.families.settings import ModelSettings
 from models.sampling.offload import Residence
 from models.sampling.sampler import Sampler
 from models.sampling.texts import Texts
-from models.settings import ModelSettings
 from tests.models.families.tiny import CASES, Tiny
 
 A14B = next(case for case in CASES if case.family == "wan-experts")
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sampler(case: Tiny, folder: Path, total: int | None) -> tuple[Sampler, Residence]:
     """A sampler as on a GPU of `total` bytes, on a CPU."""
     family = get_family(case.family)
-    pipeline = family.load_pipeline(ModelSettings(case.family, str(folder)))
+    pipeline = family.load_pipeline(ModelSettings(family=case.family, path=str(folder)))
     residence = Residence(
         networks_of(family.experts, pipeline), pipeline.text_encoder, torch.device("cpu"), total
     )
@@ -78,7 +78,7 @@ def bytes_of(*parts: nn.Module) -> int:
 
 @pytest.fixture
 def pipeline(folder: Path) -> Any:
-    return get_family("wan-experts").load_pipeline(ModelSettings("wan-experts", str(folder)))
+    return get_family("wan-experts").load_pipeline(ModelSettings(family="wan-experts", path=str(folder)))
 
 
 @pytest.fixture
@@ -213,7 +213,10 @@ def test_blocks_that_wait_on_the_host_are_compiled_for_where_they_will_run(
 
 
 def test_adapters_must_be_those_of_the_models_networks(folder: Path) -> None:
-    experts, one = ModelSettings("wan-experts", str(folder)), ModelSettings("wan", str(folder))
+    experts, one = (
+        ModelSettings(family="wan-experts", path=str(folder)),
+        ModelSettings(family="wan", path=str(folder)),
+    )
     with pytest.raises(UserError, match="takes an adapter for each"):
         Sampler.open(experts, A14B.settings, b"")
     with pytest.raises(UserError, match="has one network"):
@@ -225,7 +228,7 @@ def test_adapters_must_be_those_of_the_models_networks(folder: Path) -> None:
 @pytest.mark.parametrize("total", [None, 1])
 def test_only_the_expert_in_use_lies_on_the_gpu(folder: Path, total: int | None) -> None:
     family = get_family("wan-experts")
-    pipeline = family.load_pipeline(ModelSettings("wan-experts", str(folder), device="cuda"))
+    pipeline = family.load_pipeline(ModelSettings(family="wan-experts", path=str(folder), device="cuda"))
     networks = networks_of(family.experts, pipeline)
     residence = Residence(networks, pipeline.text_encoder, torch.device("cuda"), total)
     texts = Texts(family, pipeline, A14B.settings.max_sequence_length, residence)
@@ -250,7 +253,10 @@ def test_only_the_expert_in_use_lies_on_the_gpu(folder: Path, total: int | None)
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="sums are computed on a GPU")
 def test_an_adapter_is_merged_on_the_gpu_into_weights_that_stay_on_the_host(folder: Path) -> None:
-    family, model = get_family("wan-experts"), ModelSettings("wan-experts", str(folder), expert="low")
+    family, model = (
+        get_family("wan-experts"),
+        ModelSettings(family="wan-experts", path=str(folder), expert="low"),
+    )
     here, there = (family.load_transformer(model).bfloat16() for _ in range(2))
     adapter = lora.attach(family.load_transformer(model), lora.LoraSpec(4, 8.0, family.lora_targets), seed=0)
     for parameter in adapter.parameters().values():

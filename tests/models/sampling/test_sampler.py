@@ -1,11 +1,10 @@
 import threading
-from dataclasses import replace
 
 import numpy as np
 import torch
 
+from models.families.settings import ModelSettings, SampleSettings
 from models.sampling.sampler import Generated, Sampler
-from models.settings import ModelSettings, SampleSettings
 
 RED, BLUE = "a red ball falls down", "a blue square moves left"
 
@@ -44,7 +43,7 @@ def test_clips_decoded_one_by_one_are_the_same_clips(
     model: ModelSettings, sample_settings: SampleSettings
 ) -> None:
     whole = Sampler.open(model, sample_settings).generate([RED, BLUE], [1, 2])
-    single = Sampler.open(model, replace(sample_settings, decode_batch=1)).generate([RED, BLUE], [1, 2])
+    single = Sampler.open(model, sample_settings.changed(decode_batch=1)).generate([RED, BLUE], [1, 2])
     assert torch.equal(whole.latents, single.latents)
     assert np.abs(whole.frames.astype(int) - single.frames.astype(int)).max() <= 1
 
@@ -52,7 +51,7 @@ def test_clips_decoded_one_by_one_are_the_same_clips(
 def test_threads_may_sample_at_once_over_one_set_of_weights(
     model: ModelSettings, sample_settings: SampleSettings
 ) -> None:
-    first = Sampler.open(model, replace(sample_settings, steps=6))
+    first = Sampler.open(model, sample_settings.changed(steps=6))
     forks = [first, first.fork(), first.fork()]
     alone = [first.generate([RED, BLUE], [i, i + 10]) for i in range(3)]
     together: list[Generated | None] = [None] * 3

@@ -1,6 +1,5 @@
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +8,8 @@ from torch import Tensor, nn
 
 from models import lora
 from models.families.base import Family
+from models.families.settings import ModelSettings
 from models.lora import LoraSpec
-from models.settings import ModelSettings
 from models.training.fused_lora import fused
 
 Outcome = tuple[Tensor, dict[str, Tensor]]
@@ -83,7 +82,7 @@ def test_layers_are_plain_again_afterwards_even_after_an_exception(transformer: 
 def test_bfloat16_weights_are_left_alone_because_the_update_would_round_away(
     family: Family, model: ModelSettings
 ) -> None:
-    network: Any = family.load_transformer(replace(model, dtype="bfloat16"))
+    network: Any = family.load_transformer(model.changed(dtype="bfloat16"))
     lora.attach(network, SPEC, seed=0)
     with fused(lora.layers_of(network)):
         assert not any("forward" in vars(layer) for layer in lora.layers_of(network))

@@ -14,7 +14,8 @@ import torch
 from data.errors import StageFailed, UserError
 from models import lora
 from models.families.base import Family
-from models.settings import FinetuneSettings, ModelSettings
+from models.families.settings import ModelSettings
+from models.settings import FinetuneSettings
 from models.training.distributed import Team, check_devices
 from models.training.launch import run_together
 from models.training.launch_ddp import train_together

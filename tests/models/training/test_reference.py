@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from data.errors import StageFailed, UserError
 from models.families.base import Family
+from models.families.settings import ModelSettings
 from models.families.wan import Wan
-from models.settings import FinetuneSettings, ModelSettings
+from models.settings import FinetuneSettings
 from models.training.reference import ErrorTable, errors_at, measure, reference_network, rounding
 from models.training.train_data import Clips, TrainData
 from models.training.trainer import TrainResult, train
@@ -173,7 +174,7 @@ def test_a_reference_that_rounds_otherwise_is_said_with_what_helps(
 ) -> None:
     """Where it may be rounding, in bfloat16, it is no defect; but what is learned from must not be noise."""
     settings = tune(objective="dpo", draws=2, steps=1, beta=500.0, probe=0)
-    network = family.load_transformer(replace(model, dtype="bfloat16"))
+    network = family.load_transformer(model.changed(dtype="bfloat16"))
     draw = torch.Generator().manual_seed(0)
     off = {clip: 1 + torch.rand(2, generator=draw) for clip in train_data.clip_ids}
     train(network, family, train_data, settings, "b", reference_errors=ErrorTable(train_data.clip_ids, off))

@@ -13,10 +13,11 @@ from data.errors import StageFailed, UserError
 from data.store import failpoints
 from models import lora
 from models.families.base import Family, prediction_and_target
+from models.families.settings import ModelSettings
 from models.families.wan import Wan
 from models.lora import LoraSpec
 from models.parameterization import Epsilon, Parameterization, VPrediction
-from models.settings import OBJECTIVES, FinetuneSettings, ModelSettings
+from models.settings import OBJECTIVES, FinetuneSettings
 from models.training import objectives
 from models.training.batches import Batches
 from models.training.step import Run
@@ -455,7 +456,7 @@ def test_a_bfloat16_base_still_has_a_float32_adapter_and_float32_errors(
     family: Family, model: ModelSettings, train_data: TrainData, tune: Tune
 ) -> None:
     # pitfall: what training changes is smaller than what bfloat16 can hold
-    network = family.load_transformer(replace(model, dtype="bfloat16"))
+    network = family.load_transformer(model.changed(dtype="bfloat16"))
     result = train(network, family, train_data, tune(objective="dpo-anchor", steps=3, lr=1e-5), "b")
     tensors = lora.read(result.adapter).tensors
     assert {value.dtype for value in tensors.values()} == {torch.float32}

@@ -32,14 +32,14 @@ def curated(
             name=str(categories),
             scores=[make_score(row.clip_id, i % 5 / 4) for i, row in enumerate(rows)],
         )
-        return curate(store, [clips.key], [scores.key], CurateSettings("physics", **settings))
+        return curate(store, [clips.key], [scores.key], CurateSettings(feedback="physics", **settings))
 
     return run
 
 
 @pytest.mark.parametrize("kind", ["binary", "graded"])
 def test_its_clips_form_neither_examples_nor_pairs(kind: str, curated: Callable[..., Any]) -> None:
-    found = curated(kind=kind, leave_out=("k1",))
+    found = curated(kind=kind, exclude_categories=("k1",))
     alone = curated(categories=1, kind=kind)
     assert {row.category for row in found.examples} == {"k0"}
     assert [(row.clip_id, row.reward, row.accepted) for row in found.examples] == [
@@ -49,14 +49,11 @@ def test_its_clips_form_neither_examples_nor_pairs(kind: str, curated: Callable[
         (row.chosen, row.rejected) for row in alone.pairs
     ]
     assert found.report["clips"]["total"] == 20
-    assert found.report["shaping"]["leave_out"] == ["k1"]
+    assert found.report["shaping"]["exclude_categories"] == ["k1"]
     assert len(curated(kind=kind).examples) == 40
 
 
-def test_nothing_left_out_is_the_question_that_stores_have_answered() -> None:
-    assert "leave_out" not in CurateSettings("physics").question()
-    assert CurateSettings("physics", leave_out=("b", "a")).question()["leave_out"] == ["a", "b"]
-    noisy = CurateSettings("physics", leave_out=("a",)).question()
-    assert {name: value for name, value in noisy.items() if name != "leave_out"} == CurateSettings(
-        "physics"
-    ).question()
+def test_nothing_excluded_is_no_part_of_a_fingerprint_and_order_none_either() -> None:
+    assert CurateSettings(feedback="physics").fingerprint() == {}
+    some = CurateSettings(feedback="physics", exclude_categories=("b", "a", "b"))
+    assert some.fingerprint() == {"exclude_categories": ["a", "b"]}

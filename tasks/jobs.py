@@ -1,0 +1,60 @@
+"""Which clips a round makes: prompts and seeds, for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data.errors import ConfigError
+from data.keys import clip_seed
+from data.prompts import load_prompts, prompt_sets
+from data.records import Prompt
+from data.resources import find
+from tasks.context import ClipJob
+from tasks.settings import GenerateSettings
+
+
+def prompts_of(name: str) -> list[Prompt]:
+    """The prompts of a set, or of a file. Raises ConfigError if there is none."""
+    return load_prompts(name if name in prompt_sets() else find(name))
+
+
+def training_prompts(settings: GenerateSettings) -> list[Prompt]:
+    """The prompts of the training clips, in the order of their set.
+
+    Raises:
+        ConfigError: there is no such set, or `generate.prompt_ids` names a prompt that is not in it.
+    """
+    prompts = prompts_of(settings.prompts)
+    if settings.prompt_ids is None:
+        return prompts
+    wanted = set(settings.prompt_ids)
+    unknown = sorted(wanted - {prompt.prompt_id for prompt in prompts})
+    if unknown:
+        raise ConfigError(f"generate.prompt_ids: {settings.prompts} holds no prompt {unknown[0]!r}")
+    return [prompt for prompt in prompts if prompt.prompt_id in wanted]
+
+
+def training_jobs(prompts: Sequence[Prompt], clips_per_prompt: int, seed: int) -> tuple[ClipJob, ...]:
+    """The training clips in prompt order."""
+    return tuple(
+        ClipJob(prompt, clip_seed(seed, prompt.prompt_id, index, "train"))
+        for prompt in prompts
+        for index in range(clips_per_prompt)
+    )
+
+
+def evaluation_jobs(prompts: Sequence[Prompt], clips: int, seed: int, policy: str) -> tuple[ClipJob, ...]:
+    """`clips` jobs spread evenly over the prompts.
+
+    Seeds derive from the recipe's seed and the policy that the round starts from: fresh for every new
+    champion, the same when a round is repeated, and never those of a training clip.
+    """
+    own = clip_seed(seed, policy, 0, "evaluate")
+    # Evenly spaced prompts get one clip more than the others where the division leaves a rest.
+    share, rest = divmod(clips, len(prompts))
+    extra = {index * len(prompts) // rest for index in range(rest)} if rest else set()
+    return tuple(
+        ClipJob(prompt, clip_seed(own, prompt.prompt_id, index, "evaluate"))
+        for place, prompt in enumerate(prompts)
+        for index in range(share + (place in extra))
+    )

@@ -1,0 +1,63 @@
+"""Policies as the stages use them: by the name that a recipe or a person gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from data import champion
+from data.errors import ConfigError
+from data.policies import policies
+from data.records import Policy
+from data.store import Store
+from models.families.settings import Expert
+from models.policy import BASE, policy_id
+from tasks.context import PolicyRef
+
+CHAMPION = "champion"
+
+
+def find_policy(store: Store, name: str, base: str) -> PolicyRef:
+    """The policy a recipe means by `base`, `champion` (the base where there is none yet) or an id.
+
+    Raises:
+        ConfigError: the store holds no such policy, or it was trained over another base model.
+    """
+    base_policy = PolicyRef(policy_id(base), base)
+    if name == CHAMPION:
+        present = champion.read(store)
+        name = present.policy_id if present else BASE
+    if name in (BASE, base_policy.policy_id):
+        return base_policy
+    held = policies(store)
+    if name not in held:
+        known = ", ".join(sorted(held)) or "none"
+        raise ConfigError(
+            f"policy {name!r}: {store.root} holds no such policy; say base, champion, or one of: {known}"
+        )
+    if held[name].base_id != base:
+        raise ConfigError(
+            f"policy {name} was trained over base model {held[name].base_id}, the recipe's is {base}"
+        )
+    return policy_of(held, name)
+
+
+def policy_of(held: Mapping[str, Policy], name: str) -> PolicyRef:
+    """A policy with the adapters of all its experts: those it did not train are its parents'."""
+    row = held[name]
+    known = [parent for parent in row.parents if parent in held]
+    return policy_ref(row, policy_of(held, known[0]) if known else None)
+
+
+def policy_ref(row: Policy, before: PolicyRef | None = None) -> PolicyRef:
+    """What the other stages need to know of a policy.
+
+    Args:
+        before: the policy that it was trained on, whose other experts it keeps.
+    """
+    trained: Expert | None = json.loads(row.settings).get("expert")
+    held = dict(before.experts) if before is not None else {}
+    experts = {**held, trained: row.adapter_path} if trained is not None else {}
+    return PolicyRef(
+        row.policy_id, row.base_id, row.adapter_path, row.adapter_sha256, tuple(sorted(experts.items()))
+    )

@@ -1,0 +1,83 @@
+"""What a recipe says of the stages beyond their components' own settings, which these extend."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from data.curation import SelectionSettings
+from data.settings import Settings, Several, setting
+from data.video import VideoSettings
+from models.families.settings import SampleSettings
+
+RoundId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}-[0-9a-f]{8}$")]
+
+
+class GenerateSettings(SampleSettings):
+    """Stage 1: clips from the policy."""
+
+    prompts: str = setting(
+        "train",
+        "Prompts",
+        "A set (train, dev, heldout, unseen; real-train, real-heldout) or a file.",
+        min_length=1,
+    )
+    prompt_ids: Several[str] | None = setting(
+        None,
+        "Only these prompts",
+        "Ids of prompts in the set; null: all. `improve` writes its choice here.",
+        formerly="only",
+        min_length=1,
+    )
+    clips_per_prompt: int = setting(8, "Clips per prompt", "Seeds a prompt.", ge=1, le=10_000)
+    batch_size: int = setting(
+        16,
+        "Batch size",
+        "Clips sampled together: one shard, and part of a clip's identity.",
+        ge=1,
+        le=1024,
+    )
+    fps: int = setting(
+        8,
+        "Frames per second",
+        "Written into the file; LTX-Video's network is told it too.",
+        unit="frames/s",
+        ge=1,
+        le=120,
+    )
+    video: VideoSettings = setting(VideoSettings(), "Video file", "How clips are written.")
+
+
+class ScoreSettings(Settings):
+    """Stage 2: rewards over the stored files."""
+
+    rewards: Several[str] | None = setting(
+        None,
+        "Rewards",
+        "Names of the rewards that score the training clips; null: all that `rewards` names.",
+        min_length=1,
+    )
+    max_failed_share: float = setting(
+        0.05,
+        "Failures allowed",
+        "Share of clips a reward may fail on before the stage stops.",
+        ge=0.0,
+        le=1.0,
+    )
+
+
+class CurateStageSettings(SelectionSettings):
+    """Stage 3: what is worth learning from."""
+
+    include_rounds: Several[RoundId] = setting(
+        (),
+        "Earlier rounds",
+        "Rounds of the same store whose clips are learned from too. `improve` writes them here.",
+        formerly="rounds",
+    )
+    weight: Literal["objective", "uniform", "reward", "exp"] = setting(
+        "objective",
+        "Weight",
+        "1, r', or exp(r'/beta)/Z; objective: reward for rwr, exp for rwr-exp, else uniform.",
+    )
