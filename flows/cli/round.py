@@ -59,7 +59,7 @@ def _stage_command(stage: str) -> None:
     """Add the command of one stage."""
     number = list(STAGES).index(stage) + 1
 
-    @app.command(stage, help=f"Stage {number} alone: {STAGES[stage].title}. Nobody is promoted.")
+    @app.command(stage, help=f"Stage {number} alone. {STAGES[stage].does}")
     @answers
     def command(
         recipe: RecipeOption = DEFAULT_RECIPE,

@@ -49,12 +49,12 @@ class RecipeForm(BaseModel):
         return {name: value for name, value in handler(self).items() if value is not None}
 
 
-def form_of(name: str, about: str, own: str, keys: tuple[str, ...]) -> type[RecipeForm]:
+def form_of(name: str, does: str, own: str, keys: tuple[str, ...]) -> type[RecipeForm]:
     """A form of some keys of the recipe.
 
     Args:
         name: of the form, one word.
-        about: what it is about.
+        does: what it changes, in a sentence.
         own: the part of the recipe whose name is left out of the fields' names.
         keys: of the recipe, in the order of the form.
 
@@ -70,7 +70,7 @@ def form_of(name: str, about: str, own: str, keys: tuple[str, ...]) -> type[Reci
     title = name.capitalize()
     form: type[RecipeForm] = create_model(f"{title}Form", __base__=RecipeForm, __module__=__name__, **fields)
     form.model_config["title"] = title
-    form.__doc__ = f"{title}: {about}. Empty fields: as the recipe says."
+    form.__doc__ = f"{does} Empty fields: as the recipe says."
     form.recipe_keys = recipe_keys
     form.model_rebuild(force=True)
     return form
@@ -111,10 +111,10 @@ def _members(kind: Any) -> tuple[Any, ...]:
 
 
 FORMS: Final[Mapping[str, type[RecipeForm]]] = {
-    **{name: form_of(name, spec.title, name, spec.form) for name, spec in STAGES.items()},
+    **{name: form_of(name, spec.does, name, spec.form) for name, spec in STAGES.items()},
     "improve": form_of(
         "improve",
-        "rounds in a row",
+        "Rounds in a row.",
         "improve",
         (
             "improve.rounds",
@@ -127,7 +127,7 @@ FORMS: Final[Mapping[str, type[RecipeForm]]] = {
     ),
     "night": form_of(
         "night",
-        "what a night learns from",
+        "What a night learns from.",
         "improve",
         ("improve.data", "improve.window", "improve.prompts_per_round", "improve.explore_fraction"),
     ),

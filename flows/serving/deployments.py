@@ -23,7 +23,7 @@ def _deployment(number: int, stage: str) -> str:
     spec = STAGES[stage]
     return (
         f"  - name: {stage}\n"
-        f'    description: "Stage {number}: {spec.title}."\n'
+        f'    description: "Stage {number}. {spec.does}"\n'
         f"    entrypoint: {stage_flows.__name__}.{stage_flows.FLOWS[stage].fn.__name__}\n"
         f"    parameters: {{recipe: {DEFAULT_RECIPE}, store: {DEFAULT_STORE}}}\n"
         "    work_pool: *people\n"
