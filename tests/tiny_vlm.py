@@ -17,12 +17,12 @@ TEXTS = [
 ]
 
 
-def build_tiny_vlm(folder: Path, frames: int = 4) -> None:
-    """Save the model, the same one every time; its weights are large enough for answers to differ."""
+def build_tiny_vlm(folder: Path, frames: int = 4, seed: int = 0) -> None:
+    """Save the model, the same one every time for a seed; its weights are large enough for answers to differ."""
     shape = JudgeShape(
         size=32, patch=8, merge=2, frames=frames, temporal_patch=2, vision_width=64, vision_depth=1, width=64, depth=1
     )  # fmt: skip
-    model, processor = build_judge(shape, TEXTS, seed=0)
+    model, processor = build_judge(shape, TEXTS, seed=seed)
     save_judge(model, processor, folder, half=False)
 
 

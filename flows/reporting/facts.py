@@ -101,13 +101,13 @@ class RewardSpread:
 
 @dataclass(frozen=True)
 class Judge:
-    """A vision-language model that judged the training clips.
+    """A vision-language model that judged in the round.
 
     Attributes:
         name: what the recipe calls it.
         model, backend, rubric: as the recipe names them.
         belief: how far it agrees with labels, or that nobody knows.
-        questions: by question, P(yes) of each answer, one a clip and segment.
+        questions: by question, P(yes) of each answer about training clips, one a clip and segment.
     """
 
     name: str

@@ -30,7 +30,7 @@ def scores_of(store: Store, clips: Sequence[Manifest]) -> list[Score]:
 
 
 def read_judges(store: Store, clips: Sequence[Manifest], summary: RoundSummary) -> tuple[Judge, ...]:
-    """Every judge of these clips that the round's recipe names, in the order of their names.
+    """Every judge that the round's recipe names, in the order of their names.
 
     Args:
         store: where the scores are, and what was found in calibrations.
@@ -38,12 +38,11 @@ def read_judges(store: Store, clips: Sequence[Manifest], summary: RoundSummary) 
         summary: of the round.
     """
     rows = scores_of(store, clips)
-    versions = {row.reward_version for row in rows if row.reward == JUDGE}
     asked = summary.recipe.get("rewards", {})
     return tuple(
         _judge(store, name, asked.get(name, {}), one, rows)
         for name, one in (summary.rewards or {}).items()
-        if one.kind == JUDGE and one.version in versions
+        if one.kind == JUDGE
     )
 
 
