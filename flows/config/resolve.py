@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 
 from data.curation import CurateSettings, Weight
@@ -40,6 +42,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     sample = recipe.generate.as_part(SampleSettings)
     check_fit(model, sample)
     policy = find_policy(store, recipe.policy, base)
+    reward = functools.cache(functools.partial(open_reward, recipe))  # each once, whatever it is for
     return RoundContext(
         run_id=run_id,
         name=recipe.name,
@@ -57,12 +60,12 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         policy=policy,
         jobs=_jobs(recipe),
         # A mixture last: it combines what the others said.
-        rewards=tuple(sorted((open_reward(recipe, name) for name in recipe.scored), key=mixture.is_one)),
-        feedback=open_reward(recipe, recipe.teacher),
+        rewards=tuple(sorted(map(reward, recipe.scored), key=mixture.is_one)),
+        feedback=reward(recipe.teacher),
         max_failed_share=recipe.score.max_failed_share,
         curate=curation_of(recipe),
         finetune=finetune_settings(recipe),
-        evaluate=_evaluation(recipe, policy),
+        evaluate=_evaluation(recipe, policy, reward),
         gate=recipe.gate,
         earlier=tuple(
             _earlier(recipe, store, name, base) for name in dict.fromkeys(recipe.curate.include_rounds)
@@ -151,7 +154,7 @@ def _weight(recipe: Recipe) -> Weight:
             return "uniform"
 
 
-def _evaluation(recipe: Recipe, policy: PolicyRef) -> EvaluationPlan:
+def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], RewardRef]) -> EvaluationPlan:
     chosen = recipe.evaluate
     if chosen.prompts in chosen.also:
         raise ConfigError(f"evaluate.also names {chosen.prompts!r}, which is already evaluate.prompts")
@@ -166,8 +169,8 @@ def _evaluation(recipe: Recipe, policy: PolicyRef) -> EvaluationPlan:
         )
         for name, clips in sets
     )
-    metric = open_reward(recipe, chosen.metric)
-    guards = [open_reward(recipe, name) for name in chosen.guards if name != DIVERSITY]
+    metric = reward(chosen.metric)
+    guards = [reward(name) for name in chosen.guards if name != DIVERSITY]
     rising = tuple(one.name for one in guards if reward_kind(one.kind).breaks_by == "rising")
     return EvaluationPlan(metric, tuple(chosen.guards), (metric, *guards), jobs[0][0], jobs, rising)
 
