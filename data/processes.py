@@ -164,9 +164,9 @@ def tail(log: Path, size: int = _TAIL_BYTES) -> str:
 
 def last_error(log: Path) -> str:
     """The line of a log that says most about why its process ended: the last that names an error."""
-    lines = tail(log).splitlines()
-    errors = [line for line in lines if "error" in line.lower()] or lines
-    return errors[-1].strip()[:400] if errors else "it printed nothing"
+    lines = tail(log).splitlines() or ["it printed nothing"]
+    telling = (line for word in ("Error", "error", "") for line in reversed(lines) if word in line)
+    return next(telling).strip()[:400]
 
 
 def on_parent_exit(act: Callable[[bytes], object]) -> None:

@@ -93,6 +93,8 @@ def test_the_line_that_says_most_is_the_last_error(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("begin\nValueError: the first\nOSError: the last\nbye\n")
     assert processes.last_error(log) == "OSError: the last"
+    log.write_text("ValueError: why\nsee https://example.org/value_error\n")
+    assert processes.last_error(log) == "ValueError: why"
     log.write_text("one\ntwo\n")
     assert processes.last_error(log) == "two"
     assert processes.tail(log, 4) == "two"
