@@ -55,6 +55,7 @@ def test_importing_vidloop_loads_nothing_heavy() -> None:
         "matplotlib",
         "diffusers",
         "transformers",
+        "miniature",
         "studies",
     )
     code = f"import sys, vidloop; print([name for name in {heavy!r} if name in sys.modules])"
