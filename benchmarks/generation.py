@@ -33,7 +33,7 @@ from benchmarks.workload import (
     workload,
 )
 from data.video import encode_mp4
-from models.compiling import preferred_attention
+from models.compile import fastest_attention
 from models.sampling.sampler import Sampler
 
 PREDICTION_TOLERANCE: Final = 1e-2
@@ -129,7 +129,7 @@ def _equality(exact: Ours, plain: Made, made: Made, steps: int) -> dict[str, Any
     for level in _SIGMAS:
         sigma = torch.full((len(clean),), level, device=work.device)
         inputs = (family.parameterization.noisy(clean, noise, sigma), sigma, embeds)
-        with preferred_attention(sampler.device):
+        with fastest_attention(sampler.device):
             mine = family.predict(sampler.pipeline.transformer, *inputs)
         together = eager(*inputs)
         predictions[f"sigma {level}"] = relative(mine, together)
@@ -156,7 +156,7 @@ def _deviation(exact: Ours, embeds: Tensor, seeds: list[int], steps: int) -> dic
     """Against eager sampling one by one, which is what the plain way does."""
     sampler = exact.sampler
     eager = Sampler(
-        exact.family, sampler.source, sampler.settings, texts=sampler.texts, residence=sampler.residence
+        exact.family, sampler.source, sampler.settings, texts=sampler.texts, offloader=sampler.offloader
     )
     alone = eager.sample(embeds[:1], seeds[:1], steps=steps)[0]
     together: Tensor = eager.sample(embeds, seeds, steps=steps)[0]

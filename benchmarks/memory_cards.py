@@ -15,7 +15,6 @@ command and its machine.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -43,13 +42,13 @@ from data.errors import VidloopError
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import finetune_settings
-from models.compiling import preferred_attention
+from models.compile import fastest_attention
 from models.families import EXPERTS, get_family
 from models.families.base import networks_of
 from models.families.settings import SampleSettings
 from models.quantise import Quantise, quantise
-from models.sampling.offload import STAYING, Residence
-from models.training.trainer import train
+from models.sampling.offload import STAYING, ModelOffloader
+from models.training.trainer import TrainJob, train
 
 NAME: Final = "memory-cards"
 # Recipe and the size of `benchmarks.full_size` that it means.
@@ -173,11 +172,11 @@ def _measure(case: Case, text: tuple[Tensor, int | None], device: torch.device, 
         for network in networks.values():
             quantise(network, case.quantise, dtype)
         # As on a card of no size: of several networks one is there at a time, and of one that is it.
-        residence = Residence(networks, torch.nn.Module(), device, 1 if len(networks) > 1 else None)
-        row["generation"], shape = _generate(case, pipeline, residence, text, device)
-        residence.bring("transformer")
+        offloader = ModelOffloader(networks, torch.nn.Module(), device, 1 if len(networks) > 1 else None)
+        row["generation"], shape = _generate(case, pipeline, offloader, text, device)
+        offloader.to_device("transformer")
         network = pipeline.transformer
-        del pipeline, networks, residence
+        del pipeline, networks, offloader
         row["training"] = _train(case, network, shape, text[0], device)
         del network
     except (VidloopError, RuntimeError) as failure:
@@ -190,17 +189,21 @@ def _measure(case: Case, text: tuple[Tensor, int | None], device: torch.device, 
 
 
 def _generate(
-    case: Case, pipeline: Any, residence: Residence, text: tuple[Tensor, int | None], device: torch.device
+    case: Case,
+    pipeline: Any,
+    offloader: ModelOffloader,
+    text: tuple[Tensor, int | None],
+    device: torch.device,
 ) -> tuple[Row, torch.Size]:
     """Peaks in GB of one clip's way, and the shape of its latent; null on a CPU, where nothing counts."""
     family = get_family(case.family)
     networks = networks_of(family.experts, pipeline)
-    seconds = elapsed(lambda: residence.bring("transformer"), device)
+    seconds = elapsed(lambda: offloader.to_device("transformer"), device)
     release(device)
     weights = allocated(device)
     embeds = text[0].to(device)
     negative = embeds if case.sample.guidance > 1 else None
-    with preferred_attention(device), residence.in_turn(networks):
+    with fastest_attention(device), offloader.in_turn(networks):
         latents = family.sample_latents(pipeline, embeds, negative, [1], case.sample)
     denoising = peak(device)
     release(device)
@@ -221,16 +224,14 @@ def _train(case: Case, network: Any, latent: torch.Size, embeds: Tensor, device:
     release(device)
     weights = allocated(device)
     family = get_family(case.family)
-    settings = dataclasses.replace(
-        finetune_settings(case.recipe), steps=_STEPS, batch_size=1, micro_batch=1, probe=0, compile=False,
+    settings = finetune_settings(case.recipe).changed(
+        steps=_STEPS, batch_size=1, micro_batch=1, probe=0, compile=False,
         gradient_checkpointing=True, expert=family.experts[0] if family.experts else None,
     )  # fmt: skip
     latents = torch.randn(2, *latent, generator=torch.Generator().manual_seed(0))
     ends = [time.perf_counter()]
-    train(
-        network, family, pairs_of(latents, embeds.float()), settings, BASE,
-        on_step=lambda _: ends.append(time.perf_counter()),
-    )  # fmt: skip
+    job = TrainJob(pairs_of(latents, embeds.float()), settings, BASE)
+    train(network, family, job, lambda _: ends.append(time.perf_counter()))
     return {
         "weights": _in_gb(weights), "peak": _in_gb(peak(device)),
         "seconds of the second step, eager": round(ends[2] - ends[1], 2),

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Final, Literal
@@ -55,7 +55,7 @@ from benchmarks.training_sides import (
     stored,
     told,
 )  # fmt: skip
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings
 
 PLAIN_RUNS: Final = {"plain, again": False, "plain, other kernel": True, "plain, a third time": False}
 """The plain runs beside the timed one, and whether attention is another kernel's. Alike but for rounding: the
@@ -77,8 +77,8 @@ class Bench:
     device: torch.device
     dtype: torch.dtype
     shape: Shape
-    plain: FinetuneSettings
-    fast: FinetuneSettings
+    plain: TrainSettings
+    fast: TrainSettings
 
     def result(self, name: str, plain: float, ours: float, unit: str, **more: Any) -> Result:
         """Written, with the shape that all have."""
@@ -96,12 +96,13 @@ def main(arguments: list[str] | None = None) -> Result:
     """Measure, print the table and write the result."""
     asked = _parse(arguments)
     device, dtype = device_of(asked)
-    settings = FinetuneSettings(
+    settings = TrainSettings(
         objective="dpo", beta=500.0, steps=asked.steps, batch_size=1, micro_batch=1, lr=asked.lr, warmup=5,
-        schedule="constant", rank=asked.rank, alpha=float(asked.rank), shift=3.0, draws=asked.draws,
+        schedule="constant", rank=asked.rank, alpha=float(asked.rank), shift=3.0,
+        fixed_noise_samples=asked.draws,
         reference_errors="stored", probe=0, seed=0, attention="default",
     )  # fmt: skip
-    fast = replace(settings, compile=asked.compile, attention="fastest", gradient_checkpointing="auto")
+    fast = settings.changed(compile=asked.compile, attention="fastest", gradient_checkpointing="auto")
     bench = Bench(asked, Clock(asked.seconds), device, dtype, shape_of(asked), settings, fast)
     if asked.card_gb is not None:
         return card(bench)
@@ -139,9 +140,9 @@ def pair(bench: Bench) -> Result:
     clock.say(f"reference {reference:.4f} s a forward pass of a clip")
     budget = None if before.peak_bytes is None else _MEMORY * before.peak_bytes / 1e9
     for name, how in {
-        "ours": replace(fast, memory_gb=budget),
+        "ours": fast.changed(memory_gb=budget),
         "ours, all memory": fast,
-        "control": replace(fast, lr=CONTROL_LR * fast.lr),
+        "control": fast.changed(lr=CONTROL_LR * fast.lr),
     }.items():
         run(name, partial(ours, data, shape, how, table, device, dtype, until=until))
     # Encoding in the loop gives the plain way the same inputs at every visit: once is enough.
@@ -206,7 +207,7 @@ def pair(bench: Bench) -> Result:
 def card(bench: Bench) -> Result:
     """What ours takes of a card's memory."""
     asked, room = bench.asked, _USABLE * bench.asked.card_gb
-    settings = replace(bench.fast, beta=FinetuneSettings().beta, draws=2, memory_gb=room)
+    settings = bench.fast.changed(beta=TrainSettings().beta, fixed_noise_samples=2, memory_gb=room)
     data = bench.shape.pairs(1)
     table, _ = reference_table(data, bench.shape, settings, bench.device, bench.dtype)
     ways: dict[str, Literal[True, "auto"]] = {
@@ -216,7 +217,7 @@ def card(bench: Bench) -> Result:
     rows: dict[str, dict[str, Any]] = {}
     for name, how in ways.items():
         release(bench.device)
-        recomputing = replace(settings, gradient_checkpointing=how)
+        recomputing = settings.changed(gradient_checkpointing=how)
         run = ours(data, bench.shape, recomputing, table, bench.device, bench.dtype)
         rows[name] = {
             "peak_gb": None if run.peak_bytes is None else run.peak_bytes / 1e9,

@@ -36,13 +36,14 @@ from benchmarks.harness import clip_options, command_line, elapsed, peak, releas
 from models import lora
 from models.families import get_family
 from models.families.wan import Wan
-from models.settings import FinetuneSettings
-from models.training import noise, objectives
+from models.training import noise
 from models.training.batches import Batches
+from models.training.equations import error as mean_squares
 from models.training.reference import ErrorTable, measure
+from models.training.settings import TrainSettings
 from models.training.step import learning_rate
 from models.training.train_data import Clips, TrainData
-from models.training.trainer import train
+from models.training.trainer import TrainJob, train
 
 BASE: Final = "random"
 LIBRARIES: Final = ("torch", "diffusers", "peft", "transformers")
@@ -187,7 +188,7 @@ class OutOfTimeError(Exception):
 def ours(
     data: TrainData,
     shape: Shape,
-    settings: FinetuneSettings,
+    settings: TrainSettings,
     table: ErrorTable | None,
     device: torch.device,
     dtype: torch.dtype,
@@ -216,7 +217,7 @@ def ours(
 
     family = get_family("wan")
     with suppress(OutOfTimeError):
-        result = train(transformer, family, data, settings, BASE, on_step=on_step, reference_errors=table)
+        result = train(transformer, family, TrainJob(data, settings, BASE, reference_errors=table), on_step)
         plan = result.diagnostics.get("memory_plan")
         timed.facts = {"plan": plan, "logit_at_start": result.curve[0]["logit/max"]}
     timed.peak_bytes = peak(device)
@@ -224,7 +225,7 @@ def ours(
 
 
 def reference_table(
-    data: TrainData, shape: Shape, settings: FinetuneSettings, device: torch.device, dtype: torch.dtype
+    data: TrainData, shape: Shape, settings: TrainSettings, device: torch.device, dtype: torch.dtype
 ) -> tuple[ErrorTable, float]:
     """Stored errors of the reference, as the product measures them, and seconds of one forward pass a clip.
 
@@ -304,7 +305,7 @@ def stored(data: TrainData, device: torch.device) -> Encode:
 def plain(
     data: TrainData,
     shape: Shape,
-    settings: FinetuneSettings,
+    settings: TrainSettings,
     device: torch.device,
     dtype: torch.dtype,
     encode: Encode,
@@ -337,14 +338,14 @@ def plain(
                 hidden_states=noisy.to(transformer.dtype), timestep=sigma * 1000,
                 encoder_hidden_states=embeds.to(transformer.dtype), return_dict=False,
             )[0]  # fmt: skip
-        return objectives.error(prediction.float(), target)
+        return mean_squares(prediction.float(), target)
 
     with _kernels(otherwise and device.type == "cuda"):
         for step in range(settings.steps):
             if time.monotonic() > until and timed.losses:
                 break
             start = time.perf_counter()
-            rows = batches.at(step).halves()
+            rows = batches.at(step).per_clip()
             x0, embeds = encode(rows.clips[:, 0])
             noisy, target = path.noisy(x0, rows.noise, rows.sigma), path.target(x0, rows.noise, rows.sigma)
             with torch.no_grad(), adapter.disabled():

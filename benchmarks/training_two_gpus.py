@@ -2,11 +2,11 @@
 
     NCCL_NVLS_ENABLE=0 python -m benchmarks.training_two_gpus
 
-First a process on each GPU, side by side, both doing the whole work; then one team of two. All are started
+First a process on each GPU, side by side, both doing the whole work; then one group of two. All are started
 alike (`models.training.launch`), build the same random network and call the product's `train`. Compared:
 seconds a step without the first ones (which compile), the loss of every step, and the adapters at the end,
 relative to how far they went from their start. What one GPU differs from the other shows what orders of sums
-do, and how much faster one card is than the other: two cards of a host need not be alike, and a team goes at
+do, and how much faster one card is than the other: two cards of a host need not be alike, and a group goes at
 the pace of its slower one. The second start of the same program tells what is left of the first step's
 compiling.
 """
@@ -31,10 +31,10 @@ from benchmarks.harness import Clock, Result, options, relative, synchronize, wr
 from benchmarks.training_sides import BASE, shape_of, shape_options
 from models import lora
 from models.families import get_family
-from models.settings import FinetuneSettings
-from models.training.distributed import joined
-from models.training.launch import run_together
-from models.training.trainer import train
+from models.training.distributed import process_group
+from models.training.launch import launch_processes
+from models.training.settings import TrainSettings
+from models.training.trainer import TrainJob, train
 from tasks import spread
 from tasks.worker_pool import DEVICES
 
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> Result | None:
     with ThreadPoolExecutor(asked.processes) as pool:
         alone = list(pool.map(lambda card: _run(words, 1, card), range(asked.processes)))
     many = _run(words, asked.processes)
-    named = {**{f"GPU {card} alone": run for card, run in enumerate(alone)}, "team": many}
+    named = {**{f"GPU {card} alone": run for card, run in enumerate(alone)}, "group": many}
     for name, run in named.items():
         seconds = ", ".join(f"{value:.2f}" for value in run["seconds"])
         clock.say(f"{name}: {seconds} s; built in {run['build']:.1f} s, compile caches {run['cache']}")
@@ -90,7 +90,7 @@ def _run(words: Sequence[str], processes: int, card: int | None = None) -> Run:
     with tempfile.TemporaryDirectory(prefix="vidloop-two-") as folder:
         place = {} if card is None or not torch.cuda.is_available() else {DEVICES: spread.visible()[card]}
         command = ("-m", "benchmarks.training_two_gpus", *words, "--child", folder)
-        run_together(command, processes, Path(folder), variables=place)
+        launch_processes(command, processes, Path(folder), variables=place)
         run: Run = json.loads((Path(folder) / "run.json").read_text())
         adapter = lora.read((Path(folder) / "adapter.safetensors").read_bytes()).tensors
     # B starts at zero, so it is how far training went.
@@ -109,13 +109,14 @@ def _apart(left: Run, right: Run) -> dict[str, float]:
 
 def _work(asked: argparse.Namespace, folder: Path) -> None:
     shape = shape_of(asked)
-    settings = FinetuneSettings(
+    settings = TrainSettings(
         objective="dpo", beta=500.0, steps=asked.steps, batch_size=asked.pairs_a_step, micro_batch=1, lr=1e-4,
-        warmup=5, schedule="constant", rank=asked.rank, alpha=float(asked.rank), shift=3.0, draws=4, probe=0,
+        warmup=5, schedule="constant", rank=asked.rank, alpha=float(asked.rank), shift=3.0,
+        fixed_noise_samples=4, probe=0,
         compile=asked.compile, gradient_checkpointing="auto",
     )  # fmt: skip
     data = shape.pairs(2 * asked.pairs_a_step)
-    with joined(asked.device) as (team, device):
+    with process_group(asked.device) as (group, device):
         begun = time.perf_counter()
         transformer = shape.network(device, torch.bfloat16 if device.type == "cuda" else torch.float32)
         synchronize(device)
@@ -125,8 +126,8 @@ def _work(asked: argparse.Namespace, folder: Path) -> None:
             ends.append(time.perf_counter())
             losses.append(entry["loss"])
 
-        result = train(transformer, get_family("wan"), data, settings, BASE, on_step=on_step, team=team)
-        if team.leads:
+        result = train(transformer, get_family("wan"), TrainJob(data, settings, BASE), on_step, group=group)
+        if group.is_main:
             (folder / "adapter.safetensors").write_bytes(result.adapter)
             found = {
                 "seconds": [end - start for start, end in pairwise(ends)],

@@ -7,10 +7,20 @@ from them, and the component computes with the very same object. Nothing is copi
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Final, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 Other = TypeVar("Other", bound="Settings")
 
@@ -111,6 +121,31 @@ def setting(
         json_schema_extra={name: value for name, value in extra.items() if value},
         **bounds,
     )
+
+
+class one_of:  # reads as what it does: Annotated[str, one_of(names)]
+    """Marks a text as one of the names that a registry has when it is asked; forms offer them.
+
+    Args:
+        names: of the registry, plug-ins included.
+    """
+
+    def __init__(self, names: Callable[[], Sequence[str]]) -> None:
+        self._names = names
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(schema) | {"enum": list(self._names())}
+
+    def _known(self, name: str) -> str:
+        known = self._names()
+        if name not in known:
+            raise ValueError(f"it must be one of {', '.join(known)}")
+        return name
 
 
 def extra_of(extra: object, name: str) -> Any:

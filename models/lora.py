@@ -24,7 +24,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data.errors import ModelError
-from models.sharing import shell
+from models.sharing import clone_sharing_weights
 
 FILE_NAME: Final = "pytorch_lora_weights.safetensors"
 POLICY: Final = "policy"
@@ -143,7 +143,7 @@ def reference_of(transformer: nn.Module) -> Any:
     That is the frozen adapter which `resume` kept, else the base model. A copy with its own switches, so no
     exception can leave the policy's adapter off, and threads may run both at once.
     """
-    still = shell(transformer)
+    still = clone_sharing_weights(transformer)
     for layer in layers_of(still):
         if REFERENCE in layer.lora_A:
             layer.set_adapter(REFERENCE, inference_mode=True)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 
-def shell(module: nn.Module) -> Any:
+def clone_sharing_weights(module: nn.Module) -> Any:
     """A copy of `module` over the same parameters and buffers; switches, caches and hooks are its own."""
     tensors = chain(module.parameters(), module.buffers())
     return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})

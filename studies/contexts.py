@@ -15,6 +15,7 @@ from data.store import Store
 from flows.config.load import check, resolve
 from flows.config.recipe import Recipe
 from flows.config.resolve import curation_of, finetune_settings, open_round, threshold_of
+from models.training.settings import settings_of
 from studies.grid import TUNING, Cell
 from studies.recipe import Study, Tree, cell_recipe
 from tasks import generate, score
@@ -65,7 +66,7 @@ class Opened:
             feedback=self._reward(base, recipe),
             curate=curation_of(recipe),
             # From the base, "start" and "base" are one reference: one training, not two.
-            finetune=replace(finetune_settings(recipe), reference="start"),
+            finetune=finetune_settings(recipe).changed(reference="start"),
         )
 
     def next_round(self, cell: Cell, chosen: Chosen, number: int, policy: PolicyRef) -> RoundContext:
@@ -78,7 +79,7 @@ class Opened:
 
     def settings(self, cell: Cell, chosen: Chosen) -> Tree:
         """The objective's own settings in this cell."""
-        tried = self.study.objectives[cell.objective]  # type: ignore[index]  # a cell's names are the study's
+        tried = self.study.objectives[cell.objective]
         return tried[cell.trial if cell.trial is not None else chosen.of(cell.objective)]
 
     def feedback_rewards(self, context: RoundContext) -> dict[str, tuple[RewardRef, Recipe]]:
@@ -95,7 +96,7 @@ class Opened:
             self.study,
             self._accepting(feedback, base),
             feedback,
-            {"finetune": {"objective": cell.objective}},
+            {"finetune": settings_of(cell.objective)},
             self.settings(cell, chosen),
             cell.changes,
             *more,

@@ -134,7 +134,7 @@ def _variants(part: SweepPart) -> Iterator[tuple[str, Tree, dict[str, Any]]]:
                 yield name, {"curate": {"exclude_categories": [name]}}, {}
         case DrawsPart():
             for count in part.counts:
-                yield f"K = {count}" if count else "fresh", {"finetune": {"draws": count}}, {}
+                yield f"K = {count}" if count else "fresh", {"finetune": {"fixed_noise_samples": count}}, {}
         case _:
             raise TypeError(f"{type(part).__name__} is no sweep of a study")
 

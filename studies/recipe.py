@@ -12,7 +12,8 @@ from data.errors import ConfigError
 from flows.config.load import check, read_tree
 from flows.config.part import Part
 from flows.config.recipe import Recipe
-from models.settings import ANCHORED, Objective
+from models.training.objectives import get_objective
+from models.training.settings import ObjectiveLabel, settings_of
 
 FeedbackName = Literal["judge-binary", "judge-p", "clip", "flow", "oracle"]
 SweepName = Literal["noise", "pairs", "reference", "category-heldout", "draws"]
@@ -52,7 +53,7 @@ class RowPart(Part):
     """Rounds in a row, from candidate to candidate; one that the gate refuses is not gone on from."""
 
     feedback: FeedbackName
-    objective: Objective
+    objective: ObjectiveLabel
     rounds: int = Field(ge=2, le=100, title="Rounds", description="In a row.")
     later: Tree = Field(
         default={}, title="Later", description="Changed of curate and finetune from the second round on."
@@ -68,7 +69,7 @@ class SweepPart(Part):
     """Cells with something else varied, under these feedbacks with these objectives."""
 
     feedbacks: list[FeedbackName] = Field(min_length=1)
-    objectives: list[Objective] = Field(min_length=1)
+    objectives: list[ObjectiveLabel] = Field(min_length=1)
 
 
 class NoisePart(SweepPart):
@@ -130,7 +131,7 @@ class Study(Part):
         title="Accept like",
         description="Graded feedbacks accept as large a share of each prompt's clips as passes this one.",
     )
-    objectives: dict[Objective, list[Tree]] = Field(
+    objectives: dict[ObjectiveLabel, list[Tree]] = Field(
         min_length=1, title="Objectives", description="By name: the settings to be tried, equally many each."
     )
     tuning: TuningPart | None = Field(default=None, title="Tuning")
@@ -174,7 +175,7 @@ class Study(Part):
                 if name not in known:
                     raise ValueError(f"{where} names {kind} {name!r}, which `{kind}s` does not have")
         for objective in self.sweeps.pairs.objectives if self.sweeps.pairs else []:
-            if objective.removesuffix(ANCHORED) != "dpo":
+            if not get_objective(settings_of(objective)["objective"]).pairwise:
                 raise ValueError(f"sweeps.pairs names {objective!r}, which does not learn from pairs")
         return self
 
@@ -200,7 +201,7 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> Study:
                         f"{where}: finetune.{budgeted} is the same for every cell; set it in cell.finetune"
                     )
             first = next(iter(study.feedbacks.values()))
-            cell_recipe(study, first, {"finetune": {"objective": objective}}, tree, where=where)
+            cell_recipe(study, first, {"finetune": settings_of(objective)}, tree, where=where)
     if study.in_a_row is not None:
         taught = study.feedbacks[study.in_a_row.feedback]
         changed = {f"others.{other}": tree for other, tree in study.in_a_row.others.items()}

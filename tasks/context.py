@@ -21,7 +21,7 @@ from data.store import Store
 from data.video import VideoSettings
 from models.families.settings import Expert, ModelSettings, SampleSettings
 from models.gate.settings import GateSettings
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings
 from rewards import RewardRef as RewardRef
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class RoundContext:
     feedback: RewardRef
     max_failed_share: float
     curate: CurateSettings
-    finetune: FinetuneSettings
+    finetune: TrainSettings
     evaluate: EvaluationPlan
     gate: GateSettings
     earlier: tuple[tuple[PolicyRef, tuple[ClipJob, ...]], ...] = ()

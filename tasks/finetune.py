@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from data.curation import labels
 from data.errors import ConfigError
 from data.records import Example, Pair, PairSegment, Policy
 from data.store import Store
 from models.families.settings import Expert
 from models.policy import policy_id
-from models.settings import STORED_SEGMENTS, FinetuneSettings
+from models.training.settings import STORED_SEGMENTS, TrainSettings
 from tasks import curate, fingerprints, reference
 from tasks.context import (
     RESIDENTS,
@@ -48,7 +46,7 @@ class FinetuneUnit(OneAnswer):
 
     how: Generation
     policy: PolicyRef
-    settings: FinetuneSettings
+    settings: TrainSettings
     curation_key: str
     curation_digest: str
     clip_keys: tuple[str, ...]
@@ -71,7 +69,7 @@ class FinetuneUnit(OneAnswer):
         examples: list[Example] = store.read(self.curation_key, "examples")
         pairs: list[Pair] = store.read(self.curation_key, "pairs")
         parents = [self.curation_key, *self.clip_keys, *self.reference_keys]
-        lacking = what_is_lacking(self.settings, examples, pairs)
+        lacking = self.settings.algorithm.lacking(examples, pairs, self.settings.label)
         if lacking:
             store.commit(
                 STAGE, self.question, {"policies": []}, parents=parents, counts={"no_training_data": lacking}
@@ -91,7 +89,7 @@ class FinetuneUnit(OneAnswer):
             policy_id=policy_id(self.policy.base_id, before, media.sha256),
             base_id=self.policy.base_id,
             parents=before,
-            objective=self.settings.objective,
+            objective=self.settings.label,
             curation_id=examples[0].curation_id,
             adapter_path=media.path,
             adapter_sha256=media.sha256,
@@ -99,7 +97,7 @@ class FinetuneUnit(OneAnswer):
             alpha=self.settings.alpha,
             targets=facts.pop("targets"),
             steps=self.settings.steps,
-            settings=json.dumps(dataclasses.asdict(settings), sort_keys=True),
+            settings=json.dumps(settings.model_dump(mode="json"), sort_keys=True),
             curve=json.dumps(curve, sort_keys=True, allow_nan=False),
         )
         store.commit(STAGE, self.question, {"policies": [row]}, [media], parents, facts)
@@ -108,7 +106,7 @@ class FinetuneUnit(OneAnswer):
     def _train(
         self,
         store: Store,
-        settings: FinetuneSettings,
+        settings: TrainSettings,
         examples: list[Example],
         pairs: list[Pair],
         segments: list[PairSegment],
@@ -117,7 +115,7 @@ class FinetuneUnit(OneAnswer):
         from models.families import get_family
         from models.lora import read
         from models.training.train_data import load_train_data
-        from models.training.trainer import train
+        from models.training.trainer import TrainJob, train
 
         unconditional = self._unconditional() if self.settings.prompt_dropout > 0 else None
         # Whatever sampled and judged makes room for what learns.
@@ -127,31 +125,30 @@ class FinetuneUnit(OneAnswer):
         family = get_family(self.how.model.family)
         model = reference.model_of(self.how.model, settings)
         path = self.policy.adapter_of(model.expert)
-        start = store.read_media(path) if path else None
-        reference_errors = self._table(store, data)
-        checkpoints = store.scratch(self.keys[0])
+        job = TrainJob(
+            data,
+            settings,
+            self.policy.base_id,
+            store.scratch(self.keys[0]),
+            start=store.read_media(path) if path else None,
+            reference_errors=self._table(store, data),
+            threads=max(1, self.threads // self.settings.processes),
+        )
 
         def on_step(entry: dict[str, float]) -> None:
             report_steps(int(entry["step"]) + 1, self.settings.steps)
 
         if self.settings.processes > 1:
             from models.training.distributed import check_devices
-            from models.training.launch_ddp import train_together
+            from models.training.launch_ddp import train_distributed
 
             if model.torch_device != "cpu":
                 check_devices(self.settings.processes)
                 model = model.changed(device="cuda")
             with tempfile.TemporaryDirectory(prefix="vidloop-train-") as folder:
-                result = train_together(
-                    model, data, settings, self.policy.base_id, Path(folder), checkpoints, on_step,
-                    start=start, reference_errors=reference_errors,
-                    threads=max(1, self.threads // self.settings.processes),
-                )  # fmt: skip
+                result = train_distributed(model, job, Path(folder), on_step)
         else:
-            result = train(
-                family.load_transformer(model), family, data, settings, self.policy.base_id, checkpoints,
-                on_step, start=start, reference_errors=reference_errors, threads=self.threads,
-            )  # fmt: skip
+            result = train(family.load_transformer(model), family, job, on_step)
         targets = sorted(read(result.adapter).spec.targets)
         return result.adapter, result.curve, result.diagnostics | {"targets": targets}
 
@@ -165,30 +162,6 @@ class FinetuneUnit(OneAnswer):
     def _unconditional(self) -> Tensor:
         with open_sampler(self.how, self.policy) as sampler:
             return sampler.encode([self.how.sample.negative_prompt])[0].float().cpu()
-
-
-def what_is_lacking(settings: FinetuneSettings, examples: Sequence[Example], pairs: Sequence[Pair]) -> str:
-    """Why the objective cannot learn from this curation; "" if it can."""
-    if settings.pairwise:
-        return "" if pairs else f"{settings.objective} learns from pairs, and the curation formed none"
-    name = settings.objective
-    match settings.algorithm:
-        case "sft":
-            kept = any(example.accepted for example in examples)
-            return "" if kept else f"{name} learns from accepted clips, and the curation accepted none"
-        case "unfiltered":
-            return "" if examples else f"{name} learns from every scored clip, and there is none"
-        case "kto" | "nft":
-            found = set(labels(examples))
-            wants = f"{name} learns from accepted and rejected clips, and the curation"
-            if True not in found:
-                return f"{wants} accepted none"
-            return "" if False in found else f"{wants} rejected none"
-        case _:
-            kept = any(example.weight > 0 for example in examples)
-            return (
-                "" if kept else f"{name} learns from weighted clips, and the curation gave no weight above 0"
-            )
 
 
 def experts(context: RoundContext) -> tuple[Expert | None, ...]:
@@ -223,12 +196,12 @@ def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit
     for expert in experts(context)[:wanted]:
         if found:
             policy = _made(context.store, found[-1]) or policy
-        what = f"{context.finetune.steps} steps of {context.finetune.objective}"
+        what = f"{context.finetune.steps} steps of {context.finetune.label}"
         found.append(
             FinetuneUnit(
                 context.generation,
                 policy,
-                replace(context.finetune, expert=expert),
+                context.finetune.changed(expert=expert),
                 curated.keys[0],
                 digests(context.store, STAGE, curated.keys)[0],
                 curated.clip_keys,
@@ -253,7 +226,9 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     for place, expert in enumerate(trained_here, start=1):
         trained = units(context, place)[-1]
         if trained.reference_keys:
-            if trained.settings.pairwise and context.store.read(trained.curation_key, "pair_segments"):
+            if trained.settings.algorithm.pairwise and context.store.read(
+                trained.curation_key, "pair_segments"
+            ):
                 raise ConfigError(STORED_SEGMENTS)
             yield Phase(reference.units(context, expert), more=True)
         yield Phase([trained], more=place < len(trained_here))
@@ -279,6 +254,7 @@ SPEC: Final = StageSpec(
     phases=phases,
     form=(
         "finetune.objective",
+        "finetune.sft_weight",
         "finetune.beta",
         "finetune.steps",
         "finetune.batch_size",

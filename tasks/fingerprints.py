@@ -16,7 +16,7 @@ from data.records import Prompt
 from data.video import ENCODER
 from models.families.settings import ModelSettings
 from models.gate.settings import GateSettings
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings
 from rewards import Part
 from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 
@@ -79,7 +79,7 @@ def curate(
 
 
 def reference(
-    model: ModelSettings, settings: FinetuneSettings, policy: PolicyRef, clips_digest: str
+    model: ModelSettings, settings: TrainSettings, policy: PolicyRef, clips_digest: str
 ) -> Fingerprint:
     """A policy's errors on the clips of one shard at the fixed draws of `settings`: no objective, no beta."""
     return {
@@ -87,13 +87,13 @@ def reference(
         "version": VERSIONS["reference"],
         "policy": policy.policy_id,
         "model": model.fingerprint(),
-        "draws": settings.draws_from,
+        "draws": settings.noise_fingerprint,
         "clips": clips_digest,
     }
 
 
 def finetune(
-    model: ModelSettings, settings: FinetuneSettings, policy: PolicyRef, curation: str, clips: Sequence[str]
+    model: ModelSettings, settings: TrainSettings, policy: PolicyRef, curation: str, clips: Sequence[str]
 ) -> Fingerprint:
     """An adapter learned from one curation; `curation` and `clips` are manifest digests."""
     return {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -17,7 +17,7 @@ from data.keys import digest
 from data.records import StoredError
 from data.store import Store
 from models.families.settings import Expert, ModelSettings
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings
 from tasks import fingerprints, generate
 from tasks.context import (
     RESIDENTS,
@@ -49,7 +49,7 @@ class ReferenceShard(OneAnswer):
 
     how: Generation
     policy: PolicyRef
-    settings: FinetuneSettings
+    settings: TrainSettings
     rows: int  # of a forward pass, as many as training's: no part of the question, it moves the rounding
     clips_key: str
     clips_digest: str
@@ -81,14 +81,14 @@ class ReferenceShard(OneAnswer):
         model = self.how.model
         with gpu_turn(model.device, alone=model.quantise != "none"), self._network(store) as network:
             found = measure(network, family, clips, settings, self.rows)
-        name = digest(settings.draws_from)[:16]
+        name = digest(settings.noise_fingerprint)[:16]
         prompts = [clips.prompt_ids[row] for row in clips.prompt_index.tolist()]
         rows = [
             StoredError(self.policy.policy_id, clip, name, draw, fixed_sigma(settings, prompt, draw), error)
             for clip, prompt, errors in zip(clips.clip_ids, prompts, found.tolist(), strict=True)
             for draw, error in enumerate(errors)
         ]
-        counts = {"clips": len(found), "draws": self.settings.draws}
+        counts = {"clips": len(found), "draws": self.settings.fixed_noise_samples}
         store.commit(STAGE, self.question, {"reference_errors": rows}, (), [self.clips_key], counts)
 
     @contextmanager
@@ -106,9 +106,9 @@ class ReferenceShard(OneAnswer):
             return reference_network(transformer, start, self.policy.base_id)
 
         def fork(first: nn.Module) -> nn.Module:
-            from models.sharing import shell
+            from models.sharing import clone_sharing_weights
 
-            copied: nn.Module = shell(first)
+            copied: nn.Module = clone_sharing_weights(first)
             return copied
 
         with RESIDENTS.borrow(_RESIDENT, resident_name(self._model, self.policy), load, fork) as network:
@@ -119,7 +119,7 @@ class ReferenceShard(OneAnswer):
         return model_of(self.how.model, self.settings)
 
 
-def model_of(model: ModelSettings, settings: FinetuneSettings) -> ModelSettings:
+def model_of(model: ModelSettings, settings: TrainSettings) -> ModelSettings:
     """The model as one training run loads it: of two experts the one it trains, never both."""
     return (
         model
@@ -128,7 +128,7 @@ def model_of(model: ModelSettings, settings: FinetuneSettings) -> ModelSettings:
     )
 
 
-def for_expert(settings: FinetuneSettings, family: Family, model: ModelSettings) -> FinetuneSettings:
+def for_expert(settings: TrainSettings, family: Family, model: ModelSettings) -> TrainSettings:
     """Settings of one training run, with the noise levels at which its expert works.
 
     Raises:
@@ -143,7 +143,7 @@ def for_expert(settings: FinetuneSettings, family: Family, model: ModelSettings)
                 else "one network: leave it out"
             )
         )
-    return replace(settings, sigma_range=family.sigma_range(model_of(model, settings)))
+    return settings.changed(sigma_range=family.sigma_range(model_of(model, settings)))
 
 
 def units(context: RoundContext, expert: Expert | None = None) -> list[ReferenceShard]:
@@ -155,7 +155,7 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
     Raises:
         StageFailed: a shard of clips is missing.
     """
-    settings = replace(context.finetune, expert=expert)
+    settings = context.finetune.changed(expert=expert)
     if settings.reference_errors != "stored" or not settings.compares_errors:
         return []
     generated = generate.units(context)
@@ -165,7 +165,7 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
             context.generation,
             referred(context.policy, settings),
             settings,
-            (2 if settings.pairwise else 1)
+            (2 if settings.algorithm.pairwise else 1)
             * min(settings.micro_batch or settings.batch_size, settings.batch_size),
             shard.keys[0],
             clips_digest,
@@ -175,7 +175,7 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
     ]
 
 
-def referred(policy: PolicyRef, settings: FinetuneSettings) -> PolicyRef:
+def referred(policy: PolicyRef, settings: TrainSettings) -> PolicyRef:
     """The policy that training refers to."""
     if settings.reference == "start" or not policy.adapter_path:
         return policy

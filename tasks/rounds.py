@@ -112,7 +112,7 @@ def _summary(
         recipe_name=context.name,
         feedback=context.recipe["feedback"],
         rewards={name: RewardSummary.of(reward) for name, reward in score.named(context).items()},
-        objective=context.finetune.objective,
+        objective=context.finetune.label,
         policy_before=context.policy.policy_id,
         policy_after=after,
         stages={stage: StageSummary.of(results.get(stage)) for stage in STAGES},

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.settings import FinetuneSettings
 from models.training.batches import Units
 from models.training.loss import Passes, loss_of
+from models.training.settings import TrainSettings
 
 TESTS = Path(__file__).resolve().parent
 
@@ -107,8 +107,8 @@ def test_a_pair_weighs_the_same_at_every_noise_level() -> None:
             torch.full((2,), sigma), torch.zeros(2, 2, 1, 2, 2), torch.zeros(2, dtype=torch.int64),
             torch.zeros(2, dtype=torch.bool),
         )  # fmt: skip
-        seen = Passes(prediction, target, behind=torch.full((4,), 0.5))
-        return loss_of(FinetuneSettings(objective="dpo", beta=5.0), pairs.halves(), seen, 1.0, None)[0].item()
+        seen = Passes(prediction, target, reference_error=torch.full((4,), 0.5))
+        return loss_of(TrainSettings(objective="dpo", beta=5.0), pairs.per_clip(), seen, 1.0, None)[0].item()
 
     assert loss(0.05) == loss(0.5) == loss(0.95)
     assert loss(0.5) != pytest.approx(0.693, abs=0.01)

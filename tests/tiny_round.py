@@ -113,7 +113,7 @@ def tiny_settings(model: Path, folder: Path) -> dict[str, Any]:
         "shaping": {"kind": "graded", "threshold": None},
         "curate": {"accept_fraction": 0.5, "margin": 0.0},
         "finetune": {
-            "objective": "dpo-anchor", "steps": 6, "batch_size": 4, "warmup": 0, "rank": 2, "alpha": 2.0,
+            "steps": 6, "batch_size": 4, "warmup": 0, "rank": 2, "alpha": 2.0,
             "lr": 1e-3, "checkpoint_every": 2,
         },
         "evaluate": {

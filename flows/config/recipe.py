@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -31,162 +31,10 @@ from flows.config.rewards import (
 from models.families import EXPERTS
 from models.families.settings import BaseModelSettings
 from models.gate.settings import GateSettings
-from models.settings import Objective
+from models.training.settings import FinetuneSettings
 from rewards import reward_kinds
 from rewards.composite import CompositeSettings
 from tasks.settings import CurateStageSettings, GenerateSettings, ScoreSettings
-
-
-class FinetunePart(Part):
-    """Stage 4: offline learning of a LoRA adapter."""
-
-    objective: Objective = Field(
-        default="dpo-anchor",
-        title="Objective",
-        description="What is learned, see docs/objectives.md; -anchor: plus the accepted clips' own error.",
-    )
-    beta: float = Field(
-        default=500.0,
-        gt=0.0,
-        title="Beta",
-        description="Of dpo and kto, over mean-reduced errors. rwr-exp has curate.beta instead.",
-    )
-    target_spread: float | None = Field(
-        default=None,
-        gt=0.0,
-        title="Target spread",
-        description="Of the logit; given, beta is measured from the reference's errors instead.",
-    )
-    anchor: float = Field(
-        default=1.0, ge=0.0, title="Anchor", description="Weight of the chosen clip's own error (...-anchor)."
-    )
-    kl: float = Field(
-        default=0.0, ge=0.0, title="KL", description="Weight of the velocity-space distance to the reference."
-    )
-    desirable: float = Field(
-        default=0.5, gt=0.0, lt=1.0, title="Desirable", description="Share of accepted clips in kto's loss."
-    )
-    nft_beta: float = Field(
-        default=1.0,
-        gt=0.0,
-        le=1.0,
-        title="Beta of nft",
-        description="The optimum lies 2 / this many improvement directions from the reference.",
-    )
-    optimality: Literal["group", "label"] = Field(
-        default="group",
-        title="Optimality",
-        description="r of nft: the label centred within its prompt, or the label itself.",
-    )
-    steps: int = Field(default=200, ge=1, le=1_000_000, title="Steps", description="Optimiser steps.")
-    batch_size: int = Field(
-        default=32, ge=1, le=65_536, title="Batch size", description="Clips, or pairs, a step."
-    )
-    micro_batch: int | None = Field(
-        default=None,
-        ge=1,
-        title="Micro-batch",
-        description="Clips or pairs a forward pass; null: the whole batch.",
-    )
-    lr: float = Field(default=1e-4, gt=0.0, le=1.0, title="Learning rate", description="Peak, of AdamW.")
-    warmup: int = Field(
-        default=10, ge=0, le=1_000_000, title="Warm-up", description="Steps of linear warm-up."
-    )
-    schedule: Literal["cosine", "constant"] = Field(
-        default="cosine",
-        title="Schedule",
-        description="After warm-up: down to zero at the last step, or constant.",
-    )
-    rank: int = Field(default=32, ge=1, le=1024, title="Rank", description="LoRA rank.")
-    alpha: float = Field(
-        default=32.0, gt=0.0, title="Alpha", description="LoRA alpha; alpha / rank scales the update."
-    )
-    targets: list[str] = Field(
-        default=[],
-        title="Targets",
-        description="Name endings of the adapted layers; empty: the family's own list.",
-    )
-    sigma: Literal["logit_normal", "uniform"] = Field(
-        default="logit_normal",
-        title="Noise levels",
-        description="Distribution the training noise levels are drawn from.",
-    )
-    sigma_mean: float = Field(default=0.0, title="Noise mean", description="Of the logit.")
-    sigma_std: float = Field(default=1.0, gt=0.0, title="Noise spread", description="Of the logit.")
-    shift: float = Field(
-        default=1.0, gt=0.0, title="Shift", description="Of the noise levels, as the sampler's flow shift."
-    )
-    stratified: bool = Field(
-        default=True,
-        title="Stratified",
-        description="One noise level from each equal share of the distribution.",
-    )
-    draws: int = Field(
-        default=0,
-        ge=0,
-        le=4096,
-        title="Draws",
-        description="Fixed (noise level, noise) draws a prompt; 0: fresh every step.",
-    )
-    reference_errors: Literal["inline", "stored"] = Field(
-        default="inline",
-        title="Reference errors",
-        description="stored: measured once a clip and draw, kept for all objectives and betas; needs draws.",
-    )
-    probe: int = Field(
-        default=8,
-        ge=0,
-        le=65_536,
-        title="Probe",
-        description="Clips of each kind measured after training at fixed noise; 0: none.",
-    )
-    max_grad_norm: float = Field(default=1.0, gt=0.0, title="Gradient norm", description="Clipped to this.")
-    weight_decay: float = Field(default=0.0, ge=0.0, title="Weight decay", description="Of AdamW.")
-    prompt_dropout: float = Field(
-        default=0.0,
-        ge=0.0,
-        lt=1.0,
-        title="Prompt dropout",
-        description="Share of clips trained without their prompt.",
-    )
-    reference: Literal["start", "base"] = Field(
-        default="start", title="Reference", description="The policy the round starts from, or the base model."
-    )
-    gradient_checkpointing: bool | Literal["attention", "auto"] = Field(
-        default=False,
-        title="Checkpointing",
-        description="Recompute activations: slower, far less memory. attention: all but self-attention; "
-        "auto: only as much as the GPU's memory asks.",
-    )
-    memory_gb: float | None = Field(
-        default=None,
-        gt=0.0,
-        title="Memory",
-        description="GB of GPU memory that checkpointing auto may use; null: what is free.",
-    )
-    compile: bool = Field(
-        default=False, title="Compile", description="Compile the network's blocks: worth its minute on a GPU."
-    )
-    attention: Literal["fastest", "default"] = Field(
-        default="fastest",
-        title="Attention",
-        description="On a GPU: the fastest of PyTorch's kernels, tried at the start, or its own choice.",
-    )
-    processes: int | None = Field(
-        default=None,
-        ge=1,
-        le=64,
-        title="Processes",
-        description="That train together, a GPU each; null: one, and with model.device cuda:all one a GPU.",
-    )
-    expert: Literal["high", "low", "both"] | None = Field(
-        default=None,
-        title="Expert",
-        description="Of a model of two experts: which is trained, in its range of noise; null: one network.",
-    )
-    checkpoint_every: int = Field(
-        default=50, ge=1, title="Checkpoint every", description="Steps between resumable checkpoints."
-    )
 
 
 class EvaluatePart(Part):
@@ -259,7 +107,7 @@ class Recipe(Settings):
     )
     shaping: ShapingSettings = setting(ShapingSettings(), "Shaping", "Raw reward to r' in [0, 1].")
     curate: CurateStageSettings = setting(CurateStageSettings(), "Curate", "Stage 3.")
-    finetune: FinetunePart = Field(default_factory=FinetunePart, title="Finetune", description="Stage 4.")
+    finetune: FinetuneSettings = setting(FinetuneSettings(), "Finetune", "Stage 4.")
     evaluate: EvaluatePart = Field(default_factory=EvaluatePart, title="Evaluate", description="Stage 5.")
     gate: GateSettings = setting(GateSettings(), "Gate", "Promotion.")
     improve: ImproveSettings = setting(ImproveSettings(), "Improve", "Rounds in a row, see docs/improve.md.")

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from data.curation import CurateSettings, Weight
+from data.curation import CurateSettings
 from data.errors import ConfigError
 from data.prompts import prompt_sets
 from data.resources import find
@@ -17,7 +17,9 @@ from flows.config.rewards import DIVERSITY, kind_of
 from models.families.grid import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 from models.policy import base_id
-from models.settings import FinetuneSettings
+from models.training.objectives import get_objective
+from models.training.objectives.base import CurationWeight
+from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
 from tasks import mixture, spread
 from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef, RoundContext
@@ -108,14 +110,10 @@ def passes(recipe: Recipe, name: str) -> float | None:
     return reward_kind(kind_of(instance)).threshold(instance)
 
 
-def finetune_settings(recipe: Recipe) -> FinetuneSettings:
+def finetune_settings(recipe: Recipe) -> TrainSettings:
     """How it is learned, as the recipe says it."""
-    return FinetuneSettings(
-        **recipe.finetune.model_dump(exclude={"targets", "processes"}),
-        targets=tuple(recipe.finetune.targets),
-        seed=recipe.seed,
-        processes=recipe.finetune.processes or _processes(recipe),
-    )
+    decided = {"seed": recipe.seed, "processes": recipe.finetune.processes or _processes(recipe)}
+    return TrainSettings.model_validate(dict(recipe.finetune) | decided)
 
 
 def _processes(recipe: Recipe) -> int:
@@ -141,17 +139,11 @@ def _earlier(recipe: Recipe, store: Store, name: str, base: str) -> tuple[Policy
     return find_policy(store, before.policy, base), _jobs(before)
 
 
-def _weight(recipe: Recipe) -> Weight:
+def _weight(recipe: Recipe) -> CurationWeight:
     """How examples are weighted, where the recipe leaves it to the objective."""
     if recipe.curate.weight != "objective":
         return recipe.curate.weight
-    match recipe.finetune.objective:
-        case "rwr" | "rwr-anchor":
-            return "reward"
-        case "rwr-exp" | "rwr-exp-anchor":
-            return "exp"
-        case _:
-            return "uniform"
+    return get_objective(recipe.finetune.objective).curation_weight
 
 
 def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], RewardRef]) -> EvaluationPlan:

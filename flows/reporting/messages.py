@@ -25,7 +25,7 @@ def introduction(context: RoundContext) -> list[str]:
     # Half good and half bad makes the most pairs of a prompt.
     pairs = sum(min(context.curate.pairs_per_prompt, (n // 2) * (n - n // 2)) for n in each)
     size = f"{how.sample.width}x{how.sample.height}, {how.sample.frames} frames, {how.sample.steps} steps"
-    units = "pairs" if train.pairwise else "clips"
+    units = "pairs" if train.algorithm.pairwise else "clips"
     compared = ", ".join(
         f"{len(jobs)} clips of {len({job.prompt.prompt_id for job in jobs})} {split} prompts"
         for split, jobs in context.evaluate.jobs
@@ -40,7 +40,7 @@ def introduction(context: RoundContext) -> list[str]:
         f"    score     {', '.join(reward.name for reward in context.rewards)}",
         f"    curate    by {context.feedback.name}, {context.curate.kind}, at most {pairs} pairs"
         f"{' of its own' + with_earlier if earlier else ''}",
-        f"    finetune  {train.objective}, {train.steps} steps of {train.batch_size} {units}, "
+        f"    finetune  {train.label}, {train.steps} steps of {train.batch_size} {units}, "
         f"LoRA of rank {train.rank}",
         f"    evaluate  {context.evaluate.metric.name}, before and after: {compared}",
     ]

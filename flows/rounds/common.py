@@ -66,7 +66,7 @@ def run_name() -> str:
         if given.get("run"):
             return _name_in(context_of(given.get("store", DEFAULT_STORE), given["run"]))
         recipe = load_recipe(given.get("recipe", DEFAULT_RECIPE), overrides_of(given))
-        name = name_of(recipe.name, recipe.finetune.objective, recipe.seed)
+        name = name_of(recipe.name, recipe.finetune.label, recipe.seed)
         return f"dry run: {name}" if given.get("dry_run") else name
     return "refused recipe"  # the flow itself says why
 
@@ -89,4 +89,4 @@ def name_of(recipe: str, objective: str, seed: int, round_id: str = "") -> str:
 
 
 def _name_in(context: RoundContext) -> str:
-    return name_of(context.name, context.finetune.objective, context.seed, context.run_id)
+    return name_of(context.name, context.finetune.label, context.seed, context.run_id)

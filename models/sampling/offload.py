@@ -25,7 +25,7 @@ STAYING: Final = 0.75
 _BESIDE: Final = 1.1
 
 
-class Residence:
+class ModelOffloader:
     """The movable parts of one pipeline, shared by all samplers over its weights. One thread at a time.
 
     A part that moves keeps its parameters and buffers; what changes is the memory they point to. So nothing
@@ -69,14 +69,14 @@ class Residence:
         self.present = {name for name in self._weights if self._is_there(name)}
         for name in networks:
             if self.stays:
-                self.bring(name)
+                self.to_device(name)
             else:
-                self.leave(name)
+                self.to_host(name)
         log.info(
             "networks of %.1f GB %s", size / 1e9, "stay on the device" if self.stays else "take turns on it"
         )
 
-    def bring(self, name: str) -> None:
+    def to_device(self, name: str) -> None:
         """Have a part on the device; others leave first where they must.
 
         Raises:
@@ -85,21 +85,21 @@ class Residence:
         if name in self.present:
             return
         if not (self._shares(name) and self._fits_beside(name)):
-            self._leave_all()
+            self._all_to_host()
         while True:
             try:
-                self._come(name)
+                self._copy_to_device(name)
                 return
             except torch.OutOfMemoryError:
                 # By the numbers there was room: in pieces, or another program was faster. What did come is
                 # given back outside the handler, whose traceback may hold tensors.
                 pass
-            self.leave(name)
+            self.to_host(name)
             if not self.present:
                 raise ModelError(self._too_large(name))
-            self._leave_all()
+            self._all_to_host()
 
-    def leave(self, name: str) -> None:
+    def to_host(self, name: str) -> None:
         """Free a part's memory on the device, also where only some of it has come."""
         weights = self._weights[name]
         home = self._homes.get(name)
@@ -112,19 +112,19 @@ class Residence:
             torch.cuda.empty_cache()
 
     @contextmanager
-    def at_work(self, name: str) -> Iterator[None]:
+    def on_device(self, name: str) -> Iterator[None]:
         """Within: the part is on the device; afterwards it has left, whatever was raised."""
         try:
-            self.bring(name)
+            self.to_device(name)
             yield
         finally:
-            self.leave(name)
+            self.to_host(name)
 
     @contextmanager
     def in_turn(self, networks: Mapping[str, nn.Module]) -> Iterator[None]:
         """Within: each of `networks`, over the weights that this was made with, comes before it computes."""
         hooks = [
-            network.register_forward_pre_hook(lambda *_, name=name: self.bring(name))
+            network.register_forward_pre_hook(lambda *_, name=name: self.to_device(name))
             for name, network in networks.items()
         ]
         try:
@@ -133,7 +133,7 @@ class Residence:
             for hook in hooks:
                 hook.remove()
 
-    def _come(self, name: str) -> None:
+    def _copy_to_device(self, name: str) -> None:
         weights = self._weights[name]
         if not (self.stays and name != self.TEXT):
             # Those that will leave again: their copy in the host's memory is kept, none is ever copied back.
@@ -142,9 +142,9 @@ class Residence:
             weight.data = weight.data.to(self._device, copy=True)
         self.present.add(name)
 
-    def _leave_all(self) -> None:
+    def _all_to_host(self) -> None:
         for name in sorted(self.present):
-            self.leave(name)
+            self.to_host(name)
 
     def _shares(self, name: str) -> bool:
         """Whether a part may lie beside others: networks that take turns may not, whatever the room."""

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from data.errors import ModelError
 from models import lora
-from models.compiling import compile_blocks, preferred_attention
+from models.compile import compile_blocks, fastest_attention
 from models.families import get_family
 from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
 from models.families.grid import check_fit, shift_key
 from models.families.settings import Expert, ModelSettings, SampleSettings
 from models.quantise import Quantise
 from models.sampling.memory_estimate import Room, advice, measure
-from models.sampling.offload import Residence
+from models.sampling.offload import ModelOffloader
 from models.sampling.step_cache import step_cache
 from models.sampling.texts import Texts
-from models.sharing import shell
+from models.sharing import clone_sharing_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Sampler:
         texts: where embeddings come from; None encodes every batch's prompts together, as the plain pipeline
             does.
         quantised: how the networks' weights are held.
-        residence: brings networks and text encoder to the device when they are needed; None: all are there.
+        offloader: brings networks and text encoder to the device when they are needed; None: all are there.
 
     Attributes:
         pipeline: what is sampled from: this sampler's own, but for the weights; networks: of it, by part.
@@ -73,7 +73,7 @@ class Sampler:
         *,
         compiled: bool = False,
         texts: Texts | None = None,
-        residence: Residence | None = None,
+        offloader: ModelOffloader | None = None,
         quantised: Quantise = "none",
     ) -> None:
         if settings.guidance_2 is not None and not family.experts:
@@ -82,14 +82,14 @@ class Sampler:
         self.settings = settings
         self.compiled = compiled
         self.texts = texts
-        self.residence = residence
+        self.offloader = offloader
         self.quantised: Quantise = quantised
         self.source = pipeline  # never sampled from: a fork must not copy state that is in use
         self.pipeline = _private(pipeline, settings.flow_shift)
-        if compiled or settings.step_cache is not None or residence is not None:
+        if compiled or settings.step_cache is not None or offloader is not None:
             # All put something of their own on the network's layers.
             for part, network in networks_of(family.experts, pipeline).items():
-                setattr(self.pipeline, part, shell(network))
+                setattr(self.pipeline, part, clone_sharing_weights(network))
         self.networks = networks_of(family.experts, self.pipeline)
         if compiled:
             for network in self.networks.values():
@@ -145,17 +145,17 @@ class Sampler:
         device = pipeline.vae.device
         gpu = device.type == "cuda"
         compiled = gpu and model.quantise == "none" if model.compile is None else model.compile
-        residence, texts = None, None
+        offloader, texts = None, None
         if gpu:
-            residence = Residence(networks_of(family.experts, pipeline), pipeline.text_encoder, device)
-            texts = Texts(family, pipeline, settings.max_sequence_length, residence)
+            offloader = ModelOffloader(networks_of(family.experts, pipeline), pipeline.text_encoder, device)
+            texts = Texts(family, pipeline, settings.max_sequence_length, offloader)
         return cls(
             family,
             pipeline,
             settings,
             compiled=compiled,
             texts=texts,
-            residence=residence,
+            offloader=offloader,
             quantised=model.quantise,
         )
 
@@ -167,7 +167,7 @@ class Sampler:
             self.settings,
             compiled=self.compiled,
             texts=self.texts,
-            residence=self.residence,
+            offloader=self.offloader,
             quantised=self.quantised,
         )
 
@@ -212,11 +212,11 @@ class Sampler:
     @contextmanager
     def _prepared(self, settings: SampleSettings) -> Iterator[None]:
         with ExitStack() as stack:
-            stack.enter_context(preferred_attention(self.device))
+            stack.enter_context(fastest_attention(self.device))
             for network in self.networks.values():
                 stack.enter_context(step_cache(network, settings.step_cache))
-            if self.residence is not None:
-                stack.enter_context(self.residence.in_turn(self.networks))
+            if self.offloader is not None:
+                stack.enter_context(self.offloader.in_turn(self.networks))
             yield
 
     def decode(self, latents: Tensor) -> Frames:
@@ -275,7 +275,7 @@ def _private(pipeline: Any, flow_shift: float | None) -> Any:
         change[key] = flow_shift
     mine.scheduler = type(pipeline.scheduler).from_config(config, **change)
     mine.tokenizer = copy.deepcopy(pipeline.tokenizer)
-    mine.vae = shell(pipeline.vae)
+    mine.vae = clone_sharing_weights(pipeline.vae)
     return mine
 
 

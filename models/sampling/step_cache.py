@@ -15,7 +15,7 @@ from models.families.settings import StepCacheSettings
 def step_cache(transformer: Any, settings: StepCacheSettings | None) -> Iterator[None]:
     """Within: at most steps, blocks are skipped and the last projection's output is extrapolated.
 
-    The network must be this thread's own (`models.sharing.shell`): the hooks keep state between steps. They
+    The network must be this thread's own (`clone_sharing_weights`): the hooks keep state between steps. They
     are put on for one run and taken away after it, so that a run that failed leaves nothing behind.
     """
     if settings is None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from models.families.base import Family
-from models.sampling.offload import Residence
+from models.sampling.offload import ModelOffloader
 
 
 class Texts:
@@ -26,15 +26,15 @@ class Texts:
         family: of the pipeline.
         pipeline: with its text encoder, which leaves the device after the first prompts.
         length: tokens, see `SampleSettings.max_sequence_length`.
-        residence: of the pipeline's parts.
+        offloader: of the pipeline's parts.
     """
 
-    def __init__(self, family: Family, pipeline: Any, length: int, residence: Residence) -> None:
+    def __init__(self, family: Family, pipeline: Any, length: int, offloader: ModelOffloader) -> None:
         self._family = family
         self._pipeline = copy.copy(pipeline)
         self._pipeline.tokenizer = copy.deepcopy(pipeline.tokenizer)
         self._length = length
-        self._residence = residence
+        self._offloader = offloader
         self._device: torch.device = pipeline.vae.device
         self._known: dict[str, Tensor] = {}
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class Texts:
             new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._known]
             if not new:
                 return
-            with self._residence.at_work(Residence.TEXT):
+            with self._offloader.on_device(ModelOffloader.TEXT):
                 for prompt in new:
                     found = self._family.encode_prompts(self._pipeline, [prompt], self._length)
                     self._known[prompt] = found.cpu()

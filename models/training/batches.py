@@ -10,9 +10,9 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from models.settings import FinetuneSettings
 from models.training import noise as draws
-from models.training import objectives
+from models.training.equations import frame_weights
+from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 
 # On a GPU, training data up to this size is moved there once instead of batch by batch.
@@ -21,13 +21,13 @@ _RESIDENT_BYTES: Final = 4 << 30
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What is trained on together. A unit is a pair (two halves: chosen, rejected) or one clip (one half).
+    """What is trained on together. A unit is a pair of clips (chosen, rejected) or one clip.
 
     Attributes:
-        clips: int64 [b, halves], rows of the training data.
+        clips: int64 [b, clips], rows of the training data.
         weights: float32 [b], W of rwr, lambda of kto, r of nft; else 1.
-        desirable: bool [b, halves], chosen or accepted.
-        sigma: float32 [b] and noise: float32 [b, C, T, H, W]: one draw a unit, shared by its halves.
+        desirable: bool [b, clips], chosen or accepted.
+        sigma: float32 [b] and noise: float32 [b, C, T, H, W]: one draw a unit, shared by its clips.
         fixed_draws: int64 [b], which fixed draw it is; -1 if drawn afresh.
         dropped: bool [b], trained without the prompt.
         frames: float32 [b, T] weights of latent frames in which pairs are compared; None: all alike.
@@ -52,7 +52,7 @@ class Units:
         for part in zip(*fields.values(), strict=True):
             yield Units(**dict(zip(fields, part, strict=True)))
 
-    def halves(self) -> Units:
+    def per_clip(self) -> Units:
         """The same, one row a clip: all chosen, then all rejected, each with its unit's draw."""
         times = self.clips.shape[1]
         return Units(
@@ -67,23 +67,6 @@ class Units:
         )
 
 
-def unit_weights(data: TrainData, settings: FinetuneSettings) -> Tensor:
-    """float32 [rows], what an unpaired objective multiplies each clip's term with."""
-    rows = data.rows(settings)
-    accepted = data.accepted[rows]
-    match settings.algorithm:
-        case "rwr" | "rwr-exp":
-            return data.weights[rows]
-        case "kto":
-            return objectives.class_weights(accepted, settings.desirable)
-        case "nft" if settings.optimality == "group":
-            return objectives.optimality(accepted.float(), data.prompt_index[data.examples[rows]])
-        case "nft":
-            return accepted.float()
-        case _:
-            return torch.ones(len(rows))
-
-
 class Batches:
     """Batches of `data` for `settings`, on `device`.
 
@@ -91,23 +74,23 @@ class Batches:
         accepted_share: of the units' clips (1 for pairs: every pair has its chosen clip).
     """
 
-    def __init__(self, data: TrainData, settings: FinetuneSettings, device: torch.device) -> None:
+    def __init__(self, data: TrainData, settings: TrainSettings, device: torch.device) -> None:
         self.data, self.settings, self.device = data, settings, device
         size = sum(table.numel() * table.element_size() for table in (data.latents, data.embeds))
         home = device if size <= _RESIDENT_BYTES else torch.device("cpu")
         self._latents, self._embeds = data.latents.to(home), data.embeds.to(home)
         self._unconditional = None if data.unconditional is None else data.unconditional.to(device)
-        if settings.pairwise:
-            self._clips, self._weights = data.pairs, torch.ones(len(data.pairs))
-            self._desirable = torch.tensor([[True, False]]).expand(len(data.pairs), 2)
-        else:
-            rows = data.rows(settings)
-            self._clips, self._desirable = data.examples[rows, None], data.accepted[rows, None]
-            self._weights = unit_weights(data, settings)
+        objective = settings.algorithm
+        self._clips, self._weights = objective.units(data), objective.unit_weights(data, settings)
+        self._desirable = (
+            torch.tensor([[True, False]]).expand(len(data.pairs), 2)
+            if objective.pairwise
+            else data.accepted[objective.rows(data), None]
+        )
         self._frames: Tensor | None = None
         # Where every pair is compared in all frames the loss is summed as without segments, bit for bit.
-        if settings.pairwise and data.pair_frames is not None and not bool(data.pair_frames.all()):
-            self._frames = objectives.frame_weights(data.pair_frames)
+        if objective.pairwise and data.pair_frames is not None and not bool(data.pair_frames.all()):
+            self._frames = frame_weights(data.pair_frames)
         self.accepted_share = float(self._desirable[:, 0].float().mean()) if len(self._clips) else 0.0
 
     def at(self, step: int) -> Units:
@@ -116,7 +99,7 @@ class Batches:
         chosen = torch.from_numpy(draws.batch_at(settings.seed, step, size, len(self._clips)))
         clips = self._clips[chosen]
         shape = self.data.latents.shape[1:]
-        if settings.draws:
+        if settings.fixed_noise_samples:
             fixed = draws.draws_at(settings, step, size)
             prompts = [self.data.prompt_ids[i] for i in self.data.prompt_index[clips[:, 0]].tolist()]
             keys = [(prompt, int(k)) for prompt, k in zip(prompts, fixed, strict=True)]
@@ -135,7 +118,7 @@ class Batches:
         return Units(clips, weights, desirable, sigma, noise, fixed_draws, dropped, frames)
 
     def inputs(self, rows: Units) -> tuple[Tensor, Tensor]:
-        """x0 [b, C, T, H, W] and embeddings [b, L, D] of one-half units; dropped prompts are replaced."""
+        """x0 [b, C, T, H, W] and embeddings [b, L, D] of one-clip units; dropped prompts are replaced."""
         clips = rows.clips[:, 0]
         x0 = self._latents[clips.to(self._latents.device)].to(self.device)
         embeds = self._embeds[self.data.prompt_index[clips].to(self._embeds.device)].to(self.device)

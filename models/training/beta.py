@@ -7,18 +7,18 @@ clip, at the same noise level and noise, and that is the natural unit of "as dif
 
     dpo:  s = rms over (pair, draw) of e_ref_w - e_ref_l
     kto:  s = rms over (clip, draw) of e_ref - mean over its prompt's clips
-    beta = 2 target_spread / s
+    beta = 2 target_logit_std / s
 
 Errors are of whole clips, also where pairs are compared in segments of them.
 
-So at target_spread 1 a policy that tells two clips apart by as much again as the reference's errors for them
-differ has a logit of 1. Training changes errors by far less than that, so useful targets lie above 1; what
-was reached is `logit/rms` in the curve, and beta scales it in proportion.
+So at target_logit_std 1 a policy that tells two clips apart by as much again as the reference's errors for
+them differ has a logit of 1. Training changes errors by far less than that, so useful targets lie above 1;
+what was reached is `logit/rms` in the curve, and beta scales it in proportion.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -27,9 +27,8 @@ from torch import Tensor, nn
 
 from data.errors import ModelError
 from models.families.base import Family
-from models.settings import FinetuneSettings
-from models.training.reference import measure
-from models.training.step import ReferenceErrors
+from models.training.reference import ErrorTable, measure
+from models.training.settings import TrainSettings
 from models.training.train_data import Clips, TrainData
 
 # Without a table, so many clips or pairs at so many draws: a standard error of a few per cent.
@@ -44,7 +43,7 @@ class Calibration:
     """How a beta was found.
 
     Attributes:
-        beta: 2 target_spread / error_spread.
+        beta: 2 target_logit_std / error_spread.
         target_spread: asked for.
         error_spread: s, in units of mean squared error.
         units: pairs (dpo) or clips (kto) it was measured on; draws: of each.
@@ -61,11 +60,11 @@ def calibrate(
     network: nn.Module,
     family: Family,
     data: TrainData,
-    settings: FinetuneSettings,
+    settings: TrainSettings,
     rows: int,
-    table: ReferenceErrors | None = None,
+    table: ErrorTable | None = None,
 ) -> Calibration:
-    """Find the beta that `settings.target_spread` asks for.
+    """Find the beta that `settings.target_logit_std` asks for.
 
     Args:
         network: the reference.
@@ -77,37 +76,34 @@ def calibrate(
     Raises:
         ModelError: the reference's errors do not differ (one clip a prompt, or copies of it).
     """
-    assert settings.target_spread is not None
-    units = _units(data, settings)
+    assert settings.target_logit_std is not None
+    units, pairwise = settings.algorithm.units(data), settings.algorithm.pairwise
     if table is None and len(units) > _UNITS:
         prompts = data.prompt_index[units[:, 0]]
-        units = units[_some(len(units)) if settings.pairwise else _some_groups(prompts)]
+        units = units[_some(len(units)) if pairwise else _some_groups(prompts)]
     wanted = units.unique()
-    count = settings.draws if settings.draws else _DRAWS
+    count = settings.fixed_noise_samples or _DRAWS
     if table is None:
-        errors = measure(network, family, _clips(data, wanted), replace(settings, draws=count), rows)
+        errors = measure(
+            network, family, _clips(data, wanted), settings.changed(fixed_noise_samples=count), rows
+        )
     else:
         draws = torch.arange(count)
         errors = torch.stack([table(clip.expand(count), draws) for clip in wanted])
     errors = errors.double()
     places = torch.searchsorted(wanted, units)
-    if settings.pairwise:
+    if pairwise:
         apart = errors[places[:, 0]] - errors[places[:, 1]]
     else:
         apart = _centred(errors[places[:, 0]], data.prompt_index[units[:, 0]])
     spread = float(apart.square().mean().sqrt())
     if not spread > 0:
         raise ModelError(
-            "finetune.target_spread cannot be met: the reference's errors are the same for all clips of a "
+            "finetune.target_logit_std cannot be met: the reference's errors are the same for all clips of a "
             "prompt. Give finetune.beta, or more clips a prompt"
         )
-    beta = 2 * settings.target_spread / spread
-    return Calibration(beta, settings.target_spread, spread, len(units), count)
-
-
-def _units(data: TrainData, settings: FinetuneSettings) -> Tensor:
-    """Rows of the clips of each unit, [n, halves]."""
-    return data.pairs if settings.pairwise else data.examples[data.rows(settings), None]
+    beta = 2 * settings.target_logit_std / spread
+    return Calibration(beta, settings.target_logit_std, spread, len(units), count)
 
 
 def _some(count: int, most: int = _UNITS) -> Tensor:

@@ -23,7 +23,7 @@ and in the others logits up to 0.019 (beta 500) lay between them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, Literal, cast, get_args
 
 import torch
@@ -31,13 +31,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from data.errors import ConfigError
-from models.compiling import keep_compiled, rounding
+from models.compile import compile_blocks, compiled, repeated_blocks
 
+Forward = Callable[..., Any]
 Keep = Literal["everything", "attention", "nothing"]
 KEEPS: Final[tuple[Keep, ...]] = get_args(Keep)
-
-# One entry a combination of batch shape, mode and gradient; torch's default of 8 is for whole models.
-_RECOMPILE_LIMIT: Final = 64
 
 _ATTENTION: Final = tuple(
     getattr(torch.ops.aten, f"_scaled_dot_product_{kind}").default
@@ -61,7 +59,7 @@ class BlockRunner:
         taken: bytes of GPU memory that each block's forward pass left allocated, of the last watched pass.
     """
 
-    def __init__(self, network: nn.Module, *, compiled: bool = False, backend: str = "inductor") -> None:
+    def __init__(self, network: nn.Module, *, compile: bool = False, backend: str = "inductor") -> None:
         """Take over the blocks of `network`, a diffusers model, until `release`.
 
         Args:
@@ -75,13 +73,13 @@ class BlockRunner:
         self.watched = False
         self.taken: list[int] = []
         self._network = cast(Any, network)
-        self._backend = backend if compiled else None
+        self._backend = backend if compile else None
         self._place = {id(block): place for place, block in enumerate(self.blocks)}
         try:
             self._network.enable_gradient_checkpointing(self._run)
         except ValueError as failure:
             raise ConfigError(f"{type(network).__name__} cannot recompute its blocks: {failure}") from failure
-        if compiled:
+        if compile:
             compile_blocks(network, backend)
 
     def release(self) -> None:
@@ -99,66 +97,33 @@ class BlockRunner:
         how = self.keeps[place]
         run = _MODES[how] if self._backend is None else _compiled_mode(how, self._backend, args[0].device)
         if not self.watched:
-            return run(block, *args)
+            return run(type(block).forward, block, *args)
         device = args[0].device
         before = torch.cuda.memory_allocated(device)
-        out = run(block, *args)
+        out = run(type(block).forward, block, *args)
         if place == 0:
             self.taken = []
         self.taken.append(torch.cuda.memory_allocated(device) - before)
         return out
 
 
-def repeated_blocks(network: nn.Module) -> list[nn.Module]:
-    """The longest list of layers of one class in `network`: its transformer blocks.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    found: list[nn.Module] = []
-    for module in network.modules():
-        if isinstance(module, nn.ModuleList) and len({type(part) for part in module}) == 1:
-            found = max(found, list(module), key=len)
-    if len(found) < 2:
-        raise ConfigError(
-            f"{type(network).__name__} has no repeated blocks: set finetune.compile and "
-            "finetune.gradient_checkpointing to false"
-        )
-    return found
+# Each gets the class's own `forward`: the block's may be the compiled one, of passes without gradients.
+def _everything(forward: Forward, block: nn.Module, *args: Any) -> Any:
+    return forward(block, *args)
 
 
-def compile_blocks(network: nn.Module, backend: str = "inductor") -> None:
-    """Compile every repeated block in place, as a whole: a graph break is an error, not a slower block.
-
-    Shapes are taken as they come (`dynamic=False`): training has few, and kernels for one shape are faster.
-    All graphs round alike, with gradients and without: a stored error of the reference, measured without, is
-    compared with the policy's.
-
-    Raises:
-        ConfigError: see `repeated_blocks`.
-    """
-    import torch._dynamo
-
-    keep_compiled()
-    limit = torch._dynamo.config.recompile_limit
-    torch._dynamo.config.recompile_limit = max(limit, _RECOMPILE_LIMIT)
-    options = rounding(backend, next(network.parameters()).device)
-    for block in repeated_blocks(network):
-        block.compile(fullgraph=True, dynamic=False, backend=backend, options=options)
-
-
-def _everything(block: nn.Module, *args: Any) -> Any:
-    return block.forward(*args)
-
-
-def _nothing(block: nn.Module, *args: Any) -> Any:
+def _nothing(forward: Forward, block: nn.Module, *args: Any) -> Any:
     # There is no dropout in a network that is in eval mode, so no state of a generator to put back.
-    return checkpoint(block.forward, *args, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(partial(forward, block), *args, use_reentrant=False, preserve_rng_state=False)
 
 
-def _attention(block: nn.Module, *args: Any) -> Any:
+def _attention(forward: Forward, block: nn.Module, *args: Any) -> Any:
     return checkpoint(
-        block.forward, *args, use_reentrant=False, preserve_rng_state=False, context_fn=_keep_attention
+        partial(forward, block),
+        *args,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=_keep_attention,
     )
 
 
@@ -171,10 +136,7 @@ _MODES: Final[dict[Keep, Callable[..., Any]]] = {
 
 @cache
 def _compiled_mode(how: Keep, backend: str, device: torch.device) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(
-        _MODES[how], fullgraph=True, dynamic=False, backend=backend, options=rounding(backend, device)
-    )
-    return compiled
+    return compiled(_MODES[how], backend, device)
 
 
 def _keep_attention() -> Any:

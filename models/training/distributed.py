@@ -2,7 +2,7 @@
 
 Every process holds the whole network and the whole adapter, draws the same batches and takes the same steps;
 only the micro-batches of a step are dealt out, and their gradients summed over all. So the result is that of
-one process up to the order of a sum. A process that is alone needs none of this: its team is `Team()`.
+one process up to the order of a sum. A process that is alone needs none of this: `ProcessGroup()`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PATIENCE: Final = timedelta(minutes=30)
 
 
 @dataclass(frozen=True, slots=True)
-class Team:
+class ProcessGroup:
     """One process of `size`.
 
     Attributes:
@@ -40,29 +40,29 @@ class Team:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process speaks for all."""
         return self.rank == 0
 
-    def share(self, items: Sequence[T]) -> list[tuple[int, T]]:
+    def shard(self, items: Sequence[T]) -> list[tuple[int, T]]:
         """This process's part of `items`, with their places: every `size`-th from `rank` on."""
         return [(place, items[place]) for place in range(self.rank, len(items), self.size)]
 
-    def total(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_sum(self, tensors: Sequence[Tensor]) -> None:
         """Replace float32 tensors, alike in all processes, by their sums."""
         if self.size > 1:
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             dist.all_reduce(flat)
             self._spread(flat, tensors)
 
-    def most(self, tensors: Sequence[Tensor]) -> None:
+    def all_reduce_max(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors by their element-wise maxima over all processes. There may be none of them."""
         if self.size > 1 and tensors:  # alike in all processes: either all of them talk, or none
             flat = torch.cat([tensor.flatten() for tensor in tensors])
             dist.all_reduce(flat, dist.ReduceOp.MAX)
             self._spread(flat, tensors)
 
-    def least(self, value: float, device: torch.device) -> float:
+    def all_reduce_min(self, value: float, device: torch.device) -> float:
         """The least of the processes' numbers."""
         if self.size == 1:
             return value
@@ -76,12 +76,12 @@ class Team:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
-    """Within: this process is part of the team that its environment names, on a device of its own.
+def process_group(device: str) -> Iterator[tuple[ProcessGroup, torch.device]]:
+    """Within: this process is part of the group that its environment names, on a device of its own.
 
     RANK, WORLD_SIZE and LOCAL_RANK are what `torchrun`, `accelerate launch` and `models.training.launch`
-    set; without
-    them it is alone. The processes meet at the file that VIDLOOP_RENDEZVOUS names, else at MASTER_ADDR.
+    set; without them it is alone. The processes meet at the file that VIDLOOP_RENDEZVOUS names, else at
+    MASTER_ADDR.
 
     Args:
         device: "cpu", or "cuda": the LOCAL_RANK-th GPU.
@@ -97,7 +97,7 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         own = torch.device("cuda", place)
         torch.cuda.set_device(own)
     if size == 1:
-        yield Team(), own
+        yield ProcessGroup(), own
         return
     met = os.environ.get(RENDEZVOUS)
     dist.init_process_group(
@@ -109,7 +109,7 @@ def joined(device: str) -> Iterator[tuple[Team, torch.device]]:
         device_id=own if own.type == "cuda" else None,
     )
     try:
-        yield Team(rank, size), own
+        yield ProcessGroup(rank, size), own
     finally:
         dist.destroy_process_group()
 

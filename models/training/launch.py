@@ -1,4 +1,4 @@
-"""Starting the processes of a team on this machine, and ending all of them when one fails.
+"""Starting the processes of a group on this machine, and ending all of them when one fails.
 
 Plain child processes of this one, with the environment that torchrun would give them: no agent, no port. They
 meet at a file and talk over the loopback interface (and, between GPUs, over what NCCL finds).
@@ -25,7 +25,7 @@ _GRACE_SECONDS: Final = 10.0
 _TAIL: Final = 4000
 
 
-def run_together(
+def launch_processes(
     command: Sequence[str],
     processes: int,
     folder: Path,
@@ -35,7 +35,7 @@ def run_together(
     """Run `python <command>` once a rank and wait for all.
 
     Args:
-        command: arguments after the interpreter, for example ("-m", "models.team_worker", "/a/folder").
+        command: arguments after the interpreter, for example ("-m", "a.module", "/a/folder").
         folder: an empty one for the meeting point and each process's output (`rank-0.log`, ...).
         while_running: called a few times a second.
         variables: more of the processes' environment, before what this program's own has.

@@ -1,8 +1,8 @@
-"""The loss of a micro-batch: the objective's own term, the terms it may carry, and what is logged of each.
+"""The loss of a micro-batch: what the forward passes gave, put together as the objective and the terms ask.
 
-    loss = objective(e, e_ref, ...) + anchor * [name ends in "-anchor"] + kl * |v_th - v_ref|^2
+    loss = objective + sft_weight * anchor + kl * distance to the reference
 
-Between settings and the equations of `models.training.objectives`; tensors in, tensors out.
+The objective's own part is one file of `models.training.objectives`; here is only what all have in common.
 """
 
 from __future__ import annotations
@@ -12,11 +12,10 @@ from typing import Final
 
 from torch import Tensor
 
-from models.settings import FinetuneSettings
-from models.training import objectives
 from models.training.batches import Units
-
-Logs = dict[str, Tensor]
+from models.training.equations import anchor, error, kl, unpaired_anchor
+from models.training.objectives import Compared, Logs
+from models.training.settings import FinetuneSettings
 
 # Logs that are worst cases over the batch, and logs that are sums over one kind of clip divided by the batch
 # size; all others are means over the batch. `finish` makes means and roots of them.
@@ -32,45 +31,58 @@ class Passes:
 
     Attributes:
         prediction: of the policy, [b, C, T, H, W] float32, with gradient; target: what it should have been.
-        reference: prediction of the reference, if the settings compare predictions.
-        behind: error of the reference [b] over the rows' frames, if the settings compare errors.
+        reference: prediction of the reference, if it was computed.
+        reference_error: error of the reference [b] over the rows' frames, if the settings compare errors.
     """
 
     prediction: Tensor
     target: Tensor
     reference: Tensor | None = None
-    behind: Tensor | None = None
+    reference_error: Tensor | None = None
 
 
 def loss_of(
-    settings: FinetuneSettings, rows: Units, seen: Passes, accepted_share: float, point: Tensor | None
+    settings: FinetuneSettings, rows: Units, seen: Passes, accepted_share: float, batch_value: Tensor | None
 ) -> tuple[Tensor, Logs]:
     """Loss of a micro-batch, a scalar with gradient, and its logs.
 
     Args:
-        rows: one row a clip (`Units.halves`).
-        accepted_share: of the data's clips, see `objectives.unpaired_anchor`.
-        point: z of kto, measured over the whole batch; None measures it over this micro-batch.
+        rows: one row a clip (`Units.per_clip`).
+        accepted_share: of the data's clips, see `equations.unpaired_anchor`.
+        batch_value: `Objective.over_batch` of the whole batch; None measures it over this micro-batch.
     """
-    errors = objectives.error(seen.prediction, seen.target, rows.frames)
-    if settings.pairwise:
-        assert seen.behind is not None
-        loss, logs = _pairs(settings, errors.view(2, -1).T, seen.behind.view(2, -1).T)
-    else:
-        loss, logs = _clips(settings, rows, errors, seen, point)
-    logs = {settings.algorithm: loss.detach(), **logs}
-    if settings.anchored:
-        if settings.pairwise:
+    objective = settings.algorithm
+
+    def by_unit(values: Tensor) -> Tensor:
+        return values.view(2, -1).T if objective.pairwise else values
+
+    errors = error(seen.prediction, seen.target, rows.frames)
+    given: dict[str, Tensor] = {}
+    if seen.reference is not None:
+        given["reference_prediction"] = seen.reference
+    if seen.reference_error is not None:
+        given["reference_errors"] = by_unit(seen.reference_error)
+        if objective.over_batch is not None and batch_value is None:
+            batch_value = objective.over_batch(errors.detach(), seen.reference_error, settings)
+    if batch_value is not None:
+        given["batch_value"] = batch_value
+    compared = Compared(
+        by_unit(errors), by_unit(rows.desirable), rows.weights, seen.prediction, seen.target, given
+    )
+    loss, logs = objective.loss(compared, settings)
+    logs = {objective.name: loss.detach(), **logs}
+    if settings.sft_weight > 0:
+        if objective.pairwise:
             # Over the whole chosen clip, also where the pair is compared in segments of it.
-            whole = errors if rows.frames is None else objectives.error(seen.prediction, seen.target)
-            tie = objectives.anchor(whole.view(2, -1).T)
+            whole = errors if rows.frames is None else error(seen.prediction, seen.target)
+            tie = anchor(by_unit(whole))
         else:
-            tie = objectives.unpaired_anchor(errors, rows.desirable, accepted_share)
-        loss = loss + settings.anchor * tie
+            tie = unpaired_anchor(errors, rows.desirable, accepted_share)
+        loss = loss + settings.sft_weight * tie
         logs["anchor"] = tie.detach()
     if settings.compares_predictions:
         assert seen.reference is not None
-        distance = objectives.kl(seen.prediction, seen.reference)
+        distance = kl(seen.prediction, seen.reference)
         if settings.kl > 0:
             loss = loss + settings.kl * distance
         logs["kl"] = distance.detach()
@@ -97,56 +109,3 @@ def finish(totals: dict[str, float]) -> dict[str, float]:
     if f"{_SHARE}/chosen" in totals and "rewards/chosen" in done and "rewards/rejected" in done:
         done["rewards/margins"] = done["rewards/chosen"] - done["rewards/rejected"]
     return done
-
-
-def _pairs(settings: FinetuneSettings, policy: Tensor, reference: Tensor) -> tuple[Tensor, Logs]:
-    """DPO on errors [pairs, 2]."""
-    fixed = policy.detach()
-    return objectives.dpo(policy, reference, settings.beta), {
-        **objectives.dpo_logs(fixed, reference, settings.beta),
-        "gap/max": (fixed - reference).abs().max(),
-        "logit/max": objectives.margins(fixed, reference, settings.beta).abs().max(),
-    }
-
-
-def _clips(
-    settings: FinetuneSettings, rows: Units, errors: Tensor, seen: Passes, point: Tensor | None
-) -> tuple[Tensor, Logs]:
-    """An objective of single clips on errors [b]."""
-    fixed, desirable, behind = errors.detach(), rows.desirable, seen.behind
-    logs = {"error": fixed.mean()}
-    match settings.algorithm:
-        case "sft":
-            return objectives.sft(errors), logs
-        case "unfiltered":
-            return objectives.sft(errors), logs | objectives.unpaired_logs(fixed, desirable)
-        case "kto":
-            assert behind is not None
-            if point is None:
-                point = objectives.reference_point(fixed, behind, settings.beta)
-            loss = objectives.kto(errors, behind, desirable, rows.weights, settings.beta, point)
-            logits = objectives.utility_logits(fixed, behind, desirable, settings.beta, point)
-            return loss, {
-                **logs,
-                **objectives.unpaired_logs(fixed, desirable, behind, settings.beta),
-                **objectives.logit_logs(logits),
-                "rewards/accuracies": (logits > 0).float().mean(),
-                "reference_point": point,
-                "gap/max": (fixed - behind).abs().max(),
-                "logit/max": logits.abs().max(),
-            }
-        case "nft":
-            assert seen.reference is not None
-            behind = objectives.error(seen.reference, seen.target)
-            loss = objectives.nft(
-                seen.prediction, seen.reference, seen.target, rows.weights, settings.nft_beta
-            )
-            return loss, {
-                **logs,
-                **objectives.unpaired_logs(fixed, desirable, behind),
-                "gap/max": (fixed - behind).abs().max(),
-            }
-        case _:
-            loss = objectives.rwr(errors, rows.weights)
-            logs["weights/mean"] = rows.weights.mean()
-            return loss, logs | objectives.unpaired_logs(fixed, desirable)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from data.keys import digest
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings
 
 Indices = npt.NDArray[np.int64]
 
@@ -41,7 +41,7 @@ def batch_at(seed: int, step: int, batch_size: int, count: int) -> Indices:
     return np.array([orders[p // count][p % count] for p in positions], dtype=np.int64)
 
 
-def sigmas_at(settings: FinetuneSettings, step: int, count: int) -> Tensor:
+def sigmas_at(settings: TrainSettings, step: int, count: int) -> Tensor:
     """Noise levels of a step, float32 [count] in (0, 1); stratified: one from each of `count` shares."""
     rng = np.random.default_rng(seed_of(settings.seed, "sigma", step))
     quantiles = rng.random(count)
@@ -56,35 +56,37 @@ def noise_at(seed: int, step: int, shape: Sequence[int], device: torch.device) -
     return torch.randn(tuple(shape), generator=generator, device=device)
 
 
-def draws_at(settings: FinetuneSettings, step: int, count: int) -> Indices:
+def draws_at(settings: TrainSettings, step: int, count: int) -> Indices:
     """Which of the K fixed draws each row of a step uses, [count] in [0, K): as evenly as K allows."""
     rng = np.random.default_rng(seed_of(settings.seed, "draw", step))
-    return ((rng.permutation(count) + rng.integers(settings.draws)) % settings.draws).astype(np.int64)
+    return (
+        (rng.permutation(count) + rng.integers(settings.fixed_noise_samples)) % settings.fixed_noise_samples
+    ).astype(np.int64)
 
 
-def fixed_sigma(settings: FinetuneSettings, prompt_id: str, draw: int) -> float:
+def fixed_sigma(settings: TrainSettings, prompt_id: str, draw: int) -> float:
     """Noise level of draw k of a prompt: somewhere in the k-th of K equal shares of the distribution.
 
     Clips of one prompt share their draws, so both halves of any pair can use draw k.
     """
     jitter = np.random.default_rng(seed_of(settings.seed, "fixed sigma", prompt_id, draw)).random()
-    return float(quantile_to_sigma(settings, np.array([(draw + jitter) / settings.draws]))[0])
+    return float(quantile_to_sigma(settings, np.array([(draw + jitter) / settings.fixed_noise_samples]))[0])
 
 
-def fixed_noise(settings: FinetuneSettings, prompt_id: str, draw: int, shape: Sequence[int]) -> Tensor:
+def fixed_noise(settings: TrainSettings, prompt_id: str, draw: int, shape: Sequence[int]) -> Tensor:
     """Noise of draw k of a prompt, float32 `shape`, on the CPU so that it is one and the same everywhere."""
     generator = torch.Generator("cpu").manual_seed(seed_of(settings.seed, "fixed noise", prompt_id, draw))
     return torch.randn(tuple(shape), generator=generator)
 
 
-def dropped_at(settings: FinetuneSettings, step: int, count: int) -> npt.NDArray[np.bool_]:
+def dropped_at(settings: TrainSettings, step: int, count: int) -> npt.NDArray[np.bool_]:
     """Which rows of a step are trained without their prompt, [count]."""
     rng = np.random.default_rng(seed_of(settings.seed, "prompt dropout", step))
     dropped: npt.NDArray[np.bool_] = rng.random(count) < settings.prompt_dropout
     return dropped
 
 
-def quantile_to_sigma(settings: FinetuneSettings, quantiles: npt.NDArray[np.float64]) -> Tensor:
+def quantile_to_sigma(settings: TrainSettings, quantiles: npt.NDArray[np.float64]) -> Tensor:
     """Noise levels at quantiles of the settings' distribution, shifted as the sampler shifts, float32.
 
     Where `sigma_range` cuts the distribution, quantiles are of what is left of it: levels lie in [low, high).
@@ -104,15 +106,15 @@ def _bound(sigma: float) -> Tensor:
     return near if float(near) >= sigma else torch.nextafter(near, torch.tensor(1.0))
 
 
-def _level(settings: FinetuneSettings, q: Tensor) -> Tensor:
-    if settings.sigma == "logit_normal":
-        q = torch.sigmoid(settings.sigma_mean + settings.sigma_std * torch.special.ndtri(q))
+def _level(settings: TrainSettings, q: Tensor) -> Tensor:
+    if settings.timestep_sampling == "logit_normal":
+        q = torch.sigmoid(settings.logit_mean + settings.logit_std * torch.special.ndtri(q))
     return settings.shift * q / (1 + (settings.shift - 1) * q)
 
 
-def _quantile(settings: FinetuneSettings, sigma: float) -> float:
+def _quantile(settings: TrainSettings, sigma: float) -> float:
     """Inverse of `_level`: the share of the distribution that lies below `sigma`."""
     unshifted = torch.tensor(sigma / (settings.shift - (settings.shift - 1) * sigma), dtype=torch.float64)
-    if settings.sigma == "uniform":
+    if settings.timestep_sampling == "uniform":
         return float(unshifted)
-    return float(torch.special.ndtr((torch.logit(unshifted) - settings.sigma_mean) / settings.sigma_std))
+    return float(torch.special.ndtr((torch.logit(unshifted) - settings.logit_mean) / settings.logit_std))

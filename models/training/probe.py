@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from models.families.base import Family
-from models.settings import FinetuneSettings
 from models.training import noise as draws
-from models.training import objectives
+from models.training.equations import error
 from models.training.forward import predict
+from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 
 # Of the range that is trained.
@@ -27,17 +27,19 @@ AVOIDED: Final = "avoided"
 HELD_OUT: Final = "held out"
 
 
-def kinds(data: TrainData, settings: FinetuneSettings) -> dict[str, Tensor]:
+def kinds(data: TrainData, settings: TrainSettings) -> dict[str, Tensor]:
     """Rows of the clips of each kind that there is, at most `settings.probe` of each, evenly spread.
 
     taught: chosen clips of pairs, accepted clips, or all of an objective that knows no difference; avoided:
     rejected ones; held out: scored clips that are in no unit.
     """
-    if settings.pairwise:
+    if settings.algorithm.pairwise:
         taught, avoided = data.pairs[:, 0], data.pairs[:, 1]
     else:
-        rows = data.rows(settings)
-        named = data.accepted[rows] if settings.labelled else torch.ones(len(rows), dtype=torch.bool)
+        rows = settings.algorithm.rows(data)
+        named = (
+            data.accepted[rows] if settings.algorithm.data.both else torch.ones(len(rows), dtype=torch.bool)
+        )
         taught, avoided = data.examples[rows[named]], data.examples[rows[~named]]
     used = torch.cat([taught, avoided])
     left = data.examples[~torch.isin(data.examples, used)]
@@ -57,7 +59,7 @@ def probe(
     reference: nn.Module,
     family: Family,
     data: TrainData,
-    settings: FinetuneSettings,
+    settings: TrainSettings,
     rows: int,
 ) -> dict[str, Any]:
     """Errors and distance by kind of clip and noise level, as plain JSON values.
@@ -95,13 +97,13 @@ def probe(
                     before = predict(family, reference, noisy, sigma, embeds)
                     after = predict(family, policy, noisy, sigma, embeds)
                 pairs = ((before, target), (after, target), (after, before))
-                parts.append(torch.stack([objectives.error(*pair) for pair in pairs], dim=1))
+                parts.append(torch.stack([error(*pair) for pair in pairs], dim=1))
             means = torch.cat(parts).double().mean(0).tolist()
             for what, value in zip(("reference", "policy", "drift"), means, strict=True):
                 found[what].setdefault(name, []).append(value)
     return found
 
 
-def _noise(settings: FinetuneSettings, clip: str, sigma: float, shape: torch.Size) -> Tensor:
+def _noise(settings: TrainSettings, clip: str, sigma: float, shape: torch.Size) -> Tensor:
     seed = draws.seed_of(settings.seed, "probe", clip, str(sigma))
     return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed))

@@ -15,14 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from models import lora
-from models.attention import fastest_attention
+from models.compile import compile_blocks, fastest_attention
 from models.families.base import Family
-from models.settings import FinetuneSettings
 from models.training import noise as draws
-from models.training import objectives
-from models.training.blocks import compile_blocks
+from models.training.equations import error
 from models.training.forward import predict
 from models.training.fused_lora import fused
+from models.training.settings import TrainSettings
 from models.training.train_data import Clips
 
 # Standard deviations of a rounding error, see `rounding`: more of it is met once in ten thousand.
@@ -30,7 +29,7 @@ _DEVIATIONS: Final = 4
 
 
 class ErrorTable:
-    """The reference's errors at the fixed draws: a `ReferenceErrors` without a forward pass.
+    """The reference's errors at the fixed draws: in place of its forward pass during training.
 
     Args:
         clip_ids: rows of the training data.
@@ -66,23 +65,21 @@ def reference_network(transformer: nn.Module, start: bytes | None, base_id: str)
     return network
 
 
-def measure(
-    network: nn.Module, family: Family, clips: Clips, settings: FinetuneSettings, rows: int
-) -> Tensor:
+def measure(network: nn.Module, family: Family, clips: Clips, settings: TrainSettings, rows: int) -> Tensor:
     """The errors of `network` at every fixed draw of every clip, float32 [N, K] on the CPU.
 
     Args:
         network: see `reference_network`.
-        settings: `draws` above 0; of the rest only what decides the draws, and how the network is run
-            (`compile`, `attention`): as in training, so that the errors round alike.
+        settings: `fixed_noise_samples` above 0; of the rest only what decides the draws, and how the network
+            is run (`compile`, `attention`): as in training, so that the errors round alike.
         rows: of one forward pass; the last is filled up. A clip's errors depend on it, and on what else is in
             the pass, up to rounding (see `rounding`): kernels choose the order of sums by shape and place.
     """
     device = next(network.parameters()).device
     count = len(clips.clip_ids)
-    asked = [(clip, draw) for clip in range(count) for draw in range(settings.draws)]
+    asked = [(clip, draw) for clip in range(count) for draw in range(settings.fixed_noise_samples)]
     # Kept where it is computed, so that the CPU draws the next noise while a GPU is at work.
-    found = torch.empty(count * settings.draws, device=device)
+    found = torch.empty(count * settings.fixed_noise_samples, device=device)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         if settings.attention == "fastest":
@@ -97,14 +94,14 @@ def measure(
             places, numbers = (torch.tensor(column) for column in zip(*filled, strict=True))
             errors = errors_at(network, family, clips, settings, places, numbers)
             found[first : first + len(part)] = errors[: len(part)]
-    return found.view(count, settings.draws).cpu()
+    return found.view(count, settings.fixed_noise_samples).cpu()
 
 
 def errors_at(
     network: nn.Module,
     family: Family,
     clips: Clips,
-    settings: FinetuneSettings,
+    settings: TrainSettings,
     places: Tensor,
     fixed_draws: Tensor,
 ) -> Tensor:
@@ -121,7 +118,7 @@ def errors_at(
     noise = torch.stack([draws.fixed_noise(settings, *key, shape) for key in keys]).to(device)
     x0, embeds = clips.latents[places].to(device), clips.embeds[index].to(device)
     prediction = predict(family, network, kind.noisy(x0, noise, sigma), sigma, embeds)
-    return objectives.error(prediction, kind.target(x0, noise, sigma))
+    return error(prediction, kind.target(x0, noise, sigma))
 
 
 def rounding(network: nn.Module, numbers: int) -> float:

@@ -4,7 +4,7 @@
     x0, embeddings                           stored latents, stored prompt embeddings
     e_ref = error(reference(x_sigma))        no gradient, adapter off (or a stored table)
     e     = error(policy(x_sigma))           one forward pass for chosen and rejected together
-    loss  = objective(e, e_ref) + anchor + kl       (`models.training.loss`)
+    loss  = objective(e, e_ref) + terms            (`models.training.loss`)
 
 Everything random about step n is a function of (seed, n).
 """
@@ -19,26 +19,28 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from queue import SimpleQueue
-from typing import Any, Final, Protocol, Self, TypeVar, cast
+from typing import Any, Final, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import ModelError, StageFailed
 from models import lora
-from models.attention import fastest_attention
+from models.compile import compile_blocks, fastest_attention
 from models.families.base import Family
 from models.lora import Adapter
-from models.settings import STORED_SEGMENTS, FinetuneSettings
-from models.sharing import shell
-from models.training import objectives
+from models.sharing import clone_sharing_weights
 from models.training.batches import Batches, Units
-from models.training.blocks import BlockRunner, compile_blocks
-from models.training.distributed import Team
+from models.training.blocks import BlockRunner
+from models.training.distributed import ProcessGroup
+from models.training.equations import error
 from models.training.forward import predict
 from models.training.fused_lora import fused
-from models.training.loss import WORST, Logs, Passes, finish, loss_of
+from models.training.loss import WORST, Passes, finish, loss_of
 from models.training.memory_plan import MemoryPlan, budget, choose, keeps_of
+from models.training.objectives import Logs
+from models.training.reference import ErrorTable
+from models.training.settings import STORED_SEGMENTS, TrainSettings
 from models.training.train_data import TrainData
 
 log = logging.getLogger(__name__)
@@ -46,14 +48,6 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 STAGE: Final = "finetune"
-
-
-class ReferenceErrors(Protocol):
-    """A stored table of the reference's errors, in place of its forward pass during training."""
-
-    def __call__(self, clips: Tensor, fixed_draws: Tensor) -> Tensor:
-        """float32 [b] errors of rows `clips` [b] of the training data at their fixed draws [b]."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +74,15 @@ class Run:
         transformer: nn.Module,
         family: Family,
         data: TrainData,
-        settings: FinetuneSettings,
+        settings: TrainSettings,
         adapter: Adapter,
-        reference_errors: ReferenceErrors | None = None,
+        reference_errors: ErrorTable | None = None,
         threads: int = 1,
-        team: Team | None = None,
+        group: ProcessGroup | None = None,
     ) -> None:
-        self.team = team or Team()
+        self.group = group or ProcessGroup()
         self.family, self.settings, self.reference_errors = family, settings, reference_errors
-        if settings.pairwise and data.pair_frames is not None and reference_errors is not None:
+        if settings.algorithm.pairwise and data.pair_frames is not None and reference_errors is not None:
             raise ModelError(STORED_SEGMENTS)
         self.parameters = adapter.parameters()
         self.device = next(iter(self.parameters.values())).device
@@ -100,13 +94,14 @@ class Run:
             fused=self.device.type in ("cpu", "cuda"),
         )
         threads = threads if self.device.type == "cpu" else 1
-        if settings.batch_size < self.team.size:
+        if settings.batch_size < self.group.size:
             raise ModelError(
-                f"finetune.batch_size is {settings.batch_size}: {self.team.size} processes need one unit each"
+                f"finetune.batch_size is {settings.batch_size}: {self.group.size} processes "
+                "need one unit each"
             )
-        share = -(-settings.batch_size // (threads * self.team.size))
+        share = -(-settings.batch_size // (threads * self.group.size))
         # At least one part for every process.
-        self.micro_batch = min(settings.micro_batch or share, settings.batch_size // self.team.size)
+        self.micro_batch = min(settings.micro_batch or share, settings.batch_size // self.group.size)
         diffusers_model: Any = transformer  # nn.Module does not declare its dtype
         self._dtype: torch.dtype = diffusers_model.dtype
         self._ahead: tuple[int, Units] | None = None
@@ -118,7 +113,7 @@ class Run:
         needs_reference = settings.compares_predictions or (
             settings.compares_errors and reference_errors is None
         )
-        for policy in (transformer, *(shell(transformer) for _ in range(threads - 1))):
+        for policy in (transformer, *(clone_sharing_weights(transformer) for _ in range(threads - 1))):
             reference = lora.reference_of(policy) if needs_reference else None
             self._free.put(_Networks(policy, reference))
             self._set_up(policy, reference)
@@ -146,7 +141,7 @@ class Run:
             compile_blocks(reference)
         if not (asked or compiled):
             return
-        runner = BlockRunner(policy, compiled=compiled)
+        runner = BlockRunner(policy, compile=compiled)
         self._stack.callback(runner.release)
         if asked == "auto":
             self._runner = runner if self.device.type == "cuda" else None
@@ -178,33 +173,37 @@ class Run:
                 torch.cuda.empty_cache()
 
     def _guarded(self, work: Callable[[], T]) -> T:
-        """Do `work`, which no process may leave alone: if one is out of memory, all of the team are told."""
+        """Do `work`, which no process may leave alone: if one is out of memory, all of the group are told."""
         found: list[T] = []
-        full = torch.OutOfMemoryError("another process of the team is out of memory")
+        full = torch.OutOfMemoryError("another process of the group is out of memory")
         try:
             found.append(work())
         except torch.OutOfMemoryError as failure:
             # Without its frames: they hold what filled the memory.
             full = failure.with_traceback(None)
-        if self.team.least(len(found), self.device) == 0:
+        if self.group.all_reduce_min(len(found), self.device) == 0:
             raise full
         return found[0]
 
     def _plan(self, runner: BlockRunner, step: int) -> MemoryPlan:
         units = self.batches.at(step)
-        # Memory does not depend on z of kto: any value of it does for the trial.
-        point = torch.zeros((), device=self.device)
-        once = partial(self._gradients, len(units), point, next(units.split(self.micro_batch)))
+        # Memory does not depend on a value of the whole batch: any does for the trial.
+        once = partial(
+            self._gradients,
+            len(units),
+            torch.zeros((), device=self.device),
+            next(units.split(self.micro_batch)),
+        )
         # Still to come: the sum of the micro-batches' gradients, and AdamW's two moments.
         size = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters.values())
         reserve = size * (1 + (0 if self.optimizer.state else 2))
         return choose(runner, once, self.device, budget(self.device, self.settings.memory_gb, reserve))
 
     def _agree(self, plan: MemoryPlan) -> MemoryPlan:
-        """All processes of a team keep as much as the one with the least room."""
+        """All processes of a group keep as much as the one with the least room."""
         assert self._runner is not None
-        kept = int(self.team.least(plan.kept, self.device))
-        attention = self.team.least(plan.attention, self.device) == 1
+        kept = int(self.group.all_reduce_min(plan.kept, self.device))
+        attention = self.group.all_reduce_min(plan.attention, self.device) == 1
         self._runner.keep(keeps_of(len(self._runner.blocks), kept, attention=attention))
         return replace(plan, kept=kept, attention=attention)
 
@@ -224,7 +223,7 @@ class Run:
             self.memory_plan = MemoryPlan(0, False, 0, 0)
             runner.keep(keeps_of(len(runner.blocks), 0, attention=False))
             log.warning("step %d: %s is full, blocks now keep nothing", step, self.device)
-        elif self.settings.pairwise and not self.halves_apart:
+        elif self.settings.algorithm.pairwise and not self.halves_apart:
             self.halves_apart = True
             log.warning("step %d: %s is full, a pair's halves now go one after the other", step, self.device)
         else:
@@ -257,11 +256,11 @@ class Run:
         """This process's part of the gradient, left in the parameters, and of the logs."""
         units = self._units(step)
         parts = list(units.split(self.micro_batch))
-        compute = partial(self._gradients, len(units), self._reference_point(parts, len(units)))
+        compute = partial(self._gradients, len(units), self._batch_value(parts, len(units)))
         totals: Logs = {}
 
         def add_up() -> None:
-            for share, slopes, logs in self._map(compute, [part for _, part in self.team.share(parts)]):
+            for share, slopes, logs in self._map(compute, [part for _, part in self.group.shard(parts)]):
                 for parameter, slope in zip(self.parameters.values(), slopes, strict=True):
                     parameter.grad = slope if parameter.grad is None else parameter.grad.add_(slope)
                 for name, value in logs.items():
@@ -281,10 +280,10 @@ class Run:
         return ahead[1] if ahead is not None and ahead[0] == step else self.batches.at(step)
 
     def _update(self, step: int, totals: Logs) -> dict[str, float]:
-        """Add up what the team computed, and take the optimiser's step."""
-        self.team.total([cast(Tensor, parameter.grad) for parameter in self.parameters.values()])
-        self.team.most([value for name, value in totals.items() if name.endswith(WORST)])
-        self.team.total([value for name, value in totals.items() if not name.endswith(WORST)])
+        """Add up what the group computed, and take the optimiser's step."""
+        self.group.all_reduce_sum([cast(Tensor, parameter.grad) for parameter in self.parameters.values()])
+        self.group.all_reduce_max([value for name, value in totals.items() if name.endswith(WORST)])
+        self.group.all_reduce_sum([value for name, value in totals.items() if not name.endswith(WORST)])
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
         values = torch.stack([*totals.values(), norm]).tolist()
         entry = finish(dict(zip([*totals, "grad_norm"], values, strict=True)))
@@ -303,20 +302,20 @@ class Run:
         return {**entry, "lr": rate}
 
     def _gradients(
-        self, whole: int, point: Tensor | None, units: Units
+        self, whole: int, batch_value: Tensor | None, units: Units
     ) -> tuple[float, tuple[Tensor, ...], Logs]:
         """Share of a micro-batch in the batch, its part of the gradient, and its logs."""
         with self._lent() as networks:
             share = len(units) / whole
-            loss, logs = self._loss(networks, units, point)
+            loss, logs = self._loss(networks, units, batch_value)
             slopes = torch.autograd.grad(share * loss, list(self.parameters.values()))
         return share, slopes, {"loss": loss.detach(), **logs}
 
-    def _loss(self, networks: _Networks, units: Units, point: Tensor | None) -> tuple[Tensor, Logs]:
+    def _loss(self, networks: _Networks, units: Units, batch_value: Tensor | None) -> tuple[Tensor, Logs]:
         """Loss of a micro-batch, a scalar with gradient, and its logs."""
-        rows = units.halves()
+        rows = units.per_clip()
         seen = self._passes(networks, rows)
-        return loss_of(self.settings, rows, seen, self.batches.accepted_share, point)
+        return loss_of(self.settings, rows, seen, self.batches.accepted_share, batch_value)
 
     def _passes(self, networks: _Networks, rows: Units) -> Passes:
         """The policy's prediction for one row a clip, and what the settings compare it with."""
@@ -329,14 +328,14 @@ class Run:
             with torch.no_grad():
                 reference = self._predict(networks.reference, noisy, rows.sigma, embeds)
         prediction = self._predict(networks.policy, noisy, rows.sigma, embeds)
-        behind: Tensor | None = None
+        reference_error: Tensor | None = None
         if settings.compares_errors:
             if self.reference_errors is not None:
-                behind = self.reference_errors(rows.clips[:, 0], rows.fixed_draws).to(self.device)
+                reference_error = self.reference_errors(rows.clips[:, 0], rows.fixed_draws).to(self.device)
             else:
                 assert reference is not None
-                behind = objectives.error(reference, target, rows.frames)
-        return Passes(prediction, target, reference, behind)
+                reference_error = error(reference, target, rows.frames)
+        return Passes(prediction, target, reference, reference_error)
 
     def _predict(self, network: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         if not self.halves_apart:
@@ -344,25 +343,26 @@ class Run:
         inputs = zip(noisy.chunk(2), sigma.chunk(2), embeds.chunk(2), strict=True)
         return torch.cat([predict(self.family, network, *half) for half in inputs])
 
-    def _reference_point(self, parts: Sequence[Units], whole: int) -> Tensor | None:
-        """z of kto over all parts of a batch: a pass without gradient, spared where one part is the batch."""
-        if self.settings.algorithm != "kto" or len(parts) == 1:
+    def _batch_value(self, parts: Sequence[Units], whole: int) -> Tensor | None:
+        """`Objective.over_batch` of all parts: a pass without gradient, spared where one is the batch."""
+        over_batch = self.settings.algorithm.over_batch
+        if over_batch is None or len(parts) == 1:
             return None
         policy, reference = torch.zeros(2, whole, device=self.device)
-        own = self.team.share(parts)
+        own = self.group.shard(parts)
         gaps = self._guarded(lambda: list(self._map(self._error_gaps, [part for _, part in own])))
         for (place, part), both in zip(own, gaps, strict=True):
             rows = slice(place * self.micro_batch, place * self.micro_batch + len(part))
             policy[rows], reference[rows] = both
-        self.team.total([policy, reference])
-        return objectives.reference_point(policy, reference, self.settings.beta)
+        self.group.all_reduce_sum([policy, reference])
+        return over_batch(policy, reference, self.settings)
 
     def _error_gaps(self, units: Units) -> tuple[Tensor, Tensor]:
         """Errors of policy and reference on a micro-batch, [b] each, without gradient."""
         with self._lent() as networks, torch.no_grad():
-            seen = self._passes(networks, units.halves())
-            assert seen.behind is not None
-            return objectives.error(seen.prediction, seen.target), seen.behind
+            seen = self._passes(networks, units.per_clip())
+            assert seen.reference_error is not None
+            return error(seen.prediction, seen.target), seen.reference_error
 
     def _map(self, work: Callable[[Units], Any], parts: Sequence[Units]) -> Iterable[Any]:
         return self._pool.map(work, parts) if self._pool else map(work, parts)
@@ -394,7 +394,7 @@ class Run:
                     self.optimizer.state[parameter][moment] = held[f"{moment}/{name}"].to(self.device)
 
 
-def learning_rate(settings: FinetuneSettings, step: int) -> float:
+def learning_rate(settings: TrainSettings, step: int) -> float:
     """Rate of step n: linear warm-up, times a cosine that reaches zero after the last step, or constant."""
     rise = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
     fall = 0.5 * (1 + math.cos(math.pi * step / settings.steps)) if settings.schedule == "cosine" else 1.0

@@ -15,7 +15,6 @@ from data.curation import labels
 from data.errors import DataError
 from data.records import Clip, Example, Pair, PairSegment
 from models.families import latent_frames
-from models.settings import FinetuneSettings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,30 +91,6 @@ class TrainData:
     def undesirable(self) -> Tensor:
         """Which examples are to be avoided, bool [n]."""
         return ~self.accepted if self.rejected is None else self.rejected
-
-    def usable(self, settings: FinetuneSettings) -> int:
-        """How many units (pairs, or clips) there are to learn from; none if a kind of them is missing."""
-        if settings.pairwise:
-            return len(self.pairs)
-        if settings.labelled and not (bool(self.accepted.any()) and bool(self.undesirable.any())):
-            return 0
-        return len(self.rows(settings))
-
-    def rows(self, settings: FinetuneSettings) -> Tensor:
-        """Positions in `examples` that an unpaired objective trains on.
-
-        sft: accepted; kto, nft: accepted and rejected; rwr: of positive weight; unfiltered: all.
-        """
-        match settings.algorithm:
-            case "sft":
-                keep = self.accepted
-            case "unfiltered":
-                keep = torch.ones_like(self.accepted)
-            case "kto" | "nft":
-                keep = self.accepted | self.undesirable
-            case _:
-                keep = self.weights > 0
-        return keep.nonzero()[:, 0]
 
 
 def load_train_data(

@@ -19,21 +19,23 @@ from torch import nn
 from data.errors import ModelError, StageFailed
 from data.keys import bytes_digest, digest
 from models import lora
+from models.compile import compile_blocks
 from models.families.base import Family
 from models.lora import LoraSpec
-from models.settings import FinetuneSettings
-from models.training import checkpoint, noise, objectives
-from models.training.batches import unit_weights
+from models.training import checkpoint, noise
 from models.training.beta import Calibration, calibrate
-from models.training.blocks import compile_blocks
-from models.training.distributed import Team
+from models.training.distributed import ProcessGroup
+from models.training.equations import effective_sample_size
 from models.training.memory_plan import MemoryPlan
 from models.training.probe import probe
-from models.training.reference import rounding
-from models.training.step import STAGE, ReferenceErrors, Run
+from models.training.reference import ErrorTable, rounding
+from models.training.settings import TrainSettings
+from models.training.step import STAGE, Run
 from models.training.train_data import TrainData
 
 log = logging.getLogger(__name__)
+
+OnStep = Callable[[dict[str, float]], None]
 
 # A gap above this before the first step is a defect, not rounding: on a CPU in float32 two passes of one kind
 # are exactly 0 apart. A stored error is of another pass, and may round otherwise (`rounding`).
@@ -48,7 +50,7 @@ class TrainResult:
 
     Attributes:
         adapter: bytes of `pytorch_lora_weights.safetensors`.
-        curve: one entry a step; see `objectives.dpo_logs` for the names.
+        curve: one entry a step; see `Objective.logs` for the names.
         diagnostics: what the run was, in numbers; equal for a resumed and an uninterrupted run.
     """
 
@@ -57,42 +59,52 @@ class TrainResult:
     diagnostics: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class TrainJob:
+    """One training run, but for the network that learns.
+
+    Attributes:
+        data: at least one usable unit (see `Objective.usable`).
+        base_id: identity of the base network, written into the adapter.
+        checkpoints: folder where checkpoints go; a whole one of this very run is resumed. None keeps none.
+        start: adapter bytes to start from (the champion's); None starts at the base.
+        reference_errors: stored errors at the fixed draws; None computes them as it goes.
+        threads: CPU threads that share the micro-batches of a step; on a GPU it is always one.
+    """
+
+    data: TrainData
+    settings: TrainSettings
+    base_id: str
+    checkpoints: Path | None = None
+    start: bytes | None = None
+    reference_errors: ErrorTable | None = None
+    threads: int = 1
+
+
 def train(
     transformer: nn.Module,
     family: Family,
-    data: TrainData,
-    settings: FinetuneSettings,
-    base_id: str,
-    checkpoint_dir: Path | None = None,
-    on_step: Callable[[dict[str, float]], None] | None = None,
-    *,
-    start: bytes | None = None,
-    reference_errors: ReferenceErrors | None = None,
-    threads: int = 1,
-    team: Team | None = None,
+    job: TrainJob,
+    on_step: OnStep | None = None,
+    group: ProcessGroup | None = None,
 ) -> TrainResult:
     """Train an adapter of `transformer` on stored clips.
 
     Args:
         transformer: the frozen base network, without an adapter; it gets one and keeps it.
-        data: at least one usable unit (see `TrainData.usable`).
-        base_id: identity of the base network, written into the adapter.
-        checkpoint_dir: where checkpoints go; a whole one of this very run is resumed. None keeps none.
         on_step: called after every step with the entry of the curve.
-        start: adapter bytes to start from (the champion's); None starts at the base.
-        reference_errors: stored errors at the fixed draws; None computes them as it goes.
-        threads: CPU threads that share the micro-batches of a step; on a GPU it is always one.
-        team: the processes that share them; each calls this with the same arguments and gets the same result.
-            The one that leads writes the checkpoints, and it alone has the probe. None: this process is
-            alone.
+        group: the processes that share the micro-batches; each calls this with the same arguments and gets
+            the same result. The main one writes the checkpoints, and it alone has the probe. None: this
+            process is alone.
 
     Raises:
         ModelError: nothing to learn from, or the settings do not fit the data or the model.
         StageFailed: the loss became NaN or infinite, or a single unit does not fit into GPU memory.
             Checkpoints stay.
     """
+    data, settings, start, reference_errors = job.data, job.settings, job.start, job.reference_errors
     _check(data, settings, reference_errors)
-    team, device = team or Team(), next(transformer.parameters()).device
+    group, device = group or ProcessGroup(), next(transformer.parameters()).device
     transformer.requires_grad_(False).eval()
     spec = LoraSpec(settings.rank, settings.alpha, settings.targets or family.lora_targets)
     if start is None:
@@ -101,23 +113,23 @@ def train(
         adapter = lora.resume(
             transformer,
             start,
-            base_id,
+            job.base_id,
             keep_reference=settings.reference == "start",
             expert=settings.expert,
         )
     network: Any = transformer  # a diffusers model: nn.Module does not declare its dtype
-    identity = _identity(data, settings, base_id, start)
+    identity = _identity(job)
     found: Calibration | None = None
-    if settings.target_spread is not None and settings.compares_errors:
+    if settings.target_logit_std is not None and settings.compares_errors:
         rows = settings.micro_batch or settings.batch_size
         found = calibrate(lora.reference_of(transformer), family, data, settings, rows, reference_errors)
         # One number for all: processes that round differently would otherwise drift apart.
-        settings = dataclasses.replace(settings, beta=team.least(found.beta, device))
+        settings = settings.changed(beta=group.all_reduce_min(found.beta, device))
         log.info("beta is %g: the logit's spread is %g", found.beta, found.target_spread)
     curve: list[dict[str, float]] = []
     starts_at_reference = start is None or settings.reference == "start"
-    with Run(transformer, family, data, settings, adapter, reference_errors, threads, team) as run:
-        saved = checkpoint.latest(checkpoint_dir, identity) if checkpoint_dir else None
+    with Run(transformer, family, data, settings, adapter, reference_errors, job.threads, group) as run:
+        saved = checkpoint.latest(job.checkpoints, identity) if job.checkpoints else None
         if saved is not None:
             run.restore(saved.tensors)
             curve = saved.curve
@@ -131,21 +143,17 @@ def train(
             if on_step is not None:
                 on_step(curve[-1])
             done = step + 1
-            if (
-                team.leads
-                and checkpoint_dir
-                and done % settings.checkpoint_every == 0
-                and done < settings.steps
-            ):
-                checkpoint.save(checkpoint_dir, identity, done, run.state(), curve)
+            due = done % settings.checkpoint_every == 0 and done < settings.steps
+            if due and group.is_main and job.checkpoints:
+                checkpoint.save(job.checkpoints, identity, done, run.state(), curve)
         measured: dict[str, Any] | None = None
-        if settings.probe and team.leads:
+        if settings.probe and group.is_main:
             still = lora.reference_of(transformer)
             if settings.compile:
                 compile_blocks(still)
             measured = probe(transformer, still, family, data, settings, run.micro_batch)
     facts: dict[str, Any] = {
-        "objective": settings.objective, "steps": settings.steps, "reference": settings.reference,
+        "objective": settings.label, "steps": settings.steps, "reference": settings.reference,
     }  # fmt: skip
     if settings.expert is not None:
         facts["expert"] = settings.expert
@@ -154,29 +162,25 @@ def train(
         diagnostics["probe"] = measured
     if found is not None:
         diagnostics["calibration"] = dataclasses.asdict(found)
-    return TrainResult(adapter.to_bytes(base_id, facts), curve, diagnostics)
+    return TrainResult(adapter.to_bytes(job.base_id, facts), curve, diagnostics)
 
 
-def _check(data: TrainData, settings: FinetuneSettings, reference_errors: ReferenceErrors | None) -> None:
-    if data.usable(settings) == 0:
-        what = {
-            "dpo": "pairs",
-            "sft": "accepted examples",
-            "unfiltered": "examples",
-            "kto": "accepted and rejected examples",
-            "nft": "accepted and rejected examples",
-        }.get(settings.algorithm, "examples of positive weight")
-        raise ModelError(f"no training data: {settings.objective} needs {what}, and the curation left none")
+def _check(data: TrainData, settings: TrainSettings, reference_errors: ErrorTable | None) -> None:
+    if settings.algorithm.usable(data) == 0:
+        what = settings.algorithm.data.learns_from
+        raise ModelError(f"no training data: {settings.label} needs {what}, and the curation left none")
     if settings.prompt_dropout > 0 and data.unconditional is None:
         raise ModelError(
             "finetune.prompt_dropout needs the embedding of the negative prompt, and there is none"
         )
-    if reference_errors is not None and (settings.draws == 0 or settings.prompt_dropout > 0):
-        raise ModelError("stored reference errors need finetune.draws above 0 and finetune.prompt_dropout 0")
+    if reference_errors is not None and (settings.fixed_noise_samples == 0 or settings.prompt_dropout > 0):
+        raise ModelError(
+            "stored reference errors need finetune.fixed_noise_samples above 0 and finetune.prompt_dropout 0"
+        )
 
 
 def _check_gap(
-    entry: dict[str, float], settings: FinetuneSettings, *, exact: bool, spread: float | None
+    entry: dict[str, float], settings: TrainSettings, *, exact: bool, spread: float | None
 ) -> None:
     """Before the first step, policy and reference are one network: their errors must agree.
 
@@ -206,27 +210,27 @@ def _check_gap(
         )
 
 
-def _identity(data: TrainData, settings: FinetuneSettings, base_id: str, start: bytes | None) -> str:
+def _identity(job: TrainJob) -> str:
     """What a checkpoint must share with a run to be resumed by it."""
-    asked = dataclasses.asdict(settings)
-    asked["targets"], asked["sigma_range"] = list(settings.targets), list(settings.sigma_range)
+    data = job.data
     rows = [
         table.tolist() for table in (data.examples, data.weights, data.accepted, data.undesirable, data.pairs)
     ]
     if data.pair_frames is not None:
         rows.append(data.pair_frames.tolist())
-    origin = bytes_digest(start) if start is not None else ""
-    return digest([asked, base_id, origin, list(data.clip_ids), list(data.prompt_ids), rows])
+    origin = bytes_digest(job.start) if job.start is not None else ""
+    asked = job.settings.model_dump(mode="json")
+    return digest([asked, job.base_id, origin, list(data.clip_ids), list(data.prompt_ids), rows])
 
 
 def _diagnostics(
     data: TrainData,
-    settings: FinetuneSettings,
+    settings: TrainSettings,
     curve: list[dict[str, float]],
     micro_batch: int,
     plan: MemoryPlan | None,
 ) -> dict[str, Any]:
-    usable = data.usable(settings)
+    usable = settings.algorithm.usable(data)
     found: dict[str, Any] = {
         "units": usable,
         "epochs": settings.steps * settings.batch_size / usable,
@@ -239,14 +243,11 @@ def _diagnostics(
         found["gap_at_start"] = curve[0]["gap/max"]
     if settings.compares_errors:
         found["beta"] = settings.beta
-    if settings.pairwise:
-        found["prompts"] = len(data.prompt_index[data.pairs[:, 0]].unique())
-    else:
-        rows = data.rows(settings)
-        # r of nft says which branch a clip is in, not how much it counts.
-        weights = torch.ones(len(rows)) if settings.algorithm == "nft" else unit_weights(data, settings)
-        found["effective_sample_size"] = objectives.effective_sample_size(weights)
-        found["prompts"] = len(data.prompt_index[data.examples[rows]].unique())
+    objective = settings.algorithm
+    if not objective.pairwise:
+        weights = objective.unit_weights(data, settings) if objective.counts else torch.ones(usable)
+        found["effective_sample_size"] = effective_sample_size(weights)
+    found["prompts"] = len(data.prompt_index[objective.units(data)[:, 0]].unique())
     return found
 
 

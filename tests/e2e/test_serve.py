@@ -188,7 +188,7 @@ def test_the_forms(served: Served) -> None:
     finetune = schema["definitions"]["FinetuneForm"]
     steps = finetune["properties"]["steps"]
     assert (steps["type"], steps["minimum"], steps["maximum"]) == ("integer", 1, 1_000_000)
-    assert "dpo-anchor" in finetune["properties"]["objective"]["enum"]
+    assert "rwr-exp" in finetune["properties"]["objective"]["enum"]
     for one in finetune["properties"].values():
         assert one["title"]
         assert one["description"]

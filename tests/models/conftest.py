@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from models.families import get_family
 from models.families.base import Family
 from models.families.settings import ModelSettings, SampleSettings
 from models.sampling.sampler import Sampler
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings, settings_of
 from models.training.train_data import TrainData
 
 WORDS = [
@@ -134,21 +133,15 @@ def train_data() -> TrainData:
 
 
 @pytest.fixture
-def tune() -> Callable[..., FinetuneSettings]:
-    """Settings of a run of seconds; keyword arguments replace fields."""
+def tune() -> Callable[..., TrainSettings]:
+    """Settings of a run of seconds; keyword arguments replace fields, `objective` is a label ("dpo-anchor")."""
 
-    def make(**fields: Any) -> FinetuneSettings:
-        small = FinetuneSettings(
-            steps=6,
-            batch_size=3,
-            rank=4,
-            alpha=8,
-            lr=1e-3,
-            warmup=2,
-            checkpoint_every=2,
-            beta=200.0,
-            probe=0,
-        )
-        return replace(small, **fields)
+    def make(**fields: Any) -> TrainSettings:
+        small = {
+            "steps": 6, "batch_size": 3, "rank": 4, "alpha": 8, "lr": 1e-3, "warmup": 2, "checkpoint_every": 2,
+            "beta": 200.0, "probe": 0,
+        }  # fmt: skip
+        learned = settings_of(fields.pop("objective", "dpo-anchor"))
+        return TrainSettings.model_validate(small | learned | fields)
 
     return make

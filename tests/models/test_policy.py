@@ -63,7 +63,7 @@ def test_a_policy_is_its_base_its_parents_and_its_adapter() -> None:
 
 def test_ids_and_settings_cost_no_torch() -> None:
     """A fully cached round needs only these."""
-    light = "models, models.policy, models.settings, models.gate.verdict, models.families"
+    light = "models, models.policy, models.training.settings, models.gate.verdict, models.families"
     script = f"import {light}, sys; print({{'torch', 'diffusers', 'peft', 'prefect', 'duckdb', 'av'}} & set(sys.modules))"
     told = subprocess.run(
         [sys.executable, "-c", script],

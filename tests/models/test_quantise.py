@@ -14,12 +14,12 @@ from models import lora
 from models.families.base import Family, prediction_and_target
 from models.families.settings import ModelSettings, SampleSettings
 from models.lora import LoraSpec
-from models.sampling.offload import Residence
+from models.sampling.offload import ModelOffloader
 from models.sampling.sampler import Sampler
 from models.sampling.texts import Texts
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
-from models.training.trainer import train
+from models.training.trainer import TrainJob, train
 
 FP8 = torch.float8_e4m3fn
 
@@ -93,13 +93,13 @@ def test_training_over_them_learns_and_leaves_them_alone(
     family: Family,
     fp8: ModelSettings,
     train_data: TrainData,
-    tune: Callable[..., FinetuneSettings],
+    tune: Callable[..., TrainSettings],
     recomputed: bool,
 ) -> None:
     network: Any = family.load_transformer(fp8)
     before = network.blocks[0].ffn.net[2].weight.view(torch.uint8).clone()
     settings = tune(objective="sft", steps=20, lr=1e-2, gradient_checkpointing=recomputed)
-    curve = train(network, family, train_data, settings, "b").curve
+    curve = train(network, family, TrainJob(train_data, settings, "b")).curve
     assert curve[-1]["loss"] < curve[0]["loss"]
     assert torch.equal(network.blocks[0].ffn.net[2].base_layer.weight.view(torch.uint8), before)
 
@@ -129,20 +129,22 @@ def test_an_adapter_is_computed_beside_them_because_merged_it_would_be_rounded_a
 def test_they_take_turns_with_the_text_encoder_and_threads_share_them(
     family: Family, fp8: ModelSettings, sample_settings: SampleSettings
 ) -> None:
-    """As on a GPU that does not hold all at once: a residence moves weights that change their form at work."""
+    """As on a GPU that does not hold all at once: a offloader moves weights that change their form at work."""
     network = family.load_transformer(fp8)
     data = lora.attach(network, LoraSpec(4, 4.0, family.lora_targets), seed=0).to_bytes("b")
     plain = Sampler.open(fp8, sample_settings, data, "b")
     source = Sampler.open(fp8, sample_settings, data, "b").source
-    residence = Residence({"transformer": source.transformer}, source.text_encoder, torch.device("cpu"), 1)
-    texts = Texts(family, source, sample_settings.max_sequence_length, residence)
-    tight = Sampler(family, source, sample_settings, texts=texts, residence=residence, quantised=fp8.quantise)
+    offloader = ModelOffloader(
+        {"transformer": source.transformer}, source.text_encoder, torch.device("cpu"), 1
+    )
+    texts = Texts(family, source, sample_settings.max_sequence_length, offloader)
+    tight = Sampler(family, source, sample_settings, texts=texts, offloader=offloader, quantised=fp8.quantise)
     expected = plain.generate(["a red ball falls down"], [1]).latents
     for ours in (tight, tight.fork(), tight):
         # rounding: kernels of a CPU depend on where in memory a tensor begins
         made = ours.generate(["a red ball falls down"], [1]).latents
         assert torch.allclose(made, expected, atol=1e-4)
-        residence.leave("transformer")
+        offloader.to_host("transformer")
         assert source.transformer.blocks[0].ffn.net[2].base_layer.weight.dtype == FP8
 
 

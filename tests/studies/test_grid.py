@@ -53,7 +53,11 @@ def test_sweeps_vary_what_they_are_named_after(shipped: Study) -> None:
     assert {cell.changes["curate"]["exclude_categories"][0] for cell in held_out} == {
         "deformable objects", "directional movement", "falling down", "multiple objects", "object removal",
     }  # fmt: skip
-    assert {cell.changes["finetune"]["draws"] for cell in cells(shipped, ["draws"])} == {4, 16, 0}
+    assert {cell.changes["finetune"]["fixed_noise_samples"] for cell in cells(shipped, ["draws"])} == {
+        4,
+        16,
+        0,
+    }
     assert all(cell.rounds >= 2 for cell in cells(shipped, ["reference"]))
     assert {cell.rounds for cell in cells(shipped, ["in-a-row"])} == {3}
     everything = cells(shipped, PARTS)

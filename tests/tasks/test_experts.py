@@ -99,7 +99,7 @@ def test_a_round_trains_both_experts_and_plain_diffusers_plays_what_it_made(
 
 @pytest.mark.slow
 def test_experts_share_what_was_trained_and_go_on_from_it(tiny: Tiny, options: tuple[str, ...]) -> None:
-    stored = ("finetune.draws=2", "finetune.reference_errors=stored", "finetune.objective=dpo")
+    stored = ("finetune.fixed_noise_samples=2", "finetune.reference_errors=stored", "finetune.objective=dpo")
     alone = play(tiny, *options, *stored, "finetune.expert=high")
     store = Store.open(tiny.store)
     both = play(tiny, *options, *stored, "finetune.expert=both")

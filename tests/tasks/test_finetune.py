@@ -9,8 +9,7 @@ import pytest
 
 from data.records import Example, Pair
 from data.store import Store
-from models.settings import FinetuneSettings
-from tasks.finetune import what_is_lacking
+from models.training.settings import TrainSettings, settings_of
 from tasks.stages import plan_stage
 from tests.tiny_round import Tiny, begun, play
 
@@ -50,7 +49,8 @@ def test_what_an_objective_lacks_is_said(
     objective: Any, rows: tuple[bool, ...], pairs: int, said: str
 ) -> None:
     formed = [Pair("d", "p", "falling down", "c0", "c1", 1.0)] * pairs
-    lacking = what_is_lacking(FinetuneSettings(objective=objective), examples(*rows), formed)
+    settings = TrainSettings.model_validate(settings_of(objective))
+    lacking = settings.algorithm.lacking(examples(*rows), formed, settings.label)
     assert lacking.startswith(said)
     assert bool(lacking) == bool(said)
 
@@ -72,7 +72,7 @@ def test_every_new_objective_plays_a_round_and_says_what_it_did(tiny: Tiny) -> N
 @pytest.mark.slow
 def test_stored_reference_errors_are_planned_before_the_training(tiny: Tiny) -> None:
     play(tiny, "finetune.steps=2")
-    stored = ["finetune.draws=2", "finetune.reference_errors=stored", "finetune.steps=2"]
+    stored = ["finetune.fixed_noise_samples=2", "finetune.reference_errors=stored", "finetune.steps=2"]
     planned = plan_stage("finetune", begun(tiny, *stored))
     assert [unit.task for unit, _ in planned.units] == ["measure-reference"] * 3
     assert planned.more

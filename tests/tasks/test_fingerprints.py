@@ -19,7 +19,7 @@ from data.records import Prompt, prompt_id
 from data.video import VideoSettings
 from models.families.settings import ModelSettings, SampleSettings
 from models.gate.settings import GateSettings
-from models.settings import FinetuneSettings
+from models.training.settings import TrainSettings
 from tasks import fingerprints
 from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 from tests.tiny_round import ROOT
@@ -48,8 +48,8 @@ def asked() -> dict[str, dict[str, Any]]:
         "generate": fingerprints.generate(HOW, POLICY, JOBS),
         "score": fingerprints.score(REWARD, "d1"),
         "curate": fingerprints.curate(CurateSettings(feedback="physics"), REWARD, ["d1"], ["d2"]),
-        "reference": fingerprints.reference(HOW.model, FinetuneSettings(draws=4), POLICY, "d1"),
-        "finetune": fingerprints.finetune(HOW.model, FinetuneSettings(), POLICY, "d3", ["d1"]),
+        "reference": fingerprints.reference(HOW.model, TrainSettings(fixed_noise_samples=4), POLICY, "d1"),
+        "finetune": fingerprints.finetune(HOW.model, TrainSettings(), POLICY, "d3", ["d1"]),
         "evaluate": fingerprints.evaluate(
             POLICY,
             PolicyRef("m2", "local-1", "a", "b"),
@@ -111,26 +111,28 @@ def test_what_changes_pixels_changes_the_question(change: dict[str, Any]) -> Non
 
 
 def test_how_training_is_cut_into_pieces_is_no_part_of_its_question() -> None:
-    pieces = FinetuneSettings(micro_batch=4, checkpoint_every=7, gradient_checkpointing=True)
+    pieces = TrainSettings(micro_batch=4, checkpoint_every=7, gradient_checkpointing=True)
     assert fingerprints.finetune(HOW.model, pieces, POLICY, "d3", ["d1"]) == asked()["finetune"]
-    other = FinetuneSettings(lr=1e-5)
+    other = TrainSettings(lr=1e-5)
     assert fingerprints.finetune(HOW.model, other, POLICY, "d3", ["d1"]) != asked()["finetune"]
 
 
 def test_experts_and_quantised_weights_are_other_questions_and_one_network_keeps_its_own() -> None:
     experts = [
-        fingerprints.finetune(HOW.model, FinetuneSettings(expert=expert), POLICY, "d3", ["d1"])
+        fingerprints.finetune(HOW.model, TrainSettings(expert=expert), POLICY, "d3", ["d1"])
         for expert in (None, "high", "low")
     ]
     assert len({digest(question) for question in experts}) == 3
     assert experts[0] == asked()["finetune"]
     # the range of noise levels is the expert's, and follows from the model
-    ranged = FinetuneSettings(expert="high", sigma_range=(0.875, 1.0))
+    ranged = TrainSettings(expert="high", sigma_range=(0.875, 1.0))
     assert fingerprints.finetune(HOW.model, ranged, POLICY, "d3", ["d1"]) == experts[1]
     held = HOW.model.changed(quantise="fp8-storage")
-    assert fingerprints.finetune(held, FinetuneSettings(), POLICY, "d3", ["d1"]) != asked()["finetune"]
+    assert fingerprints.finetune(held, TrainSettings(), POLICY, "d3", ["d1"]) != asked()["finetune"]
     tables = [
-        digest(fingerprints.reference(model, FinetuneSettings(draws=4, expert=expert), POLICY, "d1"))
+        digest(
+            fingerprints.reference(model, TrainSettings(fixed_noise_samples=4, expert=expert), POLICY, "d1")
+        )
         for model in (HOW.model, held)
         for expert in (None, "high", "low")
     ]
@@ -139,8 +141,16 @@ def test_experts_and_quantised_weights_are_other_questions_and_one_network_keeps
 
 
 def test_reference_errors_know_of_no_objective_and_no_beta() -> None:
-    other = FinetuneSettings(objective="kto", beta=1.0, draws=4, lr=1.0, rank=1, kl=0.5, batch_size=3)
+    other = TrainSettings(
+        objective="kto", beta=1.0, fixed_noise_samples=4, lr=1.0, rank=1, kl=0.5, batch_size=3
+    )
     assert fingerprints.reference(HOW.model, other, POLICY, "d1") == asked()["reference"]
-    for change in ({"draws": 5}, {"seed": 1}, {"shift": 3.0}, {"sigma": "uniform"}, {"sigma_std": 2.0}):
-        settings = replace(FinetuneSettings(draws=4), **change)
+    for change in (
+        {"fixed_noise_samples": 5},
+        {"seed": 1},
+        {"shift": 3.0},
+        {"timestep_sampling": "uniform"},
+        {"logit_std": 2.0},
+    ):
+        settings = TrainSettings(fixed_noise_samples=4).changed(**change)
         assert fingerprints.reference(HOW.model, settings, POLICY, "d1") != asked()["reference"]

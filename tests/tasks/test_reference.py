@@ -8,7 +8,7 @@ from typing import Any
 from data.store import Store
 from tests.tiny_round import Tiny, cached, play
 
-STORED = ("finetune.draws=3", "finetune.reference_errors=stored", "finetune.batch_size=4")
+STORED = ("finetune.fixed_noise_samples=3", "finetune.reference_errors=stored", "finetune.batch_size=4")
 
 
 def trained(store: Store, summary: dict[str, Any]) -> Any:
@@ -30,7 +30,12 @@ def test_reference_errors_are_measured_once_and_shared(tiny: Tiny) -> None:
     assert cached(other)["finetune"] == (3, 4), "another objective and beta: the same errors"
     assert [unit.key for unit in store.manifests("reference")] == [unit.key for unit in measured]
     # A clip alone in every pass: the one order of sums that stored and inline errors share on every processor.
-    alone = ("finetune.objective=kto", "finetune.draws=2", "finetune.batch_size=4", "finetune.micro_batch=1")
+    alone = (
+        "finetune.objective=kto",
+        "finetune.fixed_noise_samples=2",
+        "finetune.batch_size=4",
+        "finetune.micro_batch=1",
+    )
     fresh = play(tiny, *alone, "finetune.reference_errors=stored")
     assert cached(fresh)["finetune"] == (0, 4), "other draws are other errors"
     inline = play(tiny, *alone)

@@ -129,7 +129,7 @@ def test_what_is_made_is_that_of_one_process(
         options = (
             "model.family=wan-experts", f"model.path={tmp_path / 'a14b'}", "model.quantise=fp8-storage",
             "generate.steps=6", "generate.guidance_2=1.5", "finetune.expert=both", "finetune.objective=dpo",
-            "finetune.steps=2", "finetune.draws=2", "finetune.reference_errors=stored", "finetune.processes=1",
+            "finetune.steps=2", "finetune.fixed_noise_samples=2", "finetune.reference_errors=stored", "finetune.processes=1",
         )  # fmt: skip
         stages += ["curate", "finetune"]
     stores = []

@@ -66,7 +66,7 @@ def test_unknown_key_names_file_and_nearest_key(tmp_path: Path, text: str, said:
         ("seed='7'", "seed: Input should be a valid integer, not '7'"),
         ("seed=1.0", "seed: Input should be a valid integer"),
         ("workers=true", "workers: Input should be a valid integer"),
-        ("finetune.objective=ppo", "finetune.objective: Input should be 'sft', 'rwr'"),
+        ("finetune.objective=ppo", "finetune.objective: it must be one of dpo, kto"),
         ("model.device=gpu", "model.device"),
         ("rewards=[]", "rewards"),
         ("rewards=[physics, physics]", "rewards names one twice"),

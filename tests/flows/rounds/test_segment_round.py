@@ -74,7 +74,7 @@ def test_pairs_are_compared_in_the_segments_that_differ(judged: Tiny) -> None:
     assert store.read(unit(judged, "curate", whole).key, "pair_segments") == []
     assert whole["policy_after"] != summary["policy_after"]
 
-    stored = ("finetune.draws=2", "finetune.reference_errors=stored", "finetune.steps=2")
+    stored = ("finetune.fixed_noise_samples=2", "finetune.reference_errors=stored", "finetune.steps=2")
     with pytest.raises(UserError, match=r"reference_errors: inline, or curate\.segments: ignore"):
         play(judged, *stored)
     assert not store.manifests("reference")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,10 +24,10 @@ from models.families.grid import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 from models.lora import LoraSpec
 from models.sampling.sampler import Sampler
-from models.settings import FinetuneSettings
 from models.training.blocks import BlockRunner
+from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
-from models.training.trainer import train
+from models.training.trainer import TrainJob, train
 from tests.models.families.tiny import CASES, Tiny
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
@@ -111,9 +110,9 @@ def errors(case: Tiny, family: Family, network: nn.Module, x0: Tensor, embeds: T
     return (prediction - target).pow(2).flatten(1).mean(1)
 
 
-def tuned(case: Tiny, model: ModelSettings, **fields: Any) -> FinetuneSettings:
+def tuned(case: Tiny, model: ModelSettings, **fields: Any) -> TrainSettings:
     """Settings of a training run of the case's network."""
-    return FinetuneSettings(expert=model.expert, sigma_range=case.levels, probe=0, **fields)
+    return TrainSettings(expert=model.expert, sigma_range=case.levels, probe=0, **fields)
 
 
 def learned_adapter(family: Family, network: nn.Module) -> bytes:
@@ -253,7 +252,7 @@ def test_training_reduces_the_error_on_one_clip(
     settings = tuned(
         case, model, objective="sft", steps=40, batch_size=4, rank=8, alpha=8.0, lr=1e-2, warmup=2
     )
-    result = train(network, family, data, settings, "base-1")
+    result = train(network, family, TrainJob(data, settings, "base-1"))
     assert len(result.curve) == 40
     after = errors(case, family, network, x0, embeds, seed=5)  # at noise that no step has drawn
     assert (after < before).all(), (before, after)
@@ -277,9 +276,7 @@ def test_recomputing_blocks_changes_no_byte_of_what_is_learned(
         train(
             family.load_transformer(model),
             family,
-            data,
-            replace(settings, gradient_checkpointing=way),
-            "base-1",
+            TrainJob(data, settings.changed(gradient_checkpointing=way), "base-1"),
         ).adapter
         for way in ways
     ]
@@ -320,7 +317,7 @@ def test_a_pair_starts_with_no_gap_to_the_reference(
     settings = tuned(
         case, model, objective="dpo", beta=2000.0, steps=8, batch_size=4, rank=4, alpha=4.0, lr=1e-2, warmup=1
     )
-    curve = train(network, family, data, settings, "base-1").curve
+    curve = train(network, family, TrainJob(data, settings, "base-1")).curve
     assert curve[0]["gap/max"] == 0.0
     assert curve[-1]["rewards/margins"] > 0
 

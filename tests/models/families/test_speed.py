@@ -17,13 +17,13 @@ import torch
 from pydantic import ValidationError
 
 from data.errors import UserError
-from models import compiling
-from models.compiling import blocks_of
+from models import compile as compiling
+from models.compile import repeated_blocks
 from models.families import get_family
 from models.families.base import networks_of
 from models.families.settings import ModelSettings, SampleSettings, StepCacheSettings
 from models.sampling import sampler as sampling
-from models.sampling.offload import Residence
+from models.sampling.offload import ModelOffloader
 from models.sampling.sampler import Generated, Sampler
 from models.sampling.texts import Texts
 from tests.models.families.tiny import CASES, Tiny
@@ -56,8 +56,8 @@ def settings(case: Tiny) -> SampleSettings:
 def texts_of(case: Tiny, pipeline: Any, settings: SampleSettings) -> Texts:
     family = get_family(case.family)
     networks = networks_of(family.experts, pipeline)
-    residence = Residence(networks, pipeline.text_encoder, torch.device("cpu"))
-    return Texts(family, pipeline, settings.max_sequence_length, residence)
+    offloader = ModelOffloader(networks, pipeline.text_encoder, torch.device("cpu"))
+    return Texts(family, pipeline, settings.max_sequence_length, offloader)
 
 
 def test_prompts_encoded_once_give_the_same_clips(
@@ -101,7 +101,9 @@ def test_the_fast_mode_asks_the_network_as_often_as_it_says(
     # below the cache's hooks: what really runs
     for name, sampler in (("exact", exact), ("fast", fast)):
         for part, network in sampler.networks.items():
-            attention = next(inner for key, inner in blocks_of(network)[0].named_modules() if key == "attn1")
+            attention = next(
+                inner for key, inner in repeated_blocks(network)[0].named_modules() if key == "attn1"
+            )
             held = passes[name, part] = []
             hooks.append(attention.register_forward_hook(lambda *_, held=held: held.append(1)))
     clips = {"exact": exact.generate(PROMPTS, SEEDS), "fast": fast.generate(PROMPTS, SEEDS)}
@@ -188,7 +190,7 @@ def test_blocks_share_a_compiled_graph_without_breaks(
     eager = Sampler(family, pipeline, settings).generate(PROMPTS, SEEDS)
     counters.clear()
     compiled = Sampler(family, pipeline, settings, compiled=True)
-    assert len(blocks_of(compiled.pipeline.transformer)) > 1
+    assert len(repeated_blocks(compiled.pipeline.transformer)) > 1
     made = compiled.generate(PROMPTS, SEEDS)
     assert torch.allclose(made.latents, eager.latents, atol=1e-5)
     assert np.abs(made.frames.astype(int) - eager.frames.astype(int)).max() <= 1

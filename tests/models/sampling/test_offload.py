@@ -15,18 +15,18 @@ from torch import nn
 
 from data.errors import UserError
 from models import lora
-from models.compiling import compile_blocks
+from models.compile import compile_blocks
 from models.families import get_family
 from models.families.base import networks_of
 from models.families.settings import ModelSettings
-from models.sampling.offload import Residence
+from models.sampling.offload import ModelOffloader
 from models.sampling.sampler import Sampler
 from models.sampling.texts import Texts
 from tests.models.families.tiny import CASES, Tiny
 
 A14B = next(case for case in CASES if case.family == "wan-experts")
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
-TEXT = Residence.TEXT
+TEXT = ModelOffloader.TEXT
 
 
 @pytest.fixture(scope="module")
@@ -36,15 +36,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def sampler(case: Tiny, folder: Path, total: int | None) -> tuple[Sampler, Residence]:
+def sampler(case: Tiny, folder: Path, total: int | None) -> tuple[Sampler, ModelOffloader]:
     """A sampler as on a GPU of `total` bytes, on a CPU."""
     family = get_family(case.family)
     pipeline = family.load_pipeline(ModelSettings(family=case.family, path=str(folder)))
-    residence = Residence(
+    offloader = ModelOffloader(
         networks_of(family.experts, pipeline), pipeline.text_encoder, torch.device("cpu"), total
     )
-    texts = Texts(family, pipeline, case.settings.max_sequence_length, residence)
-    return Sampler(family, pipeline, case.settings, texts=texts, residence=residence), residence
+    texts = Texts(family, pipeline, case.settings.max_sequence_length, offloader)
+    return Sampler(family, pipeline, case.settings, texts=texts, offloader=offloader), offloader
 
 
 def test_one_expert_at_a_time_makes_the_clips_of_both_at_once(folder: Path) -> None:
@@ -89,52 +89,52 @@ def networks(pipeline: Any) -> dict[str, nn.Module]:
 def test_networks_of_three_quarters_of_the_device_stay(pipeline: Any, networks: dict[str, nn.Module]) -> None:
     size = bytes_of(*networks.values())
     for total, stays in ((-(-4 * size // 3), True), (4 * size // 3 - 1, False)):
-        assert Residence(networks, pipeline.text_encoder, torch.device("cpu"), total).stays is stays
+        assert ModelOffloader(networks, pipeline.text_encoder, torch.device("cpu"), total).stays is stays
 
 
 def test_what_fits_is_never_moved(folder: Path) -> None:
-    ours, residence = sampler(A14B, folder, None)
+    ours, offloader = sampler(A14B, folder, None)
     parts = [getattr(ours.source, name) for name in ("transformer", "transformer_2", "text_encoder")]
     before = places(*parts)
     ours.generate(PROMPTS, [1, 2])
     ours.fork().generate(PROMPTS[:1], [3])
     assert places(*parts[:2]) == before[: len(places(*parts[:2]))]
-    assert residence.present == {"transformer", "transformer_2"}
+    assert offloader.present == {"transformer", "transformer_2"}
     # the text encoder has worked on its copy, if it was called, and is where it was
     assert places(*parts) == before
 
 
 def test_a_part_that_leaves_comes_back_as_it_was(pipeline: Any, networks: dict[str, nn.Module]) -> None:
-    residence = Residence(networks, pipeline.text_encoder, torch.device("cpu"), 1)
+    offloader = ModelOffloader(networks, pipeline.text_encoder, torch.device("cpu"), 1)
     part = pipeline.transformer
     home, before = places(part), [weight.detach().clone() for weight in part.parameters()]
-    residence.bring("transformer")
+    offloader.to_device("transformer")
     assert not set(places(part)) & set(home), "it is a copy that computes"
     assert all(torch.equal(one, other) for one, other in zip(part.parameters(), before, strict=True))
-    residence.leave("transformer")
+    offloader.to_host("transformer")
     assert places(part) == home
-    assert residence.present == set(), "one at a time"
+    assert offloader.present == set(), "one at a time"
 
 
 def test_the_text_encoder_leaves_whatever_was_raised(pipeline: Any, networks: dict[str, nn.Module]) -> None:
-    residence = Residence(networks, pipeline.text_encoder, torch.device("cpu"))
-    residence.leave(TEXT)
+    offloader = ModelOffloader(networks, pipeline.text_encoder, torch.device("cpu"))
+    offloader.to_host(TEXT)
     home = places(pipeline.text_encoder)
 
     def interrupted() -> None:
-        with residence.at_work(TEXT):
-            assert TEXT in residence.present
+        with offloader.on_device(TEXT):
+            assert TEXT in offloader.present
             assert places(pipeline.text_encoder) != home
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert TEXT not in residence.present
+    assert TEXT not in offloader.present
     assert places(pipeline.text_encoder) == home
 
 
 def test_a_batch_that_failed_leaves_nothing_behind(folder: Path) -> None:
-    ours, residence = sampler(A14B, folder, 1)
+    ours, offloader = sampler(A14B, folder, 1)
     expected = ours.generate(PROMPTS, [1, 2]).latents
     low = ours.networks["transformer_2"]
 
@@ -145,42 +145,42 @@ def test_a_batch_that_failed_leaves_nothing_behind(folder: Path) -> None:
     with pytest.raises(RuntimeError, match="in the middle of it"):
         ours.generate(PROMPTS, [1, 2])
     hook.remove()
-    assert residence.present == {"transformer_2"}
+    assert offloader.present == {"transformer_2"}
     assert not [network for network in ours.networks.values() if network._forward_pre_hooks]
     assert torch.equal(ours.generate(PROMPTS, [1, 2]).latents, expected)
 
 
-class Small(Residence):
+class Small(ModelOffloader):
     """On a device that holds so many bytes, whatever was estimated: what comes ends in the middle."""
 
     holds = 0
 
-    def _come(self, name: str) -> None:
+    def _copy_to_device(self, name: str) -> None:
         if sum(self._bytes(part) for part in {*self.present, name}) > self.holds:
             weights = self._weights[name]
             for weight in weights[: len(weights) // 2]:
                 weight.data = weight.data.clone()
             raise torch.OutOfMemoryError("CUDA out of memory")
-        super()._come(name)
+        super()._copy_to_device(name)
 
 
 def test_where_an_estimate_was_wrong_the_others_leave_and_what_does_not_fit_at_all_is_said(
     pipeline: Any, networks: dict[str, nn.Module]
 ) -> None:
-    residence = Small(networks, pipeline.text_encoder, torch.device("cpu"))
-    assert residence.stays
-    residence.leave(TEXT)
+    offloader = Small(networks, pipeline.text_encoder, torch.device("cpu"))
+    assert offloader.stays
+    offloader.to_host(TEXT)
     home = places(pipeline.text_encoder)
-    residence.holds = max(bytes_of(*networks.values()), bytes_of(pipeline.text_encoder))
-    with residence.at_work(TEXT):
-        assert residence.present == {TEXT}
-    residence.bring("transformer")
-    residence.bring("transformer_2")
-    assert residence.present == {"transformer", "transformer_2"}
-    residence.holds = 1
+    offloader.holds = max(bytes_of(*networks.values()), bytes_of(pipeline.text_encoder))
+    with offloader.on_device(TEXT):
+        assert offloader.present == {TEXT}
+    offloader.to_device("transformer")
+    offloader.to_device("transformer_2")
+    assert offloader.present == {"transformer", "transformer_2"}
+    offloader.holds = 1
     with pytest.raises(UserError, match=r"weights of text_encoder .* do not fit on cpu"):
-        residence.bring(TEXT)
-    assert residence.present == set()
+        offloader.to_device(TEXT)
+    assert offloader.present == set()
     assert places(pipeline.text_encoder) == home
 
 
@@ -230,9 +230,9 @@ def test_only_the_expert_in_use_lies_on_the_gpu(folder: Path, total: int | None)
     family = get_family("wan-experts")
     pipeline = family.load_pipeline(ModelSettings(family="wan-experts", path=str(folder), device="cuda"))
     networks = networks_of(family.experts, pipeline)
-    residence = Residence(networks, pipeline.text_encoder, torch.device("cuda"), total)
-    texts = Texts(family, pipeline, A14B.settings.max_sequence_length, residence)
-    ours = Sampler(family, pipeline, A14B.settings, compiled=True, texts=texts, residence=residence)
+    offloader = ModelOffloader(networks, pipeline.text_encoder, torch.device("cuda"), total)
+    texts = Texts(family, pipeline, A14B.settings.max_sequence_length, offloader)
+    ours = Sampler(family, pipeline, A14B.settings, compiled=True, texts=texts, offloader=offloader)
     there: list[tuple[str, ...]] = []
     for network in ours.networks.values():
         network.register_forward_hook(

@@ -13,13 +13,13 @@ import torch._dynamo
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import models.compiling
-import models.training.blocks
 from data.errors import UserError
+from models import compile as compiling
 from models import lora
 from models.families.base import Family
 from models.families.wan import Wan
-from models.training.blocks import KEEPS, BlockRunner, Keep, repeated_blocks
+from models.training import blocks
+from models.training.blocks import KEEPS, BlockRunner, Keep
 from models.training.forward import predict
 
 Make = Callable[[], nn.Module]
@@ -84,7 +84,7 @@ def test_what_blocks_keep_changes_what_is_computed_again_and_no_gradient(
 
 def test_a_network_without_blocks_is_refused() -> None:
     with pytest.raises(UserError, match="no repeated blocks"):
-        repeated_blocks(nn.Sequential(nn.Linear(2, 2)))
+        compiling.repeated_blocks(nn.Sequential(nn.Linear(2, 2)))
 
 
 @pytest.mark.slow
@@ -97,7 +97,7 @@ def test_compiled_blocks_share_one_graph_a_mode_and_give_the_same_gradients(
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     # the partition of inductor without its code generation
-    runner = BlockRunner(network, compiled=True, backend="aot_eager_decomp_partition")
+    runner = BlockRunner(network, compile=True, backend="aot_eager_decomp_partition")
     for keep in KEEPS:
         runner.keep([keep, keep])
         found, _ = gradients(family, network, parameters, counted=False)
@@ -123,11 +123,11 @@ def test_a_reference_without_gradients_is_the_policy_before_the_first_step(
     given = noisy, sigma.to(device), torch.randn(2, 16, 32, generator=draw).to(device)
     torch._dynamo.reset()
     still, policy = (make_transformer().to(device, torch.bfloat16) for _ in range(2))
-    models.training.blocks.compile_blocks(still)
+    compiling.compile_blocks(still)
     with torch.no_grad():
         expected = predict(family, still, *given)
     lora.attach(policy, SPEC, 0)
-    runner = BlockRunner(policy, compiled=True)
+    runner = BlockRunner(policy, compile=True)
     for keeps in (["everything"] * 2, ["attention"] * 2, ["nothing"] * 2, ["nothing", "everything"]):
         runner.keep(keeps)
         apart = (predict(family, policy, *given) - expected).norm() / expected.norm()
@@ -140,28 +140,27 @@ def test_all_graphs_of_a_network_round_alike(
     """With gradients, whatever blocks keep, and without, as the reference is measured"""
     given: list[Any] = []
     monkeypatch.setattr(torch, "compile", lambda f, **how: given.append(how["options"]) or f)
-    gpu = models.compiling.rounding("inductor", torch.device("cuda"))
+    gpu = compiling.rounding("inductor", torch.device("cuda"))
     assert gpu == {"emulate_precision_casts": True}
-    assert models.compiling.rounding("inductor", torch.device("cpu")) is None
-    monkeypatch.setattr(models.training.blocks, "rounding", lambda *_: gpu)
+    assert compiling.rounding("inductor", torch.device("cpu")) is None
+    monkeypatch.setattr(compiling, "rounding", lambda *_: gpu)
     network = make_transformer()
     parameters = learner(network)
-    models.training.blocks._compiled_mode.cache_clear()
-    runner = BlockRunner(network, compiled=True, backend="a name")
+    blocks._compiled_mode.cache_clear()
+    runner = BlockRunner(network, compile=True, backend="a name")
     for keep in KEEPS:
         runner.keep([keep, keep])
         gradients(family, network, parameters, counted=False)
-    models.training.blocks._compiled_mode.cache_clear()
-    # the two blocks as they are, and one function a mode
-    assert given == [gpu] * (2 + len(KEEPS))
+    blocks._compiled_mode.cache_clear()
+    # the blocks as they are, which share a function, and one function a mode
+    assert given == [gpu] * (1 + len(KEEPS))
 
 
-@pytest.mark.parametrize("compiles", [models.training.blocks.compile_blocks, models.compiling.compile_blocks])
 def test_what_was_compiled_outlives_the_temporary_folder(
-    make_transformer: Make, compiles: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    make_transformer: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", "/a/home")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    compiles(make_transformer(), "eager")
+    compiling.compile_blocks(make_transformer(), "eager")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/a/home/.cache/vidloop/inductor"

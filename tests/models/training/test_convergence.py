@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.training import objectives
 from models.training.diagnosis import diagnose
+from models.training.equations import anchor
 from models.training.loss import finish
+from models.training.objectives.dpo import dpo_loss, pair_logs
+from models.training.objectives.nft import nft_loss
+from models.training.objectives.rwr import identity_weights, rwr_loss
+from models.training.objectives.rwr_exp import exp_weights
+from models.training.objectives.sft import sft_loss
 from models.training.trainer import late_means
 
 REFERENCE = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
@@ -42,7 +47,7 @@ def clips_of_the_reference() -> Tensor:
 
 def regress(weights: Tensor, clips: Tensor) -> Tensor:
     logits = minimise(
-        lambda logits: objectives.rwr(-logits.log_softmax(0)[clips], weights),
+        lambda logits: rwr_loss(-logits.log_softmax(0)[clips], weights),
         torch.zeros(4, dtype=torch.float64),
     )
     return logits.softmax(0)
@@ -51,14 +56,14 @@ def regress(weights: Tensor, clips: Tensor) -> Tensor:
 @pytest.mark.parametrize("beta", [0.2, 1.0])
 def test_rwr_exp_reaches_the_tilted_reference(beta: float) -> None:
     clips = clips_of_the_reference()
-    weights = objectives.exp_weights(REWARD[clips], torch.zeros(100, dtype=torch.int64), beta)
+    weights = exp_weights(REWARD[clips], torch.zeros(100, dtype=torch.int64), beta)
     tilted = REFERENCE * (REWARD / beta).exp()
     assert torch.allclose(regress(weights, clips), tilted / tilted.sum(), atol=1e-6)
 
 
 def test_rwr_with_identity_weights_reaches_the_reference_times_the_reward() -> None:
     clips = clips_of_the_reference()
-    found = regress(objectives.identity_weights(REWARD[clips]), clips)
+    found = regress(identity_weights(REWARD[clips]), clips)
     expected = REFERENCE * REWARD / (REFERENCE * REWARD).sum()
     assert torch.allclose(found, expected, atol=1e-6)
     assert found[3] < 1e-6, "what is worth nothing is never made again"
@@ -70,7 +75,7 @@ def test_sft_reaches_the_accepted_part_of_the_reference_and_unfiltered_the_refer
 
     def fit(kept: Tensor) -> Tensor:
         logits = minimise(
-            lambda logits: objectives.sft(-logits.log_softmax(0)[kept]), torch.zeros(4, dtype=torch.float64)
+            lambda logits: sft_loss(-logits.log_softmax(0)[kept]), torch.zeros(4, dtype=torch.float64)
         )
         return logits.softmax(0)
 
@@ -93,7 +98,7 @@ def test_dpo_on_preferences_sampled_from_bradley_terry_reaches_the_same_tilted_r
     pairs = torch.where(first_wins[:, None], pairs, pairs.flip(1))
     reference = pair_errors(REFERENCE.log(), pairs)
     logits = minimise(
-        lambda logits: objectives.dpo(pair_errors(logits, pairs), reference, beta),
+        lambda logits: dpo_loss(pair_errors(logits, pairs), reference, beta),
         torch.zeros(4, dtype=torch.float64),
     )
     tilted = REFERENCE * (REWARD / beta).exp()
@@ -133,7 +138,7 @@ def nft_optimum(x: float, v_old: float, beta: float) -> float:
     v, r = targets_at(x)
     old = torch.full_like(v, v_old)
     found = minimise(
-        lambda at: objectives.nft(at.expand(len(v), 1), old, v, r.float(), beta), torch.tensor([v_old])
+        lambda at: nft_loss(at.expand(len(v), 1), old, v, r.float(), beta), torch.tensor([v_old])
     )
     return found.item()
 
@@ -169,7 +174,7 @@ def test_nft_takes_the_old_flows_own_error_for_a_rejection() -> None:
 CHOSEN, REJECTED = 0.3, -0.1
 
 
-def descend(anchor: float, steps: int = 4000, rate: float = 0.02) -> list[dict[str, float]]:
+def descend(weight: float, steps: int = 4000, rate: float = 0.02) -> list[dict[str, float]]:
     """A policy with one number, its mean, e = (mean - x)^2, that always hears that CHOSEN beats REJECTED; its curve."""
     mean = torch.zeros(1, requires_grad=True)
     clips = torch.tensor([[CHOSEN, REJECTED]])
@@ -177,17 +182,17 @@ def descend(anchor: float, steps: int = 4000, rate: float = 0.02) -> list[dict[s
     curve = []
     for step in range(steps):
         errors = (mean - clips).square()
-        loss = objectives.dpo(errors, reference, 20.0) + anchor * objectives.anchor(errors)
+        loss = dpo_loss(errors, reference, 20.0) + weight * anchor(errors)
         (slope,) = torch.autograd.grad(loss, mean)
         with torch.no_grad():
             mean -= rate * slope
-        logs = {k: v.item() for k, v in objectives.dpo_logs(errors.detach(), reference, 20.0).items()}
+        logs = {k: v.item() for k, v in pair_logs(errors.detach(), reference, 20.0).items()}
         curve.append({"step": float(step), "mean": mean.item(), **finish(logs)})
     return curve
 
 
 def test_deterministic_pairs_diverge_without_an_anchor_and_rest_with_one() -> None:
-    free, held = descend(anchor=0.0), descend(anchor=1.0)
+    free, held = descend(weight=0.0), descend(weight=1.0)
     # past the winner and still going: each doubling of the steps goes further
     assert CHOSEN < free[999]["mean"] < free[1999]["mean"] - 0.05 < free[3999]["mean"] - 0.1
     assert free[-1]["error/chosen"] > free[0]["error/chosen"], "the winner is forgotten on the way"

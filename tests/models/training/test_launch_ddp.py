@@ -15,15 +15,15 @@ from data.errors import StageFailed, UserError
 from models import lora
 from models.families.base import Family
 from models.families.settings import ModelSettings
-from models.settings import FinetuneSettings
 from models.training.distributed import Team, check_devices
-from models.training.launch import run_together
-from models.training.launch_ddp import train_together
+from models.training.launch import launch_processes
+from models.training.launch_ddp import train_distributed
 from models.training.reference import ErrorTable, measure
+from models.training.settings import TrainSettings
 from models.training.train_data import Clips, TrainData
-from models.training.trainer import train
+from models.training.trainer import TrainJob, train
 
-Tune = Callable[..., FinetuneSettings]
+Tune = Callable[..., TrainSettings]
 
 
 def test_a_team_deals_out_every_part_once() -> None:
@@ -52,7 +52,7 @@ def test_a_failing_process_ends_the_others_and_is_quoted(tmp_path: Path) -> None
         "time.sleep(600)\n"
     )
     with pytest.raises(StageFailed, match=r"process 1 ended with exit code 1(.|\n)*the second one broke"):
-        run_together((str(program),), 2, tmp_path)
+        launch_processes((str(program),), 2, tmp_path)
 
 
 @pytest.mark.slow
@@ -60,22 +60,22 @@ def test_a_failing_process_ends_the_others_and_is_quoted(tmp_path: Path) -> None
 def test_two_processes_learn_what_one_learns(
     family: Family, model: ModelSettings, train_data: TrainData, tune: Tune, tmp_path: Path, objective: Any
 ) -> None:
-    settings = tune(objective=objective, batch_size=6, micro_batch=2, draws=3, steps=5)
+    settings = tune(objective=objective, batch_size=6, micro_batch=2, fixed_noise_samples=3, steps=5)
     clips = Clips(*(getattr(train_data, name) for name in Clips.__dataclass_fields__))
     errors = measure(family.load_transformer(model), family, clips, settings, 4)
     table = ErrorTable(train_data.clip_ids, dict(zip(train_data.clip_ids, errors, strict=True)))
-    one = train(family.load_transformer(model), family, train_data, settings, "b", reference_errors=table)
+    one = train(
+        family.load_transformer(model), family, TrainJob(train_data, settings, "b", reference_errors=table)
+    )
     (tmp_path / "job").mkdir()
     told: list[dict[str, float]] = []
-    two = train_together(
+    two = train_distributed(
         model,
-        train_data,
-        replace(settings, processes=2),
-        "b",
+        TrainJob(
+            train_data, settings.changed(processes=2), "b", tmp_path / "checkpoints", reference_errors=table
+        ),
         tmp_path / "job",
-        tmp_path / "checkpoints",
         told.append,
-        reference_errors=table,
     )
     assert told == two.curve
     assert len(list((tmp_path / "checkpoints").glob("step-*"))) == 1
@@ -98,9 +98,9 @@ def test_pairs_of_segments_reach_every_process(
     frames = torch.ones(len(train_data.pairs), train_data.latents.shape[2], dtype=torch.bool)
     frames[:, 0] = False
     by_segment = replace(train_data, pair_frames=frames)
-    one = train(family.load_transformer(model), family, by_segment, settings, "b")
-    whole = train(family.load_transformer(model), family, train_data, settings, "b")
-    two = train_together(model, by_segment, replace(settings, processes=2), "b", tmp_path)
+    one = train(family.load_transformer(model), family, TrainJob(by_segment, settings, "b"))
+    whole = train(family.load_transformer(model), family, TrainJob(train_data, settings, "b"))
+    two = train_distributed(model, TrainJob(by_segment, settings.changed(processes=2), "b"), tmp_path)
     losses = [[entry["loss"] for entry in run.curve] for run in (one, two, whole)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
     assert losses[2][1] != pytest.approx(losses[0][1], rel=1e-6)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models import lora
-from models.training.launch import run_together
+from models.training.launch import launch_processes
 
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = [
@@ -32,7 +32,7 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ours")
-    run_together([*CHILD, str(folder)], 2, folder)
+    launch_processes([*CHILD, str(folder)], 2, folder)
     return folder
 
 

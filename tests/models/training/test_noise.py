@@ -1,17 +1,16 @@
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from data.errors import UserError
-from models.settings import FinetuneSettings
 from models.training import noise
+from models.training.settings import TrainSettings
 
-Tune = Callable[..., FinetuneSettings]
+Tune = Callable[..., TrainSettings]
 
 
 def test_every_item_is_seen_equally_often() -> None:
@@ -30,7 +29,7 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
 
 
 def test_a_step_draws_the_same_whatever_was_drawn_before(tune: Tune) -> None:
-    settings = tune(draws=4, prompt_dropout=0.5)
+    settings = tune(fixed_noise_samples=4, prompt_dropout=0.5)
 
     def all_of(step: int) -> list[torch.Tensor]:
         return [
@@ -51,14 +50,14 @@ def test_a_step_draws_the_same_whatever_was_drawn_before(tune: Tune) -> None:
 
 
 def test_stratified_levels_fall_one_into_each_share(tune: Tune) -> None:
-    settings = tune(sigma="uniform", stratified=True)
+    settings = tune(timestep_sampling="uniform", stratified=True)
     for step in range(5):
         shares = (noise.sigmas_at(settings, step, 10) * 10).floor().tolist()
         assert sorted(shares) == list(range(10))
 
 
 def test_levels_follow_the_stated_distribution(tune: Tune) -> None:
-    settings = tune(sigma_mean=0.5, sigma_std=1.5, stratified=False)
+    settings = tune(logit_mean=0.5, logit_std=1.5, stratified=False)
     logits = torch.logit(torch.cat([noise.sigmas_at(settings, step, 100) for step in range(50)]).double())
     assert logits.mean().item() == pytest.approx(0.5, abs=0.1)
     assert logits.std().item() == pytest.approx(1.5, abs=0.1)
@@ -69,25 +68,25 @@ def test_shift_is_the_samplers(tune: Tune) -> None:
 
     scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
     plain = np.linspace(0.1, 0.9, 5)
-    shifted = noise.quantile_to_sigma(tune(sigma="uniform", shift=3.0), plain)
+    shifted = noise.quantile_to_sigma(tune(timestep_sampling="uniform", shift=3.0), plain)
     scheduler.set_timesteps(sigmas=plain.tolist())
     assert torch.allclose(shifted, scheduler.sigmas[:-1], atol=1e-6)
 
 
 def test_levels_never_reach_zero_or_one(tune: Tune) -> None:
-    edges = noise.quantile_to_sigma(tune(sigma_std=3.0), np.array([0.0, 1.0]))
+    edges = noise.quantile_to_sigma(tune(logit_std=3.0), np.array([0.0, 1.0]))
     assert bool(((edges > 0) & (edges < 1)).all())
 
 
 def test_fixed_draws_of_a_prompt_cover_the_distribution(tune: Tune) -> None:
-    settings = tune(sigma="uniform", draws=8)
+    settings = tune(timestep_sampling="uniform", fixed_noise_samples=8)
     levels = [noise.fixed_sigma(settings, "p", k) for k in range(8)]
     assert [int(level * 8) for level in levels] == list(range(8))
     assert levels != [noise.fixed_sigma(settings, "q", k) for k in range(8)]
 
 
 def test_fixed_noise_belongs_to_prompt_and_draw(tune: Tune) -> None:
-    settings = tune(draws=4)
+    settings = tune(fixed_noise_samples=4)
     first = noise.fixed_noise(settings, "p", 0, (2, 2))
     assert torch.equal(first, noise.fixed_noise(settings, "p", 0, (2, 2)))
     assert not torch.equal(first, noise.fixed_noise(settings, "p", 1, (2, 2)))
@@ -95,7 +94,7 @@ def test_fixed_noise_belongs_to_prompt_and_draw(tune: Tune) -> None:
 
 
 def test_fixed_draws_are_used_evenly(tune: Tune) -> None:
-    used = Counter(int(k) for step in range(40) for k in noise.draws_at(tune(draws=4), step, 8))
+    used = Counter(int(k) for step in range(40) for k in noise.draws_at(tune(fixed_noise_samples=4), step, 8))
     assert set(used) == {0, 1, 2, 3}
     assert set(used.values()) == {80}
 
@@ -106,48 +105,50 @@ def test_prompt_dropout_has_its_rate(tune: Tune) -> None:
     assert not noise.dropped_at(tune(prompt_dropout=0.0), 0, 100).any()
 
 
-@pytest.mark.parametrize("sigma", ["logit_normal", "uniform"])
+@pytest.mark.parametrize("sampling", ["logit_normal", "uniform"])
 @pytest.mark.parametrize("shift", [1.0, 3.0])
 def test_an_experts_levels_are_those_of_the_whole_distribution_within_its_bounds(
-    sigma: Literal["logit_normal", "uniform"], shift: float
+    sampling: Literal["logit_normal", "uniform"], shift: float
 ) -> None:
-    whole = FinetuneSettings(sigma=sigma, shift=shift, sigma_mean=0.3, sigma_std=1.2)
+    whole = TrainSettings(timestep_sampling=sampling, shift=shift, logit_mean=0.3, logit_std=1.2)
     quantiles = (np.arange(200_000) + 0.5) / 200_000
     all_levels = noise.quantile_to_sigma(whole, quantiles)
     for low, high in ((0.0, 0.875), (0.875, 1.0)):
-        mine = noise.quantile_to_sigma(replace(whole, sigma_range=(low, high)), quantiles)
+        mine = noise.quantile_to_sigma(whole.changed(sigma_range=(low, high)), quantiles)
         assert low <= float(mine.min())
         assert float(mine.max()) < high
         kept = all_levels[(all_levels >= low) & (all_levels < high)]
         for share in (0.1, 0.5, 0.9):
             assert float(mine.quantile(share)) == pytest.approx(float(kept.quantile(share)), abs=1e-3)
     # the bounds of a model of one network change no bit
-    assert torch.equal(noise.quantile_to_sigma(replace(whole, sigma_range=(0.0, 1.0)), quantiles), all_levels)
+    assert torch.equal(noise.quantile_to_sigma(whole.changed(sigma_range=(0.0, 1.0)), quantiles), all_levels)
 
 
 def test_the_level_of_the_boundary_belongs_to_the_upper_expert() -> None:
     edge = np.array([0.0, 1.0])
     low, high = (
-        noise.quantile_to_sigma(FinetuneSettings(sigma="uniform", sigma_range=bounds), edge)
+        noise.quantile_to_sigma(TrainSettings(timestep_sampling="uniform", sigma_range=bounds), edge)
         for bounds in ((0.0, 0.9), (0.9, 1.0))
     )
     assert float(low.max()) < 0.9 <= float(high.min())
-    with pytest.raises(UserError, match="no range within 0 and 1"):
-        FinetuneSettings(sigma_range=(0.9, 0.9))
+    with pytest.raises(ValidationError, match="no range within 0 and 1"):
+        TrainSettings(sigma_range=(0.9, 0.9))
 
 
 def test_no_place_of_a_batch_keeps_its_level_or_its_draw(tune: Tune) -> None:
     """Stratified over the batch, and then dealt out: where every part of a batch came from one share of the levels, a
     cut of the batch, or a process, would train on that share alone."""
-    levels = torch.stack([noise.sigmas_at(tune(sigma="uniform"), step, 4) for step in range(40)])
+    levels = torch.stack([noise.sigmas_at(tune(timestep_sampling="uniform"), step, 4) for step in range(40)])
     assert bool((levels.min(0).values < 0.25).all())
     assert bool((levels.max(0).values > 0.75).all())
-    used = np.stack([noise.draws_at(tune(draws=4), step, 4) for step in range(40)])
+    used = np.stack([noise.draws_at(tune(fixed_noise_samples=4), step, 4) for step in range(40)])
     assert all(set(column) == {0, 1, 2, 3} for column in used.T.tolist())
 
 
 def test_a_batch_of_fewer_rows_than_draws_comes_to_all_of_them(tune: Tune) -> None:
-    used = Counter(int(k) for step in range(200) for k in noise.draws_at(tune(draws=16), step, 2))
+    used = Counter(
+        int(k) for step in range(200) for k in noise.draws_at(tune(fixed_noise_samples=16), step, 2)
+    )
     assert set(used) == set(range(16))
 
 

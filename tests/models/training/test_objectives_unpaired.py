@@ -7,7 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.training import objectives
+from models.training.equations import DEAD, SATURATED, clip_logs, error, logit_logs, unpaired_anchor
+from models.training.objectives.kto import class_weights, kto_loss, reference_point
+from models.training.objectives.nft import nft_loss, optimality
+from models.training.objectives.sft import sft_loss
 
 
 def batch(count: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -35,9 +38,9 @@ def test_kto_and_its_gradient_equal_autograd_of_the_published_formula(beta: floa
     policy = (policy + shift).requires_grad_()
     published = published_kto(policy, reference, desirable, beta / 2)  # the published code has no half
     (expected,) = torch.autograd.grad(published, policy)
-    point = objectives.reference_point(policy, reference, beta)
+    point = reference_point(policy, reference, beta)
     assert (point > 0) == (shift < 0)
-    ours = objectives.kto(policy, reference, desirable, torch.ones(12), beta, point)
+    ours = kto_loss(policy, reference, desirable, torch.ones(12), beta, point)
     (slope,) = torch.autograd.grad(ours, policy)
     assert torch.allclose(ours, published, rtol=1e-6)
     assert torch.allclose(slope, expected, rtol=1e-4, atol=1e-9 * beta)
@@ -48,7 +51,7 @@ def test_kto_gradient_by_hand() -> None:
     policy = torch.tensor([0.30, 0.10], requires_grad=True)
     reference, desirable = torch.tensor([0.20, 0.20]), torch.tensor([True, False])
     weights, beta, point = torch.tensor([1.0, 2.0]), 10.0, torch.tensor(0.25)
-    (slope,) = torch.autograd.grad(objectives.kto(policy, reference, desirable, weights, beta, point), policy)
+    (slope,) = torch.autograd.grad(kto_loss(policy, reference, desirable, weights, beta, point), policy)
     chosen, rejected = (1 / (1 + math.exp(-x)) for x in (-5 * 0.1 - 0.25, -(5 * 0.1 - 0.25)))
     by_hand = [1 * 5 * chosen * (1 - chosen) / 2, -2 * 5 * rejected * (1 - rejected) / 2]
     assert slope.tolist() == pytest.approx(by_hand, rel=1e-5)
@@ -57,18 +60,18 @@ def test_kto_gradient_by_hand() -> None:
 def test_the_reference_point_is_a_divergence_and_takes_no_gradient() -> None:
     policy, reference, _ = batch()
     better, worse = (policy - 0.05).requires_grad_(), (policy + 0.05).requires_grad_()
-    assert objectives.reference_point(worse, reference, 100.0).item() == 0
-    point = objectives.reference_point(better, reference, 100.0)
+    assert reference_point(worse, reference, 100.0).item() == 0
+    point = reference_point(better, reference, 100.0)
     assert point.item() == pytest.approx(-50 * (better - reference).mean().item(), rel=1e-5)
     assert not point.requires_grad
 
 
 def test_class_weights_give_accepted_clips_their_share_of_the_loss() -> None:
     desirable = torch.tensor([True] * 3 + [False] * 9)
-    weights = objectives.class_weights(desirable, 0.8)
+    weights = class_weights(desirable, 0.8)
     assert weights.mean().item() == pytest.approx(1.0)
     assert (weights[desirable].sum() / weights.sum()).item() == pytest.approx(0.8)
-    assert objectives.class_weights(torch.ones(4, dtype=torch.bool), 0.8).tolist() == [1.0] * 4
+    assert class_weights(torch.ones(4, dtype=torch.bool), 0.8).tolist() == [1.0] * 4
 
 
 def test_nft_is_equation_five_number_by_number() -> None:
@@ -79,21 +82,19 @@ def test_nft_is_equation_five_number_by_number() -> None:
     expected = (
         r * (plus - v).square().flatten(1).mean(1) + (1 - r) * (minus - v).square().flatten(1).mean(1)
     ).mean()
-    assert objectives.nft(v_th, v_old, v, r, beta).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert nft_loss(v_th, v_old, v, r, beta).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_nft_with_beta_one_and_all_clips_accepted_is_plain_finetuning() -> None:
     draw = torch.Generator().manual_seed(3)
     v, v_old, v_th = (torch.randn(4, 2, 1, 3, 3, generator=draw) for _ in range(3))
-    assert torch.allclose(
-        objectives.nft(v_th, v_old, v, torch.ones(4), 1.0), objectives.sft(objectives.error(v_th, v))
-    )
+    assert torch.allclose(nft_loss(v_th, v_old, v, torch.ones(4), 1.0), sft_loss(error(v_th, v)))
 
 
 def test_optimality_by_hand() -> None:
     # prompt 7: one of two accepted; prompt 3: one of four. Z = std of all six labels = sqrt(2/9)
     labels = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 0.0])
-    found = objectives.optimality(labels, torch.tensor([7, 7, 3, 3, 3, 3]))
+    found = optimality(labels, torch.tensor([7, 7, 3, 3, 3, 3]))
     z = math.sqrt(2 / 9)
     centred = [0.5, -0.5, 0.75, -0.25, -0.25, -0.25]
     assert found.tolist() == pytest.approx([0.5 + 0.5 * max(-1.0, min(1.0, c / z)) for c in centred])
@@ -101,16 +102,16 @@ def test_optimality_by_hand() -> None:
 
 def test_mistake_21_a_prompt_without_contrast_gets_a_half_and_not_noise() -> None:
     labels = torch.tensor([1.0, 1.0, 1.0, 0.0])
-    found = objectives.optimality(labels, torch.tensor([0, 0, 1, 1]))
+    found = optimality(labels, torch.tensor([0, 0, 1, 1]))
     assert found[:2].tolist() == [0.5, 0.5]
-    assert objectives.optimality(torch.ones(3), torch.tensor([0, 1, 1])).tolist() == [0.5] * 3
+    assert optimality(torch.ones(3), torch.tensor([0, 1, 1])).tolist() == [0.5] * 3
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 3)), min_size=1, max_size=40))
 def test_optimality_is_a_probability_and_accepted_clips_have_more_of_it(rows: list[tuple[bool, int]]) -> None:
     labels = torch.tensor([float(label) for label, _ in rows])
     prompts = torch.tensor([prompt for _, prompt in rows])
-    found = objectives.optimality(labels, prompts)
+    found = optimality(labels, prompts)
     assert bool(((found >= 0) & (found <= 1)).all())
     for prompt in prompts.unique():
         own = prompts == prompt
@@ -121,18 +122,15 @@ def test_optimality_is_a_probability_and_accepted_clips_have_more_of_it(rows: li
 def test_the_unpaired_anchor_is_linear_in_the_batch() -> None:
     errors, _, desirable = batch()
     share = 1 / 3
-    whole = objectives.unpaired_anchor(errors, desirable, share)
+    whole = unpaired_anchor(errors, desirable, share)
     assert whole.item() == pytest.approx(errors[desirable].mean().item(), rel=1e-5)
-    parts = [
-        objectives.unpaired_anchor(e, d, share)
-        for e, d in zip(errors.split(2), desirable.split(2), strict=True)
-    ]
+    parts = [unpaired_anchor(e, d, share) for e, d in zip(errors.split(2), desirable.split(2), strict=True)]
     assert whole.item() == pytest.approx(torch.stack(parts).mean().item(), rel=1e-5)
 
 
 def test_logs_of_single_clips_are_sums_over_their_kind() -> None:
     policy, reference, desirable = batch()
-    logs = objectives.unpaired_logs(policy, desirable, reference, 100.0)
+    logs = clip_logs(policy, desirable, reference, 100.0)
     for kind, mask in (("chosen", desirable), ("rejected", ~desirable)):
         share = logs[f"share/{kind}"]
         assert (logs[f"error/{kind}"] / share).item() == pytest.approx(policy[mask].mean().item(), rel=1e-5)
@@ -142,9 +140,9 @@ def test_logs_of_single_clips_are_sums_over_their_kind() -> None:
 
 
 def test_saturated_and_dead_are_one_per_cent_of_the_gradients_weight() -> None:
-    logs = objectives.logit_logs(torch.tensor([5.0, -5.0, 1.0, 0.01]))
+    logs = logit_logs(torch.tensor([5.0, -5.0, 1.0, 0.01]))
     assert logs["saturated"].item() == 0.5
     assert logs["dead"].item() == 0.25
-    edge = torch.tensor(objectives.SATURATED)
+    edge = torch.tensor(SATURATED)
     assert torch.sigmoid(-edge).item() == pytest.approx(0.01)
-    assert torch.sigmoid(torch.tensor(objectives.DEAD)).item() / 0.5 == pytest.approx(1.01, abs=1e-3)
+    assert torch.sigmoid(torch.tensor(DEAD)).item() / 0.5 == pytest.approx(1.01, abs=1e-3)

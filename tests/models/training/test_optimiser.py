@@ -12,14 +12,15 @@ from torch import nn
 from models import lora
 from models.families.base import Family, prediction_and_target
 from models.lora import LoraSpec
-from models.settings import FinetuneSettings
-from models.training import noise, objectives
+from models.training import noise
 from models.training.batches import Batches
+from models.training.equations import error
+from models.training.settings import TrainSettings
 from models.training.step import learning_rate
 from models.training.train_data import TrainData
-from models.training.trainer import train
+from models.training.trainer import TrainJob, train
 
-Tune = Callable[..., FinetuneSettings]
+Tune = Callable[..., TrainSettings]
 Make = Callable[[], nn.Module]
 
 
@@ -40,7 +41,7 @@ def test_the_optimiser_is_adamw_at_the_scheduled_rate_with_clipped_gradients_and
     settings = tune(
         objective="sft", steps=3, batch_size=3, lr=1e-2, warmup=2, weight_decay=0.3, max_grad_norm=0.01
     )
-    found = lora.read(train(make_transformer(), family, train_data, settings, "b").adapter).tensors
+    found = lora.read(train(make_transformer(), family, TrainJob(train_data, settings, "b")).adapter).tensors
 
     network = make_transformer().eval()
     spec = LoraSpec(settings.rank, settings.alpha, family.lora_targets)
@@ -49,10 +50,10 @@ def test_the_optimiser_is_adamw_at_the_scheduled_rate_with_clipped_gradients_and
     batches = Batches(train_data, settings, torch.device("cpu"))
     # warm-up over two steps, times the cosine over three
     for step, rate in enumerate((0.5 * 1.0, 1.0 * 0.75, 1.0 * 0.25)):
-        rows = batches.at(step).halves()
+        rows = batches.at(step).per_clip()
         x0, embeds = batches.inputs(rows)
         pair = prediction_and_target(family, network, x0, embeds, rows.sigma, rows.noise)
-        slopes = torch.autograd.grad(objectives.error(*pair).mean(), list(held.values()))
+        slopes = torch.autograd.grad(error(*pair).mean(), list(held.values()))
         norm = torch.cat([slope.flatten() for slope in slopes]).norm().item()
         assert norm > 0.01, "or nothing would be clipped"
         for parameter, slope in zip(held.values(), slopes, strict=True):

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from models.families.base import Family, prediction_and_target
-from models.settings import FinetuneSettings
-from models.training import objectives
+from models.training.equations import error
 from models.training.noise import seed_of
 from models.training.probe import SIGMAS, kinds, probe
+from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
-from models.training.trainer import train
+from models.training.trainer import TrainJob, train
 
-Tune = Callable[..., FinetuneSettings]
+Tune = Callable[..., TrainSettings]
 Make = Callable[[], nn.Module]
 
 
@@ -25,7 +25,7 @@ def test_probing_changes_no_adapter_and_no_curve(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune, objective: Any
 ) -> None:
     bare, probed = (
-        train(make_transformer(), family, train_data, tune(objective=objective, probe=size), "b")
+        train(make_transformer(), family, TrainJob(train_data, tune(objective=objective, probe=size), "b"))
         for size in (0, 3)
     )
     assert bare.adapter == probed.adapter
@@ -72,7 +72,7 @@ def test_the_numbers_are_errors_at_stated_noise(
             pair = prediction_and_target(
                 family, reference, train_data.latents[row][None], embeds, torch.tensor([0.3]), noise
             )
-        errors.append(objectives.error(*pair).item())
+        errors.append(error(*pair).item())
     assert measured["reference"]["taught"][1] == pytest.approx(sum(errors) / 2, rel=1e-5)
 
 

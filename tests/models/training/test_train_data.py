@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from data.errors import UserError
 from data.records import Clip, Example, Pair, PairSegment
-from models.settings import FinetuneSettings
+from models.training.objectives import get_objective
 from models.training.train_data import TrainData, load_train_data
 
 MakeClip = Callable[..., Clip]
@@ -103,18 +103,18 @@ def test_sft_takes_accepted_examples_and_rwr_those_of_positive_weight(train_data
     weights = train_data.weights.clone()
     weights[:4] = 0
     data = replace(train_data, weights=weights)
-    assert data.rows(FinetuneSettings(objective="sft")).tolist() == [0, 2, 4, 6, 8, 10]
-    assert data.rows(FinetuneSettings(objective="rwr")).tolist() == list(range(4, 12))
-    assert data.usable(FinetuneSettings(objective="dpo")) == 6
+    assert get_objective("sft").rows(data).tolist() == [0, 2, 4, 6, 8, 10]
+    assert get_objective("rwr").rows(data).tolist() == list(range(4, 12))
+    assert get_objective("dpo").usable(data) == 6
 
 
 def test_unpaired_labels_leave_out_what_is_neither(train_data: TrainData) -> None:
     some = replace(train_data, rejected=torch.arange(12) == 3)
-    assert some.rows(FinetuneSettings(objective="kto")).tolist() == [0, 2, 3, 4, 6, 8, 10]
-    assert train_data.rows(FinetuneSettings(objective="nft")).tolist() == list(range(12))
-    assert some.rows(FinetuneSettings(objective="unfiltered")).tolist() == list(range(12))
+    assert get_objective("kto").rows(some).tolist() == [0, 2, 3, 4, 6, 8, 10]
+    assert get_objective("nft").rows(train_data).tolist() == list(range(12))
+    assert get_objective("unfiltered").rows(some).tolist() == list(range(12))
     one_sided = replace(train_data, rejected=torch.zeros(12, dtype=torch.bool))
-    assert one_sided.usable(FinetuneSettings(objective="kto")) == 0
+    assert get_objective("kto").usable(one_sided) == 0
     with pytest.raises(UserError, match="both accepted and rejected"):
         replace(train_data, rejected=train_data.accepted)
 

@@ -17,14 +17,15 @@ from models.families.settings import ModelSettings
 from models.families.wan import Wan
 from models.lora import LoraSpec
 from models.parameterization import Epsilon, Parameterization, VPrediction
-from models.settings import OBJECTIVES, FinetuneSettings
-from models.training import objectives
 from models.training.batches import Batches
+from models.training.equations import error
+from models.training.objectives import names
+from models.training.settings import TrainSettings
 from models.training.step import Run
 from models.training.train_data import TrainData
-from models.training.trainer import TrainResult, train
+from models.training.trainer import TrainJob, TrainResult, train
 
-Tune = Callable[..., FinetuneSettings]
+Tune = Callable[..., TrainSettings]
 Make = Callable[[], nn.Module]
 
 
@@ -39,7 +40,7 @@ def mean_errors(family: Family, network: nn.Module, data: TrainData, levels: int
             pair = prediction_and_target(
                 family, network, data.latents, data.embeds[data.prompt_index], sigma, noise
             )
-        found.append(objectives.error(*pair))
+        found.append(error(*pair))
     return torch.stack(found).mean(0)
 
 
@@ -58,11 +59,13 @@ def test_training_reduces_the_error_of_one_clip(
         accepted=torch.ones(1, dtype=torch.bool),
     )
     before = mean_errors(family, transformer, one)[0]
-    train(transformer, family, one, tune(objective="sft", steps=30, batch_size=6, lr=2e-2), "b")
+    train(transformer, family, TrainJob(one, tune(objective="sft", steps=30, batch_size=6, lr=2e-2), "b"))
     assert mean_errors(family, transformer, one)[0] < 0.9 * before
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize(
+    "objective", [*names(), "rwr-anchor", "rwr-exp-anchor", "dpo-anchor", "kto-anchor", "nft-anchor"]
+)
 def test_every_objective_learns_what_it_is_for(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune, objective: Any
 ) -> None:
@@ -70,10 +73,10 @@ def test_every_objective_learns_what_it_is_for(
     data = replace(train_data, weights=train_data.accepted.float() + (0.2 if exp else 0.0))
     before = mean_errors(family, transformer, data)
     settings = tune(objective=objective, steps=24, batch_size=6, lr=8e-3, beta=50.0)
-    result = train(transformer, family, data, settings, "b")
+    result = train(transformer, family, TrainJob(data, settings, "b"))
     change = mean_errors(family, transformer, data) - before
     chosen, rejected = change[data.accepted].mean(), change[~data.accepted].mean()
-    if settings.algorithm in ("dpo", "kto") and not settings.anchored:
+    if settings.objective in ("dpo", "kto") and not settings.sft_weight:
         assert result.curve[-1]["rewards/margins"] > 0.05
     elif objective == "nft":
         assert chosen < 0 < rejected, "towards the accepted and away from the rejected"
@@ -87,7 +90,7 @@ def test_every_objective_learns_what_it_is_for(
     assert all(math.isfinite(value) for entry in result.curve for value in entry.values())
 
 
-def first_weight(data: TrainData, settings: FinetuneSettings) -> float:
+def first_weight(data: TrainData, settings: TrainSettings) -> float:
     """Mean weight of the first batch."""
     return Batches(data, settings, torch.device("cpu")).at(0).weights.mean().item()
 
@@ -96,7 +99,7 @@ def first_weight(data: TrainData, settings: FinetuneSettings) -> float:
 def test_gap_to_the_reference_is_exactly_zero_before_the_first_step(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune, objective: Any
 ) -> None:
-    result = train(transformer, family, train_data, tune(objective=objective, steps=2), "b")
+    result = train(transformer, family, TrainJob(train_data, tune(objective=objective, steps=2), "b"))
     assert result.diagnostics["gap_at_start"] == 0.0
     first = result.curve[0]
     if objective == "kto":
@@ -131,7 +134,11 @@ def test_both_halves_and_the_reference_see_the_same_level_and_noise(
     # pitfall: drawing them apart for winner and loser, or for policy and reference
     family = Watched()
     data = replace(train_data, unconditional=torch.ones(16, 32))
-    train(transformer, family, data, tune(objective="dpo", steps=2, prompt_dropout=0.5, draws=fixed), "b")
+    train(
+        transformer,
+        family,
+        TrainJob(data, tune(objective="dpo", steps=2, prompt_dropout=0.5, fixed_noise_samples=fixed), "b"),
+    )
     assert [grad for grad, *_ in family.seen] == [False, True, False, True]
     dropped = 0
     for reference, policy in zip(family.seen[::2], family.seen[1::2], strict=True):
@@ -155,24 +162,21 @@ def test_resumed_run_equals_an_uninterrupted_one_byte_for_byte(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune, tmp_path: Path, objective: Any, fixed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    settings = tune(objective=objective, draws=fixed, steps=7)
-    whole = train(make_transformer(), family, train_data, settings, "b")
+    settings = tune(objective=objective, fixed_noise_samples=fixed, steps=7)
+    whole = train(make_transformer(), family, TrainJob(train_data, settings, "b"))
 
     monkeypatch.setattr(failpoints, "_passes", Counter())
     monkeypatch.setenv("VIDLOOP_FAILPOINT", "finetune.after_checkpoint:2")
     monkeypatch.setenv("VIDLOOP_FAILPOINT_ACTION", "raise")
     with pytest.raises(RuntimeError, match="failpoint"):
-        train(make_transformer(), family, train_data, settings, "b", tmp_path)
+        train(make_transformer(), family, TrainJob(train_data, settings, "b", tmp_path))
     monkeypatch.delenv("VIDLOOP_FAILPOINT")
     torch.manual_seed(1234)
     steps: list[float] = []
     resumed = train(
         make_transformer(),
         family,
-        train_data,
-        settings,
-        "b",
-        tmp_path,
+        TrainJob(train_data, settings, "b", tmp_path),
         lambda entry: steps.append(entry["step"]),
     )
     assert steps == [4, 5, 6], "nothing before the checkpoint was computed again"
@@ -184,13 +188,18 @@ def test_a_checkpoint_of_other_data_or_settings_is_not_resumed(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune, tmp_path: Path, change: str
 ) -> None:
     settings = tune(objective="sft", steps=3)
-    train(make_transformer(), family, train_data, settings, "b", tmp_path)
+    train(make_transformer(), family, TrainJob(train_data, settings, "b", tmp_path))
     if change == "settings":
-        settings = replace(settings, lr=2e-3)
+        settings = settings.changed(lr=2e-3)
     else:
         train_data = replace(train_data, accepted=~train_data.accepted)
     steps: list[float] = []
-    train(make_transformer(), family, train_data, settings, "b", tmp_path, lambda e: steps.append(e["step"]))
+    train(
+        make_transformer(),
+        family,
+        TrainJob(train_data, settings, "b", tmp_path),
+        lambda e: steps.append(e["step"]),
+    )
     assert steps == [0, 1, 2]
 
 
@@ -198,7 +207,7 @@ def test_base_weights_are_frozen_and_stay_what_they_were(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune
 ) -> None:
     before = {name: value.clone() for name, value in transformer.state_dict().items()}
-    train(transformer, family, train_data, tune(objective="dpo"), "b")
+    train(transformer, family, TrainJob(train_data, tune(objective="dpo"), "b"))
     assert not transformer.training
     after = {name.replace(".base_layer", ""): value for name, value in transformer.state_dict().items()}
     assert all(torch.equal(value, after[name]) for name, value in before.items())
@@ -208,14 +217,14 @@ def test_training_from_a_champion_starts_at_it_and_refers_to_it(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
 ) -> None:
     champion = train(
-        make_transformer(), family, train_data, tune(objective="sft", steps=20, lr=5e-3), "b"
+        make_transformer(), family, TrainJob(train_data, tune(objective="sft", steps=20, lr=5e-3), "b")
     ).adapter
     network = make_transformer()
     lora.merge(network, champion)
     expected = mean_errors(family, network, train_data)
 
     to_start, to_base = (
-        train(make_transformer(), family, train_data, tune(objective="dpo", reference=reference, steps=1), "b", start=champion)
+        train(make_transformer(), family, TrainJob(train_data, tune(objective="dpo", reference=reference, steps=1), "b", start=champion))
         for reference in ("start", "base")
     )  # fmt: skip
     assert to_start.curve[0]["gap/max"] == 0.0
@@ -226,10 +235,7 @@ def test_training_from_a_champion_starts_at_it_and_refers_to_it(
         train(
             make_transformer(),
             family,
-            train_data,
-            tune(objective="sft", steps=1, lr=1e-12),
-            "b",
-            start=champion,
+            TrainJob(train_data, tune(objective="sft", steps=1, lr=1e-12), "b", start=champion),
         ).adapter,
     )
     assert torch.allclose(mean_errors(family, again, train_data), expected, atol=1e-4)
@@ -238,15 +244,19 @@ def test_training_from_a_champion_starts_at_it_and_refers_to_it(
 def test_champion_of_another_base_is_refused(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
 ) -> None:
-    champion = train(make_transformer(), family, train_data, tune(objective="sft", steps=1), "one").adapter
+    champion = train(
+        make_transformer(), family, TrainJob(train_data, tune(objective="sft", steps=1), "one")
+    ).adapter
     with pytest.raises(UserError, match="made for base model one"):
-        train(make_transformer(), family, train_data, tune(objective="sft"), "two", start=champion)
+        train(make_transformer(), family, TrainJob(train_data, tune(objective="sft"), "two", start=champion))
 
 
 def test_adapter_knows_its_size_and_base(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune
 ) -> None:
-    file = lora.read(train(transformer, family, train_data, tune(objective="sft", steps=1), "base-9").adapter)
+    file = lora.read(
+        train(transformer, family, TrainJob(train_data, tune(objective="sft", steps=1), "base-9")).adapter
+    )
     assert (file.spec.rank, file.spec.alpha, file.base_id) == (4, 8.0, "base-9")
     assert file.spec.targets == tuple(sorted(family.lora_targets))
 
@@ -259,9 +269,7 @@ def test_micro_batches_give_the_gradient_of_the_whole_batch(
         train(
             make_transformer(),
             family,
-            train_data,
-            tune(objective=objective, batch_size=5, micro_batch=size),
-            "b",
+            TrainJob(train_data, tune(objective=objective, batch_size=5, micro_batch=size), "b"),
         )
         for size in (None, 2)
     )
@@ -282,7 +290,8 @@ def test_threads_share_the_work_and_change_nothing(
     settings = tune(objective=objective, batch_size=5, micro_batch=2)
     before = torch.get_num_threads()
     one, three = (
-        train(make_transformer(), family, train_data, settings, "b", threads=threads) for threads in (1, 3)
+        train(make_transformer(), family, TrainJob(train_data, settings, "b", threads=threads))
+        for threads in (1, 3)
     )
     assert one == three
     assert torch.get_num_threads() == before
@@ -291,7 +300,7 @@ def test_threads_share_the_work_and_change_nothing(
 def test_threads_without_a_micro_batch_get_equal_shares(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
 ) -> None:
-    found = train(make_transformer(), family, train_data, tune(batch_size=5), "b", threads=2)
+    found = train(make_transformer(), family, TrainJob(train_data, tune(batch_size=5), "b", threads=2))
     assert found.diagnostics["micro_batch"] == 3
 
 
@@ -314,9 +323,7 @@ def test_gradient_checkpointing_changes_memory_not_results(
         train(
             make_transformer(),
             family,
-            train_data,
-            tune(objective="dpo", gradient_checkpointing=on, probe=2),
-            "b",
+            TrainJob(train_data, tune(objective="dpo", gradient_checkpointing=on, probe=2), "b"),
         )
         for on in (False, True, "attention", "auto")
     )
@@ -339,9 +346,9 @@ def test_a_full_gpu_halves_the_micro_batch_and_goes_on(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
 ) -> None:
     settings = tune(objective="dpo", batch_size=6)
-    squeezed = train(make_transformer(), Small(room=4), train_data, settings, "b")
+    squeezed = train(make_transformer(), Small(room=4), TrainJob(train_data, settings, "b"))
     assert squeezed.diagnostics["micro_batch"] == 2
-    whole = train(make_transformer(), family, train_data, settings, "b")
+    whole = train(make_transformer(), family, TrainJob(train_data, settings, "b"))
     assert [e["loss"] for e in squeezed.curve] == pytest.approx([e["loss"] for e in whole.curve], rel=1e-4)
 
 
@@ -349,9 +356,9 @@ def test_a_gpu_that_holds_one_clip_takes_the_halves_of_a_pair_one_after_the_othe
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
 ) -> None:
     settings = tune(objective="dpo", steps=3)
-    squeezed = train(make_transformer(), Small(room=1), train_data, settings, "b")
+    squeezed = train(make_transformer(), Small(room=1), TrainJob(train_data, settings, "b"))
     assert squeezed.diagnostics["micro_batch"] == 1
-    whole = train(make_transformer(), family, train_data, settings, "b")
+    whole = train(make_transformer(), family, TrainJob(train_data, settings, "b"))
     assert [e["loss"] for e in squeezed.curve] == pytest.approx([e["loss"] for e in whole.curve], rel=1e-4)
 
 
@@ -361,7 +368,7 @@ def test_a_gpu_too_small_for_one_clip_says_what_would_fit(
     with pytest.raises(
         StageFailed, match=r"step 0: one clip does not fit.*gradient_checkpointing.*bfloat16.*rank"
     ):
-        train(transformer, Small(room=0), train_data, tune(objective="dpo"), "b")
+        train(transformer, Small(room=0), TrainJob(train_data, tune(objective="dpo"), "b"))
 
 
 def test_nan_loss_names_the_step_and_loses_nothing(
@@ -376,22 +383,25 @@ def test_nan_loss_names_the_step_and_loses_nothing(
 
     settings = tune(objective="sft", steps=6)
     with pytest.raises(StageFailed, match=r"step 3: loss.*became nan"):
-        train(make_transformer(), Breaks(), train_data, settings, "b", tmp_path)
+        train(make_transformer(), Breaks(), TrainJob(train_data, settings, "b", tmp_path))
     steps: list[float] = []
     mended = train(
-        make_transformer(), family, train_data, settings, "b", tmp_path, lambda e: steps.append(e["step"])
+        make_transformer(),
+        family,
+        TrainJob(train_data, settings, "b", tmp_path),
+        lambda e: steps.append(e["step"]),
     )
     assert steps == [2, 3, 4, 5]
-    assert mended == train(make_transformer(), family, train_data, settings, "b")
+    assert mended == train(make_transformer(), family, TrainJob(train_data, settings, "b"))
 
 
 @pytest.mark.parametrize("objective", ["rwr", "rwr-exp", "dpo", "kto", "nft"])
 def test_kl_and_anchor_are_terms_of_their_own_in_the_log(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune, objective: Any
 ) -> None:
-    settings = tune(objective=f"{objective}-anchor", kl=0.7, anchor=0.3, steps=3)
-    for entry in train(make_transformer(), family, train_data, settings, "b").curve:
-        terms = entry[settings.algorithm] + 0.3 * entry["anchor"] + 0.7 * entry["kl"]
+    settings = tune(objective=objective, kl=0.7, sft_weight=0.3, steps=3)
+    for entry in train(make_transformer(), family, TrainJob(train_data, settings, "b")).curve:
+        terms = entry[objective] + 0.3 * entry["anchor"] + 0.7 * entry["kl"]
         assert entry["loss"] == pytest.approx(terms, rel=1e-5)
     assert entry["kl"] > 0
 
@@ -401,7 +411,9 @@ def test_kl_holds_the_policy_near_the_reference(
 ) -> None:
     far, near = (
         train(
-            make_transformer(), family, train_data, tune(objective="sft", kl=weight, steps=12, lr=5e-3), "b"
+            make_transformer(),
+            family,
+            TrainJob(train_data, tune(objective="sft", kl=weight, steps=12, lr=5e-3), "b"),
         )
         for weight in (1e-6, 100.0)
     )
@@ -428,7 +440,7 @@ def test_nothing_to_learn_from_is_said_before_anything_is_done(
     change: dict[str, Tensor],
 ) -> None:
     with pytest.raises(UserError, match=f"no training data: {objective} needs"):
-        train(transformer, family, replace(train_data, **change), tune(objective=objective), "b")
+        train(transformer, family, TrainJob(replace(train_data, **change), tune(objective=objective), "b"))
     assert not any(".lora_" in name for name, _ in transformer.named_parameters())
 
 
@@ -436,7 +448,7 @@ def test_prompt_dropout_needs_the_unconditional_embedding(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune
 ) -> None:
     with pytest.raises(UserError, match="embedding of the negative prompt"):
-        train(transformer, family, train_data, tune(objective="sft", prompt_dropout=0.1), "b")
+        train(transformer, family, TrainJob(train_data, tune(objective="sft", prompt_dropout=0.1), "b"))
 
 
 def test_rwr_reports_how_many_clips_count(
@@ -445,7 +457,9 @@ def test_rwr_reports_how_many_clips_count(
     weights = torch.zeros(12)
     weights[:3] = torch.tensor([1.0, 1.0, 2.0])
     result: TrainResult = train(
-        transformer, family, replace(train_data, weights=weights), tune(objective="rwr", steps=1), "b"
+        transformer,
+        family,
+        TrainJob(replace(train_data, weights=weights), tune(objective="rwr", steps=1), "b"),
     )
     assert result.diagnostics["effective_sample_size"] == pytest.approx(16 / 6)
     assert result.diagnostics["units"] == 3
@@ -457,7 +471,7 @@ def test_a_bfloat16_base_still_has_a_float32_adapter_and_float32_errors(
 ) -> None:
     # pitfall: what training changes is smaller than what bfloat16 can hold
     network = family.load_transformer(model.changed(dtype="bfloat16"))
-    result = train(network, family, train_data, tune(objective="dpo-anchor", steps=3, lr=1e-5), "b")
+    result = train(network, family, TrainJob(train_data, tune(objective="dpo-anchor", steps=3, lr=1e-5), "b"))
     tensors = lora.read(result.adapter).tensors
     assert {value.dtype for value in tensors.values()} == {torch.float32}
     moved = torch.cat([value.flatten() for name, value in tensors.items() if ".lora_B." in name])
@@ -470,5 +484,5 @@ def test_training_leaves_the_global_generator_alone(
 ) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    train(transformer, family, train_data, tune(objective="dpo", draws=2), "b")
+    train(transformer, family, TrainJob(train_data, tune(objective="dpo", fixed_noise_samples=2), "b"))
     assert torch.equal(torch.get_rng_state(), before)
