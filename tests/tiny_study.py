@@ -46,7 +46,7 @@ class TinyStudy:
             "cell": {
                 "rewards": ["physics", "judge", "sharpness", "motion", "flow"],
                 "judge": {"backend": "local", "model": str(self.vlm), "rubric": str(self.vlm.parent / "rubric.yaml")},
-                "flow": {"pairs": 1, "updates": 1},
+                "flow": {"model": "miniature/weights/raft", "pairs": 1, "updates": 1},
                 "generate": {"clips_per_prompt": 4},
                 "finetune": {"steps": 2},
                 "curate": {"accept_fraction": None},
