@@ -24,6 +24,7 @@ from flows.serving.checks import Finding, check_serving
 from flows.serving.server_config import DEFAULT_FOLDER
 from rewards.judge.server import environment_python
 from rewards.judge.settings import JudgeSettings
+from rewards.registry import sources
 
 _LIBRARIES = (
     "torch",
@@ -99,7 +100,12 @@ def _judge() -> Iterator[Finding]:
 
 
 def _plugins() -> Iterator[Finding]:
-    """What installed packages, and those on the path, add to the loop."""
+    """What rewards there are, and what installed packages, and those on the path, add to the loop."""
+    try:
+        for name, source in sources().items():
+            yield Finding(f"reward {name} of {source}", True)
+    except VidloopError as error:
+        yield Finding("rewards", False, str(error))
     for group in GROUPS:
         try:
             found = plugins(group).values()

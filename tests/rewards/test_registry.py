@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from data.errors import UserError
-from rewards import build_reward, reward_kinds, reward_settings, reward_version
+from rewards import always, build_reward, reward_kind, reward_kinds, reward_settings, reward_version
 from rewards.clip import ClipSettings
 from rewards.flow import FlowSettings
+from tests.doc_files import files_of
 from tests.miniature_rewards import SETTINGS
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
 
@@ -193,3 +195,62 @@ def test_a_damaged_folder_is_bad_input(name: str, file: str, tmp_path: Path) -> 
     (tmp_path / file).write_bytes(b"not safetensors at all")
     with pytest.raises(UserError, match=str(tmp_path)):
         build_reward(name, {"model": str(tmp_path)})
+
+
+def other_package(folder: Path, entry: str, name: str) -> dict[str, str]:
+    """A package on PYTHONPATH whose reward is the one of docs/add-a-reward.md under a name."""
+    (folder / "lamp.py").write_text(
+        files_of("docs/add-a-reward.md")["rewards/brightness.py"].replace(
+            'name="brightness"', f'name="{name}"'
+        )
+    )
+    (folder / "pyproject.toml").write_text(
+        f'[project]\nname = "lamp"\n\n[project.entry-points."vidloop.rewards"]\n{entry} = "lamp:REWARD"\n'
+    )
+    return {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+
+
+def told(environment: dict[str, str], cwd: Path) -> str:
+    code = "from rewards import reward_kinds, reward_version; print(reward_version('lamp', {'skip': 2}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True
+    )
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+def test_a_reward_of_another_package_has_the_same_rights(tmp_path: Path) -> None:
+    environment = other_package(tmp_path, "lamp", "lamp")
+    assert len(told(environment, tmp_path)) == 16
+    code = (
+        "from flows.config.load import load_recipe\n"
+        "recipe = load_recipe('mini', ['rewards=[physics, lamp]', 'lamp.skip=3', 'feedback=lamp'])\n"
+        "print(recipe.rewards['lamp'].skip, recipe.teacher)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["3", "lamp"]
+
+
+def test_a_name_that_is_taken_is_refused(tmp_path: Path) -> None:
+    said = told(other_package(tmp_path, "clip", "clip"), tmp_path)
+    assert "two rewards are called 'clip': of rewards.clip and of" in said
+    assert str(tmp_path) in said
+
+
+def test_an_entry_point_bears_the_rewards_own_name(tmp_path: Path) -> None:
+    said = told(other_package(tmp_path, "bright", "lamp"), tmp_path)
+    assert "is a reward that calls itself 'lamp'" in said
+
+
+def test_a_kind_that_lacks_something_is_an_error_when_it_is_made() -> None:
+    known = reward_kind("motion")
+    with pytest.raises(TypeError, match="uses the GPU: its settings must be NetworkSettings"):
+        replace(known, uses_gpu=always)
+    with pytest.raises(TypeError, match="is no name of a reward"):
+        replace(known, name="Mo/tion")
