@@ -7,8 +7,8 @@
     vidloop.query(store, "SELECT category, avg(value) FROM evaluations GROUP BY ALL")
     vidloop.write_report(store)
 
-A plug-in (docs/add-a-reward.md) takes its types from here too. Importing this loads neither torch nor
-Prefect; playing a round does, where something has to be computed.
+A plug-in (docs/add-a-reward.md, docs/add-an-objective.md) takes its types from here too. Importing this loads
+neither torch nor Prefect; playing a round does, where something has to be computed.
 """
 
 from data.errors import (
@@ -27,6 +27,7 @@ from data.settings import Settings, setting
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
+from models.training.objectives import Compared, Objective
 from rewards import (
     CannotJudge,
     Judgement,
@@ -46,6 +47,7 @@ __version__ = "0.2.0"
 __all__ = [
     "CannotJudge",
     "Clip",
+    "Compared",
     "ConfigError",
     "DataError",
     "Evaluation",
@@ -54,6 +56,7 @@ __all__ = [
     "LoadedClip",
     "ModelError",
     "NetworkSettings",
+    "Objective",
     "Pair",
     "Policy",
     "Prompt",
