@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,9 +13,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from data.errors import ConfigError
-from data.explain import reason, unknown
+from data.explain import part_at, reason, unknown
 from data.resources import find
 from data.resources import shipped as files_shipped
+from data.settings import RenamedKey, extra_of
 from data.yaml_text import parse_yaml
 from flows.config import rewards
 from flows.config.recipe import Recipe
@@ -23,6 +26,8 @@ from rewards import reward_kinds
 RECIPES = "VIDLOOP_RECIPES"
 # How the names of studies' files begin.
 _STUDY = "study-"
+
+log = logging.getLogger("vidloop.config")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -56,9 +61,50 @@ def read_tree(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(
             f"recipe {path}: expected keys and values (name: ..., model: ...), found {_kind(tree)}"
         )
+    rename(Recipe, tree)
     for override in overrides:
         _override(tree, override)
     return tree
+
+
+def rename(model: type[BaseModel], tree: dict[str, Any], prefix: str = "") -> None:
+    """Bring keys of `tree` to their present names, in place; the log names each that had a former one.
+
+    A key under both names is left to the check, which refuses it.
+    """
+    for name, field in model.model_fields.items():
+        former = extra_of(field.json_schema_extra, "formerly")
+        if former in tree and name not in tree:
+            _say_renamed(prefix + former, prefix + name)
+            tree[name] = tree.pop(former)
+        inner = part_at(model, [name])
+        if inner is not None and isinstance(tree.get(name), dict):
+            rename(inner, tree[name], f"{prefix}{name}.")
+
+
+def _present_names(names: Sequence[str]) -> list[str]:
+    """The path of a recipe's key, with every part of it under its present name."""
+    model: type[BaseModel] | None = Recipe
+    found: list[str] = []
+    for given in names:
+        fields = {} if model is None else model.model_fields
+        name = next(
+            (
+                name
+                for name, field in fields.items()
+                if given not in fields and extra_of(field.json_schema_extra, "formerly") == given
+            ),
+            given,
+        )
+        if name != given:
+            _say_renamed(".".join([*found, given]), ".".join([*found, name]))
+        found.append(name)
+        model = None if model is None else part_at(model, [name])
+    return found
+
+
+def _say_renamed(former: str, name: str) -> None:
+    log.warning("%s is now called %s; the old name works for one more release", former, name)
 
 
 def check(model: type[Model], tree: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Model:
@@ -68,7 +114,12 @@ def check(model: type[Model], tree: dict[str, Any], where: str, overrides: Seque
         ConfigError: says `where`, which key is wrong, and for an unknown one the nearest.
     """
     try:
-        return model.model_validate(tree)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", RenamedKey)
+            found = model.model_validate(tree)
+        for one in caught:  # of settings that only their reward's kind knows
+            log.warning("%s: %s", where, one.message)
+        return found
     except ValidationError as error:
         given = [override.split("=", 1)[0].strip() for override in overrides]
         items = error.errors(include_url=False)
@@ -104,6 +155,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     names = name.strip().split(".")
     if not equals or not all(names):
         raise ConfigError(f"--set {override!r}: expected key=value, for example --set finetune.steps=100")
+    names = _present_names(names)
     place: Any = tree
     if names[0] == rewards.REWARDS and names[1:]:
         tree[rewards.REWARDS] = rewards.as_mapping(tree.get(rewards.REWARDS, rewards.DEFAULT))
