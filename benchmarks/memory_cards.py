@@ -43,7 +43,7 @@ from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import finetune_settings
 from models.compile import fastest_attention
-from models.families import EXPERTS, get_family
+from models.families import get_family
 from models.families.base import networks_of
 from models.families.settings import SampleSettings
 from models.quantise import Quantise, quantise
@@ -96,7 +96,7 @@ class Case:
         """A recipe's; `tiny`: of no size."""
         recipe = load_recipe(f"recipes/{name}.yaml")
         given = recipe.generate
-        steps = _STEPS_OF_TWO if EXPERTS.get(recipe.model.family) else _STEPS
+        steps = _STEPS_OF_TWO if get_family(recipe.model.family).experts else _STEPS
         sample = given.as_part(SampleSettings).changed(steps=steps, decode_batch=None)
         size = "tiny" if tiny else MODELS[name]
         return cls(name, recipe, size, how, sample.changed(**_TINY) if tiny else sample)

@@ -27,7 +27,7 @@ from data.errors import ConfigError
 GROUPS: Final = {
     "vidloop.rewards": "a reward: `rewards.RewardKind`",
     "vidloop.objectives": "an objective: `models.training.objectives.Objective`",
-    "vidloop.families": "a family of models: `models.families.FamilyKind`",
+    "vidloop.families": "a family of models: `models.families.base.Family`",
     "vidloop.prompts": "prompt sets: `data.prompts.PromptSets`",
     "vidloop.resources": "a package with folders `recipes`, `rubrics` or `calibrations`",
     "vidloop.commands": "a module that adds commands to `vidloop` when it is imported",

@@ -28,7 +28,7 @@ from flows.config.rewards import (
     kind_of,
     taught_by,
 )
-from models.families import EXPERTS
+from models.families import get_family
 from models.families.settings import BaseModelSettings
 from models.gate.settings import GateSettings
 from models.training.settings import FinetuneSettings
@@ -200,7 +200,7 @@ class Recipe(Settings):
 
     def _networks_agree(self) -> None:
         """What is said of experts and of quantised weights fits the model."""
-        has = EXPERTS.get(self.model.family)
+        has = get_family(self.model.family).experts
         if has and self.finetune.expert is None:
             raise ValueError(
                 f"model.family {self.model.family!r} has two experts: say finetune.expert: "

@@ -10,7 +10,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from miniature.train.architecture import LATENT_CHANNELS, build_vae
-from models.families import full_sequence
+from models import full_sequence
 
 
 @dataclass(frozen=True)

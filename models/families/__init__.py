@@ -1,39 +1,45 @@
-"""Model families: one file each, about six functions over diffusers' own pipeline (see `base.Family`).
+"""Model families: one file each, over diffusers' own pipeline (see `base.Family`).
 
-To add one: write `families/<name>.py` with a class that satisfies `Family`, add its line below, and run the
-contract tests in tests/models/families over it.
+A family is found by what its file exports as `FAMILY`: ours by looking through this package, those of
+installed packages by their entry points (`vidloop.families`). To name a family, and to ask which sizes it
+takes, imports no PyTorch. docs/families.md has a whole one.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Mapping
+import functools
+import pkgutil
 from importlib import import_module
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from data.errors import ConfigError
-from models.families.settings import Expert
+from data.explain import nearest
+from data.plugins import plugins
 
 if TYPE_CHECKING:
     from models.families.base import Family
 
-# name -> module and class; imported on use, so that naming a family costs no torch import
-_FAMILIES: Final = {
-    "cogvideox": ("models.families.cogvideox", "CogVideoX"),
-    "ltx": ("models.families.ltx", "LTX"),
-    "wan": ("models.families.wan", "Wan"),
-    "wan-experts": ("models.families.wan_experts", "WanExperts"),
-}
-# Families of two networks, by name: a plan must know them without torch.
-EXPERTS: Final[Mapping[str, tuple[Expert, ...]]] = {"wan-experts": ("high", "low")}
+_GROUP = "vidloop.families"
 
 
 def get_family(name: str) -> Family:
     """The family called `name`. Raises ConfigError, naming the nearest, if there is none."""
-    if name not in _FAMILIES:
-        near = difflib.get_close_matches(name, _FAMILIES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ConfigError(f"model.family {name!r} is unknown{hint} (known: {', '.join(sorted(_FAMILIES))})")
-    module, attribute = _FAMILIES[name]
-    family: Family = getattr(import_module(module), attribute)()
-    return family
+    family = _ours().get(name)
+    if family is not None:
+        return family
+    brought = plugins(_GROUP).get(name)
+    if brought is None:
+        raise ConfigError(f"there is no model.family {name!r}{nearest(name, family_names())}")
+    loaded: Family = brought.load()
+    return loaded
+
+
+def family_names() -> list[str]:
+    """Every family there is, ours and those of plug-ins, in alphabetical order."""
+    return sorted({*_ours(), *plugins(_GROUP)})
+
+
+@functools.cache
+def _ours() -> dict[str, Family]:
+    modules = [import_module(f"{__name__}.{module.name}") for module in pkgutil.iter_modules(__path__)]
+    return {module.FAMILY.name: module.FAMILY for module in modules if hasattr(module, "FAMILY")}

@@ -1,25 +1,34 @@
-"""What a model family provides. Everything else in models/ is written against this protocol."""
+"""What a model family provides: the protocol that the rest of models/ rests on. No torch at import."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor, nn
 
 from data.errors import ModelError
+from models.families.fit import Grid, Read
 from models.families.settings import Expert, ModelSettings, SampleSettings
+from models.lazy import LazyModule
 from models.parameterization import Parameterization
 from models.quantise import quantise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import torch
+    from torch import Tensor, nn
+else:
+    torch = LazyModule("torch")
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 Frames = npt.NDArray[np.uint8]
 """uint8 [B, T, H, W, 3], RGB."""
@@ -44,6 +53,14 @@ class Family(Protocol):
     parameterization: Parameterization
     lora_targets: tuple[str, ...]
     experts: tuple[Expert, ...]
+
+    def grid(self, read: Read) -> Grid | None:
+        """Which sizes and steps a model takes, by its configurations; None: they are not at hand.
+
+        Asked before any weights are read, and so without PyTorch. KeyError, TypeError and ValueError mean
+        that a configuration is another class's.
+        """
+        ...
 
     def load_pipeline(self, settings: ModelSettings) -> Any:
         """The whole pipeline, in eval mode, frozen, quantised as asked; on a GPU only its VAE is there yet.
@@ -105,6 +122,17 @@ class OneNetwork:
     def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
         """All noise levels."""
         return 0.0, 1.0
+
+
+def without_gradients(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Decorator: within the call PyTorch records nothing for a backward pass."""
+
+    @wraps(method)
+    def called(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with torch.no_grad():
+            return method(*args, **kwargs)
+
+    return called
 
 
 def networks_of(experts: Sequence[Expert], pipeline: Any) -> dict[str, nn.Module]:

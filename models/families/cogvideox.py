@@ -7,21 +7,9 @@ guidance is one batch of twice the size, and since sampling is the pipeline's ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
-
-import torch
-from diffusers import (
-    CogVideoXDDIMScheduler,
-    CogVideoXDPMScheduler,
-    CogVideoXPipeline,
-    CogVideoXTransformer3DModel,
-)
-from diffusers.models.embeddings import get_3d_rotary_pos_embed
-from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -32,12 +20,24 @@ from models.families.base import (
     pixels,
     ready,
     ready_pipeline,
+    without_gradients,
 )
+from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings, SampleSettings
+from models.lazy import LazyModule
 from models.parameterization import VPrediction
 
-_SCHEDULERS: Final = {"CogVideoXDDIMScheduler": CogVideoXDDIMScheduler,
-                      "CogVideoXDPMScheduler": CogVideoXDPMScheduler}  # fmt: skip
+if TYPE_CHECKING:
+    import diffusers
+    import torch
+    from torch import Tensor, nn
+else:
+    diffusers, torch = LazyModule("diffusers"), LazyModule("torch")
+
+_SCHEDULERS: Final = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
+# An even number of latent frames decodes to more frames than were asked for: the VAE treats the first frame
+# apart only where their number is odd.
+_LATENTS: Final = 2
 
 
 class CogVideoX(OneNetwork):
@@ -52,13 +52,23 @@ class CogVideoX(OneNetwork):
     parameterization = VPrediction()
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 
-    def load_pipeline(self, settings: ModelSettings) -> CogVideoXPipeline:
+    def grid(self, read: Read) -> Grid | None:
+        """By the VAE's strides, the network's patch and its length of text."""
+        vae, network = read("vae"), read("transformer")
+        if not vae or not network:
+            return None
+        spatial = 2 ** (len(vae["block_out_channels"]) - 1)
+        temporal = int(vae.get("temporal_compression_ratio", 4))
+        tokens = network.get("max_text_seq_length", 226)
+        return _grid(temporal, spatial, network.get("patch_size", 2), tokens)
+
+    def load_pipeline(self, settings: ModelSettings) -> diffusers.CogVideoXPipeline:
         """See `Family.load_pipeline`."""
         check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
         _refuse_relatives(settings)
         levels = _noise_levels(settings)
         with loading(settings, "the pipeline"):
-            pipeline = CogVideoXPipeline.from_pretrained(settings.path, **load_arguments(settings))
+            pipeline = diffusers.CogVideoXPipeline.from_pretrained(settings.path, **load_arguments(settings))
         pipeline.transformer.register_buffer("noise_levels", levels, persistent=False)
         return ready_pipeline(pipeline, settings)
 
@@ -68,22 +78,22 @@ class CogVideoX(OneNetwork):
         _refuse_relatives(settings)
         levels = _noise_levels(settings)
         with loading(settings, "the transformer"):
-            transformer = CogVideoXTransformer3DModel.from_pretrained(
+            transformer = diffusers.CogVideoXTransformer3DModel.from_pretrained(
                 settings.path, subfolder="transformer", **load_arguments(settings)
             )
         transformer.register_buffer("noise_levels", levels, persistent=False)
         return ready(transformer, settings).to(settings.torch_device)
 
-    @torch.no_grad()
+    @without_gradients
     def encode_prompts(
-        self, pipeline: CogVideoXPipeline, prompts: Sequence[str], max_sequence_length: int
+        self, pipeline: diffusers.CogVideoXPipeline, prompts: Sequence[str], max_sequence_length: int
     ) -> Tensor:
         """See `Family.encode_prompts`.
 
         Raises:
             ModelError: another length than the network was trained with (226): it sees the padding.
         """
-        _grid(pipeline).check_tokens(max_sequence_length)
+        _grid_of(pipeline).check_tokens(max_sequence_length)
         embeds: Tensor = pipeline.encode_prompt(
             list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
         )[0]
@@ -91,7 +101,7 @@ class CogVideoX(OneNetwork):
 
     def sample_latents(
         self,
-        pipeline: CogVideoXPipeline,
+        pipeline: diffusers.CogVideoXPipeline,
         embeds: Tensor,
         negative: Tensor | None,
         seeds: Sequence[int],
@@ -118,8 +128,8 @@ class CogVideoX(OneNetwork):
         latents: Tensor = out[0].float().transpose(1, 2).contiguous()
         return latents
 
-    @torch.no_grad()
-    def decode(self, pipeline: CogVideoXPipeline, latents: Tensor) -> Frames:
+    @without_gradients
+    def decode(self, pipeline: diffusers.CogVideoXPipeline, latents: Tensor) -> Frames:
         """See `Family.decode`. De-normalises as `CogVideoXPipeline.decode_latents` does."""
         vae = pipeline.vae
         return pixels(vae.decode(1 / vae.config.scaling_factor * latents.to(vae.device, vae.dtype)).sample)
@@ -154,7 +164,7 @@ def nearest_timestep(noise_levels: Tensor, sigma: Tensor) -> Tensor:
 
 def _noise_levels(settings: ModelSettings) -> Tensor:
     """sigma = sqrt(1 - alphas_cumprod) of every training timestep, float64 [1000], by its own scheduler."""
-    config = load_config(settings, CogVideoXDDIMScheduler, "scheduler")
+    config = load_config(settings, diffusers.CogVideoXDDIMScheduler, "scheduler")
     kind = config["_class_name"]
     if kind not in _SCHEDULERS:
         raise ModelError(
@@ -165,7 +175,7 @@ def _noise_levels(settings: ModelSettings) -> Tensor:
             f"the scheduler of {settings.path} has prediction_type {config.get('prediction_type')!r}; "
             "CogVideoX predicts v: set it to v_prediction in scheduler_config.json"
         )
-    levels: Tensor = (1 - _SCHEDULERS[kind].from_config(config).alphas_cumprod.double()).sqrt()
+    levels: Tensor = (1 - getattr(diffusers, kind).from_config(config).alphas_cumprod.double()).sqrt()
     return levels
 
 
@@ -175,6 +185,9 @@ def _rotary(config: Any, noisy: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     patch = config.patch_size
     size = (noisy.shape[3] // patch, noisy.shape[4] // patch)
+    from diffusers.models.embeddings import get_3d_rotary_pos_embed
+    from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
+
     crop = get_resize_crop_region_for_grid(size, config.sample_width // patch, config.sample_height // patch)
     cos, sin = get_3d_rotary_pos_embed(
         embed_dim=config.attention_head_dim,
@@ -186,21 +199,29 @@ def _rotary(config: Any, noisy: Tensor) -> tuple[Tensor, Tensor] | None:
     return cos, sin
 
 
-def _check_geometry(pipeline: CogVideoXPipeline, settings: SampleSettings) -> None:
+def _check_geometry(pipeline: diffusers.CogVideoXPipeline, settings: SampleSettings) -> None:
     """Raise ModelError if the geometry is not on the model's grid (the pipeline would give another one)."""
-    _grid(pipeline).check(settings)
+    _grid_of(pipeline).check(settings)
 
 
-def _grid(pipeline: CogVideoXPipeline) -> grid.Grid:
+def _grid_of(pipeline: diffusers.CogVideoXPipeline) -> Grid:
     config = pipeline.transformer.config
     temporal, spatial = int(pipeline.vae_scale_factor_temporal), pipeline.vae_scale_factor_spatial
-    return grid.cogvideox(temporal, spatial, config.patch_size, config.max_text_seq_length)
+    return _grid(temporal, spatial, config.patch_size, config.max_text_seq_length)
 
 
 def _refuse_relatives(settings: ModelSettings) -> None:
     """CogVideoX 1.5 pads latents in time, image-to-video takes twice the channels: both would be wrong."""
-    config = load_config(settings, CogVideoXTransformer3DModel, "transformer")
+    config = load_config(settings, diffusers.CogVideoXTransformer3DModel, "transformer")
     if config.get("patch_size_t") is not None:
         raise ModelError(f"{settings.path} is a CogVideoX 1.5 model; family cogvideox is CogVideoX 2B and 5B")
     if config.get("in_channels") != config.get("out_channels"):
         raise ModelError(f"{settings.path} is an image-to-video model; family cogvideox is text-to-video")
+
+
+def _grid(temporal: int, spatial: int, patch: int, tokens: int) -> Grid:
+    """Of strides of the VAE, side of a patch, tokens of text."""
+    return Grid(_LATENTS * temporal, spatial * patch, spatial * patch, tokens=tokens)
+
+
+FAMILY: Final = CogVideoX()

@@ -6,16 +6,12 @@ Its guidance is one batch of twice the size, and since sampling is the pipeline'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-import torch
-from diffusers import AutoencoderKLLTXVideo, LTXPipeline, LTXVideoTransformer3DModel
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -26,9 +22,22 @@ from models.families.base import (
     pixels,
     ready,
     ready_pipeline,
+    without_gradients,
 )
+from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings, SampleSettings
+from models.lazy import LazyModule
 from models.parameterization import FlowMatching
+
+if TYPE_CHECKING:
+    import diffusers
+    import torch
+    from torch import Tensor, nn
+else:
+    diffusers, torch = LazyModule("diffusers"), LazyModule("torch")
+
+# What `LTXPipeline.check_inputs` asks of height and width.
+_PIXELS: Final = 32
 
 TRAIN_TIMESTEPS: Final = 1000
 # What `LTXPipeline` takes where nobody names a frame rate.
@@ -65,13 +74,23 @@ class LTX(OneNetwork):
     parameterization = FlowMatching()
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 
-    def load_pipeline(self, settings: ModelSettings) -> LTXPipeline:
+    def grid(self, read: Read) -> Grid | None:
+        """By the VAE's strides and the scheduler; defaults are those of diffusers' classes."""
+        vae = read("vae")
+        if not vae or not read("transformer"):
+            return None
+        halvings = sum(vae["spatio_temporal_scaling"])
+        temporal = vae.get("temporal_compression_ratio") or vae["patch_size_t"] * 2**halvings
+        spatial = vae.get("spatial_compression_ratio") or vae["patch_size"] * 2**halvings
+        return _grid(temporal, spatial, stretched=bool(read("scheduler").get("shift_terminal")))
+
+    def load_pipeline(self, settings: ModelSettings) -> diffusers.LTXPipeline:
         """See `Family.load_pipeline`."""
         check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
         _refuse_relatives(settings)
         positions = _positions(settings)
         with loading(settings, "the pipeline"):
-            pipeline = LTXPipeline.from_pretrained(settings.path, **load_arguments(settings))
+            pipeline = diffusers.LTXPipeline.from_pretrained(settings.path, **load_arguments(settings))
         pipeline.transformer.positions = positions
         return ready_pipeline(pipeline, settings)
 
@@ -81,15 +100,15 @@ class LTX(OneNetwork):
         _refuse_relatives(settings)
         positions = _positions(settings)
         with loading(settings, "the transformer"):
-            transformer = LTXVideoTransformer3DModel.from_pretrained(
+            transformer = diffusers.LTXVideoTransformer3DModel.from_pretrained(
                 settings.path, subfolder="transformer", **load_arguments(settings)
             )
         transformer.positions = positions
         return ready(transformer, settings).to(settings.torch_device)
 
-    @torch.no_grad()
+    @without_gradients
     def encode_prompts(
-        self, pipeline: LTXPipeline, prompts: Sequence[str], max_sequence_length: int
+        self, pipeline: diffusers.LTXPipeline, prompts: Sequence[str], max_sequence_length: int
     ) -> Tensor:
         """See `Family.encode_prompts`; rows of padding are zero."""
         embeds, mask, _, _ = pipeline.encode_prompt(
@@ -100,7 +119,7 @@ class LTX(OneNetwork):
 
     def sample_latents(
         self,
-        pipeline: LTXPipeline,
+        pipeline: diffusers.LTXPipeline,
         embeds: Tensor,
         negative: Tensor | None,
         seeds: Sequence[int],
@@ -129,11 +148,11 @@ class LTX(OneNetwork):
         )
         return _unpack(pipeline.transformer, out[0].float(), size)
 
-    @torch.no_grad()
-    def decode(self, pipeline: LTXPipeline, latents: Tensor) -> Frames:
+    @without_gradients
+    def decode(self, pipeline: diffusers.LTXPipeline, latents: Tensor) -> Frames:
         """See `Family.decode`. As the pipeline by default: a VAE that asks for a timestep is told 0."""
         vae = pipeline.vae
-        z = LTXPipeline._denormalize_latents(
+        z = diffusers.LTXPipeline._denormalize_latents(
             latents.to(vae.device), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
         ).to(vae.dtype)
         timestep = z.new_zeros(len(z)) if vae.config.timestep_conditioning else None
@@ -146,7 +165,7 @@ class LTX(OneNetwork):
         depth, height, width = noisy.shape[2:]
         patch = network.config.patch_size, network.config.patch_size_t
         prediction: Tensor = network(
-            hidden_states=LTXPipeline._pack_latents(noisy.to(dtype), *patch),
+            hidden_states=diffusers.LTXPipeline._pack_latents(noisy.to(dtype), *patch),
             timestep=sigma * TRAIN_TIMESTEPS,
             encoder_hidden_states=embeds.to(dtype),
             encoder_attention_mask=_mask(embeds),
@@ -167,39 +186,53 @@ def _mask(embeds: Tensor) -> Tensor:
 def _unpack(network: Any, packed: Tensor, size: tuple[int, int, int]) -> Tensor:
     """Tokens [B, T H W, C] as [B, C, T, H, W]."""
     patch = network.config.patch_size, network.config.patch_size_t
-    latents: Tensor = LTXPipeline._unpack_latents(packed, *size, *patch).contiguous()
+    latents: Tensor = diffusers.LTXPipeline._unpack_latents(packed, *size, *patch).contiguous()
     return latents
 
 
 def _positions(settings: ModelSettings) -> Positions:
     """Read from the VAE's configuration by diffusers' own rule, without memory for its weights."""
-    config = load_config(settings, AutoencoderKLLTXVideo, "vae")
+    config = load_config(settings, diffusers.AutoencoderKLLTXVideo, "vae")
     with torch.device("meta"):
-        vae = AutoencoderKLLTXVideo.from_config(config)
+        vae = diffusers.AutoencoderKLLTXVideo.from_config(config)
     rate = DEFAULT_FRAME_RATE if settings.frame_rate is None else settings.frame_rate
     return Positions(rate, vae.temporal_compression_ratio, vae.spatial_compression_ratio)
 
 
-def _latent_size(pipeline: LTXPipeline, settings: SampleSettings) -> tuple[int, int, int]:
+def _grid(temporal: int, spatial: int, *, stretched: bool) -> Grid:
+    """Of strides of the VAE, and whether the schedule is stretched to a last level.
+
+    With a single step that would divide zero by zero.
+    """
+    side = math.lcm(_PIXELS, spatial)
+    return Grid(temporal, side, side, steps=2 if stretched else 1)
+
+
+def _latent_size(pipeline: diffusers.LTXPipeline, settings: SampleSettings) -> tuple[int, int, int]:
     """(T, H, W) of one clip's latent. Raises ModelError if the geometry is not on the model's grid."""
     temporal, spatial = pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio
     stretched = bool(pipeline.scheduler.config.get("shift_terminal"))
-    grid.ltx(temporal, spatial, stretched=stretched).check(settings)
+    _grid(temporal, spatial, stretched=stretched).check(settings)
     return (settings.frames - 1) // temporal + 1, settings.height // spatial, settings.width // spatial
 
 
 def _refuse_relatives(settings: ModelSettings) -> None:
     """Models that `LTXPipeline` would load and run, but not as they were made to be run."""
-    kind = load_config(settings, LTXPipeline)["_class_name"]
-    if kind != LTXPipeline.__name__:
-        raise ModelError(f"{settings.path} is made for {kind}; family ltx drives {LTXPipeline.__name__}")
-    network = load_config(settings, LTXVideoTransformer3DModel, "transformer")
+    kind = load_config(settings, diffusers.LTXPipeline)["_class_name"]
+    if kind != diffusers.LTXPipeline.__name__:
+        raise ModelError(
+            f"{settings.path} is made for {kind}; family ltx drives {diffusers.LTXPipeline.__name__}"
+        )
+    network = load_config(settings, diffusers.LTXVideoTransformer3DModel, "transformer")
     if (network.get("patch_size", 1), network.get("patch_size_t", 1)) != (1, 1):
         raise ModelError(
-            f"{settings.path} has patches of latents; diffusers' LTXPipeline handles size 1 only"
+            f"{settings.path} has patches of latents; diffusers' diffusers.LTXPipeline handles size 1 only"
         )
-    if any(load_config(settings, AutoencoderKLLTXVideo, "vae").get("decoder_inject_noise", ())):
+    if any(load_config(settings, diffusers.AutoencoderKLLTXVideo, "vae").get("decoder_inject_noise", ())):
         raise ModelError(
             f"the VAE of {settings.path} adds noise of its own while it decodes: a stored latent would not "
             "be one clip. Take a release whose decoder_inject_noise is all false"
         )
+
+
+FAMILY: Final = LTX()

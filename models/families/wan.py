@@ -5,15 +5,11 @@ Wan2.2 A14B, which has two networks, is `wan_experts`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, Final
-
-import torch
-from diffusers import WanPipeline, WanTransformer3DModel
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families import grid
 from models.families.base import (
     Frames,
     OneNetwork,
@@ -24,9 +20,22 @@ from models.families.base import (
     pixels,
     ready,
     ready_pipeline,
+    without_gradients,
 )
+from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings, SampleSettings
+from models.lazy import LazyModule
 from models.parameterization import FlowMatching
+
+if TYPE_CHECKING:
+    import diffusers
+    import torch
+    from torch import Tensor, nn
+else:
+    diffusers, torch = LazyModule("diffusers"), LazyModule("torch")
+
+# What `WanPipeline.check_inputs` asks of height and width.
+_PIXELS: Final = 16
 
 # The network was trained with timestep = 1000 sigma; every Wan scheduler uses the same grid.
 TRAIN_TIMESTEPS: Final = 1000
@@ -46,12 +55,21 @@ class Wan(OneNetwork):
     parameterization = FlowMatching()
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ffn.net.0.proj", "ffn.net.2")
 
-    def load_pipeline(self, settings: ModelSettings) -> WanPipeline:
+    def grid(self, read: Read) -> Grid | None:
+        """By the VAE's strides and the network's patch; defaults are those of diffusers' classes."""
+        vae, network = read("vae"), read("transformer")
+        if not vae or not network:
+            return None
+        first, second, third = network.get("patch_size", (1, 2, 2))
+        temporal, spatial = vae.get("scale_factor_temporal", 4), vae.get("scale_factor_spatial", 8)
+        return _grid(temporal, spatial, (first, second, third))
+
+    def load_pipeline(self, settings: ModelSettings) -> diffusers.WanPipeline:
         """See `Family.load_pipeline`."""
         check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
         self._refuse(settings)
         with loading(settings, "the pipeline"):
-            pipeline = WanPipeline.from_pretrained(settings.path, **load_arguments(settings))
+            pipeline = diffusers.WanPipeline.from_pretrained(settings.path, **load_arguments(settings))
         return ready_pipeline(pipeline, settings, self.experts)
 
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
@@ -60,14 +78,14 @@ class Wan(OneNetwork):
         check_folder(settings, (part,))
         self._refuse(settings)
         with loading(settings, f"the {part}"):
-            transformer = WanTransformer3DModel.from_pretrained(
+            transformer = diffusers.WanTransformer3DModel.from_pretrained(
                 settings.path, subfolder=part, **load_arguments(settings)
             )
         return ready(transformer, settings).to(settings.torch_device)
 
-    @torch.no_grad()
+    @without_gradients
     def encode_prompts(
-        self, pipeline: WanPipeline, prompts: Sequence[str], max_sequence_length: int
+        self, pipeline: diffusers.WanPipeline, prompts: Sequence[str], max_sequence_length: int
     ) -> Tensor:
         """See `Family.encode_prompts`."""
         embeds: Tensor = pipeline.encode_prompt(
@@ -77,7 +95,7 @@ class Wan(OneNetwork):
 
     def sample_latents(
         self,
-        pipeline: WanPipeline,
+        pipeline: diffusers.WanPipeline,
         embeds: Tensor,
         negative: Tensor | None,
         seeds: Sequence[int],
@@ -110,8 +128,8 @@ class Wan(OneNetwork):
         latents: Tensor = out[0].float()
         return latents
 
-    @torch.no_grad()
-    def decode(self, pipeline: WanPipeline, latents: Tensor) -> Frames:
+    @without_gradients
+    def decode(self, pipeline: diffusers.WanPipeline, latents: Tensor) -> Frames:
         """See `Family.decode`. De-normalises as `WanPipeline` does: z * std + mean, channel by channel."""
         vae = pipeline.vae
         latents = latents.to(vae.device, vae.dtype)
@@ -138,12 +156,12 @@ class Wan(OneNetwork):
 
     def _refuse(self, settings: ModelSettings) -> None:
         """Raise ModelError for models that `WanPipeline` would load and run, but not as they were made."""
-        index = load_config(settings, WanPipeline)
+        index = load_config(settings, diffusers.WanPipeline)
         # One TI2V network makes clips from text or from a picture, whatever pipeline its index names.
-        if index["_class_name"] != WanPipeline.__name__ and not index.get("expand_timesteps"):
+        if index["_class_name"] != diffusers.WanPipeline.__name__ and not index.get("expand_timesteps"):
             raise ModelError(
                 f"{settings.path} is made for {index['_class_name']}; family {self.name} drives "
-                f"{WanPipeline.__name__}"
+                f"{diffusers.WanPipeline.__name__}"
             )
         self._refuse_networks(settings, index)
 
@@ -157,7 +175,17 @@ class Wan(OneNetwork):
         refuse_network(settings, "transformer", index)
 
 
-def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, int, int, int]:
+def _grid(temporal: int, spatial: int, patch: tuple[int, int, int]) -> Grid:
+    """Of strides of the VAE, and the patch (T, H, W) of latent cells that is a token."""
+    return Grid(
+        frames=temporal,
+        height=math.lcm(_PIXELS, spatial * patch[1]),
+        width=math.lcm(_PIXELS, spatial * patch[2]),
+        depth=patch[0],
+    )
+
+
+def latent_shape(pipeline: diffusers.WanPipeline, settings: SampleSettings) -> tuple[int, int, int, int]:
     """(C, T, H, W) of one clip's latent.
 
     Raises:
@@ -165,7 +193,7 @@ def latent_shape(pipeline: WanPipeline, settings: SampleSettings) -> tuple[int, 
         warn.)
     """
     temporal, spatial = pipeline.vae_scale_factor_temporal, pipeline.vae_scale_factor_spatial
-    grid.wan(temporal, spatial, tuple(pipeline.transformer.config.patch_size)).check(settings)
+    _grid(temporal, spatial, tuple(pipeline.transformer.config.patch_size)).check(settings)
     depth = (settings.frames - 1) // temporal + 1
     channels = pipeline.transformer.config.in_channels
     return channels, depth, settings.height // spatial, settings.width // spatial
@@ -177,7 +205,7 @@ def refuse_network(settings: ModelSettings, part: str, index: dict[str, Any]) ->
     Args:
         index: configuration of the pipeline.
     """
-    network = load_config(settings, WanTransformer3DModel, part)
+    network = load_config(settings, diffusers.WanTransformer3DModel, part)
     takes, patch = network.get("in_channels", 16), tuple(network.get("patch_size", (1, 2, 2)))
     gives = network.get("out_channels") or takes  # the class's own defaults
     if takes != gives:
@@ -190,3 +218,6 @@ def refuse_network(settings: ModelSettings, part: str, index: dict[str, Any]) ->
             f"the {part} of {settings.path} has patches of {patch}; the pipeline's "
             "timestep a token (expand_timesteps) fits (1, 2, 2) only"
         )
+
+
+FAMILY: Final = Wan()

@@ -7,14 +7,18 @@ at which sampling asks it, and has an adapter of its own.
 
 from __future__ import annotations
 
-from typing import Any
-
-from diffusers import WanPipeline
+from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
 from models.families.base import EXPERT_PARTS, check_folder, load_config
 from models.families.settings import Expert, ModelSettings
 from models.families.wan import Wan, refuse_network
+from models.lazy import LazyModule
+
+if TYPE_CHECKING:
+    import diffusers
+else:
+    diffusers = LazyModule("diffusers")
 
 
 class WanExperts(Wan):
@@ -23,7 +27,7 @@ class WanExperts(Wan):
     name = "wan-experts"
     experts: tuple[Expert, ...] = ("high", "low")
 
-    def load_pipeline(self, settings: ModelSettings) -> WanPipeline:
+    def load_pipeline(self, settings: ModelSettings) -> diffusers.WanPipeline:
         """See `Family.load_pipeline`."""
         check_folder(settings, ())
         self._refuse(settings)
@@ -32,7 +36,7 @@ class WanExperts(Wan):
 
     def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
         """See `Family.sigma_range`: the pipeline's own rule, t >= boundary_ratio x 1000, as a noise level."""
-        boundary = _boundary(settings, load_config(settings, WanPipeline))
+        boundary = _boundary(settings, load_config(settings, diffusers.WanPipeline))
         return (boundary, 1.0) if settings.expert == "high" else (0.0, boundary)
 
     def _part(self, settings: ModelSettings) -> str:
@@ -57,3 +61,6 @@ def _boundary(settings: ModelSettings, index: dict[str, Any]) -> float:
     if not 0 < boundary < 1:
         raise ModelError(f"boundary_ratio of {settings.path} is {boundary}; it must lie between 0 and 1")
     return float(boundary)
+
+
+FAMILY: Final = WanExperts()

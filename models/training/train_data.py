@@ -14,7 +14,7 @@ from torch import Tensor
 from data.curation import labels
 from data.errors import DataError
 from data.records import Clip, Example, Pair, PairSegment
-from models.families import latent_frames
+from models import latent_frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)

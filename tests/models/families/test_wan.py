@@ -185,5 +185,5 @@ def test_a_timestep_a_token_needs_the_patches_that_the_pipeline_counts_with(tmp_
 
 
 def test_unknown_family_names_the_nearest() -> None:
-    with pytest.raises(UserError, match="did you mean wan"):
+    with pytest.raises(UserError, match="did you mean 'wan'"):
         get_family("wam")

@@ -8,22 +8,14 @@ families, of the pipeline itself.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from data.errors import ConfigError
+from models.families import get_family
 from models.families.settings import ModelSettings, SampleSettings
-
-# What `WanPipeline.check_inputs` and `LTXPipeline.check_inputs` ask of height and width.
-_WAN_PIXELS: Final = 16
-_LTX_PIXELS: Final = 32
-# An even number of latent frames decodes to more frames than were asked for: CogVideoX' VAE treats the first
-# frame apart only where their number is odd.
-_COGVIDEOX_LATENTS: Final = 2
-_COGVIDEOX_TIMESTEPS: Final = 1000
 
 Read = Callable[[str], dict[str, Any]]
 """Name of a part ("vae", "scheduler", ...) -> its configuration; {} where it is not at hand."""
@@ -37,7 +29,7 @@ class Grid:
         frames: video frames are 1 + a multiple of this.
         height, width: pixels are multiples of these.
         depth: latent frames, 1 + (frames - 1) / `frames`, are a multiple of this.
-        steps: fewest and most sampling steps.
+        steps: fewest sampling steps.
         tokens: the only length of text, if there is only one.
     """
 
@@ -45,7 +37,7 @@ class Grid:
     height: int
     width: int
     depth: int = 1
-    steps: tuple[int, float] = (1, math.inf)
+    steps: int = 1
     tokens: int | None = None
 
     def check(self, settings: SampleSettings) -> None:
@@ -65,13 +57,10 @@ class Grid:
         ):  # fmt: skip
             if value < cell or value % cell:
                 raise ConfigError(f"generate.{name} is {value}; this model needs a multiple of {cell}")
-        least, most = self.steps
-        if settings.steps < least:
+        if settings.steps < self.steps:
             raise ConfigError(
-                f"generate.steps is {settings.steps}; this model's schedule needs at least {least}"
+                f"generate.steps is {settings.steps}; this model's schedule needs at least {self.steps}"
             )
-        if settings.steps > most:
-            raise ConfigError(f"generate.steps is {settings.steps}; it must lie between {least} and {most}")
         self.check_tokens(settings.max_sequence_length)
 
     def check_tokens(self, length: int) -> None:
@@ -80,31 +69,6 @@ class Grid:
             raise ConfigError(
                 f"generate.max_sequence_length is {length}; this model was trained with {self.tokens}"
             )
-
-
-def wan(temporal: int, spatial: int, patch: tuple[int, int, int]) -> Grid:
-    """Of Wan: strides of the VAE, and the patch (T, H, W) of latent cells that is a token."""
-    return Grid(
-        frames=temporal,
-        height=math.lcm(_WAN_PIXELS, spatial * patch[1]),
-        width=math.lcm(_WAN_PIXELS, spatial * patch[2]),
-        depth=patch[0],
-    )
-
-
-def cogvideox(temporal: int, spatial: int, patch: int, tokens: int) -> Grid:
-    """Of CogVideoX: strides of the VAE, side of a patch, tokens of text."""
-    side = spatial * patch
-    return Grid(_COGVIDEOX_LATENTS * temporal, side, side, steps=(1, _COGVIDEOX_TIMESTEPS), tokens=tokens)
-
-
-def ltx(temporal: int, spatial: int, *, stretched: bool) -> Grid:
-    """Of LTX-Video: strides of the VAE, and whether the schedule is stretched to a last level.
-
-    With a single step that would divide zero by zero.
-    """
-    side = math.lcm(_LTX_PIXELS, spatial)
-    return Grid(temporal, side, side, steps=(2 if stretched else 1, math.inf))
 
 
 def shift_key(kind: str, config: dict[str, Any]) -> str:
@@ -140,7 +104,10 @@ def check_fit(model: ModelSettings, settings: SampleSettings, *, fetch: bool = F
     def read(part: str) -> dict[str, Any]:
         return _read(model, f"{part}/{'scheduler_config' if part == 'scheduler' else 'config'}.json", fetch)
 
-    grid = _grid_of(model.family, read)
+    try:
+        grid = get_family(model.family).grid(read)
+    except (KeyError, TypeError, ValueError):
+        grid = None  # another class's configuration: the family says so when it opens it
     if grid is not None:
         grid.check(settings)
     scheduler = read("scheduler")
@@ -148,32 +115,6 @@ def check_fit(model: ModelSettings, settings: SampleSettings, *, fetch: bool = F
         # The file may leave out what the class has a default for, so only what it says counts.
         named = {"shift": None} if not scheduler["_class_name"].startswith("CogVideoX") else {}
         shift_key(scheduler["_class_name"], {**named, **scheduler})
-
-
-def _grid_of(family: str, read: Read) -> Grid | None:
-    vae, network = read("vae"), read("transformer")
-    if not vae or not network:
-        return None
-    try:
-        # The defaults are those of diffusers' classes, for files that leave them out.
-        match family:
-            case "wan" | "wan-experts":
-                first, second, third = network.get("patch_size", (1, 2, 2))
-                temporal, spatial = vae.get("scale_factor_temporal", 4), vae.get("scale_factor_spatial", 8)
-                return wan(temporal, spatial, (first, second, third))
-            case "cogvideox":
-                spatial = 2 ** (len(vae["block_out_channels"]) - 1)
-                temporal = int(vae.get("temporal_compression_ratio", 4))
-                tokens = network.get("max_text_seq_length", 226)
-                return cogvideox(temporal, spatial, network.get("patch_size", 2), tokens)
-            case "ltx":
-                halvings = sum(vae["spatio_temporal_scaling"])
-                temporal = vae.get("temporal_compression_ratio") or vae["patch_size_t"] * 2**halvings
-                spatial = vae.get("spatial_compression_ratio") or vae["patch_size"] * 2**halvings
-                return ltx(temporal, spatial, stretched=bool(read("scheduler").get("shift_terminal")))
-    except (KeyError, TypeError, ValueError):
-        pass  # another class' configuration: the family says so when it opens it
-    return None
 
 
 def _read(model: ModelSettings, name: str, fetch: bool) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 import pytest
 
 from data.errors import UserError
-from models.families.latent_frames import held
+from models.latent_frames import held
 
 
 @pytest.mark.parametrize(
