@@ -6,6 +6,7 @@ python -m flows.config.reference docs/reference/settings.md
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -46,7 +47,9 @@ def settings_page() -> str:
             ]
     for name, kind in reward_kinds().items():
         own = kind.settings.model_json_schema()
-        lines += ["", f"## Reward {name}", "", own["description"], ""]
+        low, high = (f"{end:g}" if math.isfinite(end) else "any" for end in kind.range)
+        said = f"{own['description']} Reads {kind.reads}; values from {low} to {high}."
+        lines += ["", f"## Reward {name}", "", said, ""]
         lines += _table(name, own, own) if own.get("properties") else ()
     return "\n".join(lines) + "\n"
 

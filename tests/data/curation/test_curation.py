@@ -397,3 +397,19 @@ def test_a_clip_that_lost_by_lot_is_no_example_of_what_to_avoid() -> None:
     ]
     assert labels(rows) == [True, None, False, False]
     assert labels([]) == []
+
+
+def test_of_two_judges_of_one_kind_only_the_version_that_teaches_is_read(store, scored, commit, make_score):
+    clips, first = scored({"a": [1, 0], "b": [0, 1]})
+    other = [
+        make_score(clip, 1 - value, version="v2")
+        for clip, value in (("a-0", 1), ("a-1", 0), ("b-0", 0), ("b-1", 1))
+    ]
+    keys = [*first, commit("score", "other", scores=other).key]
+    settings = CurateSettings(feedback="physics", pairs_per_prompt=100)
+    assert accepted(curate(store, clips, keys, settings, "v1")) == ["a-0", "b-1"]
+    assert accepted(curate(store, clips, keys, settings, "v2")) == ["a-1", "b-0"]
+    with pytest.raises(ConfigError, match="2 versions of 'physics' are mixed"):
+        curate(store, clips, keys, settings)
+    with pytest.raises(ConfigError, match="no clip was scored by the feedback"):
+        curate(store, clips, keys, settings, "v3")
