@@ -108,9 +108,10 @@ format: setup  ## put the code into its one shape
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
 
-generated: setup  ## write what is made from the code: the schema of summary.json, the page of settings, the stages' deployments
+generated: setup  ## write what is made from the code: the schema of summary.json, the page of settings, the defaults that a test holds, the stages' deployments
 	@$(BIN)/python -m tasks.summary docs/reference/summary.schema.json
 	@$(BIN)/python -m flows.config.reference docs/reference/settings.md
+	@$(BIN)/python -m flows.config.defaults tests/flows/config/defaults.json
 	@$(BIN)/python -m flows.serving.deployments
 
 lock: setup  ## resolve pyproject's ranges into requirements.txt and requirements-docs.txt again (ARGS="--upgrade" for the newest)

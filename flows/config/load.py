@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ from data.resources import shipped as files_shipped
 from data.settings import RenamedKey, extra_of
 from data.yaml_text import parse_yaml
 from flows.config import rewards
+from flows.config.log import logger
 from flows.config.recipe import Recipe
 from rewards import reward_kinds
 
@@ -26,8 +26,6 @@ from rewards import reward_kinds
 RECIPES = "VIDLOOP_RECIPES"
 # How the names of studies' files begin.
 _STUDY = "study-"
-
-log = logging.getLogger("vidloop.config")
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -104,7 +102,7 @@ def _present_names(names: Sequence[str]) -> list[str]:
 
 
 def _say_renamed(former: str, name: str) -> None:
-    log.warning("%s is now called %s; the old name works for one more release", former, name)
+    logger().warning("%s is now called %s; the old name works for one more release", former, name)
 
 
 def check(model: type[Model], tree: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Model:
@@ -118,7 +116,7 @@ def check(model: type[Model], tree: dict[str, Any], where: str, overrides: Seque
             warnings.simplefilter("always", RenamedKey)
             found = model.model_validate(tree)
         for one in caught:  # of settings that only their reward's kind knows
-            log.warning("%s: %s", where, one.message)
+            logger().warning("%s: %s", where, one.message)
         return found
     except ValidationError as error:
         given = [override.split("=", 1)[0].strip() for override in overrides]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
 from collections.abc import Callable
 from typing import Final
@@ -11,6 +9,7 @@ from typing import Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flows.config.log import logger
 from flows.reporting.messages import conclusion, introduction
 from flows.reporting.words import duration
 from tasks.context import RoundContext
@@ -115,19 +114,7 @@ def to_console(console: Console) -> ProgressReporter:
 
 def to_log() -> ProgressReporter:
     """Reports in the log: Prefect's, where a flow runs."""
-    return ProgressReporter(lambda line: _logger().info("%s", line))
-
-
-def _logger() -> logging.Logger | logging.LoggerAdapter[logging.Logger]:
-    if "prefect" in sys.modules:
-        from prefect.exceptions import MissingContextError
-        from prefect.logging import get_run_logger
-
-        try:
-            return get_run_logger()
-        except MissingContextError:
-            pass
-    return logging.getLogger("vidloop")
+    return ProgressReporter(lambda line: logger().info("%s", line))
 
 
 _chosen: list[ProgressReporter] = []
