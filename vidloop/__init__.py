@@ -27,6 +27,7 @@ from data.settings import Settings, setting
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
+from models.families.base import Family
 from models.training.objectives import Compared, Objective
 from rewards import (
     CannotJudge,
@@ -52,6 +53,7 @@ __all__ = [
     "DataError",
     "Evaluation",
     "Example",
+    "Family",
     "Judgement",
     "LoadedClip",
     "ModelError",
