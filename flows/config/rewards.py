@@ -36,8 +36,16 @@ def instance_model(kind: str) -> type[Settings]:
     own = reward_kind(kind).settings
     named = Field(default=kind, title="Kind", description="Which reward it is.")
     fields: dict[str, Any] = {KIND: (Literal[kind], named)}
-    made: type[Settings] = create_model(own.__name__, __base__=own, __doc__=own.__doc__, **fields)
+    bases = (_Picklable, own)
+    made: type[Settings] = create_model(own.__name__, __base__=bases, __doc__=own.__doc__, **fields)
     return made
+
+
+class _Picklable(Settings):
+    """A class that was made, and not written, is made again where it is unpickled."""
+
+    def __reduce__(self) -> Any:
+        return _instance, ({KIND: kind_of(self), **self.model_dump(exclude_unset=True)},)
 
 
 def _instance(given: Any) -> Settings:

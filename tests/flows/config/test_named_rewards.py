@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,7 @@ def test_a_resolved_recipe_says_it_all_and_is_read_back(load: Any) -> None:
     assert (said["kind"], said["model"], said["max_model_len"]) == ("judge", "b", 2048)
     assert check(Recipe, resolve(recipe), "x") == recipe
     assert load(yaml.safe_load(dump(recipe))) == recipe
+    assert pickle.loads(pickle.dumps(recipe)) == recipe
 
 
 def test_oracle_is_physics_where_it_teaches(load: Any) -> None:
