@@ -14,7 +14,7 @@ from data.store import Store
 from flows.config.load import load_recipe, resolve
 from flows.config.recipe import Recipe
 from flows.config.rewards import DIVERSITY, kind_of
-from models.families.fit import check_fit
+from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 from models.policy import base_id
 from models.training.objectives import get_objective

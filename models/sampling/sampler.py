@@ -17,7 +17,8 @@ from models import lora
 from models.compile import compile_blocks, fastest_attention
 from models.families import get_family
 from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
-from models.families.fit import check_fit, shift_key
+from models.families.check_fit import check_fit
+from models.families.fit import shift_key
 from models.families.settings import Expert, ModelSettings, SampleSettings
 from models.quantise import Quantise
 from models.sampling.memory_estimate import Room, advice, measure

@@ -20,7 +20,7 @@ from data.errors import UserError
 from models import lora
 from models.families import get_family
 from models.families.base import Family, prediction_and_target
-from models.families.fit import check_fit
+from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 from models.lora import LoraSpec
 from models.sampling.sampler import Sampler

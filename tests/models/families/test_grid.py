@@ -12,7 +12,7 @@ import pytest
 
 from data.errors import UserError
 from flows.config.load import load_recipe
-from models.families.fit import check_fit
+from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 
 # What the published configurations say of sizes; what they leave out, diffusers' classes have defaults for.
