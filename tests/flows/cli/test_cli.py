@@ -120,7 +120,7 @@ def test_explain_names_the_difference_to_the_nearest_unit(
     out = vidloop("explain", other.keys[0], *tiny.args("--set", "generate.guidance=5"))
     assert "not in the store: it would be computed" in out
     assert f"Nearest in the store: {held.keys[0]}" in out
-    assert "sampling.guidance: 5.0 here, 2.0 there" in out
+    assert "sampling.sample.guidance: 5.0 here, 2.0 there" in out
 
 
 def test_doctor_looks_at_everything(store: Store, vidloop: Callable[..., str]) -> None:
