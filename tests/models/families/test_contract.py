@@ -297,7 +297,7 @@ def test_blocks_compile_without_a_graph_break(
 
     plain = gradients()
     # Dynamo and the partition of inductor, without minutes of its code generation; a graph break would raise.
-    runner = BlockRunner(network, compiled=True, backend="aot_eager_decomp_partition")
+    runner = BlockRunner(network, compile=True, backend="aot_eager_decomp_partition")
     for keep in ("everything", "attention"):
         runner.keep([keep] * len(runner.blocks))
         for mine, theirs in zip(gradients(), plain, strict=True):
