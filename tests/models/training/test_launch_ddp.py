@@ -15,7 +15,7 @@ from data.errors import StageFailed, UserError
 from models import lora
 from models.families.base import Family
 from models.families.settings import ModelSettings
-from models.training.distributed import Team, check_devices
+from models.training.distributed import ProcessGroup, check_devices
 from models.training.launch import launch_processes
 from models.training.launch_ddp import train_distributed
 from models.training.reference import ErrorTable, measure
@@ -26,16 +26,16 @@ from models.training.trainer import TrainJob, train
 Tune = Callable[..., TrainSettings]
 
 
-def test_a_team_deals_out_every_part_once() -> None:
+def test_a_group_deals_out_every_part_once() -> None:
     parts = list("abcdefg")
-    dealt = [Team(rank, 3).share(parts) for rank in range(3)]
+    dealt = [ProcessGroup(rank, 3).shard(parts) for rank in range(3)]
     assert sorted(pair for share in dealt for pair in share) == list(enumerate(parts))
-    assert Team().share(parts) == list(enumerate(parts))
+    assert ProcessGroup().shard(parts) == list(enumerate(parts))
 
 
-def test_a_team_may_have_nothing_to_agree_on() -> None:
+def test_a_group_may_have_nothing_to_agree_on() -> None:
     # sft and rwr log no worst case: their first step ended in an error where several processes trained
-    Team(0, 2).most([])
+    ProcessGroup(0, 2).all_reduce_max([])
 
 
 def test_more_processes_than_devices_is_refused() -> None:
