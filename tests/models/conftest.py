@@ -77,7 +77,7 @@ def wan_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def model(wan_folder: Path) -> ModelSettings:
-    return ModelSettings(family="wan", path=str(wan_folder))
+    return ModelSettings(device="cpu", family="wan", path=str(wan_folder))
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def rewrite(path: Path, **change: Any) -> None:
 def test_every_training_timestep_is_found_again_from_its_noise_level(folder: Path, shift: float) -> None:
     rewrite(folder / "scheduler" / "scheduler_config.json", snr_shift_scale=shift)
     network: Any = get_family("cogvideox").load_transformer(
-        ModelSettings(family="cogvideox", path=str(folder))
+        ModelSettings(device="cpu", family="cogvideox", path=str(folder))
     )
     levels = network.noise_levels
     assert len(levels) == 1000
@@ -51,7 +51,7 @@ def test_the_small_and_the_large_model_differ_in_the_timestep_of_a_noise_level(t
     found = []
     for large in (False, True):
         save_tiny_cogvideox(tmp_path / str(large), large=large)
-        settings = ModelSettings(family="cogvideox", path=str(tmp_path / str(large)))
+        settings = ModelSettings(device="cpu", family="cogvideox", path=str(tmp_path / str(large)))
         network: Any = get_family("cogvideox").load_transformer(settings)
         found.append(int(nearest_timestep(network.noise_levels, torch.tensor([0.85]))))
     assert found[0] < found[1] - 100
@@ -73,11 +73,11 @@ def test_relatives_are_refused_because_they_would_be_silently_wrong(
     family = get_family("cogvideox")
     for load in (family.load_pipeline, family.load_transformer):
         with pytest.raises(UserError, match=told):
-            load(ModelSettings(family="cogvideox", path=str(folder)))
+            load(ModelSettings(device="cpu", family="cogvideox", path=str(folder)))
 
 
 def test_text_of_another_length_is_refused_because_the_network_sees_the_padding(folder: Path) -> None:
-    model = ModelSettings(family="cogvideox", path=str(folder))
+    model = ModelSettings(device="cpu", family="cogvideox", path=str(folder))
     with pytest.raises(UserError, match=f"trained with {LENGTH}"):
         Sampler.open(model, SETTINGS.changed(max_sequence_length=LENGTH + 1))
     sampler = Sampler.open(model, SETTINGS)
@@ -86,7 +86,7 @@ def test_text_of_another_length_is_refused_because_the_network_sees_the_padding(
 
 
 def test_frames_that_the_vae_would_not_give_back_are_refused(folder: Path) -> None:
-    model = ModelSettings(family="cogvideox", path=str(folder))
+    model = ModelSettings(device="cpu", family="cogvideox", path=str(folder))
     with pytest.raises(UserError, match="frames is 5; this model needs 1 \\+ a multiple of 8"):
         Sampler.open(model, SETTINGS.changed(frames=5))
     sampler = Sampler.open(model, SETTINGS)
@@ -96,4 +96,7 @@ def test_frames_that_the_vae_would_not_give_back_are_refused(folder: Path) -> No
 
 def test_a_flow_shift_is_refused_where_nothing_would_use_it(folder: Path) -> None:
     with pytest.raises(UserError, match=r"flow_shift.*CogVideoXDPMScheduler"):
-        Sampler.open(ModelSettings(family="cogvideox", path=str(folder)), SETTINGS.changed(flow_shift=3.0))
+        Sampler.open(
+            ModelSettings(device="cpu", family="cogvideox", path=str(folder)),
+            SETTINGS.changed(flow_shift=3.0),
+        )

@@ -49,7 +49,7 @@ def folder(case: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def model(case: Tiny, folder: Path) -> ModelSettings:
-    return ModelSettings(family=case.family, path=str(folder), **case.model)
+    return ModelSettings(device="cpu", family=case.family, path=str(folder), **case.model)
 
 
 @pytest.fixture

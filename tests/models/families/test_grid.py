@@ -46,7 +46,9 @@ def saved(folder: Path, name: str) -> tuple[ModelSettings, SampleSettings]:
         file = "scheduler_config.json" if part == "scheduler" else "config.json"
         (folder / part / file).write_text(json.dumps(config))
     made = load_recipe(f"recipes/{name}.yaml")
-    return ModelSettings(family=made.model.family, path=str(folder)), made.generate.as_part(SampleSettings)
+    return ModelSettings(device="cpu", family=made.model.family, path=str(folder)), made.generate.as_part(
+        SampleSettings
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,10 +85,10 @@ def test_the_configurations_of_a_hub_id_are_those_of_its_commit_in_the_cache(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     off = settings.changed(frames=34)
     with pytest.raises(UserError, match="frames is 34"):
-        check_fit(ModelSettings(family="wan", path="own/wan", revision=commit), off)
-    check_fit(ModelSettings(family="wan", path="own/wan", revision=commit), settings)
+        check_fit(ModelSettings(device="cpu", family="wan", path="own/wan", revision=commit), off)
+    check_fit(ModelSettings(device="cpu", family="wan", path="own/wan", revision=commit), settings)
     # not there: it is asked again when the model is fetched
-    check_fit(ModelSettings(family="wan", path="own/wan", revision="b" * 40), off)
+    check_fit(ModelSettings(device="cpu", family="wan", path="own/wan", revision="b" * 40), off)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"patch_size": 4}', '{"patch_size": [1, 2]}'])

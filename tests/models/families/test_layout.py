@@ -48,7 +48,7 @@ def sharded(wan_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def latents(folder: Path, settings: SampleSettings) -> Any:
     return (
-        Sampler.open(ModelSettings(family="wan", path=str(folder)), settings)
+        Sampler.open(ModelSettings(device="cpu", family="wan", path=str(folder)), settings)
         .generate(PROMPTS, [1, 2])
         .latents
     )
@@ -66,8 +66,12 @@ def test_sharded_weights_give_the_same_clips(
     sharded: Path, wan_folder: Path, sample_settings: SampleSettings
 ) -> None:
     assert torch.equal(latents(sharded, sample_settings), latents(wan_folder, sample_settings))
-    alone: Any = get_family("wan").load_transformer(ModelSettings(family="wan", path=str(sharded)))
-    whole: Any = get_family("wan").load_transformer(ModelSettings(family="wan", path=str(wan_folder)))
+    alone: Any = get_family("wan").load_transformer(
+        ModelSettings(device="cpu", family="wan", path=str(sharded))
+    )
+    whole: Any = get_family("wan").load_transformer(
+        ModelSettings(device="cpu", family="wan", path=str(wan_folder))
+    )
     for (name, mine), theirs in zip(alone.named_parameters(), whole.parameters(), strict=True):
         assert torch.equal(mine, theirs), name
     assert base_id(sharded) != base_id(wan_folder), "an id is of the files"
@@ -89,7 +93,7 @@ def test_a_missing_part_or_shard_is_named_before_any_weight_is_read(sharded: Pat
     with pytest.raises(UserError, match="and 1 more shards"):
         base_id(broken)
     with pytest.raises(UserError, match="cannot load the transformer"):
-        get_family("wan").load_transformer(ModelSettings(family="wan", path=str(broken)))
+        get_family("wan").load_transformer(ModelSettings(device="cpu", family="wan", path=str(broken)))
 
 
 @pytest.mark.parametrize(("text", "told"), [("{", "is not JSON"), ("[]", "no JSON object")])
@@ -148,11 +152,11 @@ from data.errors import UserError
 from models.families import get_family
 from models.families.settings import ModelSettings
 family, told = get_family("wan"), []
-family.load_pipeline(ModelSettings(family="wan", path="own/tiny", revision="{here}"))
-family.load_transformer(ModelSettings(family="wan", path="own/tiny", revision="{here}"))
+family.load_pipeline(ModelSettings(device="cpu", family="wan", path="own/tiny", revision="{here}"))
+family.load_transformer(ModelSettings(device="cpu", family="wan", path="own/tiny", revision="{here}"))
 for load in (family.load_pipeline, family.load_transformer):
     try:
-        load(ModelSettings(family="wan", path="own/tiny", revision="{other}"))
+        load(ModelSettings(device="cpu", family="wan", path="own/tiny", revision="{other}"))
     except UserError as failure:
         told.append(str(failure))
 print(json.dumps(told))

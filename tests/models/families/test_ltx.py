@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_frame_rate_reaches_sampling_and_training(folder: Path) -> None:
     made, predicted = [], []
     for rate in (None, 25, 12):
-        model = ModelSettings(family="ltx", path=str(folder), frame_rate=rate)
+        model = ModelSettings(device="cpu", family="ltx", path=str(folder), frame_rate=rate)
         sampler = Sampler.open(model, SETTINGS)
         embeds = sampler.encode(PROMPTS)
         latents = sampler.sample(embeds, [1, 2])
@@ -47,7 +47,7 @@ def test_the_frame_rate_reaches_sampling_and_training(folder: Path) -> None:
 
 
 def test_padding_is_zero_and_changes_no_prediction(folder: Path) -> None:
-    sampler = Sampler.open(ModelSettings(family="ltx", path=str(folder)), SETTINGS)
+    sampler = Sampler.open(ModelSettings(device="cpu", family="ltx", path=str(folder)), SETTINGS)
     embeds = sampler.encode(PROMPTS)
     tokens = (embeds != 0).any(-1).sum(-1)
     assert tokens.tolist() == [6, 4], "words and the end of the text"
@@ -62,7 +62,9 @@ def test_padding_is_zero_and_changes_no_prediction(folder: Path) -> None:
 
 def test_a_vae_that_asks_for_a_timestep_decodes_as_the_pipeline_does(tmp_path: Path) -> None:
     save_tiny_ltx(tmp_path, timestep_conditioning=True)
-    ours = Sampler.open(ModelSettings(family="ltx", path=str(tmp_path)), SETTINGS).generate(PROMPTS, [1, 2])
+    ours = Sampler.open(ModelSettings(device="cpu", family="ltx", path=str(tmp_path)), SETTINGS).generate(
+        PROMPTS, [1, 2]
+    )
     plain = LTXPipeline.from_pretrained(tmp_path)
     plain.set_progress_bar_config(disable=True)
     frames = plain(
@@ -89,14 +91,16 @@ def test_relatives_are_refused_because_they_would_be_silently_wrong(
     family = get_family("ltx")
     for load in (family.load_pipeline, family.load_transformer):
         with pytest.raises(UserError, match=told):
-            load(ModelSettings(family="ltx", path=str(tmp_path)))
+            load(ModelSettings(device="cpu", family="ltx", path=str(tmp_path)))
 
 
 def test_a_constant_flow_shift_is_refused_where_the_schedule_shifts_by_size(folder: Path) -> None:
     with pytest.raises(UserError, match="no constant shift"):
-        Sampler.open(ModelSettings(family="ltx", path=str(folder)), SETTINGS.changed(flow_shift=3.0))
+        Sampler.open(
+            ModelSettings(device="cpu", family="ltx", path=str(folder)), SETTINGS.changed(flow_shift=3.0)
+        )
 
 
 def test_a_single_step_is_refused_because_its_schedule_would_be_nan(folder: Path) -> None:
     with pytest.raises(UserError, match="steps is 1; this model's schedule needs at least 2"):
-        Sampler.open(ModelSettings(family="ltx", path=str(folder)), SETTINGS.changed(steps=1))
+        Sampler.open(ModelSettings(device="cpu", family="ltx", path=str(folder)), SETTINGS.changed(steps=1))

@@ -44,7 +44,7 @@ def pipeline(case: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp(case.name)
     case.save(folder)
     return get_family(case.family).load_pipeline(
-        ModelSettings(family=case.family, path=str(folder), **case.model)
+        ModelSettings(device="cpu", family=case.family, path=str(folder), **case.model)
     )
 
 

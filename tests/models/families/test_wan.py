@@ -103,11 +103,11 @@ def test_transformer_loads_without_vae_and_text_encoder(
 ) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(wan_folder, alone, ignore=shutil.ignore_patterns("vae", "text_encoder", "tokenizer"))
-    network = family.load_transformer(ModelSettings(family="wan", path=str(alone)))
+    network = family.load_transformer(ModelSettings(device="cpu", family="wan", path=str(alone)))
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
     with pytest.raises(UserError, match="has no vae"):
-        family.load_pipeline(ModelSettings(family="wan", path=str(alone)))
+        family.load_pipeline(ModelSettings(device="cpu", family="wan", path=str(alone)))
 
 
 def test_dtype_is_that_of_the_settings(model: ModelSettings, family: Family) -> None:
@@ -135,19 +135,19 @@ def test_missing_and_damaged_models_are_named(wan_folder: Path, tmp_path: Path, 
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(UserError, match=r"no model_index\.json"):
-        family.load_pipeline(ModelSettings(family="wan", path=str(empty)))
+        family.load_pipeline(ModelSettings(device="cpu", family="wan", path=str(empty)))
     broken = tmp_path / "broken"
     shutil.copytree(wan_folder, broken)
     weights = broken / "transformer" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match="cannot load the transformer"):
-        family.load_transformer(ModelSettings(family="wan", path=str(broken)))
+        family.load_transformer(ModelSettings(device="cpu", family="wan", path=str(broken)))
 
 
 def refused(folder: Path, told: str) -> None:
     for load in (get_family("wan").load_pipeline, get_family("wan").load_transformer):
         with pytest.raises(UserError, match=told):
-            load(ModelSettings(family="wan", path=str(folder)))
+            load(ModelSettings(device="cpu", family="wan", path=str(folder)))
 
 
 def test_a_model_of_two_experts_is_told_its_family(tmp_path: Path, plain_pipeline: Any) -> None:
@@ -174,7 +174,7 @@ def test_a_ti2v_model_may_be_filed_under_either_pipeline(tmp_path: Path) -> None
     save_tiny_wan(tmp_path, expand_timesteps=True)
     index = tmp_path / "model_index.json"
     index.write_text(index.read_text().replace('"WanPipeline"', '"WanImageToVideoPipeline"'))
-    settings = ModelSettings(family="wan", path=str(tmp_path))
+    settings = ModelSettings(device="cpu", family="wan", path=str(tmp_path))
     assert get_family("wan").load_pipeline(settings).config.expand_timesteps
     assert not get_family("wan").load_transformer(settings).training
 

@@ -38,10 +38,9 @@ def test_the_advice_differs_by_what_is_wrong(room: Room, said: str) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="memory is measured on a GPU")
 def test_a_batch_too_large_for_the_gpu_is_told_what_fits(model: ModelSettings) -> None:
-    import dataclasses
 
     sampler = Sampler.open(
-        dataclasses.model.changed(device="cuda", compile=False),
+        model.changed(device="cuda", compile=False),
         SampleSettings(steps=2, guidance=1.0, height=512, width=512, frames=81, max_sequence_length=16),
     )
     free, total = torch.cuda.mem_get_info()

@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sampler(case: Tiny, folder: Path, total: int | None) -> tuple[Sampler, ModelOffloader]:
     """A sampler as on a GPU of `total` bytes, on a CPU."""
     family = get_family(case.family)
-    pipeline = family.load_pipeline(ModelSettings(family=case.family, path=str(folder)))
+    pipeline = family.load_pipeline(ModelSettings(device="cpu", family=case.family, path=str(folder)))
     offloader = ModelOffloader(
         networks_of(family.experts, pipeline), pipeline.text_encoder, torch.device("cpu"), total
     )
@@ -78,7 +78,9 @@ def bytes_of(*parts: nn.Module) -> int:
 
 @pytest.fixture
 def pipeline(folder: Path) -> Any:
-    return get_family("wan-experts").load_pipeline(ModelSettings(family="wan-experts", path=str(folder)))
+    return get_family("wan-experts").load_pipeline(
+        ModelSettings(device="cpu", family="wan-experts", path=str(folder))
+    )
 
 
 @pytest.fixture
@@ -214,8 +216,8 @@ def test_blocks_that_wait_on_the_host_are_compiled_for_where_they_will_run(
 
 def test_adapters_must_be_those_of_the_models_networks(folder: Path) -> None:
     experts, one = (
-        ModelSettings(family="wan-experts", path=str(folder)),
-        ModelSettings(family="wan", path=str(folder)),
+        ModelSettings(device="cpu", family="wan-experts", path=str(folder)),
+        ModelSettings(device="cpu", family="wan", path=str(folder)),
     )
     with pytest.raises(UserError, match="takes an adapter for each"):
         Sampler.open(experts, A14B.settings, b"")
@@ -255,7 +257,7 @@ def test_only_the_expert_in_use_lies_on_the_gpu(folder: Path, total: int | None)
 def test_an_adapter_is_merged_on_the_gpu_into_weights_that_stay_on_the_host(folder: Path) -> None:
     family, model = (
         get_family("wan-experts"),
-        ModelSettings(family="wan-experts", path=str(folder), expert="low"),
+        ModelSettings(device="cpu", family="wan-experts", path=str(folder), expert="low"),
     )
     here, there = (family.load_transformer(model).bfloat16() for _ in range(2))
     adapter = lora.attach(family.load_transformer(model), lora.LoraSpec(4, 8.0, family.lora_targets), seed=0)
