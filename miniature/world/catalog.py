@@ -84,126 +84,61 @@ class Parsed:
 
 _LOOKS = ("changes_colour", "changes_shape", "vanishes")
 _FALLS = ("floats", "passes_through", "grows", "jitters", *_LOOKS)
+_DROPS = (*_FALLS, "falls_up", "turns_back")
+_PAIR_FALLS = ("floats", "passes_through", "falls_slowly", "jitters", *_LOOKS)
 _MOVES = ("turns_back", "stops_midway", "wrong_way", "grows", "jitters", "duplicates", *_LOOKS)
 _MEETS = ("passes_through", "stops_midway", "acts_at_distance", "loses_momentum", "jitters", *_LOOKS)
 _BENDS = ("changes_area", "grows", "jitters", *_LOOKS)
+_SPRINGS = (*_BENDS, "never_relaxes", "stays_rigid")
 _LEAVES = ("never_leaves", "stops_midway", "turns_back", "duplicates", *_LOOKS)
+_LEAVES_ANOTHER = (*_LEAVES, "takes_both")
+_SINKS = ("never_leaves", "stops_midway", "turns_back", "passes_through", *_LOOKS)
 _BLUNT = ("ball", "square")  # shapes that touch at half their height
+_TWO, _TWO_BLUNT = (SHAPES, SHAPES), (_BLUNT, _BLUNT)
+_REMOVAL, _SEVERAL, _SOFT, _MOVEMENT, _DOWN = CATEGORIES
 
 _ALL: tuple[Template, ...] = (
-    # object removal
-    Template("lift_from_box", "object removal", "a hand lifts the {0} out of the box", _LEAVES),
-    Template("pull_away", "object removal", "a hand pulls the {0} away to the right", _LEAVES),
-    Template(
-        "lift_beside",
-        "object removal",
-        "a hand lifts the {0} beside the {1}",
-        (*_LEAVES, "takes_both"),
-        (SHAPES, SHAPES),
-    ),
-    Template(
-        "lower_into_box",
-        "object removal",
-        "a hand lowers the {0} into the box",
-        ("never_leaves", "stops_midway", "turns_back", "passes_through", *_LOOKS),
-    ),
+    Template("lift_from_box", _REMOVAL, "a hand lifts the {0} out of the box", _LEAVES),
+    Template("pull_away", _REMOVAL, "a hand pulls the {0} away to the right", _LEAVES),
+    Template("lift_beside", _REMOVAL, "a hand lifts the {0} beside the {1}", _LEAVES_ANOTHER, _TWO),
+    Template("lower_into_box", _REMOVAL, "a hand lowers the {0} into the box", _SINKS),
     Template(
         "lift_off",
-        "object removal",
+        _REMOVAL,
         "a hand lifts the {0} off the {1}",
-        (*_LEAVES, "takes_both"),
+        _LEAVES_ANOTHER,
         (SHAPES, ("square",)),
         unseen=True,
     ),
-    # multiple objects
-    Template("hit", "multiple objects", "a {0} hits a {1} and stops", _MEETS, (_BLUNT, _BLUNT)),
-    Template("hit_small", "multiple objects", "a big {0} hits a small {1}", _MEETS, (_BLUNT, _BLUNT)),
-    Template(
-        "meet",
-        "multiple objects",
-        "a {0} and a {1} meet and bounce apart",
-        _MEETS,
-        (_BLUNT, _BLUNT),
-        symmetric=True,
-    ),
-    Template(
-        "stick", "multiple objects", "a {0} hits a {1} and they stick together", _MEETS, (_BLUNT, _BLUNT)
-    ),
-    Template(
-        "hit_row",
-        "multiple objects",
-        "a {0} hits a {1} next to a {2}",
-        _MEETS,
-        (_BLUNT, _BLUNT, _BLUNT),
-        unseen=True,
-    ),
-    # deformable objects
-    Template(
-        "squeeze",
-        "deformable objects",
-        "a {0} is squeezed flat and springs back",
-        (*_BENDS, "never_relaxes", "stays_rigid"),
-    ),
-    Template(
-        "stretch",
-        "deformable objects",
-        "a {0} is stretched tall and springs back",
-        (*_BENDS, "never_relaxes", "stays_rigid"),
-    ),
-    Template(
-        "press",
-        "deformable objects",
-        "a hand presses the {0} flat",
-        (*_BENDS, "passes_through", "springs_back"),
-    ),
+    Template("hit", _SEVERAL, "a {0} hits a {1} and stops", _MEETS, _TWO_BLUNT),
+    Template("hit_small", _SEVERAL, "a big {0} hits a small {1}", _MEETS, _TWO_BLUNT),
+    Template("meet", _SEVERAL, "a {0} and a {1} meet and bounce apart", _MEETS, _TWO_BLUNT, symmetric=True),
+    Template("stick", _SEVERAL, "a {0} hits a {1} and they stick together", _MEETS, _TWO_BLUNT),
+    Template("hit_row", _SEVERAL, "a {0} hits a {1} next to a {2}", _MEETS, (_BLUNT,) * 3, unseen=True),
+    Template("squeeze", _SOFT, "a {0} is squeezed flat and springs back", _SPRINGS),
+    Template("stretch", _SOFT, "a {0} is stretched tall and springs back", _SPRINGS),
+    Template("press", _SOFT, "a hand presses the {0} flat", (*_BENDS, "passes_through", "springs_back")),
     Template(
         "splat",
-        "deformable objects",
+        _SOFT,
         "a soft {0} drops onto the floor and splats",
         (*_BENDS, "stays_rigid", "floats", "passes_through"),
     ),
+    Template("wobble", _SOFT, "a soft {0} wobbles and settles", _SPRINGS, unseen=True),
+    Template("move_left", _MOVEMENT, "a {0} moves to the left", _MOVES),
+    Template("move_right", _MOVEMENT, "a {0} moves to the right", _MOVES),
+    Template("move_up", _MOVEMENT, "a {0} moves straight up", _MOVES),
+    Template("slide", _MOVEMENT, "a {0} slides to the right and stops", (*_MOVES, "never_stops")),
+    Template("move_diagonal", _MOVEMENT, "a {0} moves up and to the right", _MOVES, unseen=True),
+    Template("bounce", _DOWN, "a {0} falls onto the floor and bounces", (*_DROPS, "gains_energy")),
+    Template("drop", _DOWN, "a {0} drops onto the floor and rests", _DROPS),
     Template(
-        "wobble",
-        "deformable objects",
-        "a soft {0} wobbles and settles",
-        (*_BENDS, "never_relaxes", "stays_rigid"),
-        unseen=True,
+        "off_table", _DOWN, "a {0} slides off the table and falls", (*_FALLS, "falls_up", "stops_midway")
     ),
-    # directional movement
-    Template("move_left", "directional movement", "a {0} moves to the left", _MOVES),
-    Template("move_right", "directional movement", "a {0} moves to the right", _MOVES),
-    Template("move_up", "directional movement", "a {0} moves straight up", _MOVES),
-    Template(
-        "slide", "directional movement", "a {0} slides to the right and stops", (*_MOVES, "never_stops")
-    ),
-    Template("move_diagonal", "directional movement", "a {0} moves up and to the right", _MOVES, unseen=True),
-    # falling down
-    Template(
-        "bounce",
-        "falling down",
-        "a {0} falls onto the floor and bounces",
-        (*_FALLS, "falls_up", "turns_back", "gains_energy"),
-    ),
-    Template(
-        "drop", "falling down", "a {0} drops onto the floor and rests", (*_FALLS, "falls_up", "turns_back")
-    ),
-    Template(
-        "off_table",
-        "falling down",
-        "a {0} slides off the table and falls",
-        (*_FALLS, "falls_up", "stops_midway"),
-    ),
-    Template(
-        "fall_together",
-        "falling down",
-        "a {0} and a {1} fall down together",
-        ("floats", "passes_through", "falls_slowly", "jitters", *_LOOKS),
-        (SHAPES, SHAPES),
-        symmetric=True,
-    ),
+    Template("fall_together", _DOWN, "a {0} and a {1} fall down together", _PAIR_FALLS, _TWO, symmetric=True),
     Template(
         "toss",
-        "falling down",
+        _DOWN,
         "a {0} is thrown up and falls back down",
         ("floats", "grows", "jitters", *_LOOKS),
         unseen=True,

@@ -25,6 +25,11 @@ def best_trial(residuals: Floats) -> tuple[int, float]:
     return best, float(np.abs(residuals[best]).max())
 
 
+def trials(*axes: Floats) -> list[Floats]:
+    """Every combination of the values [N1], [N2], ... of some parameters: [P, 1] of each."""
+    return [values.reshape(-1, 1) for values in np.meshgrid(*axes)]
+
+
 def line(t: Floats, values: Floats, where: Bools) -> tuple[float, float]:
     """Constant velocity through the values at `where`: speed, and the largest distance from the line."""
     basis = np.stack([np.ones_like(t[where]), t[where]], axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -60,3 +60,7 @@ class Draft:
         self.rows[subject] = len(self.layers)
         look = self.subjects[subject]
         self.layers.append((x, y, rx, ry, COLOUR_INDEX[look.colour], SHAPE_INDEX[look.shape]))
+
+
+Motions = dict[str, Callable[[Draft], None]]
+"""Templates and how each puts a scene together."""

@@ -2,7 +2,6 @@
 
     python -m miniature.world.table [--clips N] [--seed S] [--workers W] [--write]
 
-
 Of every template, clips that are right, the same clips under a wrong caption, and clips with one law broken
 are rendered, encoded and decoded as the pipeline does it, and judged. Right clips are judged once more
 softened, as a video decoder would leave them. Prints the shares that pass; `--write` puts the tables into
@@ -15,10 +14,8 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -40,23 +37,23 @@ _CHUNK = 20  # clips of one kind that a worker renders at once
 Frames = NDArray[np.uint8]
 
 
-@dataclass
-class Tally:
-    """Clips judged and passed, of one template. broken_by, passed_by: the same by violation."""
+Tally = Counter[tuple[str, str, str, bool]]
+"""Clips judged, by (template, kind, law broken or "", whether it passes)."""
 
-    judged: Counter[str] = field(default_factory=Counter)
-    passed: Counter[str] = field(default_factory=Counter)
-    broken_by: Counter[str] = field(default_factory=Counter)
-    passed_by: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: Tally) -> None:
-        """Take in the counts of another tally."""
-        for name in ("judged", "passed", "broken_by", "passed_by"):
-            getattr(self, name).update(getattr(other, name))
+def count(tally: Tally, *templates: str, kind: str, law: str | None = None) -> tuple[int, int]:
+    """Clips of a kind (and with this law broken) of these templates: how many were judged, how many pass."""
+    counts = [0, 0]
+    for (template, its_kind, its_law, passed), clips in tally.items():
+        if template in templates and its_kind == kind and law in (None, its_law):
+            counts[passed] += clips
+    return sum(counts), counts[True]
 
-    def share(self, kind: str) -> float:
-        """Share of the clips of a kind that pass."""
-        return self.passed[kind] / max(self.judged[kind], 1)
+
+def share(tally: Tally, *templates: str, kind: str, law: str | None = None) -> float:
+    """Share of those clips that pass; 0 of none."""
+    judged, passed = count(tally, *templates, kind=kind, law=law)
+    return passed / max(judged, 1)
 
 
 def wrong_caption(template: str, subjects: Sequence[Subject], rng: np.random.Generator) -> str:
@@ -102,83 +99,67 @@ def soften(frames: Frames, rng: np.random.Generator) -> Frames:
     return np.clip(blurred + noise + 0.5, 0, 255).astype(np.uint8)
 
 
-def judge_some(template: str, first: int, count: int, seed: int) -> Tally:
-    """Judge `count` clips of each kind; clip i of a template is the same whatever the chunk it is in."""
+def judge_some(template: str, first: int, clips: int, seed: int) -> Tally:
+    """Judge `clips` clips of each kind; clip i of a template is the same whatever the chunk it is in."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
     tally, entry = Tally(), TEMPLATES[template]
     number = tuple(TEMPLATES).index(template)
-    rngs = [np.random.default_rng([seed, number, i]) for i in range(first, first + count)]
+    rngs = [np.random.default_rng([seed, number, i]) for i in range(first, first + clips)]
     subjects = [random_subjects(template, rng) for rng in rngs]
-    broken_by = [entry.violations[i % len(entry.violations)] for i in range(first, first + count)]
+    broken_by = [entry.violations[i % len(entry.violations)] for i in range(first, first + clips)]
     right = [sample_scene(template, s, rng) for s, rng in zip(subjects, rngs, strict=True)]
     broken = [sample_scene(template, *z) for z in zip(subjects, rngs, broken_by, strict=True)]
-    clips = render([*right, *broken]).numpy()
+    frames = render([*right, *broken]).numpy()
 
-    def passes(frames: Frames, text: str) -> bool:
-        return judge(decode_mp4(encode_mp4(frames, fps=8))[0], text).passed
+    def passes(seen: Frames, text: str) -> bool:
+        return judge(decode_mp4(encode_mp4(seen, fps=8))[0], text).passed
 
     for i, rng in enumerate(rngs):
         text = caption(template, subjects[i])
-        outcomes = {
-            "right": passes(clips[i], text),
-            "softened": passes(soften(clips[i], rng), text),
-            "wrong": passes(clips[i], wrong_caption(template, subjects[i], rng)),
-            "broken": passes(clips[count + i], text),
-        }
-        tally.judged.update(outcomes.keys())
-        tally.passed.update({kind: int(passed) for kind, passed in outcomes.items()})
-        tally.broken_by[broken_by[i]] += 1
-        tally.passed_by[broken_by[i]] += outcomes["broken"]
+        tally[template, "right", "", passes(frames[i], text)] += 1
+        tally[template, "softened", "", passes(soften(frames[i], rng), text)] += 1
+        tally[template, "wrong", "", passes(frames[i], wrong_caption(template, subjects[i], rng))] += 1
+        tally[template, "broken", broken_by[i], passes(frames[clips + i], text)] += 1
     return tally
 
 
-def measure(clips: int, seed: int, workers: int) -> dict[str, Tally]:
-    """Tallies by template of at least `clips` clips of each kind, spread evenly over the templates."""
+def measure(clips: int, seed: int, workers: int) -> Tally:
+    """At least `clips` clips of each kind, spread evenly over the templates."""
     each = -(-clips // len(TEMPLATES))
     jobs = [
         (name, first, min(_CHUNK, each - first), seed)
         for first in range(0, each, _CHUNK)
         for name in TEMPLATES
     ]
-    tallies = {name: Tally() for name in TEMPLATES}
+    tally = Tally()
     with processes(workers) as pool:
-        results = pool.map(judge_some, *zip(*jobs, strict=True))
-        for done, ((name, *_), tally) in enumerate(zip(jobs, results, strict=True), start=1):
-            tallies[name].add(tally)
+        for done, some in enumerate(pool.map(judge_some, *zip(*jobs, strict=True)), start=1):
+            tally.update(some)
             if sys.stderr.isatty():
                 print(f"\r{done}/{len(jobs)}", end="", file=sys.stderr)
-    return tallies
+    return tally
 
 
-def total(tallies: Iterable[Tally]) -> Tally:
-    """All counts together."""
-    everything = Tally()
-    for tally in tallies:
-        everything.add(tally)
-    return everything
-
-
-def markdown(tallies: dict[str, Tally]) -> str:
+def markdown(tally: Tally) -> str:
     """Two tables: shares that pass by template, and by violation."""
     head = "| template | clips of each kind | right | softened | wrong caption | law broken |"
     lines = [head, "|---|---|---|---|---|---|"]
 
-    def row(name: str, tally: Tally) -> str:
-        shares = " | ".join(f"{tally.share(kind):.3f}" for kind in _KINDS)
-        return f"| {name} | {tally.judged['right']} | {shares} |"
+    def row(title: str, *templates: str) -> str:
+        judged, _ = count(tally, *templates, kind="right")
+        shares = " | ".join(f"{share(tally, *templates, kind=kind):.3f}" for kind in _KINDS)
+        return f"| {title} | {judged} | {shares} |"
 
     for category in CATEGORIES:
         names = [name for name, template in TEMPLATES.items() if template.category == category]
-        lines += [
-            row(f"`{name}`{' (unseen)' if TEMPLATES[name].unseen else ''}", tallies[name]) for name in names
-        ]
-        lines.append(row(f"*{category}*", total(tallies[name] for name in names)))
-    everything = total(tallies.values())
-    lines.append(row("**all**", everything))
+        lines += [row(f"`{name}`{' (unseen)' if TEMPLATES[name].unseen else ''}", name) for name in names]
+        lines.append(row(f"*{category}*", *names))
+    lines.append(row("**all**", *TEMPLATES))
     lines += ["", "| law broken by | clips | pass |", "|---|---|---|"]
-    for name, count in sorted(everything.broken_by.items()):
-        lines.append(f"| {name} | {count} | {everything.passed_by[name] / count:.3f} |")
+    for law in sorted({law for _, _, law, _ in tally if law}):
+        judged, passed = count(tally, *TEMPLATES, kind="broken", law=law)
+        lines.append(f"| {law} | {judged} | {passed / judged:.3f} |")
     return "\n".join(lines)
 
 
@@ -191,7 +172,7 @@ def write(text: str, command: str, path: Path = DOCS) -> None:
     path.write_text(f"{before}{_BEGIN}\n`{command}`\n\n{text}\n{_END}{after}", encoding="utf-8")
 
 
-def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
+def main(argv: Sequence[str] | None = None) -> dict[str, float]:
     """The command. Returns the shares over all templates."""
     parser = argparse.ArgumentParser(
         prog="python -m miniature.world.table", description=__doc__.split("\n")[0]
@@ -205,13 +186,12 @@ def main(argv: Sequence[str] | None = None) -> dict[str, Any]:
     args = parser.parse_args(argv)
     if args.clips < 1 or args.workers < 1:
         parser.error("--clips and --workers must be at least 1")
-    tallies = measure(args.clips, args.seed, args.workers)
-    text = markdown(tallies)
+    tally = measure(args.clips, args.seed, args.workers)
+    text = markdown(tally)
     print(text)
     if args.write:
         write(text, f"python -m miniature.world.table --clips {args.clips} --seed {args.seed} --write")
-    everything = total(tallies.values())
-    return {kind: everything.share(kind) for kind in _KINDS}
+    return {kind: share(tally, *TEMPLATES, kind=kind) for kind in _KINDS}
 
 
 if __name__ == "__main__":

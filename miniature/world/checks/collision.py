@@ -8,6 +8,7 @@ from miniature.world import laws
 from miniature.world.checks.finding import (
     AWAY,
     FEWEST,
+    Criteria,
     Finding,
     half_width,
     law,
@@ -93,9 +94,9 @@ def _equal_masses(sight: Sight) -> Finding:
     return law(float(np.log(max(areas) / min(areas))), 0.4, f"{names} are not of one size")
 
 
-def hit(sight: Sight) -> list[Finding]:
-    """The first stops, the second takes over its velocity."""
-    findings, speeds = _collision(sight, [[(1.0, 0.0)], [(0.0, 1.0)]])
+def _alike(sight: Sight, shares: Shares) -> list[Finding]:
+    """One of equal masses is struck by another."""
+    findings, speeds = _collision(sight, shares)
     return [*findings, *_struck(sight, speeds[0]), _equal_masses(sight)]
 
 
@@ -121,14 +122,14 @@ def meet(sight: Sight) -> list[Finding]:
     ]
 
 
-def stick(sight: Sight) -> list[Finding]:
-    """They go on together at half the speed."""
-    w = float(laws.inelastic(1.0, 1.0, 1.0, 0.0))
-    findings, speeds = _collision(sight, [[(1.0, w)], [(0.0, w)]])
-    return [*findings, *_struck(sight, speeds[0]), _equal_masses(sight)]
+# At half the speed; both have it.
+_TOGETHER = float(laws.inelastic(1.0, 1.0, 1.0, 0.0))
 
-
-def hit_row(sight: Sight) -> list[Finding]:
-    """The first stops, the second stays, the third takes over the velocity."""
-    findings, speeds = _collision(sight, [[(1.0, 0.0)], [(0.0, 0.0)], [(0.0, 1.0)]])
-    return [*findings, *_struck(sight, speeds[0]), _equal_masses(sight)]
+CRITERIA: Criteria = {
+    # The first stops, the last takes over its velocity.
+    "hit": lambda sight: _alike(sight, [[(1.0, 0.0)], [(0.0, 1.0)]]),
+    "hit_small": hit_small,
+    "meet": meet,
+    "stick": lambda sight: _alike(sight, [[(1.0, _TOGETHER)], [(0.0, _TOGETHER)]]),
+    "hit_row": lambda sight: _alike(sight, [[(1.0, 0.0)], [(0.0, 0.0)], [(0.0, 1.0)]]),
+}

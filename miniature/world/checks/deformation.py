@@ -9,14 +9,16 @@ from miniature.world.catalog import FLOOR
 from miniature.world.checks.finding import (
     AWAY,
     BENT,
+    Criteria,
     Finding,
     blame,
+    drifts,
     falls,
     landing,
     law,
     motion,
 )
-from miniature.world.curve_fit import best_trial, reaches, solve, spread, within
+from miniature.world.curve_fit import best_trial, reaches, solve, trials, within
 from miniature.world.tracking import Bools, Floats, Sight, Track
 
 
@@ -36,10 +38,7 @@ def _keeps_area(track: Track) -> Finding:
 def _on_floor(track: Track) -> list[Finding]:
     seen = track.seen
     below = float(np.abs(track.y + track.ry - FLOOR)[seen].max()) if seen.any() else 1.0
-    return [
-        law(below, 0.05, f"{track} does not stay on the floor"),
-        law(spread(track.x, seen), AWAY, f"{track} drifts sideways"),
-    ]
+    return [law(below, 0.05, f"{track} does not stay on the floor"), drifts(track)]
 
 
 def _strain_fit(strain: Floats, courses: Floats, where: Bools) -> tuple[float, float]:
@@ -63,23 +62,11 @@ def _springs(sight: Sight, sign: float, word: str) -> list[Finding]:
     ]
 
 
-def squeeze(sight: Sight) -> list[Finding]:
-    """Flat at half time, back in shape at the end, the area kept."""
-    return _springs(sight, 1.0, "squeezed flat")
-
-
-def stretch(sight: Sight) -> list[Finding]:
-    """Tall at half time, back in shape at the end, the area kept."""
-    return _springs(sight, -1.0, "stretched tall")
-
-
 def press(sight: Sight) -> list[Finding]:
     """Flattened at the speed of the hand, flat to the end, the area kept."""
     track, t = sight.tracks[0], sight.t
     seen = track.seen
-    contact, release = (
-        v.reshape(-1, 1) for v in np.meshgrid(np.arange(0.1, 0.6, 0.025), np.arange(0.5, 0.76, 0.025))
-    )
+    contact, release = trials(np.arange(0.1, 0.6, 0.025), np.arange(0.5, 0.76, 0.025))
     share = laws.press(t, 0.0, 1.0, contact, np.maximum(release, contact + 0.02))[:, seen]
     _, residuals = solve(np.stack([1 - share, share], axis=2), track.ry[seen])
     _, error = best_trial(residuals)
@@ -114,7 +101,7 @@ def splat(sight: Sight) -> list[Finding]:
         law(error, AWAY, blame(track, bottom, 1.0, "does not fall freely")),
         law(bend, BENT, f"{track} does not give way as the law says"),
         _keeps_area(track),
-        law(spread(track.x, seen), AWAY, f"{track} drifts sideways"),
+        drifts(track),
     ]
 
 
@@ -122,9 +109,7 @@ def wobble(sight: Sight) -> list[Finding]:
     """Flat and tall in turns, less and less, the area kept."""
     track, t = sight.tracks[0], sight.t
     seen = track.seen
-    damping, frequency = (
-        v.reshape(-1, 1) for v in np.meshgrid(np.arange(1.2, 2.8, 0.2), np.arange(1.7, 2.35, 0.05))
-    )
+    damping, frequency = trials(np.arange(1.2, 2.8, 0.2), np.arange(1.7, 2.35, 0.05))
     strain = _strain(track)
     amplitude, error = _strain_fit(strain, laws.wobble(t, 1.0, damping, frequency), seen)
     late = np.abs(strain[seen & (t >= 0.72)])
@@ -135,3 +120,13 @@ def wobble(sight: Sight) -> list[Finding]:
         _keeps_area(track),
         *_on_floor(track),
     ]
+
+
+CRITERIA: Criteria = {
+    # Bent at half time, back in shape at the end, the area kept.
+    "squeeze": lambda sight: _springs(sight, 1.0, "squeezed flat"),
+    "stretch": lambda sight: _springs(sight, -1.0, "stretched tall"),
+    "press": press,
+    "splat": splat,
+    "wobble": wobble,
+}

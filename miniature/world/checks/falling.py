@@ -8,15 +8,17 @@ from miniature.world import laws
 from miniature.world.catalog import FLOOR, TABLE
 from miniature.world.checks.finding import (
     AWAY,
+    Criteria,
     Finding,
     blame,
+    drifts,
     falls,
     half_width,
     landing,
     law,
     motion,
 )
-from miniature.world.curve_fit import best_trial, reaches, solve, spread, within
+from miniature.world.curve_fit import best_trial, reaches, solve, trials, within
 from miniature.world.tracking import Floats, Sight, Track
 
 
@@ -42,7 +44,7 @@ def _fall(sight: Sight, bounces: bool) -> list[Finding]:
         *falls(track, y + track.ry),
         then,
         law(error, AWAY, _fall_fault(track, bounces)),
-        law(spread(track.x, seen), AWAY, f"{track} drifts sideways"),
+        drifts(track),
     ]
 
 
@@ -59,21 +61,11 @@ def _bounce_error(t: Floats, y: Floats, rest: float) -> float:
     best, error = (y[0], 3.8, 0.66), np.inf
     for wide, steps in (((0.02, 1.0, 0.18), (3, 17, 9)), ((0.01, 0.07, 0.03), (3, 5, 5))):
         axes = [np.linspace(b - w, b + w, n) for b, w, n in zip(best, wide, steps, strict=True)]
-        y0, g, e = (v.reshape(-1, 1) for v in np.meshgrid(*axes))
+        y0, g, e = trials(*axes)
         residuals = laws.bounce(t, np.minimum(y0, rest - 0.01), g, rest, e) - y
         at, error = best_trial(residuals)
         best = (float(y0[at, 0]), float(g[at, 0]), float(e[at, 0]))
     return float(error)
-
-
-def bounce(sight: Sight) -> list[Finding]:
-    """Falls freely to the floor and rises from it again, lower."""
-    return _fall(sight, bounces=True)
-
-
-def drop(sight: Sight) -> list[Finding]:
-    """Falls freely to the floor and rests there."""
-    return _fall(sight, bounces=False)
 
 
 def off_table(sight: Sight) -> list[Finding]:
@@ -81,7 +73,7 @@ def off_table(sight: Sight) -> list[Finding]:
     track, t, seen = sight.tracks[0], sight.t, sight.tracks[0].seen
     half_x, half_y = half_width(track), float(np.nanmedian(track.ry))
     height = TABLE - half_y
-    leaves, g = (v.reshape(-1, 1) for v in np.meshgrid(np.arange(0.2, 0.72, 0.02), np.arange(3.4, 5.9, 0.2)))
+    leaves, g = trials(np.arange(0.2, 0.72, 0.02), np.arange(3.4, 5.9, 0.2))
     fall = np.maximum(t[seen] - leaves, 0.0)
     off_y = laws.land(fall, height, g, FLOOR - half_y) - track.y[seen]
     best, error = best_trial(off_y)
@@ -106,8 +98,7 @@ def fall_together(sight: Sight) -> list[Finding]:
     _, _, error = landing([track.y for track in tracks], sight.t, [_rest(track) for track in tracks])
     findings = [law(error, AWAY, f"{tracks[0]} and {tracks[1]} do not fall alike")]
     for track in tracks:
-        findings += falls(track, track.y + track.ry)
-        findings.append(law(spread(track.x, track.seen), AWAY, f"{track} drifts sideways"))
+        findings += [*falls(track, track.y + track.ry), drifts(track)]
     return findings
 
 
@@ -115,9 +106,7 @@ def toss(sight: Sight) -> list[Finding]:
     """Rises from the floor and comes back to it on the parabola of free fall."""
     track, t, seen = sight.tracks[0], sight.t, sight.tracks[0].seen
     rest, y = _rest(track), track.y
-    flight, height = (
-        v.reshape(-1, 1) for v in np.meshgrid(np.arange(0.78, 1.03, 0.02), np.arange(0.32, 0.62, 0.02))
-    )
+    flight, height = trials(np.arange(0.78, 1.03, 0.02), np.arange(0.32, 0.62, 0.02))
     g = 8 * height / flight**2
     _, error = best_trial(laws.toss(t[seen], rest, g * flight / 2, g) - y[seen])
     risen, back = rest - float(np.nanmin(y)), float(y[seen][-1] - np.nanmin(y))
@@ -125,5 +114,15 @@ def toss(sight: Sight) -> list[Finding]:
         motion(reaches(risen, 0.17), f"{track} is not thrown up"),
         motion(reaches(back, 0.14), f"{track} does not fall back down"),
         law(error, AWAY, f"{track} does not follow the parabola of free fall"),
-        law(spread(track.x, seen), AWAY, f"{track} drifts sideways"),
+        drifts(track),
     ]
+
+
+CRITERIA: Criteria = {
+    # Falls freely to the floor, and rises from it again, lower, or rests there.
+    "bounce": lambda sight: _fall(sight, bounces=True),
+    "drop": lambda sight: _fall(sight, bounces=False),
+    "off_table": off_table,
+    "fall_together": fall_together,
+    "toss": toss,
+}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
-from miniature.world.curve_fit import reaches, within
-from miniature.world.tracking import Floats, Track
+from miniature.world.curve_fit import reaches, spread, within
+from miniature.world.tracking import Floats, Sight, Track
 
 AWAY = 0.05  # how far from its law a subject may be found, in stage sides: 3.2 pixels of 64
 BENT = 0.14  # the same for strains (natural logarithm of a proportion)
@@ -25,6 +26,10 @@ class Finding:
     reason: str
 
 
+Criteria = dict[str, Callable[[Sight], list[Finding]]]
+"""Templates and what is asked of a clip of theirs."""
+
+
 def motion(grade: float, reason: str) -> Finding:
     """A finding on what took place."""
     return Finding("motion", grade, reason)
@@ -33,6 +38,16 @@ def motion(grade: float, reason: str) -> Finding:
 def law(error: float, tolerance: float, reason: str) -> Finding:
     """A finding on how far from its equation something is."""
     return Finding("law", within(error, tolerance), reason)
+
+
+def keeps(track: Track, values: Floats, otherwise: str) -> Finding:
+    """A finding on a coordinate [T] that should stay what it is."""
+    return law(spread(values, track.seen), AWAY, f"{track} {otherwise}")
+
+
+def drifts(track: Track) -> Finding:
+    """A finding on a subject that should stay in its column."""
+    return keeps(track, track.x, "drifts sideways")
 
 
 def unmeasured(reason: str) -> list[Finding]:

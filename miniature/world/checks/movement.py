@@ -6,48 +6,24 @@ import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
-from miniature.world.checks.finding import (
-    AWAY,
-    Finding,
-    blame,
-    law,
-    motion,
-)
-from miniature.world.curve_fit import best_trial, line, reaches, solve, spread, within
-from miniature.world.tracking import Floats, Sight, Track
+from miniature.world.checks.finding import AWAY, Criteria, Finding, blame, drifts, keeps, law, motion
+from miniature.world.curve_fit import best_trial, line, reaches, solve, within
+from miniature.world.tracking import Floats, Sight
 
 
-def _moves(sight: Sight, values: Floats, sign: float, word: str, least: float = 0.27) -> list[Finding]:
+def _moves(sight: Sight, values: Floats, sign: float, word: str) -> list[Finding]:
     """Constant velocity along one axis."""
     track = sight.tracks[0]
-    where = track.seen
-    speed, error = line(sight.t, values, where)
+    speed, error = line(sight.t, values, track.seen)
     return [
-        motion(reaches(sign * speed, least), blame(track, values, sign, f"hardly moves {word}")),
+        motion(reaches(sign * speed, 0.27), blame(track, values, sign, f"hardly moves {word}")),
         law(error, AWAY, blame(track, values, sign, "does not keep its speed")),
     ]
 
 
-def _keeps(track: Track, values: Floats, word: str) -> Finding:
-    return law(spread(values, track.seen), AWAY, f"{track} {word}")
-
-
-def move_left(sight: Sight) -> list[Finding]:
-    """Constant speed to the left, at one height."""
+def _sideways(sight: Sight, sign: float, word: str) -> list[Finding]:
     track = sight.tracks[0]
-    return [*_moves(sight, track.x, -1.0, "to the left"), _keeps(track, track.y, "does not keep its height")]
-
-
-def move_right(sight: Sight) -> list[Finding]:
-    """Constant speed to the right, at one height."""
-    track = sight.tracks[0]
-    return [*_moves(sight, track.x, 1.0, "to the right"), _keeps(track, track.y, "does not keep its height")]
-
-
-def move_up(sight: Sight) -> list[Finding]:
-    """Constant speed upward, in one column."""
-    track = sight.tracks[0]
-    return [*_moves(sight, track.y, -1.0, "up"), _keeps(track, track.x, "drifts sideways")]
+    return [*_moves(sight, track.x, sign, word), keeps(track, track.y, "does not keep its height")]
 
 
 def slide(sight: Sight) -> list[Finding]:
@@ -67,7 +43,15 @@ def slide(sight: Sight) -> list[Finding]:
     ]
 
 
-def move_diagonal(sight: Sight) -> list[Finding]:
-    """Constant speed to the right and upward at once."""
-    track = sight.tracks[0]
-    return [*_moves(sight, track.x, 1.0, "to the right"), *_moves(sight, track.y, -1.0, "up")]
+def _up(sight: Sight) -> list[Finding]:
+    return _moves(sight, sight.tracks[0].y, -1.0, "up")
+
+
+CRITERIA: Criteria = {
+    # Constant velocity, and the other coordinate stays what it is.
+    "move_left": lambda sight: _sideways(sight, -1.0, "to the left"),
+    "move_right": lambda sight: _sideways(sight, 1.0, "to the right"),
+    "move_up": lambda sight: [*_up(sight), drifts(sight.tracks[0])],
+    "slide": slide,
+    "move_diagonal": lambda sight: [*_moves(sight, sight.tracks[0].x, 1.0, "to the right"), *_up(sight)],
+}

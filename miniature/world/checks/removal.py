@@ -6,13 +6,7 @@ import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import BOX_FLOOR, FLOOR
-from miniature.world.checks.finding import (
-    AWAY,
-    Finding,
-    blame,
-    law,
-    motion,
-)
+from miniature.world.checks.finding import AWAY, Criteria, Finding, blame, law, motion
 from miniature.world.curve_fit import best_trial, reaches, solve, spread
 from miniature.world.tracking import Floats, Sight, Track
 
@@ -67,11 +61,6 @@ def _stays(track: Track) -> list[Finding]:
     return [law(moved, AWAY, f"{track} does not stay where it is")]
 
 
-def lift_from_box(sight: Sight) -> list[Finding]:
-    """From the floor of the box, in the hand, up and out of the picture."""
-    return _lifted(sight, BOX_FLOOR)
-
-
 def pull_away(sight: Sight) -> list[Finding]:
     """Along the floor, in the hand, out of the picture to the right."""
     track = sight.tracks[0]
@@ -107,3 +96,13 @@ def lift_off(sight: Sight) -> list[Finding]:
     above = abs(float(np.median(track.x[:2]) - np.median(other.x[:2])))
     on_top = law(above, 0.07, f"{track} does not lie on {other}")
     return [*_lifted(sight, rest), *_stays(other), on_top]
+
+
+CRITERIA: Criteria = {
+    # From the floor of the box, in the hand, up and out of the picture.
+    "lift_from_box": lambda sight: _lifted(sight, BOX_FLOOR),
+    "pull_away": pull_away,
+    "lift_beside": lift_beside,
+    "lower_into_box": lower_into_box,
+    "lift_off": lift_off,
+}

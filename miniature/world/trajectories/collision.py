@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from miniature.world import laws
-from miniature.world.draft import Draft
+from miniature.world.draft import Draft, Motions
 
 
 def _strike(
@@ -87,3 +87,6 @@ def hit_row(s: Draft) -> None:
     s.body(0, laws.collide(t, xa, v, w1, start), y, *halves[0])
     s.body(1, xb, y, *halves[1])
     s.body(2, laws.collide(t, xc, 0.0, w3, start), y, *halves[2])
+
+
+MOTIONS: Motions = {"hit": hit, "hit_small": hit_small, "meet": meet, "stick": stick, "hit_row": hit_row}

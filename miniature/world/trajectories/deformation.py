@@ -6,7 +6,7 @@ import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
-from miniature.world.draft import Draft
+from miniature.world.draft import Draft, Motions
 from miniature.world.trajectories.props import floor, hand_above
 
 
@@ -25,16 +25,6 @@ def _bend(s: Draft, amplitude: float) -> None:
     wide, high = _strained(s, rx, ry, laws.pulse(t, 0.0 if s.broken == "stays_rigid" else amplitude))
     floor(s)
     s.body(0, x, FLOOR - high, wide, high)
-
-
-def squeeze(s: Draft) -> None:
-    """Flat and back, area kept."""
-    _bend(s, s.draw(0.45, 0.60))
-
-
-def stretch(s: Draft) -> None:
-    """Tall and back, area kept."""
-    _bend(s, -s.draw(0.40, 0.54))
 
 
 def press(s: Draft) -> None:
@@ -86,3 +76,12 @@ def wobble(s: Draft) -> None:
     wide, high = _strained(s, rx, ry, laws.wobble(t, amplitude, damping, frequency))
     floor(s)
     s.body(0, x, FLOOR - high, wide, high)
+
+
+MOTIONS: Motions = {
+    "squeeze": lambda s: _bend(s, s.draw(0.45, 0.60)),  # flat and back, area kept
+    "stretch": lambda s: _bend(s, -s.draw(0.40, 0.54)),  # tall and back, area kept
+    "press": press,
+    "splat": splat,
+    "wobble": wobble,
+}

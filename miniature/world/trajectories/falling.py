@@ -1,4 +1,4 @@
-"""How the templates of the category "falling down" move."""
+"""How the templates of the category "falling down" move: free fall, and what the floor does to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import FLOOR, TABLE
-from miniature.world.draft import Draft
+from miniature.world.draft import Draft, Motions
 from miniature.world.trajectories.props import floor
 
 
@@ -23,16 +23,6 @@ def _fall(s: Draft, restitution: float) -> None:
         y = laws.bounce(t, y0, g, rest, s.draw(1.15, 1.3) if s.broken == "gains_energy" else restitution)
     floor(s)
     s.body(0, x, y, rx, ry)
-
-
-def bounce(s: Draft) -> None:
-    """Free fall, then rebounds with a restitution below one."""
-    _fall(s, s.draw(0.58, 0.75))
-
-
-def drop(s: Draft) -> None:
-    """Free fall, then rest (restitution zero)."""
-    _fall(s, 0.0)
 
 
 def off_table(s: Draft) -> None:
@@ -88,3 +78,12 @@ def toss(s: Draft) -> None:
         t = np.minimum(t, flight / 2)
     floor(s)
     s.body(0, x, laws.toss(t, rest, g * flight / 2, g), rx, ry)
+
+
+MOTIONS: Motions = {
+    "bounce": lambda s: _fall(s, s.draw(0.58, 0.75)),  # rebounds with a restitution below one
+    "drop": lambda s: _fall(s, 0.0),  # rests
+    "off_table": off_table,
+    "fall_together": fall_together,
+    "toss": toss,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
-from miniature.world.draft import Draft
+from miniature.world.draft import Draft, Motions
 from miniature.world.trajectories.props import floor
 
 ROOM = 0.02  # between a subject and the border of the stage
@@ -20,16 +20,6 @@ def _across(s: Draft, to_right: bool) -> None:
     rx, ry = s.half(0, s.draw(0.11, 0.14))
     x = _sweep(s, rx)
     s.body(0, x if to_right == (s.broken != "wrong_way") else 1 - x, s.draw(0.25, 0.75), rx, ry)
-
-
-def move_left(s: Draft) -> None:
-    """Constant velocity to the left."""
-    _across(s, to_right=False)
-
-
-def move_right(s: Draft) -> None:
-    """Constant velocity to the right."""
-    _across(s, to_right=True)
 
 
 def move_up(s: Draft) -> None:
@@ -58,3 +48,12 @@ def move_diagonal(s: Draft) -> None:
     y = laws.uniform(t, y0, s.draw(0.85, 1.0) * (ry + ROOM - y0))
     wrong = s.broken == "wrong_way"
     s.body(0, 1 - x if wrong else x, 1 - y if wrong else y, rx, ry)
+
+
+MOTIONS: Motions = {
+    "move_left": lambda s: _across(s, to_right=False),
+    "move_right": lambda s: _across(s, to_right=True),
+    "move_up": move_up,
+    "slide": slide,
+    "move_diagonal": move_diagonal,
+}

@@ -6,7 +6,7 @@ import numpy as np
 
 from miniature.world import laws
 from miniature.world.catalog import BOX_FLOOR, FLOOR
-from miniature.world.draft import Draft
+from miniature.world.draft import Draft, Motions
 from miniature.world.trajectories.props import floor, hand_above, hand_right
 
 
@@ -86,3 +86,12 @@ def lift_off(s: Draft) -> None:
     y, hand = _lift(s, x, FLOOR - 2 * qy - ry, ry)
     s.body(0, x, y, rx, ry)
     s.body(1, x, FLOOR - qy + (hand - hand[0] if s.broken == "takes_both" else 0.0), qx, qy)
+
+
+MOTIONS: Motions = {
+    "lift_from_box": lift_from_box,
+    "pull_away": pull_away,
+    "lift_beside": lift_beside,
+    "lower_into_box": lower_into_box,
+    "lift_off": lift_off,
+}

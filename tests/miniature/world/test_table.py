@@ -23,24 +23,24 @@ def test_a_wrong_caption_is_a_caption_and_not_the_right_one(name):
 
 
 def test_the_tally_counts_every_clip_once():
-    tally = table.judge_some("drop", first=0, count=3, seed=0)
-    assert tally.judged == {"right": 3, "softened": 3, "wrong": 3, "broken": 3}
-    assert tally.broken_by.total() == 3
-    assert tally.share("right") == 1.0
-    assert tally.share("broken") == 0.0
+    tally = table.judge_some("drop", first=0, clips=3, seed=0)
+    for kind in ("right", "softened", "wrong", "broken"):
+        assert table.count(tally, "drop", kind=kind)[0] == 3
+    assert table.share(tally, "drop", kind="right") == 1.0
+    assert table.share(tally, "drop", kind="broken") == 0.0
+    laws = {law for _, kind, law, _ in tally if kind == "broken"}
+    assert sum(table.count(tally, "drop", kind="broken", law=law)[0] for law in laws) == 3
 
 
 def test_a_clip_does_not_depend_on_its_chunk():
-    whole = table.judge_some("hit", first=0, count=2, seed=1)
-    parts = table.total([table.judge_some("hit", first, 1, seed=1) for first in (0, 1)])
-    assert whole == parts
+    whole = table.judge_some("hit", first=0, clips=2, seed=1)
+    parts = [table.judge_some("hit", first, 1, seed=1) for first in (0, 1)]
+    assert whole == parts[0] + parts[1]
 
 
 def test_the_tables_go_between_their_marks(tmp_path):
-    tallies = {name: table.Tally() for name in TEMPLATES}
-    tallies["drop"].judged["right"], tallies["drop"].passed["right"] = 4, 3
-    tallies["drop"].broken_by["floats"] = 2
-    text = table.markdown(tallies)
+    drops = {("right", "", True): 3, ("right", "", False): 1, ("broken", "floats", False): 2}
+    text = table.markdown(table.Tally({("drop", *clip): count for clip, count in drops.items()}))
     assert "| `drop` | 4 | 0.750 | 0.000 | 0.000 | 0.000 |" in text
     assert "| floats | 2 | 0.000 |" in text
     assert all(f"`{name}`" in text for name in TEMPLATES)
