@@ -24,14 +24,11 @@ again.
 """
 
 from rewards.base import CannotJudge, Judgement, LoadedClip, Part, PartedReward, PartScores, Reward, guarded
-from rewards.kind import NetworkSettings, RewardKind, RewardRef, always, version_of
+from rewards.kind import NetworkSettings, RewardKind, RewardRef, per_clip, version_of
 from rewards.registry import (
     build_reward,
-    combine_judgements,
-    require_ready,
     reward_kind,
     reward_kinds,
-    reward_parts,
     reward_ref,
     reward_settings,
     reward_version,
@@ -48,14 +45,11 @@ __all__ = [
     "Reward",
     "RewardKind",
     "RewardRef",
-    "always",
     "build_reward",
-    "combine_judgements",
     "guarded",
-    "require_ready",
+    "per_clip",
     "reward_kind",
     "reward_kinds",
-    "reward_parts",
     "reward_ref",
     "reward_settings",
     "reward_version",

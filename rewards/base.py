@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -131,18 +132,6 @@ class PartScores:
     down: str | None = None
 
 
-class PartedReward(Reward, Protocol):
-    """A reward whose value combines parts, each of which is asked for alone; several threads share it."""
-
-    def score_parts(self, wanted: Mapping[str, Sequence[LoadedClip]]) -> PartScores:
-        """Judgements of the clips that each part (by name) is wanted of."""
-        ...
-
-    def close(self) -> None:
-        """End whatever was started; may be called twice."""
-        ...
-
-
 def failed(error: str, detail: dict[str, Any] | None = None, again: bool = False) -> Judgement:
     """A judgement without a value, for the reason given."""
     return Judgement(None, detail or {}, error, again)
@@ -197,6 +186,40 @@ def guarded(
         return [judgement for part in parts for judgement in _halving(reward, part)]
 
     return guard
+
+
+class PartedReward(ABC):
+    """A reward whose value combines parts, each of which is asked for alone; several threads share it."""
+
+    name: str
+    range: tuple[float, float]
+    version: str
+    parts: tuple[Part, ...]
+
+    @guarded
+    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        """Every part that applies, combined."""
+        wanted = {part.name: [clip for clip in clips if part.applies(clip.category)] for part in self.parts}
+        scored = self.score_parts(wanted).judgements
+        return [
+            self.combined(
+                clip.category,
+                {name: found[clip.clip_id] for name, found in scored.items() if clip.clip_id in found},
+            )
+            for clip in clips
+        ]
+
+    @abstractmethod
+    def score_parts(self, wanted: Mapping[str, Sequence[LoadedClip]]) -> PartScores:
+        """Judgements of the clips that each part (by name) is wanted of."""
+
+    @abstractmethod
+    def combined(self, category: str, parts: Mapping[str, Judgement]) -> Judgement:
+        """A clip's judgement from those of its parts, by name."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End whatever was started; may be called twice."""
 
 
 def frame_indices(frames: int, wanted: int) -> list[int]:

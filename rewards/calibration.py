@@ -83,9 +83,9 @@ def figures(
         positives=float(label.mean()),
         passed=float(passed.mean()),
         accuracy=float((passed == label).mean()),
-        precision=_share(label[passed]),
-        recall=_share(passed[label]),
-        specificity=_share(~passed[~label]),
+        precision=_mean(label[passed]),
+        recall=_mean(passed[label]),
+        specificity=_mean(~passed[~label]),
         auc=auc(value, label),
         ece=expected_calibration_error(value, label) if probability else None,
     )
@@ -108,7 +108,7 @@ def reliability(value: Floats, label: Bools, bins: int = BINS) -> list[Bin]:
     for index in range(bins):
         at = place == index
         low, high = index / bins, (index + 1) / bins
-        found.append(Bin(low, high, int(at.sum()), _mean(value[at]), _share(label[at])))
+        found.append(Bin(low, high, int(at.sum()), _mean(value[at]), _mean(label[at])))
     return found
 
 
@@ -120,9 +120,5 @@ def expected_calibration_error(value: Floats, label: Bools) -> float:
     return float(sum(gaps) / len(value))
 
 
-def _share(found: Bools) -> float | None:
-    return float(found.mean()) if len(found) else None
-
-
-def _mean(found: Floats) -> float | None:
+def _mean(found: Floats | Bools) -> float | None:
     return float(found.mean()) if len(found) else None

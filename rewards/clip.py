@@ -9,29 +9,19 @@ order: it cannot tell a fall from a rise. That is a property of this feedback an
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
-from data.device import resolve_device
 from data.errors import ModelError
 from data.settings import setting
-from data.threads import in_threads
-from rewards.base import Judgement, LoadedClip, frame_indices, guarded
-from rewards.kind import NetworkSettings, RewardKind, always, version_of
+from rewards.kind import RewardKind, version_of
 from rewards.loading import HUB, local_folder, opening, weights_identity
-
-if TYPE_CHECKING:
-    import torch
+from rewards.similarity import FramesSettings, OpenClipReward
 
 # Raise it when the same weights and settings would give other values.
 _CODE: Final = 1
 
 
-class ClipSettings(NetworkSettings):
+class ClipSettings(FramesSettings):
     """The CLIP reward: mean over frames of cosine(frame, prompt)."""
 
     model: str = setting(
@@ -57,22 +47,21 @@ def clip_version(settings: ClipSettings) -> str:
     return version_of("clip", _CODE, settings, weights, "model", "pretrained")
 
 
-class ClipReward:
+class ClipReward(OpenClipReward):
     """Mean cosine of frames and prompt; see the module's docstring for the equation.
 
     Raises:
         ModelError: the model cannot be found or loaded.
     """
 
-    name: Final = "clip"
-    range: Final = (-1.0, 1.0)
+    name = "clip"
+    range = (-1.0, 1.0)
+    each = "cosines"
 
     def __init__(self, settings: ClipSettings) -> None:
         import open_clip
 
-        self.settings = settings
-        self.version = clip_version(settings)
-        self.device = resolve_device(settings.device)
+        super().__init__(settings, clip_version(settings))
         folder = local_folder(settings.model)
         name = settings.model if folder is None else f"local-dir:{folder}"
         named = folder is None and not name.startswith(HUB)
@@ -82,57 +71,12 @@ class ClipReward:
                 "open_clip (its list_models() names them)"
             )
         with opening(self.name, settings.model):
-            self.model, self._transform = open_clip.create_model_from_pretrained(
+            self.model, self.transform = open_clip.create_model_from_pretrained(
                 name, settings.pretrained if named else None, precision=settings.precision, device=self.device
             )
-            self._tokenize: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(name)
+            self.tokenize = open_clip.get_tokenizer(name)
         self.model.eval().requires_grad_(False)
-        self._dtype: torch.dtype | None = open_clip.get_input_dtype(settings.precision)
-
-    @guarded
-    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """One cosine a clip; `detail` has the frame numbers seen and the cosine of each."""
-        seen = [frame_indices(len(clip.frames), self.settings.frames) for clip in clips]
-        prompts = sorted({clip.prompt for clip in clips})
-        text = dict(zip(prompts, self.embed_texts(prompts), strict=True))
-        images = self.embed_frames(
-            clip.frames[i] for clip, indices in zip(clips, seen, strict=True) for i in indices
-        )
-        ends = np.cumsum([len(indices) for indices in seen])[:-1]
-        judgements = []
-        for clip, indices, embedded in zip(clips, seen, np.split(images, ends), strict=True):
-            cosines = [float(cosine) for cosine in embedded @ text[clip.prompt]]
-            judgements.append(Judgement(float(np.mean(cosines)), {"frames": indices, "cosines": cosines}))
-        return judgements
-
-    def embed_texts(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Unit text embeddings, float64 [N, D]. What exceeds the model's context is cut by its tokenizer."""
-        import torch
-
-        rows = []
-        with torch.inference_mode():
-            for start in range(0, len(texts), self.settings.batch_size):
-                tokens = self._tokenize(list(texts[start : start + self.settings.batch_size])).to(self.device)
-                rows.append(self.model.encode_text(tokens, normalize=True).double().cpu().numpy())
-        return np.concatenate(rows)
-
-    def embed_frames(self, frames: Iterable[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        """Unit image embeddings, float64 [N, D], of uint8 [H, W, 3] frames, preprocessed as it wants."""
-        import torch
-
-        rows, waiting = [], iter(frames)
-        while batch := list(itertools.islice(waiting, self.settings.batch_size)):
-            pixels = torch.stack(in_threads(self._prepare, batch))
-            with torch.inference_mode():
-                images = self.model.encode_image(pixels.to(self.device, self._dtype), normalize=True)
-            rows.append(images.double().cpu().numpy())
-        return np.concatenate(rows)
-
-    def _prepare(self, frame: NDArray[np.uint8]) -> torch.Tensor:
-        from PIL import Image
-
-        pixels: torch.Tensor = self._transform(Image.fromarray(frame))
-        return pixels
+        self.dtype = open_clip.get_input_dtype(settings.precision)
 
 
 REWARD: Final = RewardKind(
@@ -142,5 +86,4 @@ REWARD: Final = RewardKind(
     version=clip_version,
     range=ClipReward.range,
     reads="single frames and the prompt",
-    uses_gpu=always,
 )

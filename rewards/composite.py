@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import numpy as np
 from pydantic import model_validator
@@ -22,7 +22,7 @@ from pydantic import model_validator
 from data.errors import ConfigError
 from data.keys import digest
 from data.settings import Settings, setting
-from rewards.base import Judgement, LoadedClip, Part, PartedReward, PartScores, failed, guarded
+from rewards.base import Judgement, LoadedClip, Part, PartedReward, PartScores, failed
 from rewards.kind import Named, RewardKind, RewardRef
 
 NAME: Final = "composite"
@@ -192,7 +192,7 @@ def combine(mixture: Mixture, judgements: Mapping[str, Judgement]) -> Judgement:
     return Judgement(0.0 if stands_still else mean, detail)
 
 
-class CompositeReward:
+class CompositeReward(PartedReward):
     """Scores clips by its components, which it builds.
 
     In a round nothing of it is needed: the components' scores are in the store, and `combine` does the rest.
@@ -203,8 +203,8 @@ class CompositeReward:
         UserError: a component cannot be built.
     """
 
-    name: Final = NAME
-    range: Final = (0.0, 1.0)
+    name = NAME
+    range = (0.0, 1.0)
 
     def __init__(self, mixture: Mixture) -> None:
         from rewards.registry import build_reward
@@ -217,16 +217,6 @@ class CompositeReward:
         self.version = composite_version(mixture)
         self.parts = composite_parts(mixture)
         self._rewards = {ref.name: build_reward(ref.kind, ref.settings) for ref in mixture.asked}
-        self._ends = [cast(PartedReward, self._rewards[ref.name]) for ref in mixture.asked if ref.parts]
-
-    @guarded
-    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """Every component of every clip, combined."""
-        scored = {name: reward.score(clips) for name, reward in self._rewards.items()}
-        return [
-            combine(self.settings, {name: judged[place] for name, judged in scored.items()})
-            for place in range(len(clips))
-        ]
 
     def score_parts(self, wanted: Mapping[str, Sequence[LoadedClip]]) -> PartScores:
         """Judgements of the clips that each component is wanted of."""
@@ -241,10 +231,15 @@ class CompositeReward:
             }
         )
 
+    def combined(self, category: str, parts: Mapping[str, Judgement]) -> Judgement:
+        """See `combine`."""
+        return combine(self.settings, parts)
+
     def close(self) -> None:
         """End what the components started."""
-        for reward in self._ends:
-            reward.close()
+        for reward in self._rewards.values():
+            if isinstance(reward, PartedReward):
+                reward.close()
 
 
 REWARD: Final = RewardKind(

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.settings import Settings
-from rewards.base import CannotJudge, Judgement, LoadedClip, guarded
-from rewards.kind import RewardKind, version_of
-
-# Raise it when the same settings would give other values.
-_CODE: Final = 1
+from rewards.base import CannotJudge, Judgement
+from rewards.kind import per_clip
 
 
 class FlickerSettings(Settings):
@@ -35,32 +31,12 @@ def flicker(frames: NDArray[np.uint8]) -> float:
     return float(np.abs(np.diff(means, n=2, axis=0)).mean())
 
 
-def flicker_version(settings: FlickerSettings) -> str:
-    """Digest of the code's number; there is nothing else to it."""
-    return version_of("flicker", _CODE, settings)
-
-
-class FlickerReward:
-    """`flicker` as a reward."""
-
-    name: Final = "flicker"
-    range: Final = (0.0, 2.0)
-
-    def __init__(self, settings: FlickerSettings) -> None:
-        self.version = flicker_version(settings)
-
-    @guarded
-    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """One mean second difference a clip."""
-        return [Judgement(flicker(clip.frames)) for clip in clips]
-
-
-REWARD: Final = RewardKind(
-    name="flicker",
-    settings=FlickerSettings,
-    build=FlickerReward,
-    version=flicker_version,
-    range=FlickerReward.range,
+REWARD: Final = per_clip(
+    "flicker",
+    FlickerSettings,
+    lambda clip, settings: Judgement(flicker(clip.frames)),
+    code=1,
+    range=(0.0, 2.0),
     reads="frames in order",
     breaks_by="rising",
 )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,8 @@ from data.device import resolve_device
 from data.errors import ModelError
 from data.settings import setting
 from rewards.base import CannotJudge, Judgement, LoadedClip, failed, guarded, known_fps, pair_starts
-from rewards.kind import NetworkSettings, RewardKind, always, version_of
-from rewards.loading import local_folder, weights_identity
+from rewards.kind import NetworkSettings, RewardKind, version_of
+from rewards.loading import local_folder, opening, weights_identity
 
 if TYPE_CHECKING:
     import torch
@@ -102,32 +102,32 @@ class FlowReward:
 
         A clip of unknown frame rate, or with no more frames than the stride, has no value.
         """
-        refused = {i: why for i, clip in enumerate(clips) if (why := self._refusal(clip)) is not None}
-        pairs = {i: self._pairs(len(clip.frames)) for i, clip in enumerate(clips) if i not in refused}
-        by_shape: dict[tuple[int, ...], list[tuple[int, int, int]]] = {}
-        for i, starts in pairs.items():
-            by_shape.setdefault(clips[i].frames.shape[1:], []).extend(
-                (i, first, second) for first, second in starts
-            )
-
-        moved: dict[tuple[int, int, int], float] = {}
-        for jobs in by_shape.values():
-            for at in range(0, len(jobs), self.settings.batch_size):
-                batch = jobs[at : at + self.settings.batch_size]
-                first = np.stack([clips[i].frames[a] for i, a, _ in batch])
-                second = np.stack([clips[i].frames[b] for i, _, b in batch])
-                moved.update(zip(batch, self._fastest(first, second), strict=True))
-
-        judgements = []
-        for i, clip in enumerate(clips):
-            if i in refused:
-                judgements.append(failed(refused[i]))
-                continue
-            scale = known_fps(clip) / self.settings.stride / min(clip.frames.shape[1:3])
-            speeds = [moved[i, first, second] * scale for first, second in pairs[i]]
-            detail = {"pairs": pairs[i], "n_pairs": len(speeds), "speeds": speeds, "fps": clip.fps}
-            judgements.append(Judgement(float(np.mean(speeds)), detail))
-        return judgements
+        judgements: dict[int, Judgement] = {}
+        jobs: dict[tuple[int, ...], list[tuple[int, int]]] = {}  # by shape: (clip, first frame)
+        for place, clip in enumerate(clips):
+            try:
+                starts = self._starts(clip)
+            except CannotJudge as error:
+                judgements[place] = failed(str(error))
+            else:
+                jobs.setdefault(clip.frames.shape[1:], []).extend((place, start) for start in starts)
+        stride = self.settings.stride
+        moved: dict[int, dict[int, float]] = {}  # by clip: by first frame
+        for some in jobs.values():
+            for at in range(0, len(some), self.settings.batch_size):
+                batch = some[at : at + self.settings.batch_size]
+                first = np.stack([clips[place].frames[start] for place, start in batch])
+                second = np.stack([clips[place].frames[start + stride] for place, start in batch])
+                for (place, start), length in zip(batch, self._fastest(first, second), strict=True):
+                    moved.setdefault(place, {})[start] = length
+        for place, lengths in moved.items():
+            clip = clips[place]
+            scale = known_fps(clip) / stride / min(clip.frames.shape[1:3])
+            speeds = [length * scale for length in lengths.values()]
+            pairs = [(start, start + stride) for start in lengths]
+            detail = {"pairs": pairs, "n_pairs": len(speeds), "speeds": speeds, "fps": clip.fps}
+            judgements[place] = Judgement(float(np.mean(speeds)), detail)
+        return [judgements[place] for place in range(len(clips))]
 
     def flow(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> torch.Tensor:
         """Flow from `first` to `second`, both uint8 [B, H, W, 3], in pixels of those frames.
@@ -151,18 +151,12 @@ class FlowReward:
         count = max(1, round(self.settings.top * speed.shape[1]))
         return [float(value) for value in speed.topk(count, dim=1).values.double().mean(dim=1).cpu()]
 
-    def _pairs(self, frames: int) -> list[tuple[int, int]]:
-        starts = pair_starts(frames, self.settings.stride, self.settings.pairs)
-        return [(start, start + self.settings.stride) for start in starts]
-
-    def _refusal(self, clip: LoadedClip) -> str | None:
-        if len(clip.frames) <= self.settings.stride:
-            return f"the clip has {len(clip.frames)} frames, a stride of {self.settings.stride} needs more"
-        try:
-            known_fps(clip)
-        except CannotJudge as error:
-            return str(error)
-        return None
+    def _starts(self, clip: LoadedClip) -> list[int]:
+        stride = self.settings.stride
+        if len(clip.frames) <= stride:
+            raise CannotJudge(f"the clip has {len(clip.frames)} frames, a stride of {stride} needs more")
+        known_fps(clip)
+        return pair_starts(len(clip.frames), stride, self.settings.pairs)
 
 
 def working_size(height: int, width: int, short_side: int = 0) -> tuple[int, int]:
@@ -186,32 +180,25 @@ def raft_input(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 def load_raft(name: str, pretrained: str = "") -> RAFT:
     """torchvision's RAFT from a folder of ours, or with its published weights. Raises ModelError."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from torchvision.models import get_model_weights, optical_flow
 
     folder = local_folder(name)
-    try:
-        if folder is None:
-            if name not in _ARCHITECTURES:
-                raise ModelError(f"flow: {name!r} is neither a folder nor one of {', '.join(_ARCHITECTURES)}")
+    with opening("flow", name):
+        if folder is not None:
+            name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architecture")
+        if name not in _ARCHITECTURES:
+            said = f"{name!r} is no folder" if folder is None else f"{folder}/config.json says {name!r}"
+            raise ModelError(f"flow: {said}, and is none of {', '.join(_ARCHITECTURES)}")
+        model: RAFT = getattr(optical_flow, name)()
+        if folder is not None:
+            state = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
+        else:
             choices = get_model_weights(name)
             weights = choices[pretrained] if pretrained else choices.DEFAULT
-            model = getattr(optical_flow, name)()
-            model.load_state_dict(weights.get_state_dict(check_hash=True, weights_only=True))
-            return model
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if config.get("architecture") not in _ARCHITECTURES:
-            raise ModelError(
-                f"flow: {folder}/config.json names no architecture out of {', '.join(_ARCHITECTURES)}"
-            )
-        model = getattr(optical_flow, config["architecture"])()
-        model.load_state_dict(
-            {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
-        )
-        return model
-    except (OSError, KeyError, RuntimeError, ValueError, SafetensorError) as error:
-        raise ModelError(f"flow: RAFT cannot be loaded from {name!r}: {error}") from error
+            state = weights.get_state_dict(check_hash=True, weights_only=True)
+        model.load_state_dict(state)
+    return model
 
 
 REWARD: Final = RewardKind(
@@ -221,5 +208,4 @@ REWARD: Final = RewardKind(
     version=flow_version,
     range=FlowReward.range,
     reads="frames in order and their rate",
-    uses_gpu=always,
 )

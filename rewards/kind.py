@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from data.keys import digest
 from data.settings import Settings, setting
-from rewards.base import Judgement, Part, Reward
+from rewards.base import Judgement, LoadedClip, Part, Reward, guarded
 
 KIND: Final = "kind"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -25,6 +25,11 @@ class NetworkSettings(Settings):
         cost_only=True,
         pattern=r"^(auto|cpu|cuda(:(\d+|all))?)$",
     )
+
+    @property
+    def in_process(self) -> bool:
+        """Whether the network runs here, and not in a server."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -53,16 +58,6 @@ class RewardRef:
 Named = Callable[[str], RewardRef]
 
 
-def never(settings: Any) -> bool:
-    """Of a reward that does not, whatever its settings say."""
-    return False
-
-
-def always(settings: Any) -> bool:
-    """Of a reward that does, whatever its settings say."""
-    return True
-
-
 @dataclass(frozen=True)
 class RewardKind:
     """One kind of reward. A module of package `rewards`, or an entry point, exports one, or a tuple of them.
@@ -71,13 +66,12 @@ class RewardKind:
 
     Attributes:
         name: in recipes, and the value of column `reward`.
-        settings: its model; of type `NetworkSettings` if it uses the GPU.
+        settings: its model. Of `NetworkSettings`, the reward is loaded once a process, and its threads take
+            turns.
         build: the reward, ready to score, from settings.
         version: of the scores that these settings give, 16 hex digits.
         range: smallest and largest value; either may be infinite.
         reads: what of a clip it looks at, in a few words.
-        uses_gpu: it runs a network in this process, if settings say so: then it is loaded once a process, and
-            its threads take turns.
         serves: it starts a server of the run's own; one such server runs at a time.
         parts: what it combines: parts are scored, and kept, for themselves.
         combine: makes a clip's judgement (settings, category, judgements by part) out of its parts'.
@@ -94,8 +88,7 @@ class RewardKind:
     version: Callable[[Any], str]
     range: tuple[float, float]
     reads: str
-    uses_gpu: Callable[[Any], bool] = never
-    serves: Callable[[Any], bool] = never
+    serves: Callable[[Any], bool] = lambda settings: False
     parts: Callable[[Any], tuple[Part, ...]] = lambda settings: ()
     combine: Callable[[Any, str, Mapping[str, Judgement]], Judgement] | None = None
     ready: Callable[[Any], None] = lambda settings: None
@@ -108,12 +101,11 @@ class RewardKind:
             raise TypeError(f"{self.name!r} is no name of a reward: use small letters, digits and _")
         if KIND in self.settings.model_fields:
             raise TypeError(f"reward {self.name}: no setting may be called {KIND!r}")
-        if self.uses_gpu is not never and not issubclass(self.settings, NetworkSettings):
-            raise TypeError(f"reward {self.name} uses the GPU: its settings must be NetworkSettings")
 
     def device(self, settings: Any) -> str:
         """Where its network computes; "cpu" if it runs none in this process."""
-        return (settings.device or "auto") if self.uses_gpu(settings) else "cpu"
+        networks = isinstance(settings, NetworkSettings) and settings.in_process
+        return (settings.device or "auto") if networks else "cpu"
 
 
 def version_of(name: str, code: int, settings: Settings, content: object = None, *of: str) -> str:
@@ -128,3 +120,43 @@ def version_of(name: str, code: int, settings: Settings, content: object = None,
     """
     said = {key: value for key, value in settings.fingerprint().items() if key not in of}
     return digest([name, code, said, content])[:16]
+
+
+@dataclass(frozen=True)
+class _PerClip:
+    name: str
+    range: tuple[float, float]
+    version: str
+    judge: Callable[[LoadedClip, Any], Judgement]
+    settings: Settings
+
+    @guarded
+    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        return [self.judge(clip, self.settings) for clip in clips]
+
+
+def per_clip(
+    name: str,
+    settings: type[Settings],
+    judge: Callable[[LoadedClip, Any], Judgement],
+    *,
+    code: int,
+    range: tuple[float, float],
+    reads: str,
+    **more: Any,
+) -> RewardKind:
+    """The kind of a reward that is a function of one clip and the settings, and loads nothing.
+
+    Args:
+        name, settings, range, reads, more: as of `RewardKind`.
+        judge: the function; it raises CannotJudge for a clip that has no value.
+        code: as of `version_of`.
+    """
+
+    def version(asked: Settings) -> str:
+        return version_of(name, code, asked)
+
+    def build(asked: Settings) -> Reward:
+        return _PerClip(name, range, version(asked), judge, asked)
+
+    return RewardKind(name, settings, build, version, range, reads, **more)

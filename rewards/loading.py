@@ -25,6 +25,24 @@ def local_folder(name: str) -> Path | None:
     return found if found.is_dir() else None
 
 
+def folder_content(name: str, *more: str) -> dict[str, str] | None:
+    """What a version digests in place of a local folder's weights; None if there is no such folder.
+
+    Args:
+        name: of the folder.
+        more: patterns of files that decide, beside those of every model.
+
+    Raises:
+        ModelError: it holds no safetensors file.
+    """
+    folder = local_folder(name)
+    if folder is None:
+        return None
+    if not any(folder.rglob("*.safetensors")):
+        raise ModelError(f"{folder} holds no .safetensors file; other weight formats are not read")
+    return {"content": tree_digest(folder, (*_CONTENT, *more))}
+
+
 def weights_identity(reward: str, name: str, pretrained: str) -> dict[str, str]:
     """What a version digests in place of the weights, without loading them.
 
@@ -34,11 +52,9 @@ def weights_identity(reward: str, name: str, pretrained: str) -> dict[str, str]:
     Raises:
         ModelError: the folder does not exist, or holds no safetensors file.
     """
-    folder = local_folder(name)
-    if folder is not None:
-        if not any(folder.rglob("*.safetensors")):
-            raise ModelError(f"{folder} holds no .safetensors file; other weight formats are not read")
-        return {"content": tree_digest(folder, _CONTENT)}
+    content = folder_content(name)
+    if content is not None:
+        return content
     if "/" in name and not name.startswith(HUB):
         raise ModelError(f"{reward}.model: there is no folder {name}; for a hub id say {HUB}{name}")
     return {"name": name, "pretrained": pretrained}
@@ -86,8 +102,7 @@ def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision
 
     Raises:
         ModelError: they cannot be loaded, or the checkpoint lacks a part of the model, which transformers
-            would
-            fill with random numbers.
+            would fill with random numbers.
     """
     import torch
 

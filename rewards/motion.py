@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.settings import Settings, setting
-from rewards.base import CannotJudge, Judgement, LoadedClip, guarded, known_fps, pair_starts
-from rewards.kind import RewardKind, version_of
+from rewards.base import CannotJudge, Judgement, LoadedClip, known_fps, pair_starts
+from rewards.kind import per_clip
 
-# Raise it when the same settings would give other values.
-_CODE: Final = 1
 # Farneback's cost grows with the area, and its window below is meant for frames of this size.
 _MAX_SIDE: Final = 128
 
@@ -68,35 +65,15 @@ def motion(frames: NDArray[np.uint8], fps: float, settings: MotionSettings) -> f
     return float(np.mean(lengths)) * fps / stride
 
 
-def motion_version(settings: MotionSettings) -> str:
-    """Digest of settings and code."""
-    return version_of("motion", _CODE, settings)
+def _judge(clip: LoadedClip, settings: MotionSettings) -> Judgement:
+    return Judgement(motion(clip.frames, known_fps(clip), settings), {"fps": clip.fps})
 
 
-class MotionReward:
-    """`motion` as a reward; a clip of unknown frame rate has no value."""
-
-    name: Final = "motion"
-    range: Final = (0.0, float("inf"))
-
-    def __init__(self, settings: MotionSettings) -> None:
-        self.settings = settings
-        self.version = motion_version(settings)
-
-    @guarded
-    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """One speed a clip."""
-        return [
-            Judgement(motion(clip.frames, known_fps(clip), self.settings), {"fps": clip.fps})
-            for clip in clips
-        ]
-
-
-REWARD: Final = RewardKind(
-    name="motion",
-    settings=MotionSettings,
-    build=MotionReward,
-    version=motion_version,
-    range=MotionReward.range,
+REWARD: Final = per_clip(
+    "motion",
+    MotionSettings,
+    _judge,
+    code=1,
+    range=(0.0, float("inf")),
     reads="frames in order and their rate",
 )

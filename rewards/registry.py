@@ -19,7 +19,7 @@ from data.errors import ConfigError
 from data.explain import nearest, validated
 from data.plugins import plugins
 from data.settings import Settings
-from rewards.base import Judgement, Part, Reward
+from rewards.base import Reward
 from rewards.kind import Named, RewardKind, RewardRef
 
 GROUP = "vidloop.rewards"
@@ -54,12 +54,11 @@ def _found() -> dict[str, tuple[RewardKind, str]]:
 
 
 def _ours() -> Iterator[tuple[RewardKind, str]]:
-    for module in sorted(
-        pkgutil.iter_modules([str(Path(__file__).parent)], "rewards."), key=lambda one: one.name
-    ):
-        exported = getattr(importlib.import_module(module.name), "REWARD", None)
+    folder = str(Path(__file__).parent)
+    for name in sorted(module.name for module in pkgutil.iter_modules([folder], "rewards.")):
+        exported = getattr(importlib.import_module(name), "REWARD", None)
         if exported is not None:
-            yield _checked(exported, module.name), module.name
+            yield _checked(exported, name), name
 
 
 def _others() -> Iterator[tuple[RewardKind, str]]:
@@ -124,40 +123,10 @@ def build_reward(kind: str, settings: object = None) -> Reward:
 def reward_version(kind: str, settings: object = None) -> str:
     """Version of the scores that a reward would give, without building it: 16 hex digits.
 
-    It changes with the weights, the settings that matter and the code; the device and batch sizes do not
-    matter.
-
-    Args:
-        kind: name of the kind.
-        settings: as for `reward_settings`; or, of a mixture, what `RewardKind.bind` made of them.
-
-    Raises:
-        UserError: as `reward_ref`.
+    It changes with the weights, the settings that matter and the code. `settings` and errors as of
+    `reward_ref`; of a mixture also what `RewardKind.bind` made of them.
     """
-    return reward_kind(kind).version(_bound(kind, settings))
-
-
-def reward_parts(kind: str, settings: object = None) -> tuple[Part, ...]:
-    """The parts that a reward combines; most have none. Arguments and errors as for `reward_version`."""
-    return reward_kind(kind).parts(_bound(kind, settings))
-
-
-def require_ready(kind: str, settings: object = None) -> None:
-    """Check what scoring takes beside weights and settings, such as a server's environment; loads nothing.
-
-    Raises:
-        UserError: it is not on this machine; says how to get it, and how to do without.
-    """
-    reward_kind(kind).ready(_bound(kind, settings))
-
-
-def combine_judgements(
-    kind: str, settings: object, category: str, parts: Mapping[str, Judgement]
-) -> Judgement:
-    """A clip's judgement by a reward of parts, from the judgements of its parts by name; loads nothing."""
-    combine = reward_kind(kind).combine
-    assert combine is not None, f"reward {kind} has no parts"
-    return combine(_bound(kind, settings), category, parts)
+    return reward_ref(kind, kind, settings).version
 
 
 def _bound(kind: str, settings: object, named: Named | None = None) -> Any:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from data.settings import Settings
-from rewards.base import Judgement, LoadedClip, guarded
-from rewards.kind import RewardKind, version_of
-
-# Raise it when the same settings would give other values.
-_CODE: Final = 1
+from rewards.base import Judgement
+from rewards.kind import per_clip
 
 
 class SharpnessSettings(Settings):
@@ -31,31 +27,11 @@ def sharpness(frames: NDArray[np.uint8]) -> float:
     return float(np.mean([cv2.Laplacian(image, cv2.CV_32F, ksize=1).var() for image in grey]))
 
 
-def sharpness_version(settings: SharpnessSettings) -> str:
-    """Digest of the code's number; there is nothing else to it."""
-    return version_of("sharpness", _CODE, settings)
-
-
-class SharpnessReward:
-    """`sharpness` as a reward."""
-
-    name: Final = "sharpness"
-    range: Final = (0.0, float("inf"))
-
-    def __init__(self, settings: SharpnessSettings) -> None:
-        self.version = sharpness_version(settings)
-
-    @guarded
-    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """One variance a clip."""
-        return [Judgement(sharpness(clip.frames)) for clip in clips]
-
-
-REWARD: Final = RewardKind(
-    name="sharpness",
-    settings=SharpnessSettings,
-    build=SharpnessReward,
-    version=sharpness_version,
-    range=SharpnessReward.range,
+REWARD: Final = per_clip(
+    "sharpness",
+    SharpnessSettings,
+    lambda clip, settings: Judgement(sharpness(clip.frames)),
+    code=1,
+    range=(0.0, float("inf")),
     reads="single frames",
 )

@@ -24,7 +24,7 @@ from data.errors import ModelError
 from data.resources import find
 from data.settings import setting
 from rewards.base import Judgement, LoadedClip, guarded
-from rewards.kind import NetworkSettings, RewardKind, always, version_of
+from rewards.kind import NetworkSettings, RewardKind, version_of
 from rewards.loading import local_folder, open_pretrained, pinned_identity
 
 if TYPE_CHECKING:
@@ -198,5 +198,4 @@ REWARD: Final = RewardKind(
     version=videoscore_version,
     range=VideoScoreReward.range,
     reads="frames in order and the prompt",
-    uses_gpu=always,
 )

@@ -22,8 +22,6 @@ from rewards import (
     PartScores,
     Reward,
     build_reward,
-    combine_judgements,
-    require_ready,
     reward_kind,
 )
 from tasks import early_start, fingerprints, generate, mixture, unfinished
@@ -146,9 +144,10 @@ class ScoreShard(Unit):
             known[part.name] |= clips.undecodable
             self._commit(store, part, asked[part.name], known[part.name])
             unfinished.forget(store, part, self.clips_digest)
+        combine = reward_kind(reward.kind).combine
+        assert combine is not None, f"reward {reward.name} has no parts"
         return {
-            row.clip_id: combine_judgements(
-                reward.kind,
+            row.clip_id: combine(
                 reward.settings,
                 row.category,
                 {name: judged[row.clip_id] for name, judged in known.items() if row.clip_id in judged},
@@ -327,7 +326,7 @@ def prepare(context: RoundContext, units: Sequence[Unit]) -> None:
 def preflight(rewards: Sequence[RewardRef]) -> None:
     """Raise UserError if one of the rewards cannot be had on this machine."""
     for reward in rewards:
-        require_ready(reward.kind, reward.settings)
+        reward_kind(reward.kind).ready(reward.settings)
 
 
 def feedback(context: RoundContext) -> RewardRef:

@@ -36,8 +36,8 @@ from rewards import (
     NetworkSettings,
     Reward,
     RewardKind,
-    always,
     guarded,
+    per_clip,
     version_of,
 )
 from tasks.summary import RoundSummary
@@ -76,10 +76,10 @@ __all__ = [
     "VideoError",
     "VidloopError",
     "__version__",
-    "always",
     "guarded",
     "load_recipe",
     "open_store",
+    "per_clip",
     "play_round",
     "query",
     "setting",

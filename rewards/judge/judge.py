@@ -12,7 +12,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rewards.base import CannotJudge, Judgement, LoadedClip, PartScores, checked, failed, guarded, not_a_video
+from rewards.base import (
+    CannotJudge,
+    Judgement,
+    LoadedClip,
+    PartedReward,
+    PartScores,
+    checked,
+    failed,
+    not_a_video,
+)
 from rewards.judge.answers import combine, question_judgement
 from rewards.judge.backend import Ask, Backend, Reply
 from rewards.judge.frames import Segment, segments
@@ -25,15 +34,15 @@ from rewards.judge.settings import NAME, JudgeSettings, judge_parts, judge_versi
 from rewards.kind import RewardKind
 
 
-class JudgeReward:
+class JudgeReward(PartedReward):
     """See the module's docstring. Loads, or starts, nothing before the first question.
 
     Raises:
         ServiceError: the rubric or the model is missing or wrong.
     """
 
-    name: Final = NAME
-    range: Final = (0.0, 1.0)
+    name = NAME
+    range = (0.0, 1.0)
 
     def __init__(self, settings: JudgeSettings) -> None:
         self.settings = settings
@@ -43,13 +52,6 @@ class JudgeReward:
         self._questions = {part_name(question): question for question in self.rubric.questions}
         backends: Mapping[str, Any] = {"vllm": VllmBackend, "local": LocalBackend}
         self._backend: Backend = backends[settings.backend](settings, self.rubric)
-
-    @guarded
-    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """Every question that applies, combined; `detail` has the value of each and the label."""
-        wanted = {part.name: [clip for clip in clips if part.applies(clip.category)] for part in self.parts}
-        scored = self.score_parts(wanted)
-        return [self._combined(clip, scored) for clip in clips]
 
     def score_parts(self, wanted: Mapping[str, Sequence[LoadedClip]]) -> PartScores:
         """Judgements of the clips that each question (by its part's name) is wanted of.
@@ -83,6 +85,10 @@ class JudgeReward:
         for (part, clip_id), some in answers.items():
             judgements[part][clip_id] = checked(self._judgement(self._questions[part], some), self.range)
         return PartScores(judgements, self._backend.down)
+
+    def combined(self, category: str, parts: Mapping[str, Judgement]) -> Judgement:
+        """See `combine_parts`; `detail` has the value of each question and the label."""
+        return combine_parts(self.settings, category, parts)
 
     def prepare(self) -> None:
         """Say that clips will come: a server of the run's own may start, beside other work.
@@ -118,14 +124,6 @@ class JudgeReward:
             found.append(reply.probability)
         return question_judgement(question, self.rubric.frames, found, detail)
 
-    def _combined(self, clip: LoadedClip, scored: PartScores) -> Judgement:
-        answers = {
-            question.id: scored.judgements[part][clip.clip_id]
-            for part, question in self._questions.items()
-            if clip.clip_id in scored.judgements[part]
-        }
-        return combine(self.rubric, clip.category, answers)
-
 
 def combine_parts(settings: JudgeSettings, category: str, parts: Mapping[str, Judgement]) -> Judgement:
     """The clip's value from its parts' judgements (by part's name); loads nothing. Raises ServiceError."""
@@ -141,7 +139,6 @@ REWARD: Final = RewardKind(
     version=judge_version,
     range=JudgeReward.range,
     reads="frames in order, the prompt and its category",
-    uses_gpu=lambda settings: settings.backend == "local",
     serves=lambda settings: settings.managed,
     parts=judge_parts,
     combine=combine_parts,

@@ -8,12 +8,12 @@ from typing import Final, Literal
 from pydantic import field_validator
 
 from data.errors import ConfigError
-from data.keys import digest, tree_digest
+from data.keys import digest
 from data.settings import setting
 from rewards.base import Part
 from rewards.judge.rubric import Question, load_rubric
 from rewards.kind import NetworkSettings, version_of
-from rewards.loading import HUB, local_folder
+from rewards.loading import HUB, folder_content, local_folder
 
 NAME: Final = "judge"
 # Environment variable: the address of a running server for every run that names none.
@@ -21,8 +21,6 @@ URL_VARIABLE: Final = "VIDLOOP_JUDGE_URL"
 _SCHEMES: Final = ("http://", "https://")
 # Raise it when the same model, rubric and frames would give other values.
 _CODE: Final = 2
-# The chat template is a file of its own in newer checkpoints; cards may be reworded without a new version.
-_CONTENT: Final = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 
 
 class JudgeSettings(NetworkSettings):
@@ -143,6 +141,11 @@ class JudgeSettings(NetworkSettings):
         return found
 
     @property
+    def in_process(self) -> bool:
+        """See `NetworkSettings.in_process`."""
+        return self.backend == "local"
+
+    @property
     def managed(self) -> bool:
         """Whether the run starts a server of its own."""
         return self.backend == "vllm" and not self.address
@@ -182,16 +185,15 @@ def model_identity(settings: JudgeSettings) -> dict[str, str]:
     Raises:
         ConfigError: the folder does not exist or holds no safetensors.
     """
-    folder = local_folder(settings.model) if settings.model else None
-    if folder is not None:
-        if not any(folder.rglob("*.safetensors")):
-            raise ConfigError(f"{folder} holds no .safetensors file; other weight formats are not read")
-        return {"content": tree_digest(folder, _CONTENT)}
     if not settings.model:
         raise ConfigError(
             "judge.model: say which model judges: a folder with a transformers checkpoint, or a hub id "
             f"({HUB}org/name)"
         )
+    # The chat template is a file of its own in newer checkpoints.
+    content = folder_content(settings.model, "*.jinja")
+    if content is not None:
+        return content
     if not settings.model.startswith(HUB):
         raise ConfigError(f"judge.model: there is no folder {settings.model}; for a hub id say {HUB}org/name")
     return {"name": settings.model.removeprefix(HUB), "revision": settings.revision}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import UserError
-from rewards import Judgement, RewardRef, build_reward, combine_judgements, reward_ref, reward_version
+from rewards import Judgement, RewardRef, build_reward, reward_ref, reward_version
 from rewards.base import LoadedClip
 from rewards.composite import Component, CompositeSettings, Mixture, combine, measured, mix
 from tests.miniature_rewards import SETTINGS
@@ -161,9 +161,7 @@ def test_clips_that_nobody_stored_are_scored_by_the_components() -> None:
     judged = reward.score(clips)
     apart = {name: build_reward(name).score(clips) for name in ("sharpness", "flicker", "motion")}
     for place, found in enumerate(judged):
-        expected = combine_judgements(
-            "composite", settings, "", {name: scored[place] for name, scored in apart.items()}
-        )
+        expected = combine(settings, {name: scored[place] for name, scored in apart.items()})
         assert found == expected
     assert judged[0].value is not None
     assert judged[0].value > 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
-from rewards import always, build_reward, reward_kind, reward_kinds, reward_settings, reward_version
+from rewards import build_reward, reward_kind, reward_kinds, reward_settings, reward_version
 from rewards.clip import ClipSettings
 from rewards.flow import FlowSettings
 from tests.doc_files import files_of
@@ -250,7 +250,5 @@ def test_an_entry_point_bears_the_rewards_own_name(tmp_path: Path) -> None:
 
 def test_a_kind_that_lacks_something_is_an_error_when_it_is_made() -> None:
     known = reward_kind("motion")
-    with pytest.raises(TypeError, match="uses the GPU: its settings must be NetworkSettings"):
-        replace(known, uses_gpu=always)
     with pytest.raises(TypeError, match="is no name of a reward"):
         replace(known, name="Mo/tion")

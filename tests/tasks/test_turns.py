@@ -16,11 +16,11 @@ from data.records import Clip
 from data.store import Manifest, Store
 from data.video import encode_mp4
 from rewards import Judgement, LoadedClip, Part, PartScores, RewardRef, reward_kinds, reward_settings
-from rewards.kind import never
+from rewards.kind import NetworkSettings
 from tasks.context import RESIDENTS
 from tasks.score import ScoreShard, in_turns
 
-NETWORKS = [kind.name for kind in reward_kinds().values() if kind.uses_gpu is not never]
+NETWORKS = [kind.name for kind in reward_kinds().values() if issubclass(kind.settings, NetworkSettings)]
 
 
 @dataclass

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import UserError
-from rewards import build_reward, reward_parts, reward_version
+from rewards import build_reward, reward_ref, reward_version
 from rewards.base import LoadedClip
 from tests.rewards.judge.conftest import RUBRIC
 
@@ -126,7 +126,7 @@ def test_versions_follow_model_and_rubric(local: Any, write_rubric: Write) -> No
     looser = local(write_rubric("looser.yaml", threshold=0.4))
     assert reward_version("judge", looser) != base
     # The threshold asks nothing again: the parts are the same.
-    assert reward_parts("judge", looser) == reward_parts("judge", local())
+    assert reward_ref("judge", "judge", looser).parts == reward_ref("judge", "judge", local()).parts
 
 
 @pytest.mark.parametrize(
