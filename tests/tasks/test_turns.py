@@ -118,7 +118,7 @@ def test_the_rewards_with_networks_are_these() -> None:
 def test_a_network_is_loaded_once_and_two_workers_take_turns_with_it(
     name: str, store: Store, shards: list[Manifest], watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rewards.loading.resolve_device", lambda device: "cuda:0")
+    monkeypatch.setattr("data.device.resolve_device", lambda device: "cuda:0")
     if name == "judge":
         reward = judge("judge", backend="local", model="m")
     else:
