@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from data.errors import ConfigError
+from data.settings import Settings
 from flows.config.load import check, read_tree
-from flows.config.part import Part
 from flows.config.recipe import Recipe
 from models.training.objectives import get_objective
 from models.training.settings import ObjectiveLabel, settings_of
@@ -26,7 +26,7 @@ _CHANGEABLE: Final = ("feedback", "shaping", "curate", "finetune")
 _BUDGET: Final = ("steps", "batch_size")
 
 
-class TuningPart(Part):
+class TuningPart(Settings):
     """How each objective's own settings are chosen: the same number of trials for each, on other prompts."""
 
     seed: Seed = Field(title="Seed", description="Not one of the study's.")
@@ -35,7 +35,7 @@ class TuningPart(Part):
     clips: int = Field(default=240, ge=1, title="Clips", description="Of each policy on that split.")
 
 
-class BestOfPart(Part):
+class BestOfPart(Settings):
     """Best-of-n sampling without training: of n clips of the base, the one that the feedback prefers."""
 
     clips_per_prompt: int = Field(ge=2, title="Clips per prompt", description="Of the evaluation's prompts.")
@@ -49,7 +49,7 @@ class BestOfPart(Part):
         return self
 
 
-class RowPart(Part):
+class RowPart(Settings):
     """Rounds in a row, from candidate to candidate; one that the gate refuses is not gone on from."""
 
     feedback: FeedbackName
@@ -65,7 +65,7 @@ class RowPart(Part):
     )
 
 
-class SweepPart(Part):
+class SweepPart(Settings):
     """Cells with something else varied, under these feedbacks with these objectives."""
 
     feedbacks: list[FeedbackName] = Field(min_length=1)
@@ -102,7 +102,7 @@ class DrawsPart(SweepPart):
     counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
 
 
-class SweepsPart(Part):
+class SweepsPart(Settings):
     """Further variants of the grid."""
 
     noise: NoisePart | None = None
@@ -112,7 +112,7 @@ class SweepsPart(Part):
     draws: DrawsPart | None = None
 
 
-class Study(Part):
+class Study(Settings):
     """One study."""
 
     name: str = Field(title="Name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")

@@ -81,3 +81,28 @@ class CurateStageSettings(SelectionSettings):
         "Weight",
         "1, r', or exp(r'/beta)/Z; objective: reward for rwr, exp for rwr-exp, else uniform.",
     )
+
+
+class EvaluateSettings(Settings):
+    """Stage 5: before against after, on the same prompts and seeds."""
+
+    metric: str = setting(
+        "physics",
+        "Metric",
+        "Name of a reward that was not the training feedback, or of a kind.",
+        min_length=1,
+    )
+    same_as_feedback: bool = setting(
+        False, "Metric is the feedback", "Says that judging by the training feedback is on purpose."
+    )
+    prompts: str = setting("heldout", "Prompts", "A set or a file; the primary one.", min_length=1)
+    clips: int = setting(
+        400, "Clips", "Clips per policy in all, spread evenly over the prompts.", ge=1, le=1_000_000
+    )
+    also: Several[str] = setting(("unseen",), "Also", "Sets reported apart; they never decide.")
+    also_clips: int = setting(80, "Clips of each other set", "Per policy.", ge=1, le=1_000_000)
+    guards: Several[str] = setting(
+        ("motion", "diversity", "sharpness", "flicker"),
+        "Guards",
+        "What must not get worse: names of rewards or of kinds, and diversity.",
+    )

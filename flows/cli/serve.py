@@ -10,8 +10,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
@@ -23,7 +21,6 @@ from data.errors import ConfigError
 from flows.cli.app import answers, app
 from flows.cli.options import StoreOption
 from flows.reporting.messages import DEFAULT_STORE
-from flows.reporting.report_link import AUTH_VARIABLE
 from flows.rounds.notify import NOTIFY_VARIABLE, check_address
 from flows.serving.devices import devices
 from flows.serving.server_config import DEFAULT_FOLDER, DEFAULT_PORT, LOOPBACK, ServerConfig
@@ -74,32 +71,36 @@ def serve_command(
     ] = "UTC",
 ) -> None:
     """Serve the Prefect UI with all deployments and a worker for each device, until Ctrl-C."""
-    folders = tuple(str(_folder(one)) for one in recipes or ())
-    _check_nightly(nightly, timezone)
+    folders = [Path(name).expanduser().absolute() for name in recipes or ()]
+    for path in folders:
+        if not path.is_dir():
+            raise ConfigError(f"--recipes {path}: there is no such folder")
+    if nightly:
+        _check_nightly(nightly, timezone)
     if notify:
         check_address(notify)
     root = Path(folder).expanduser().absolute()
-    _make(root)
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigError(f"{root} cannot be made: {error.strerror}. --folder names another") from None
     config = ServerConfig(
         folder=str(root),
         host=host,
         port=port,
         store=str(Path(store).expanduser().absolute()),
         devices=devices(device or ()),
-        recipes=folders,
+        recipes=tuple(map(str, folders)),
         nightly=nightly,
         timezone=timezone,
     )
-    with _alone(root):
-        _check_port(host, port)
-        config.save()
-        auth, new = config.auth()
-        _tell(config, auth, new)
-        environment = {**config.client_environment(auth), AUTH_VARIABLE: auth}
-        if notify:
-            environment[NOTIFY_VARIABLE] = notify
-        code = keep(config, environment)
-    if code:
+    _stay_alone(root)
+    _check_port(host, port)
+    config.save()
+    auth, new = config.auth()
+    _tell(config, auth, new)
+    environment = config.client_environment(auth) | ({NOTIFY_VARIABLE: notify} if notify else {})
+    if code := keep(config, environment):
         raise typer.Exit(code)
 
 
@@ -141,50 +142,27 @@ def _tell(config: ServerConfig, auth: str, new: bool) -> None:
             "string starts runs"
         )
     if not new:
-        print(f"The auth string is the one in {config.auth_file}", flush=True)
+        told = f"The auth string is the one in {config.auth_file}"
     elif sys.stdout.isatty():
-        print(
-            f"The UI asks for this once: {auth}\n    (not shown again; {config.auth_file} keeps it)",
-            flush=True,
-        )
+        told = f"The UI asks for this once: {auth}\n    (not shown again; {config.auth_file} keeps it)"
     else:
         # This goes into a file or a journal, where it must not be.
-        print(f"The auth string that the UI asks for is in {config.auth_file}", flush=True)
+        told = f"The auth string that the UI asks for is in {config.auth_file}"
+    print(told, flush=True)
 
 
-def _make(root: Path) -> None:
-    try:
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise ConfigError(f"{root} cannot be made: {error.strerror}. --folder names another") from None
-
-
-def _folder(name: str) -> Path:
-    path = Path(name).expanduser().absolute()
-    if not path.is_dir():
-        raise ConfigError(f"--recipes {name}: there is no such folder")
-    return path
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def _stay_alone(root: Path) -> None:
     """One `vidloop serve` a folder; the lock goes with the process."""
     descriptor = os.open(root / "serve.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(
-                f"{root}: another `vidloop serve` works here; end it, or give --folder and --port"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(
+            f"{root}: another `vidloop serve` works here; end it, or give --folder and --port"
+        ) from None
 
 
 def _check_nightly(cron: str, timezone: str) -> None:
-    if not cron:
-        return
     from flows.serving import prefect_settings
 
     prefect_settings.apply()
@@ -200,11 +178,9 @@ def _check_nightly(cron: str, timezone: str) -> None:
 
 
 def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
+        socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise ConfigError(
             f"port {port} of {host} is not free ({error.strerror}): end what listens there, or give --port"

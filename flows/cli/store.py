@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from data import champion
 from data.store import Store
@@ -19,21 +19,15 @@ from flows.cli.options import StoreOption
 from flows.reporting.messages import DEFAULT_STORE
 
 
-class Format(StrEnum):
-    """How a query's answer is printed."""
-
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-
-
 @app.command("query")
 @answers
 def query(
     sql: Annotated[
         str, typer.Argument(help='For example: "SELECT category, avg(value) FROM scores JOIN clips ..."')
     ],
-    format_: Annotated[Format, typer.Option("--format", "-f", help="How it is printed.")] = Format.TABLE,
+    format_: Annotated[
+        Literal["table", "csv", "json"], typer.Option("--format", "-f", help="How it is printed.")
+    ] = "table",
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Ask the store in SQL (DuckDB).
@@ -127,24 +121,20 @@ def gc(
 
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        table.add_column(name, overflow="fold")
+    table = Table(*names, box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
     for row in rows:
-        table.add_row(*("" if value is None else _cell(value) for value in row))
+        table.add_row(*map(_cell, row))
     console = Console()
     if not console.is_terminal:
         # A file or a pipe has no width to fit into.
-        console = Console(width=max(console.width, 10 + sum(_width(names, rows))))
+        wide = Console(width=sys.maxsize)
+        console = Console(width=max(console.width, wide.measure(table).maximum))
     console.print(table, markup=False, highlight=False)
     console.print(f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})", highlight=False)
 
 
-def _width(names: list[str], rows: list[tuple[Any, ...]]) -> list[int]:
-    return [
-        max(len(name), *(len(_cell(row[place])) for row in rows), 0) + 2 for place, name in enumerate(names)
-    ]
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def _cell(value: Any) -> Text:
+    said = f"{value:.6g}" if isinstance(value, float) else "" if value is None else str(value)
+    return Text(said)

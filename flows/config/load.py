@@ -73,36 +73,12 @@ def rename(model: type[BaseModel], tree: dict[str, Any], prefix: str = "") -> No
     for name, field in model.model_fields.items():
         former = extra_of(field.json_schema_extra, "formerly")
         if former in tree and name not in tree:
-            _say_renamed(prefix + former, prefix + name)
+            renamed = "%s%s is now called %s%s; the old name works for one more release"
+            logger().warning(renamed, prefix, former, prefix, name)
             tree[name] = tree.pop(former)
         inner = part_at(model, [name])
         if inner is not None and isinstance(tree.get(name), dict):
             rename(inner, tree[name], f"{prefix}{name}.")
-
-
-def _present_names(names: Sequence[str]) -> list[str]:
-    """The path of a recipe's key, with every part of it under its present name."""
-    model: type[BaseModel] | None = Recipe
-    found: list[str] = []
-    for given in names:
-        fields = {} if model is None else model.model_fields
-        name = next(
-            (
-                name
-                for name, field in fields.items()
-                if given not in fields and extra_of(field.json_schema_extra, "formerly") == given
-            ),
-            given,
-        )
-        if name != given:
-            _say_renamed(".".join([*found, given]), ".".join([*found, name]))
-        found.append(name)
-        model = None if model is None else part_at(model, [name])
-    return found
-
-
-def _say_renamed(former: str, name: str) -> None:
-    logger().warning("%s is now called %s; the old name works for one more release", former, name)
 
 
 def check(model: type[Model], tree: dict[str, Any], where: str, overrides: Sequence[str] = ()) -> Model:
@@ -150,19 +126,26 @@ def offered(*, studies: bool = False) -> list[str]:
 
 def _override(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
-    names = name.strip().split(".")
-    if not equals or not all(names):
+    given = name.strip().split(".")
+    if not equals or not all(given):
         raise ConfigError(f"--set {override!r}: expected key=value, for example --set finetune.steps=100")
-    names = _present_names(names)
-    place: Any = tree
+    said = parse_yaml(text, f"--set {override!r}")
+    for step in reversed(given):
+        said = {step: said}
+    rename(Recipe, said)
+    names, value = [], said
+    for _ in given:
+        ((step, value),) = value.items()
+        names.append(step)
     if names[0] == rewards.REWARDS and names[1:]:
         tree[rewards.REWARDS] = rewards.as_mapping(tree.get(rewards.REWARDS, rewards.DEFAULT))
+    place: Any = tree
     for step in names[:-1]:
         place = place.setdefault(step, {}) if isinstance(place, dict) else None
     if not isinstance(place, dict):
         raise ConfigError(f"--set {override!r}: {'.'.join(names[:-1])} is a value, it has no keys")
-    place[names[-1]] = value = parse_yaml(text, f"--set {override!r}")
-    rewards.override(tree, names, value)
+    place[names[-1]] = value
+    rewards.override(tree, said)
 
 
 def _explain(model: type[BaseModel], item: Any, tree: dict[str, Any], what: str, given: Sequence[str]) -> str:

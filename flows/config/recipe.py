@@ -17,7 +17,6 @@ from data.curation import ShapingSettings
 from data.explain import nearest
 from data.settings import Settings, setting
 from flows.config.improve import ImproveSettings
-from flows.config.part import Part
 from flows.config.rewards import (
     DEFAULT,
     DIVERSITY,
@@ -34,44 +33,7 @@ from models.gate.settings import GateSettings
 from models.training.settings import FinetuneSettings
 from rewards import reward_kinds
 from rewards.composite import CompositeSettings
-from tasks.settings import CurateStageSettings, GenerateSettings, ScoreSettings
-
-
-class EvaluatePart(Part):
-    """Stage 5: before against after, on the same prompts and seeds."""
-
-    metric: str = Field(
-        default="physics",
-        min_length=1,
-        title="Metric",
-        description="Name of a reward that was not the training feedback, or of a kind.",
-    )
-    same_as_feedback: bool = Field(
-        default=False,
-        title="Metric is the feedback",
-        description="Says that judging by the training feedback is on purpose.",
-    )
-    prompts: str = Field(
-        default="heldout", min_length=1, title="Prompts", description="A set or a file; the primary one."
-    )
-    clips: int = Field(
-        default=400,
-        ge=1,
-        le=1_000_000,
-        title="Clips",
-        description="Clips per policy in all, spread evenly over the prompts.",
-    )
-    also: list[str] = Field(
-        default=["unseen"], title="Also", description="Sets reported apart; they never decide."
-    )
-    also_clips: int = Field(
-        default=80, ge=1, le=1_000_000, title="Clips of each other set", description="Per policy."
-    )
-    guards: list[str] = Field(
-        default=["motion", "diversity", "sharpness", "flicker"],
-        title="Guards",
-        description="What must not get worse: names of rewards or of kinds, and diversity.",
-    )
+from tasks.settings import CurateStageSettings, EvaluateSettings, GenerateSettings, ScoreSettings
 
 
 class Recipe(Settings):
@@ -99,16 +61,13 @@ class Recipe(Settings):
         description="Names of your own, each with a kind of reward and its settings; or a list of kinds.",
     )
     score: ScoreSettings = setting(ScoreSettings(), "Score", "Stage 2.")
-    feedback: str = Field(
-        default=ORACLE,
-        min_length=1,
-        title="Feedback",
-        description="Name of the reward that teaches; oracle: the physics reward.",
+    feedback: str = setting(
+        ORACLE, "Feedback", "Name of the reward that teaches; oracle: the physics reward.", min_length=1
     )
     shaping: ShapingSettings = setting(ShapingSettings(), "Shaping", "Raw reward to r' in [0, 1].")
     curate: CurateStageSettings = setting(CurateStageSettings(), "Curate", "Stage 3.")
     finetune: FinetuneSettings = setting(FinetuneSettings(), "Finetune", "Stage 4.")
-    evaluate: EvaluatePart = Field(default_factory=EvaluatePart, title="Evaluate", description="Stage 5.")
+    evaluate: EvaluateSettings = setting(EvaluateSettings(), "Evaluate", "Stage 5.")
     gate: GateSettings = setting(GateSettings(), "Gate", "Promotion.")
     improve: ImproveSettings = setting(ImproveSettings(), "Improve", "Rounds in a row, see docs/improve.md.")
 

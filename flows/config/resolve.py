@@ -18,7 +18,6 @@ from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 from models.policy import base_id
 from models.training.objectives import get_objective
-from models.training.objectives.base import CurationWeight
 from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
 from tasks import mixture, spread
@@ -84,12 +83,14 @@ def model_of(recipe: Recipe) -> ModelSettings:
 
 def curation_of(recipe: Recipe) -> CurateSettings:
     """What may teach, and how much: shaping and curation together, with what they leave to other parts."""
+    weight = recipe.curate.weight
+    by_objective = get_objective(recipe.finetune.objective).curation_weight
     selection = recipe.curate.model_dump(exclude={"include_rounds", "weight"})
     return recipe.shaping.extend(
         CurateSettings,
         **selection,
         threshold=threshold_of(recipe),
-        weight=_weight(recipe),
+        weight=by_objective if weight == "objective" else weight,
         feedback=kind_of(recipe.reward(recipe.teacher)),
         seed=recipe.seed,
     )
@@ -112,13 +113,10 @@ def passes(recipe: Recipe, name: str) -> float | None:
 
 def finetune_settings(recipe: Recipe) -> TrainSettings:
     """How it is learned, as the recipe says it."""
-    decided = {"seed": recipe.seed, "processes": recipe.finetune.processes or _processes(recipe)}
+    # As many as there are GPUs to share out, but no more than a step has units.
+    shared = min(max(1, len(spread.gpus(recipe.model.device))), recipe.finetune.batch_size)
+    decided = {"seed": recipe.seed, "processes": recipe.finetune.processes or shared}
     return TrainSettings.model_validate(dict(recipe.finetune) | decided)
-
-
-def _processes(recipe: Recipe) -> int:
-    """As many as there are GPUs to share out, but no more than a step has units."""
-    return min(max(1, len(spread.gpus(recipe.model.device))), recipe.finetune.batch_size)
 
 
 def _jobs(recipe: Recipe) -> tuple[ClipJob, ...]:
@@ -139,13 +137,6 @@ def _earlier(recipe: Recipe, store: Store, name: str, base: str) -> tuple[Policy
     return find_policy(store, before.policy, base), _jobs(before)
 
 
-def _weight(recipe: Recipe) -> CurationWeight:
-    """How examples are weighted, where the recipe leaves it to the objective."""
-    if recipe.curate.weight != "objective":
-        return recipe.curate.weight
-    return get_objective(recipe.finetune.objective).curation_weight
-
-
 def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], RewardRef]) -> EvaluationPlan:
     chosen = recipe.evaluate
     if chosen.prompts in chosen.also:
@@ -164,7 +155,7 @@ def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], Rewar
     metric = reward(chosen.metric)
     guards = [reward(name) for name in chosen.guards if name != DIVERSITY]
     rising = tuple(one.name for one in guards if reward_kind(one.kind).breaks_by == "rising")
-    return EvaluationPlan(metric, tuple(chosen.guards), (metric, *guards), jobs[0][0], jobs, rising)
+    return EvaluationPlan(metric, chosen.guards, (metric, *guards), jobs[0][0], jobs, rising)
 
 
 def open_reward(recipe: Recipe, name: str) -> RewardRef:

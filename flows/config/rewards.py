@@ -125,16 +125,16 @@ def as_mapping(given: Any) -> Any:
     return {name: {} for name in map(str, given)}
 
 
-def override(tree: dict[str, Any], names: Sequence[str], value: Any) -> None:
+def override(tree: dict[str, Any], said: Mapping[str, Any]) -> None:
     """Have `--set KIND.key=value` reach the rewards of that kind that say something else themselves."""
-    kind, *keys = names
     given = tree.get(REWARDS)
-    if not keys or not isinstance(given, dict):
+    ((kind, settings),) = said.items()
+    if not isinstance(given, dict) or not isinstance(settings, Mapping):
         return
-    said = functools.reduce(lambda inner, key: {key: inner}, reversed(keys), value)
     for name, body in given.items():
-        if name != kind and isinstance(body, Mapping) and body.get(KIND) == kind and keys[0] in body:
-            given[name] = merged(body, said)
+        says = isinstance(body, Mapping) and body.get(KIND) == kind and body.keys() & settings.keys()
+        if name != kind and says:
+            given[name] = merged(body, settings)
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,9 +26,8 @@ def ask(api: str, path: str, auth: str | None = None, timeout_s: float = 10.0, b
         OSError: nothing answered, or not in time.
         ValueError: what answered does not speak JSON.
     """
-    headers = {"content-type": "application/json"}
-    if auth is not None:
-        headers["authorization"] = "Basic " + base64.b64encode(auth.encode()).decode()
+    token = base64.b64encode((auth or "").encode()).decode()
+    headers = {"content-type": "application/json"} | ({"authorization": f"Basic {token}"} if auth else {})
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{api}{path}", data, headers)  # noqa: S310  (the address is the user's own server)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import re
 import subprocess
 from collections.abc import Sequence
 
@@ -18,35 +18,27 @@ def devices(chosen: Sequence[str] = ()) -> tuple[str, ...]:
     GPUs are named by UUID, which means the same in every process.
 
     Raises:
-        ConfigError: a device is named twice, or by what is no name, or CUDA_VISIBLE_DEVICES names a GPU that
-            is
-            not there.
+        ConfigError: a device is named twice, or by what is no name, or CUDA_VISIBLE_DEVICES names no GPU.
     """
-    if chosen:
-        for name in chosen:
-            if not name or not all(sign.isalnum() or sign in "-_./" for sign in name):
-                raise ConfigError(f"device {name!r}: say cpu, a GPU's index or its UUID (`nvidia-smi -L`)")
-        if len(set(chosen)) != len(chosen):
-            raise ConfigError("a device is named twice: one worker each is enough")
-        held = _gpus()
-        return tuple(held.get(name, name) for name in chosen)
     held = _gpus()
+    for name in chosen:
+        if not re.fullmatch(r"[\w./-]+", name):
+            raise ConfigError(f"device {name!r}: say cpu, a GPU's index or its UUID (`nvidia-smi -L`)")
+    if len(set(chosen)) != len(chosen):
+        raise ConfigError("a device is named twice: one worker each is enough")
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if allowed is not None and held:
-        named = [one.strip() for one in allowed.split(",") if one.strip()]
-        unknown = [one for one in named if one not in held and one not in held.values()]
-        if unknown:
-            raise ConfigError(f"CUDA_VISIBLE_DEVICES names {unknown[0]!r}, and nvidia-smi lists no such GPU")
-        return tuple(held.get(one, one) for one in named) or (CPU,)
-    return tuple(held.values()) or (CPU,)
+    if not chosen and allowed is not None and held:
+        chosen = [one.strip() for one in allowed.split(",") if one.strip()]
+        for one in chosen:
+            if one not in held and one not in held.values():
+                raise ConfigError(f"CUDA_VISIBLE_DEVICES names {one!r}, and nvidia-smi lists no such GPU")
+        return tuple(held.get(one, one) for one in chosen) or (CPU,)
+    return tuple(held.get(one, one) for one in chosen or held) or (CPU,)
 
 
 def _gpus() -> dict[str, str]:
     """UUIDs of the GPUs by their index, as the driver lists them; empty without a driver."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return {}
-    asked = [program, "--query-gpu=index,uuid", "--format=csv,noheader"]
+    asked = ["nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader"]
     try:
         listed = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):

@@ -7,8 +7,9 @@ docker-compose.yml holds the one of recipes/mini.yaml; a test keeps the two the 
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
@@ -26,33 +27,32 @@ _PORT: Final = 8000
 
 
 def judge_command(recipe: Recipe) -> list[str]:
-    """The module and arguments after `python -P`, for a GPU, in the container `judge`."""
+    """The module and arguments after `python -P`, for a GPU, in the container `judge`.
+
+    Raises:
+        ConfigError: the recipe has no judge, or several.
+    """
     judges = [said for said in recipe.rewards.values() if isinstance(said, JudgeSettings)]
     if len(judges) != 1:
         raise ConfigError(f"the recipe has {len(judges)} judges: a container serves one")
     served = judges[0].changed(url=judges[0].url or _URL)
     words = command(served, _PORT, host="0.0.0.0", cpu=False)  # noqa: S104  (no port of the container is published)
-    return [_in_container(word) for word in words]
-
-
-def override(recipe: Recipe) -> dict[str, Any]:
-    """What a compose file must say to serve the recipe's judge instead."""
-    escaped = [word.replace("$", "$$") for word in judge_command(recipe)]
-    return {"services": {"judge": {"command": escaped}}}
-
-
-def _in_container(word: str) -> str:
-    root = str(INSTALLED)
-    return _PACKAGES + word[len(root) :] if word == root or word.startswith(f"{root}/") else word
+    return [re.sub(rf"^{re.escape(str(INSTALLED))}(?=/|$)", _PACKAGES, word) for word in words]
 
 
 def main(arguments: list[str]) -> int:
-    """Print the override for the recipe that `arguments` name; the exit code."""
+    """Print what a compose file must say to serve the judge of the recipe that `arguments` name instead.
+
+    Returns:
+        The exit code.
+    """
     if len(arguments) != 1:
         print("usage: python -m flows.serving.judge_command RECIPE", file=sys.stderr)
         return 2
     try:
-        print(yaml.safe_dump(override(load_recipe(arguments[0])), sort_keys=False, width=100), end="")
+        escaped = [word.replace("$", "$$") for word in judge_command(load_recipe(arguments[0]))]
+        said = {"services": {"judge": {"command": escaped}}}
+        print(yaml.safe_dump(said, sort_keys=False, width=100), end="")
     except VidloopError as error:
         print(f"vidloop: {error}", file=sys.stderr)
         return 2

@@ -40,19 +40,22 @@ def route(store: Path, auth: str) -> Route:
 
     one_at_a_time = asyncio.Lock()
 
+    def refused(status: int, why: str) -> Response:
+        return PlainTextResponse(f"{why}\n", status, _HEADERS)
+
     async def report(request: Request) -> Response:
         round_id = request.path_params["round_id"]
         given = request.query_params.get("key", "")
         if not hmac.compare_digest(key_of(auth, round_id).encode(), given.encode()):
-            return PlainTextResponse("This link's key is not one of this server's.\n", 403, _HEADERS)
+            return refused(403, "This link's key is not one of this server's.")
         folder = store / "rounds" / round_id
         if not _ROUND.fullmatch(round_id) or not (folder / "summary.json").is_file():
-            return PlainTextResponse(f"The store {store} holds no round {round_id}.\n", 404, _HEADERS)
+            return refused(404, f"The store {store} holds no round {round_id}.")
         page = folder / "report.html"
         async with one_at_a_time:
             told = "" if page.is_file() else await _write(store, round_id)
         if told:
-            return PlainTextResponse(f"The report could not be written: {told}\n", 500, _HEADERS)
+            return refused(500, f"The report could not be written: {told}")
         return FileResponse(page, media_type="text/html", headers=_HEADERS)
 
     return Route(PATH, report, methods=["GET"])

@@ -1,9 +1,4 @@
-"""The run form of a deployment: what it offers, and what stands in it before a person has touched it.
-
-Prefect refuses a deployment whose own parameters its form would refuse. What the forms offer depends on the
-folders of recipes, which change under a running server, so form and parameters are made to fit each other
-here.
-"""
+"""The run form of a deployment: what it offers, and what stands in it before a person has touched it."""
 
 from __future__ import annotations
 
@@ -18,11 +13,12 @@ def fitted(
 ) -> tuple[Schema, dict[str, Any], list[str]]:
     """A form, the parameters of its deployment, and what a person should be told of them.
 
-    A number that may be left empty has no default: Prefect writes `default: null`, which the page sends back
-    and the server refuses, since null is no number. A list without choices takes anything. What nobody chose
-    becomes the first choice if it is not offered. What somebody chose stays a choice when it is offered no
-    longer: its next run says what is missing, where another recipe in its place would be a run that nobody
-    asked for.
+    Prefect refuses a deployment whose own parameters its form would refuse, and what is offered changes with
+    the folders of recipes: they are made to fit each other here. A number that may be left empty has no
+    default: Prefect writes `default: null`, which the page sends back and the server refuses. A list without
+    choices takes anything. What nobody chose becomes the first choice if it is not offered. What somebody
+    chose stays a choice when it is offered no longer: its next run says what is missing, where another recipe
+    in its place would be a run that nobody asked for.
 
     Args:
         schema: of the flow's parameters, as Prefect makes it; left as it is.

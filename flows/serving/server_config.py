@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from data.errors import ConfigError
 from data.resources import python_path
+from data.settings import Settings, Several
 from flows.config.load import RECIPES
 from flows.reporting.report_link import AUTH_VARIABLE, REPORTS
 from flows.rounds.notify import NOTIFY_VARIABLE
@@ -23,13 +22,10 @@ LOOPBACK: Final = "127.0.0.1"
 POOL: Final = "vidloop"
 # Lower numbers first: what a person starts overtakes what the night has queued.
 QUEUES: Final[Mapping[str, int]] = {"people": 1, "default": 2, "nightly": 3}
-# What begins a line of the bootstrap's log that `vidloop serve` shows to a person.
-NOTE: Final = "note: "
 _USER: Final = "vidloop"
 
 
-@dataclass(frozen=True)
-class ServerConfig:
+class ServerConfig(Settings):
     """One server's folder and what it was started with; `serve.json` in the folder holds the same.
 
     Attributes:
@@ -47,8 +43,8 @@ class ServerConfig:
     host: str
     port: int
     store: str
-    devices: tuple[str, ...]
-    recipes: tuple[str, ...] = ()
+    devices: Several[str]
+    recipes: Several[str] = ()
     nightly: str = ""
     timezone: str = "UTC"
 
@@ -79,7 +75,7 @@ class ServerConfig:
         """Write `serve.json`; it holds no secret."""
         path = Path(self.folder) / "serve.json"
         draft = path.with_suffix(".tmp")
-        draft.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         os.replace(draft, path)
 
     @classmethod
@@ -91,50 +87,38 @@ class ServerConfig:
         """
         path = Path(folder).expanduser().absolute() / "serve.json"
         try:
-            said: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return cls(
-                **{**said, "devices": tuple(said["devices"]), "recipes": tuple(said["recipes"])},
-            )
+            return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise ConfigError(
                 f"{path} cannot be read ({error}): remove it, `vidloop serve` writes it again"
             ) from None
 
     def auth(self) -> tuple[str, bool]:
-        """The auth string, `user:password`, and whether it was made just now.
-
-        Raises:
-            ConfigError: the file can be read by others, or holds no auth string.
-        """
-        path = self.auth_file
+        """The auth string, `user:password`, and whether it was made just now. Raises as `read_auth`."""
         try:
             # Made with its mode, so that at no time anybody else can read it.
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            descriptor = os.open(self.auth_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
-            return read_auth(path), False
+            return read_auth(self.auth_file), False
         made = f"{_USER}:{secrets.token_urlsafe(24)}"
         with os.fdopen(descriptor, "w") as file:
             file.write(made + "\n")
         return made, True
 
     def client_environment(self, auth: str) -> dict[str, str]:
-        """Of the bootstrap, and of all others but for the webhook: this process's own, and how to reach the
-        server.
-        """
-        settings = {
-            name: value for name, value in prefect_settings.DEFAULTS.items() if name not in os.environ
-        }
+        """This process's own, and how to reach the server; not the webhook's address, which is a secret."""
+        held = {name: value for name, value in os.environ.items() if name != NOTIFY_VARIABLE}
         return {
-            **os.environ,
-            **settings,
+            **prefect_settings.DEFAULTS,
+            "PREFECT_WORKER_QUERY_SECONDS": "5",
+            **held,
             **prefect_settings.ALWAYS,
             "PREFECT_HOME": str(Path(self.folder) / "prefect"),
             "PREFECT_API_URL": self.api,
             AUTH_VARIABLE: auth,
             "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "INFO",  # here the console is a log file
-            "PREFECT_WORKER_QUERY_SECONDS": os.environ.get("PREFECT_WORKER_QUERY_SECONDS", "5"),
             "PYTHONPATH": python_path(),
             "PYTHONSAFEPATH": "1",  # a folder `data` or `models` where somebody serves is not our package
             RECIPES: os.pathsep.join(self.recipes),
@@ -147,7 +131,7 @@ class ServerConfig:
             # In memory, the default, a restart forgets them, and ends runs of deployments that have a limit.
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
             "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,orphans",  # what deleted runs leave behind
-            **self._without_webhook(auth),
+            **self.client_environment(auth),
             "PREFECT_SERVER_API_AUTH_STRING": auth,
             REPORTS: self.store,
         }
@@ -155,17 +139,12 @@ class ServerConfig:
     def worker_environment(self, auth: str, device: str) -> dict[str, str]:
         """Of one device's worker, and so of its flow runs: they see this device and no other."""
         return {
-            **self._without_webhook(auth),
+            **self.client_environment(auth),
             "CUDA_VISIBLE_DEVICES": "" if device == "cpu" else device,
             "VIDLOOP_DEVICE": device,
             run_log.LOG: str(self.worker_log(device)),
             REPORTS: self.store,
         }
-
-    def _without_webhook(self, auth: str) -> dict[str, str]:
-        # The bootstrap hands its address to the server; what a run starts has no business with it.
-        held = self.client_environment(auth)
-        return {name: value for name, value in held.items() if name != NOTIFY_VARIABLE}
 
 
 def read_auth(path: Path) -> str:

@@ -1,12 +1,10 @@
 """Keeps the server and the workers running, and ends them all when standard input does.
 
-    python -m flows.serving.supervisor FOLDER      what to keep: FOLDER/serve.json; auth string: the
-    environment
+    python -m flows.serving.supervisor FOLDER      what to keep: FOLDER/serve.json; auth string: environment
 
 `vidloop serve` holds the other end of the pipe, so the kernel closes it after kill -9 as well. The flow run
 of a killed worker becomes our child (PR_SET_CHILD_SUBREAPER); should this process be killed, the kernel ends
-the server and the workers (PR_SET_PDEATHSIG), and `vidloop serve` what is left. Standard library and our own
-small files only: it stays small for as long as it runs.
+the server and the workers (PR_SET_PDEATHSIG), and `vidloop serve` what is left.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,8 +23,9 @@ from typing import Final
 from data import processes
 from data.errors import ServiceError, VidloopError
 from flows.reporting.report_link import AUTH_VARIABLE
+from flows.rounds.notify import NOTIFY_VARIABLE
 from flows.serving.api_client import Refused, ask
-from flows.serving.server_config import NOTE, POOL, ServerConfig
+from flows.serving.server_config import POOL, ServerConfig
 
 START_S: Final = 900.0
 # Flow runs get this long to tell the server that they end.
@@ -52,29 +50,37 @@ class Supervised:
     failures: int = 0
     due: float = 0.0
 
-    def start(self) -> None:
+    def start(self) -> subprocess.Popen[bytes]:
         """Start it; what it says goes to its log."""
-        self.process = spawn(self.command, self.environment, self.log)
-        self.begun = time.monotonic()
+        self.process, self.begun = spawn(self.command, self.environment, self.log), time.monotonic()
+        return self.process
 
-    def watch(self) -> str | None:
-        """Start it again if it has ended and its time has come; what happened, in words, if anything did."""
+    def watch(self) -> None:
+        """Start it again, once its time has come, if it has ended; that is said."""
         if self.process is None:
             if time.monotonic() >= self.due:
                 self.start()
-            return None
-        code = self.process.poll()
-        if code is None:
-            return None
-        steady = time.monotonic() - self.begun > STEADY_S
-        self.failures = 0 if steady else self.failures + 1
-        wait = BACKOFF_S[min(self.failures, len(BACKOFF_S) - 1)]
-        self.process, self.due = None, time.monotonic() + wait
-        return f"{self.name} ended ({_how(code)}); it starts again in {wait:.0f} s. Its log: {self.log}"
+        elif (code := self.process.poll()) is not None:
+            steady = time.monotonic() - self.begun > STEADY_S
+            self.failures = 0 if steady else self.failures + 1
+            wait = BACKOFF_S[min(self.failures, len(BACKOFF_S) - 1)]
+            self.process, self.due = None, time.monotonic() + wait
+            how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+            say(f"{self.name} ended ({how}); it starts again in {wait:.0f} s. Its log: {self.log}")
 
 
-def spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process that dies with this one, in a session of its own: Ctrl-C is not for it."""
+def say(line: str) -> None:
+    """Tell the person at the terminal of `vidloop serve`."""
+    print(line, flush=True)
+
+
+def spawn(
+    command: list[str], environment: dict[str, str], log: Path, *, speaks: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start a process that dies with this one, in a session of its own: Ctrl-C is not for it.
+
+    Its standard error goes into `log`, and its standard output unless it `speaks`, to a person.
+    """
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists() and log.stat().st_size > LOG_LIMIT:
         os.replace(log, log.with_suffix(".log.1"))
@@ -82,17 +88,12 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
+            stdout=None if speaks else output,
+            stderr=output,
             env=environment,
             preexec_fn=processes.die_with_parent,
             start_new_session=True,
         )
-
-
-def server_command(config: ServerConfig) -> list[str]:
-    """Prefect's server in one process."""
-    return [sys.executable, "-m", "flows.serving.server", "--host", config.host, "--port", str(config.port)]
 
 
 def worker_command(device: str) -> list[str]:
@@ -101,14 +102,26 @@ def worker_command(device: str) -> list[str]:
     return [sys.executable, "-m", "prefect", "--no-prompt", "worker", "start", *named]
 
 
+def bootstrap_command(config: ServerConfig) -> list[str]:
+    """What makes the server fit for our flows."""
+    said = ["--store", config.store, "--workers", str(len(config.devices))]
+    nights = ["--nightly", config.nightly, "--timezone", config.timezone]
+    return [sys.executable, "-m", "flows.serving.bootstrap", *said, *nights]
+
+
 class Supervisor:
     """The server, the workers, and how they begin and end."""
 
-    def __init__(self, config: ServerConfig, auth: str, say: Callable[[str], None]) -> None:
-        self._config, self._auth, self._say = config, auth, say
-        self._stop = threading.Event()
-        server = config.server_environment(auth)
-        self._server = Supervised("the server", server_command(config), server, config.log("server"))
+    def __init__(self, config: ServerConfig, auth: str) -> None:
+        self._config, self._auth = config, auth
+        self.stop = threading.Event()  # set, it has `run` return
+        address = ["--host", config.host, "--port", str(config.port)]
+        self._server = Supervised(
+            "the server",
+            [sys.executable, "-m", "flows.serving.server", *address],
+            config.server_environment(auth),
+            config.log("server"),
+        )
         self._workers = [
             Supervised(
                 f"the worker of {device}",
@@ -119,10 +132,6 @@ class Supervisor:
             for device in config.devices
         ]
 
-    def stop(self) -> None:
-        """Have `run` return; from any thread or signal handler."""
-        self._stop.set()
-
     def run(self) -> None:
         """Start everything and keep it until `stop`; nothing is left when this returns.
 
@@ -130,33 +139,29 @@ class Supervisor:
             ServiceError: the server or the bootstrap did not succeed at the start.
         """
         try:
-            self._server.start()
-            if not self._until_it_answers() or not self._bootstrap():
+            if not self._until_it_answers(self._server.start()) or not self._bootstrap():
                 return
             for worker in self._workers:
                 worker.start()
             what = ", ".join(self._config.devices)
-            self._say(f"Prefect UI: {self._config.ui}    workers: {what}    store: {self._config.store}")
-            while not self._stop.wait(0.5):
+            say(f"Prefect UI: {self._config.ui}    workers: {what}    store: {self._config.store}")
+            while not self.stop.wait(0.5):
                 self._reap()
                 for kept in (self._server, *self._workers):
-                    happened = kept.watch()
-                    if happened:
-                        self._say(happened)
+                    kept.watch()
         finally:
-            self.end()
+            self._end()
 
-    def end(self) -> None:
+    def _end(self) -> None:
         """End flow runs and workers first, the server last: it must hear how they ended."""
         own, below = self._server.process, processes.descendants
         spared = {own.pid, *below(own.pid)} if own is not None else set()
         processes.end(lambda: set(below(os.getpid())) - spared, RUNS_END_S)
         processes.end(lambda: below(os.getpid()), SERVER_ENDS_S)
 
-    def _until_it_answers(self) -> bool:
+    def _until_it_answers(self, process: subprocess.Popen[bytes]) -> bool:
         """Wait for the server; False if it was told to stop before."""
-        log, process = self._config.log("server"), self._server.process
-        assert process is not None
+        log = self._server.log
 
         def ready() -> bool:
             with contextlib.suppress(OSError, ValueError):
@@ -165,7 +170,7 @@ class Supervisor:
             return False
 
         try:
-            return processes.wait_until_ready(process, ready, START_S, self._stop)
+            return processes.wait_until_ready(process, ready, START_S, self.stop)
         except ChildProcessError as error:
             raise ServiceError(f"the server: {error}: {processes.last_error(log)}. Its log: {log}") from None
         except TimeoutError as error:
@@ -180,15 +185,15 @@ class Supervisor:
         """Create what the server must know; False if it was told to stop before."""
         log = self._config.log("bootstrap")
         log.unlink(missing_ok=True)  # it says what this start found
-        command = [sys.executable, "-m", "flows.serving.bootstrap", self._config.folder]
-        process = spawn(command, self._config.client_environment(self._auth), log)
+        environment = self._config.client_environment(self._auth)
+        if notify := os.environ.get(NOTIFY_VARIABLE):
+            environment[NOTIFY_VARIABLE] = notify
+        process = spawn(bootstrap_command(self._config), environment, log, speaks=True)
         while process.poll() is None:
-            if self._stop.wait(0.1):
+            if self.stop.wait(0.1):
                 return False
         if process.returncode != 0:
             raise ServiceError(f"the bootstrap failed: {processes.last_error(log)}. Its log: {log}")
-        for note in notes(log):
-            self._say(note)
         return True
 
     def _reap(self) -> None:
@@ -201,27 +206,17 @@ class Supervisor:
                 os.waitpid(found.si_pid, 0)
 
 
-def notes(log: Path) -> list[str]:
-    """What the bootstrap has to say to a person."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return [line.removeprefix(NOTE) for line in lines if line.startswith(NOTE)]
-
-
-def _how(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-
-
 def main(folder: str) -> int:
     """Keep what FOLDER says; its exit code."""
     config = ServerConfig.load(folder)
     if config is None:
         print(f"{folder} holds no serve.json", file=sys.stderr)
         return 2
-    supervisor = Supervisor(config, os.environ[AUTH_VARIABLE], lambda line: print(line, flush=True))
+    supervisor = Supervisor(config, os.environ[AUTH_VARIABLE])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop())
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.stop.set())
     processes.adopt_orphans()
-    processes.on_parent_exit(lambda _: supervisor.stop())
+    processes.on_parent_exit(lambda _: supervisor.stop.set())
     try:
         supervisor.run()
     except VidloopError as error:

@@ -8,9 +8,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ import pytest
 from data import champion
 from data.store import Store
 from flows.rounds.notify import NOTIFY_VARIABLE
+from flows.serving.server_config import ServerConfig
+from flows.serving.supervisor import bootstrap_command
 from tests.served import ENDED, PATIENCE_S, Served, newest_summary, parts_are_whole, serving, wait_for
 from tests.tiny_nights import (
     BREAKS_A_GUARD,
@@ -60,10 +60,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, calm_model: Path, told: Tol
         del os.environ[NOTIFY_VARIABLE]
 
 
-def bootstrap(served: Served) -> str:
+def bootstrap(served: Served, config: ServerConfig | None = None) -> str:
     """As the next start of `vidloop serve` does it; what it says."""
     done = subprocess.run(
-        [sys.executable, "-m", "flows.serving.bootstrap", served.config.folder], cwd=ROOT,
+        bootstrap_command(config or served.config), cwd=ROOT,
         env=served.config.client_environment(served.auth), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -99,14 +99,11 @@ def test_the_switch_is_a_persons_and_the_next_start_leaves_it(served: Served) ->
     assert plan(served) == (True, "15 5 1 1 *", "UTC")
     switch(served, False)
     try:
-        replace(served.config, nightly="45 3 1 1 *").save()  # another one is a new wish
-        bootstrap(served)
+        bootstrap(served, served.config.changed(nightly="45 3 1 1 *"))  # another one is a new wish
         assert plan(served) == (True, "45 3 1 1 *", "Europe/Berlin")
-        replace(served.config, nightly="").save()  # none is no wish
-        bootstrap(served)
+        bootstrap(served, served.config.changed(nightly=""))  # none is no wish
         assert plan(served) == (True, "45 3 1 1 *", "Europe/Berlin")
     finally:
-        served.config.save()
         switch(served, False)
 
 

@@ -19,6 +19,7 @@ import yaml
 
 from flows.serving.api_client import Refused, ask
 from flows.serving.server_config import POOL
+from flows.serving.supervisor import bootstrap_command
 from tests.served import (
     ENDED,
     PATIENCE_S,
@@ -305,7 +306,7 @@ def test_bootstrap_again_changes_nothing(served: Served) -> None:
     before = known()
     assert before[2] == [("default", 2), ("nightly", 3), ("people", 1)]
     done = subprocess.run(
-        [sys.executable, "-m", "flows.serving.bootstrap", served.config.folder], cwd=ROOT,
+        bootstrap_command(served.config), cwd=ROOT,
         env=served.config.client_environment(served.auth), capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -122,7 +122,7 @@ def test_set_parses_yaml_scalars_and_lists(tmp_path: Path) -> None:
     assert recipe.finetune.lr == 1e-4
     # A whole number where a float belongs: 2 and 2.0 are one setting, and one key.
     assert type(recipe.generate.guidance) is float
-    assert recipe.evaluate.also == ["dev", "unseen"]
+    assert recipe.evaluate.also == ("dev", "unseen")
     assert (recipe.curate.accept_fraction, recipe.policy, recipe.finetune.gradient_checkpointing) == (
         None,
         "m12",

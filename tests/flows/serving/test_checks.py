@@ -42,7 +42,9 @@ def other_program() -> Iterator[int]:
 
 
 def served(folder: Path, port: int) -> ServerConfig:
-    config = ServerConfig(str(folder), "127.0.0.1", port, str(folder / "store"), ("standin-9",))
+    config = ServerConfig(
+        folder=str(folder), host="127.0.0.1", port=port, store=str(folder / "store"), devices=("standin-9",)
+    )
     config.auth()
     config.save()
     return config

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.serving.run_form import fitted
-from flows.serving.supervisor import notes
 
 SHIPPED = "recipes/mini.yaml"
 OWN = "/srv/recipes/ours.yaml"
@@ -53,9 +51,3 @@ def test_a_persons_choice_stays_and_is_told_of(declared: dict[str, Any]) -> None
     assert form["properties"]["recipe"]["default"] == SHIPPED
     assert parameters == {"recipe": OWN}
     assert said == [f"its recipe {OWN} is no longer there: choose another in the UI"]
-
-
-def test_notes_of_the_bootstrap_are_for_a_person(tmp_path: Path) -> None:
-    log = tmp_path / "bootstrap.log"
-    log.write_text("deployment round\nnote: new\n")
-    assert notes(log) == ["new"]
