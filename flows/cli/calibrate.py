@@ -14,12 +14,11 @@ from data.errors import ConfigError
 from flows.cli.app import answers, app
 from flows.cli.options import NOTHING_SET, RecipeOption, SetOption, StoreOption
 from flows.config.load import load_recipe
-from flows.config.resolve import open_reward, open_round
-from flows.config.resolve import passes as passes_from
+from flows.config.resolve import open_reward, open_round, passes
 from flows.reporting import console as terminal
 from flows.reporting.calibration import Grid, grids, page, side_by_side
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
-from tasks.calibrate import Calibration, calibrate, read_labels, write
+from tasks.calibrate import calibrate, read_labels, write
 from tasks.context import RESIDENTS
 from tasks.units import Runner
 
@@ -66,13 +65,15 @@ def calibrate_command(
     judges = [open_reward(read, name) for name in names]
     found = []
     for judge in judges:
-        passes = threshold if threshold is not None else passes_from(read, judge.name)
         runner = Runner(context.workers, terminal.current())
-        one = calibrate(context, judge, asked, passes, controls, runner)
+        passing = passes(read, judge.name) if threshold is None else threshold
+        one = calibrate(context, judge, asked, passing, controls, runner)
         RESIDENTS.release()
         found.append(one)
         path = write(opened, one)
-        _tell(console, one)
+        _show(console, grids(one))
+        if one.still:
+            console.print("It passes frozen clips nearly as it passes moving ones: it may reward stillness.")
         html = opened.write_file(
             f"{path.relative_to(opened.root).with_suffix('.html')}", page([one]).encode()
         )
@@ -83,19 +84,12 @@ def calibrate_command(
         console.print(f"Page of all: {html}", soft_wrap=True, highlight=False)
 
 
-def _tell(console: Console, found: Calibration) -> None:
-    _show(console, grids(found))
-    if found.still:
-        console.print("It passes frozen clips nearly as it passes moving ones: it may reward stillness.")
-
-
 def _show(console: Console, tables: Sequence[Grid]) -> None:
     for grid in tables:
-        if not grid.rows:
-            continue
-        table = Table(title=grid.title, title_justify="left")
-        for name in ("", *grid.columns):
-            table.add_column(name, justify="left" if name in ("", "should") else "right")
-        for row in grid.rows:
-            table.add_row(*row)
-        console.print(table)
+        if grid.rows:
+            table = Table("", *grid.columns, title=grid.title, title_justify="left")
+            for column in table.columns[1:]:
+                column.justify = "left" if column.header == "should" else "right"
+            for row in grid.rows:
+                table.add_row(*row)
+            console.print(table)

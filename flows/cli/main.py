@@ -16,9 +16,7 @@ from data.plugins import plugins
 from flows.cli.app import FAILED, app
 
 # Importing one adds its commands, in this order.
-_COMMANDS: Final = tuple(
-    f"flows.cli.{name}" for name in ("calibrate", "campaign", "doctor", "remake", "round", "serve", "store")
-)
+_COMMANDS: Final = ("calibrate", "campaign", "doctor", "remake", "round", "serve", "store")
 
 _exit_code = FAILED  # unless the command says something else
 
@@ -30,7 +28,7 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
 def run() -> None:
     """Answer the command line of this process; ends in SystemExit with the exit code."""
     for module in _COMMANDS:
-        importlib.import_module(module)
+        importlib.import_module(f"flows.cli.{module}")
     for plugin in plugins("vidloop.commands").values():
         plugin.load()
     signal.signal(signal.SIGTERM, _on_sigterm)

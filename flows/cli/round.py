@@ -98,8 +98,8 @@ def plan_command(
     """Show what a round would run, and what the store already holds."""
     if resolved:
         print(dump(load_recipe(recipe, set_)), end="")
-        return None
-    return _show_plan(recipe, store, set_)
+    else:
+        _show_plan(recipe, store, set_)
 
 
 @app.command("explain")

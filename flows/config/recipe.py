@@ -1,14 +1,13 @@
 """What a round is told: every setting with its meaning, default and bounds.
 
-A recipe is a YAML file (`recipes/*.yaml`) that these models check strictly: an unknown key, a wrong type or a
-value out of bounds is refused before any work. The parts are the settings of the components themselves, which
-own each field's meaning, bounds and default. `flows.config.load` reads a recipe, `flows.config.resolve` opens
-it.
+A recipe is a YAML file (`recipes/*.yaml`) that these models check strictly, before any work. Its parts are
+the components' own settings. `flows.config.load` reads a recipe, `flows.config.resolve` opens it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -96,86 +95,75 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for key, names in (
-            ("score.rewards", self.scored),
-            ("evaluate.metric", [self.evaluate.metric]),
-            ("evaluate.guards", [one for one in self.evaluate.guards if one != DIVERSITY]),
+        for problem in itertools.chain(self._unknown(), self._mixtures(), self._examiner(), self._networks()):
+            raise ValueError(problem)
+        return self
+
+    def _unknown(self) -> Iterator[str]:
+        """Names of rewards that there are not, or twice."""
+        known = list(dict.fromkeys([*self.rewards, *reward_kinds()]))
+        for key, names, others in (
+            ("score.rewards", self.scored, ()),
+            ("evaluate.metric", [self.evaluate.metric], ()),
+            ("evaluate.guards", self.evaluate.guards, (DIVERSITY,)),
         ):
             for name in names:
-                if name not in self.rewards and name not in reward_kinds():
-                    known = ", ".join(dict.fromkeys([*self.rewards, *reward_kinds()]))
-                    raise ValueError(f"{key}: there is no reward {name!r}; known: {known}")
-        taught = self.teacher
-        if taught not in self.scored:
-            raise ValueError(
-                f"feedback {self.feedback!r} learns from the reward {taught!r}, which `rewards` does not list"
-            )
+                if name not in (*known, *others):
+                    yield f"{key}: there is no reward {name!r}; known: {', '.join(known)}"
+            if len(set(names)) != len(names):
+                yield f"{key} names one twice"
+        if self.teacher not in self.scored:
+            teacher = f"the reward {self.teacher!r}, which `rewards` does not list"
+            yield f"feedback {self.feedback!r} learns from {teacher}"
+
+    def _mixture(self, name: str) -> CompositeSettings | None:
+        found = self.reward(name) if name != DIVERSITY else None
+        return found if isinstance(found, CompositeSettings) else None
+
+    def _mixtures(self) -> Iterator[str]:
+        """What a mixture of rewards cannot be made of, or be used for."""
         for name in self.scored:
-            self._can_mix(name)
-        for key, name in (
-            ("metric", self.evaluate.metric),
-            *(("guards", one) for one in self.evaluate.guards),
-        ):
-            if name != DIVERSITY and self._mixture(name) is not None:
-                raise ValueError(f"evaluate.{key} names {name!r}, a mixture of rewards, which only teaches")
-        mixture = self._mixture(taught)
-        taught_by = [taught] if mixture is None else list(mixture.components)
-        same = [one for one in taught_by if self._alike(one, self.evaluate.metric)]
+            mixture = self._mixture(name)
+            if mixture is not None and not mixture.components:
+                yield f"rewards names {name}, but {name}.components names no reward to mix"
+            for one in mixture.asked if mixture is not None else ():
+                if one not in self.scored:
+                    close = nearest(one, self.scored)
+                    yield f"{name} needs the reward {one!r}, which `rewards` does not list{close}"
+                if self._mixture(one) is not None:
+                    yield f"{name}.components.{one}: a mixture mixes no mixture"
+        for key, names in (("metric", [self.evaluate.metric]), ("guards", self.evaluate.guards)):
+            for name in names:
+                if self._mixture(name) is not None:
+                    yield f"evaluate.{key} names {name!r}, a mixture of rewards, which only teaches"
+
+    def _examiner(self) -> Iterator[str]:
+        mixture = self._mixture(self.teacher)
+        teachers = [self.teacher] if mixture is None else list(mixture.components)
+        metric = self.reward(self.evaluate.metric)
+        same = any(
+            kind_of(one) == kind_of(metric) and one.fingerprint() == metric.fingerprint()
+            for one in map(self.reward, teachers)
+        )
         if same and not self.evaluate.same_as_feedback:
-            raise ValueError(
+            yield (
                 f"evaluate.metric {self.evaluate.metric!r} is also what feedback {self.feedback!r} teaches: "
                 "a policy is not judged by its own teacher. Choose another metric, or say "
                 "evaluate.same_as_feedback: true on purpose"
             )
-        self._networks_agree()
-        for key, chosen in (("score.rewards", self.scored), ("evaluate.guards", self.evaluate.guards)):
-            if len(set(chosen)) != len(chosen):
-                raise ValueError(f"{key} names one twice")
-        return self
 
-    def _mixture(self, name: str) -> CompositeSettings | None:
-        found = self.reward(name)
-        return found if isinstance(found, CompositeSettings) else None
-
-    def _can_mix(self, name: str) -> None:
-        mixture = self._mixture(name)
-        if mixture is None:
-            return
-        if not mixture.components:
-            raise ValueError(f"rewards names {name}, but {name}.components names no reward to mix")
-        for one in mixture.asked:
-            if one not in self.scored:
-                raise ValueError(
-                    f"{name} needs the reward {one!r}, which `rewards` does not list"
-                    f"{nearest(one, self.scored)}"
-                )
-            if self._mixture(one) is not None:
-                raise ValueError(f"{name}.components.{one}: a mixture mixes no mixture")
-
-    def _alike(self, one: str, other: str) -> bool:
-        """Whether two names stand for one reward."""
-        first, second = self.reward(one), self.reward(other)
-        return kind_of(first) == kind_of(second) and first.fingerprint() == second.fingerprint()
-
-    def _networks_agree(self) -> None:
-        """What is said of experts and of quantised weights fits the model."""
+    def _networks(self) -> Iterator[str]:
+        """What is said of experts and of quantised weights, and does not fit the model."""
+        family, expert = f"model.family {self.model.family!r}", self.finetune.expert
         has = get_family(self.model.family).experts
-        if has and self.finetune.expert is None:
-            raise ValueError(
-                f"model.family {self.model.family!r} has two experts: say finetune.expert: "
-                f"{', '.join(has)} or both"
-            )
-        if not has and self.finetune.expert is not None:
-            raise ValueError(
-                f"finetune.expert is {self.finetune.expert!r}, but model.family "
-                f"{self.model.family!r} has one network: leave it out"
-            )
+        if has and expert is None:
+            yield f"{family} has two experts: say finetune.expert: {', '.join(has)} or both"
+        if not has and expert is not None:
+            yield f"finetune.expert is {expert!r}, but {family} has one network: leave it out"
         if not has and self.generate.guidance_2 is not None:
-            raise ValueError(
-                f"generate.guidance_2 is set, but model.family {self.model.family!r} has one network"
-            )
+            yield f"generate.guidance_2 is set, but {family} has one network"
         if self.model.quantise != "none" and (self.model.compile or self.finetune.compile):
-            raise ValueError(
+            yield (
                 f"{self.model.quantise} weights cannot be compiled: set finetune.compile to false and "
                 "model.compile to null"
             )

@@ -20,7 +20,6 @@ _HEAD: Final = """# Settings
 Every key of a recipe, from the models that check it. `vidloop plan --resolved` prints a recipe with all of
 them; `--set a.b=c` changes one. Made by `make generated`.
 """
-_TABLE: Final = ("| key | value | default | |", "|---|---|---|---|")
 _BOUNDS: Final = {
     "minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}",
     "minItems": "at least {}", "maxItems": "at most {}",
@@ -33,30 +32,23 @@ def settings_page() -> str:
     """The page, as Markdown."""
     schema = Recipe.model_json_schema()
     parts = {name: _part(one, schema) for name, one in schema["properties"].items()}
-    single = {name: one for name, one in schema["properties"].items() if parts[name] is None}
+    single = {name: schema["properties"][name] for name, part in parts.items() if part is None}
     lines = [_HEAD, *_table("", {"properties": single}, schema)]
     for name, part in parts.items():
         if part is not None:
-            lines += [
-                "",
-                f"## {name}",
-                "",
-                _said(schema["properties"][name]),
-                "",
-                *_table(name, part, schema),
-            ]
+            lines += ["", f"## {name}", "", _said(schema["properties"][name]), ""]
+            lines += _table(f"{name}.", part, schema)
     for name, kind in reward_kinds().items():
         own = kind.settings.model_json_schema()
         low, high = (f"{end:g}" if math.isfinite(end) else "any" for end in kind.range)
         said = f"{own['description']} Reads {kind.reads}; values from {low} to {high}."
         lines += ["", f"## Reward {name}", "", said, ""]
-        lines += _table(name, own, own) if own.get("properties") else ()
+        lines += _table(f"{name}.", own, own) if own.get("properties") else ()
     return "\n".join(lines) + "\n"
 
 
-def _table(prefix: str, part: Schema, schema: Schema) -> Iterator[str]:
-    yield from _TABLE
-    yield from _rows(f"{prefix}." if prefix else "", part, schema)
+def _table(prefix: str, part: Schema, schema: Schema) -> list[str]:
+    return ["| key | value | default | |", "|---|---|---|---|", *_rows(prefix, part, schema)]
 
 
 def _rows(prefix: str, part: Schema, schema: Schema) -> Iterator[str]:

@@ -4,8 +4,7 @@
     rewards: {teacher: {kind: judge, model: ...}, clip: {}}     names of one's own
     judge: {backend: local}                                     more settings, by a reward's name or a kind's
 
-All of them become the mapping from names to settings. What kinds there are, and which settings each has, is
-the registry's business (`rewards.registry`): nothing here knows one of them.
+All of them become the mapping from names to settings; the registry (`rewards.registry`) knows the kinds.
 """
 
 from __future__ import annotations
@@ -167,15 +166,12 @@ def written(tree: Mapping[str, Any], places: Sequence[str]) -> list[str]:
 
 
 def _with_kind(name: str, body: Any, kinds: Collection[str]) -> Any:
-    if body is None:
-        body = {}
-    return {KIND: name, **body} if isinstance(body, Mapping) and name in kinds else body
+    said = {} if body is None else body
+    return {KIND: name, **said} if isinstance(said, Mapping) and name in kinds else said
 
 
 def _kind(body: Any) -> str | None:
-    return (
-        body.get(KIND) if isinstance(body, Mapping) else kind_of(body) if isinstance(body, Settings) else None
-    )
+    return body.get(KIND) if isinstance(body, Mapping) else getattr(body, KIND, None)
 
 
 def _check_names(named: Mapping[str, Any], keys: Collection[str], kinds: Collection[str]) -> None:

@@ -2,9 +2,6 @@
 
     vidloop serve -> supervisor -> server, bootstrap, one worker a device
 
-What comes in: a folder, a port, devices. What goes out: a UI whose deployments work, no process left behind.
-Who calls: `flows.cli.serve`, and `vidloop doctor` for what is wrong.
-
 Open first: `server_config` (folder, address, auth string, environments), then `supervisor` (who is started,
 restarted and ended), `bootstrap` (pool, queues, automations, deployments), `run_form` (what their forms
 offer), `checks` (what can be wrong, in words). `server` and `run_log` are what we do otherwise than Prefect:

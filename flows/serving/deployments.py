@@ -15,19 +15,15 @@ MARK: Final = "  # From here on made from tasks/stages.py: `make generated`.\n"
 
 def with_stages(text: str) -> str:
     """A prefect.yaml with the deployments of all stages at its end."""
-    head, _, _ = text.partition(MARK)
-    return head + MARK + "\n".join(_deployment(number, name) for number, name in enumerate(STAGES, start=1))
-
-
-def _deployment(number: int, stage: str) -> str:
-    spec = STAGES[stage]
-    return (
-        f"  - name: {stage}\n"
-        f'    description: "Stage {number}. {spec.does}"\n'
-        f"    entrypoint: {stage_flows.__name__}.{stage_flows.FLOWS[stage].fn.__name__}\n"
+    made = (
+        f"  - name: {name}\n"
+        f'    description: "Stage {number}. {stage.does}"\n'
+        f"    entrypoint: {stage_flows.__name__}.{stage_flows.FLOWS[name].fn.__name__}\n"
         f"    parameters: {{recipe: {DEFAULT_RECIPE}, store: {DEFAULT_STORE}}}\n"
         "    work_pool: *people\n"
+        for number, (name, stage) in enumerate(STAGES.items(), start=1)
     )
+    return text.partition(MARK)[0] + MARK + "\n".join(made)
 
 
 if __name__ == "__main__":

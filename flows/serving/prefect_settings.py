@@ -5,10 +5,10 @@ What the caller has set in the environment wins, except that nothing is pickled 
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,22 +72,27 @@ def check_server(url: str) -> None:
             f"no Prefect server answers at {url} ({error}): start it with `prefect server start`, unset "
             "PREFECT_API_URL to use a temporary one, or give --plain to do without Prefect"
         ) from error
-    if _refuses(url, os.environ.get("PREFECT_API_AUTH_STRING")):
-        from prefect.settings import get_current_settings
+    if all(_refuses(url, auth) for auth in _auth_strings()):
+        raise ConfigError(
+            f"the Prefect server at {url} refuses the auth string: export PREFECT_API_AUTH_STRING. "
+            "`vidloop serve` keeps its own in the file `auth` of its folder"
+        )
 
-        # It may stand in one of Prefect's own files.
-        held = get_current_settings().api.auth_string
-        if held is None or _refuses(url, held.get_secret_value()):
-            raise ConfigError(
-                f"the Prefect server at {url} refuses the auth string: export PREFECT_API_AUTH_STRING. "
-                "`vidloop serve` keeps its own in the file `auth` of its folder"
-            )
+
+def _auth_strings() -> Iterator[str | None]:
+    """The environment's, and then what stands in one of Prefect's own files."""
+    yield os.environ.get("PREFECT_API_AUTH_STRING")
+    from prefect.settings import get_current_settings
+
+    if held := get_current_settings().api.auth_string:
+        yield held.get_secret_value()
 
 
 def _refuses(url: str, auth: str | None) -> bool:
-    with contextlib.suppress(OSError, ValueError):
-        try:
-            ask(url.rstrip("/"), "/admin/version", auth)
-        except Refused as refused:
-            return refused.status == 401
+    try:
+        ask(url.rstrip("/"), "/admin/version", auth)
+    except Refused as refused:
+        return refused.status == 401
+    except (OSError, ValueError):
+        pass
     return False

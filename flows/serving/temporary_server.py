@@ -23,36 +23,27 @@ STOP_TIMEOUT_S: Final = 10.0
 
 
 class TemporaryServer:
-    """The server process, from the outside. `start` returns at once; `wait` returns when it answers."""
+    """The server process, from the outside: it starts at once; `wait` returns when it answers.
+
+    Attributes:
+        url: where its API is; Prefect's client, not imported yet, is pointed at it.
+    """
 
     def __init__(self, log: Path) -> None:
-        self._log = log
-        self._process: processes.ServerProcess | None = None
-        self._port = 0
-
-    @property
-    def url(self) -> str:
-        """Where its API is."""
-        return f"http://127.0.0.1:{self._port}/api"
-
-    def start(self) -> None:
-        """Start the process and point Prefect's client, not imported yet, at it."""
         # Nobody looks at what ends with the run: neither the server nor the run makes pages for it.
         os.environ["PREFECT_SERVER_UI_ENABLED"] = "false"
-        with socket.socket() as listening:
-            listening.bind(("127.0.0.1", 0))
-            listening.listen(128)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with socket.create_server(("127.0.0.1", 0)) as listening:
             self._port = listening.getsockname()[1]
-            self._log.parent.mkdir(parents=True, exist_ok=True)
             # It is ended after Prefect's own exit handlers, registered later, have told it how the run ended.
             self._process = processes.ServerProcess(
                 # -P: a folder `data` or `models` where somebody works is not our package.
                 [sys.executable, "-P", "-m", "flows.serving.temporary_server", str(listening.fileno())],
-                self._log,
+                log,
                 {**os.environ, "PYTHONPATH": python_path()},
                 pass_fds=[listening.fileno()],
             )
-        os.environ["PREFECT_API_URL"] = self.url
+        self.url = os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{self._port}/api"
 
     def wait(self) -> None:
         """Wait until the server answers.
@@ -60,20 +51,14 @@ class TemporaryServer:
         Raises:
             ServiceError: it ended, or did not answer in time.
         """
-        assert self._process is not None
         try:
             self._process.wait(lambda: processes.answers(self._port, "/api/health"), START_TIMEOUT_S)
         except (ChildProcessError, TimeoutError):
-            self.stop()
-            raise ServiceError(
-                f"Prefect's temporary server did not start, see {self._log}. --plain does without Prefect; "
-                "PREFECT_API_URL names a server that is running"
-            ) from None
-
-    def stop(self) -> None:
-        """End the process, gently first."""
-        if self._process is not None:
             self._process.stop(STOP_TIMEOUT_S)
+            raise ServiceError(
+                f"Prefect's temporary server did not start, see {self._process.log}. --plain does without "
+                "Prefect; PREFECT_API_URL names a server that is running"
+            ) from None
 
 
 def serve(descriptor: int) -> None:

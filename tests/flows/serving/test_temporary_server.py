@@ -17,7 +17,6 @@ import os, sys, time
 from pathlib import Path
 from flows.serving.temporary_server import TemporaryServer
 server = TemporaryServer(Path(sys.argv[1]))
-server.start()
 server.wait()
 print(server.url, server._process.pid, flush=True)
 from prefect.settings import get_current_settings
@@ -55,7 +54,7 @@ def test_no_server_is_left_behind_even_after_a_kill(tmp_path: Path) -> None:
 
 
 def test_a_server_that_does_not_start_says_where_to_look(tmp_path: Path) -> None:
-    code = CODE.replace("server.start()", "sys.executable = '/bin/false'; server.start()")
+    code = CODE.replace("server = ", "sys.executable = '/bin/false'; server = ")
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "server.log")], env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True,
