@@ -107,7 +107,7 @@ def rendered(count: int, seed: int) -> list[StoredClip]:
 def _server(environment: str) -> Iterator[ManagedServer]:
     """The server of a round, with the addresses that empty its caches."""
     os.environ["VLLM_SERVER_DEV_MODE"] = "1"
-    server = ManagedServer.start(JudgeSettings(**_JUDGE, venv=environment, server_args=_SERVER_ARGS))
+    server = ManagedServer(JudgeSettings(**_JUDGE, venv=environment, server_args=_SERVER_ARGS)).wait()
     try:
         yield server
     finally:

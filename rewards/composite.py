@@ -92,6 +92,11 @@ class Mixture:
     bounds: Mapping[str, Bounds]
 
     @property
+    def parts(self) -> tuple[Part, ...]:
+        """The rewards that it combines, as parts."""
+        return tuple(Part(ref.name, ref.version, kind=ref.kind) for ref in self.asked)
+
+    @property
     def bounded(self) -> bool:
         """Whether all bounds are known, so that clips can have values."""
         return all(name in self.bounds for name in self.settings.components)
@@ -115,11 +120,6 @@ def mix(settings: CompositeSettings, named: Named) -> Mixture:
         if one.worst is not None and one.best is not None
     }
     return Mixture(settings, asked, stated)
-
-
-def composite_parts(mixture: Mixture) -> tuple[Part, ...]:
-    """The rewards that it combines, as parts."""
-    return tuple(Part(ref.name, ref.version, kind=ref.kind) for ref in mixture.asked)
 
 
 def composite_version(mixture: Mixture) -> str:
@@ -215,7 +215,7 @@ class CompositeReward(PartedReward):
             )
         self.settings = mixture
         self.version = composite_version(mixture)
-        self.parts = composite_parts(mixture)
+        self.parts = mixture.parts
         self._rewards = {ref.name: build_reward(ref.kind, ref.settings) for ref in mixture.asked}
 
     def score_parts(self, wanted: Mapping[str, Sequence[LoadedClip]]) -> PartScores:
@@ -249,7 +249,7 @@ REWARD: Final = RewardKind(
     version=composite_version,
     range=CompositeReward.range,
     reads="what the rewards that it mixes read",
-    parts=composite_parts,
+    parts=lambda mixture: mixture.parts,
     combine=lambda mixture, category, parts: combine(mixture, parts),
     bind=mix,
 )

@@ -11,15 +11,33 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewards.base import Judgement, failed
+from rewards.judge.frames import Segment
 from rewards.judge.rubric import Frames, Question, Rubric
 
 
-class NoAnswer(Exception):
+class Unanswered(Exception):
+    """A question has no probability, and the message says why."""
+
+    again = False
+    """Whether it may have one another time."""
+
+
+class NoAnswer(Unanswered):
     """The judge answered, but neither yes nor no: asking the same model again gives the same."""
 
 
-class Fault(Exception):
-    """The judge did not do what it was asked; another time it may."""
+class Refused(Unanswered):
+    """The server will not answer this request, now or later."""
+
+
+class Fault(Unanswered):
+    """The judge did not do what it was asked; another time it may. `wait_s`: how long it asks us to wait."""
+
+    again = True
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
 
 
 @dataclass(frozen=True)
@@ -35,6 +53,30 @@ class Probability:
     yes: float
     mass: float
     logprobs: dict[str, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Ask:
+    """One question about one segment of one clip. Those about one segment should stand together."""
+
+    segment: Segment
+    text: str
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of it: a probability, or None and why not.
+
+    Attributes:
+        error: None exactly when there is a probability.
+        again: without a probability: whether asking again may help.
+        tokens: of the prompt, if known.
+    """
+
+    probability: Probability | None
+    error: str | None = None
+    again: bool = False
+    tokens: int | None = None
 
 
 def p_yes(

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from data.errors import ServiceError, UserError
-from rewards.judge.answers import Fault, NoAnswer, Probability, p_yes
-from rewards.judge.frames import Segment, Timing, media_parts, remembered_parts
-from rewards.judge.processing import Processing, answer_ids
+from rewards.judge.answers import Fault, NoAnswer, Probability, Refused, Unanswered, p_yes
+from rewards.judge.frames import Segment, Timing, media_parts
+from rewards.judge.processing import Processing, answer_ids, single_tokens
 from rewards.judge.prompt import conversation
 from rewards.judge.rubric import Rubric
 from rewards.judge.settings import JudgeSettings, served_name
-from rewards.judge.transport import Http, Refused
+from rewards.judge.transport import Http
 
 _CHAT = "/chat/completions"
 _TOGETHER = "/chat/completions/batch"
@@ -35,7 +35,7 @@ class Requests:
     def __init__(
         self, http: Http, settings: JudgeSettings, rubric: Rubric, processing: Processing | None
     ) -> None:
-        self._http = http
+        self.http = http
         self._rubric = rubric
         self._processing = processing
         self._own = settings.api == "vllm"
@@ -66,15 +66,20 @@ class Requests:
             Refused, NoAnswer: asking again gives the same.
             Fault: the server did not do what it was asked.
         """
-        mass = self._rubric.answer.min_mass if min_mass is None else min_mass
+
+        def asked(with_data: bool, retries: int | None) -> tuple[Probability, int]:
+            messages = self._conversation(segment, text, with_data)
+            reply = self.http.post(_CHAT, self._asked(segment) | {"messages": messages}, timeout_s, retries)
+            expected = None if self._processing is None else self._processing.tokens(segment, text)
+            tokens = self._check(reply, expected, segment, 1)
+            return self._probability(_choices(reply, 1)[0], min_mass), tokens
+
         if known and self._own:
             try:
-                reply = self._http.post(_CHAT, self.body(segment, text, False), timeout_s, retries=0)
-                return self._read(reply, segment, text, mass)
+                return asked(False, 0)
             except (Refused, Fault):
                 pass  # its cache may have let go of the frames: bring them along again
-        reply = self._http.post(_CHAT, self.body(segment, text, True), timeout_s)
-        return self._read(reply, segment, text, mass)
+        return asked(True, None)
 
     def ask_together(
         self, segment: Segment, texts: Sequence[str], min_mass: float | None = None
@@ -85,21 +90,17 @@ class Requests:
             Refused, Fault: there are no answers; of one question asked alone there may be.
         """
         assert self._processing is not None, "try_together has said no"
-        mass = self._rubric.answer.min_mass if min_mass is None else min_mass
         messages = [self._conversation(segment, text, place == 0) for place, text in enumerate(texts)]
-        reply = self._http.post(_TOGETHER, self._asked(segment) | {"messages": messages}, retries=0)
+        reply = self.http.post(_TOGETHER, self._asked(segment) | {"messages": messages}, retries=0)
         # The reply has the sum of the prompts' lengths: had one lost frames, the sum would be too small.
         lengths = [self._processing.tokens(segment, text) for text in texts]
         self._check(reply, sum(lengths), segment, len(texts))
-        choices = reply.get("choices")
-        if not isinstance(choices, list) or len(choices) != len(texts):
-            raise Fault(f"{len(texts)} questions were asked together and not so many were answered")
         found: list[tuple[Probability, int] | NoAnswer] = []
-        for place, (choice, length) in enumerate(zip(choices, lengths, strict=True)):
-            if not isinstance(choice, dict) or choice.get("index") != place:
+        for place, (choice, length) in enumerate(zip(_choices(reply, len(texts)), lengths, strict=True)):
+            if choice.get("index") != place:
                 raise Fault("the answers to questions asked together are not in their order")
             try:
-                found.append((self._probability(choice, mass), length))
+                found.append((self._probability(choice, min_mass), length))
             except NoAnswer as error:
                 found.append(error)
         return found
@@ -113,22 +114,17 @@ class Requests:
             return
         try:
             first, *_ = self.ask_together(segment, [text, f"{text} {text}"], min_mass=0.0)
-        except (Refused, Fault, UserError):  # an older vLLM, whose answer to a foreign address is 404
+        except (Unanswered, UserError):  # an older vLLM, whose answer to a foreign address is 404
             return
         same = not isinstance(first, NoAnswer) and abs(first[0].yes - expected.yes) <= SAME
         self.together = same
 
-    def body(self, segment: Segment, text: str, with_data: bool) -> dict[str, Any]:
-        """The body of a request with one question."""
-        return self._asked(segment) | {"messages": self._conversation(segment, text, with_data)}
-
     def _conversation(self, segment: Segment, text: str, with_data: bool) -> list[dict[str, Any]]:
-        parts: list[dict[str, Any]] = []
-        if with_data or not self._own:
-            parts = media_parts(segment, self._rubric.frames.media, self._own and self._http.near)
+        media = self._rubric.frames.media
         if self._own:
-            kinds = parts or [{"type": kind, kind: None} for kind in self._kinds()]
-            parts = remembered_parts(kinds, segment.media_id, with_data)
+            parts = media_parts(segment, media, self.http.near, remembered=True, with_data=with_data)
+        else:
+            parts = media_parts(segment, media)
         return conversation(self._rubric.system, parts, text)
 
     def _asked(self, segment: Segment) -> dict[str, Any]:
@@ -147,30 +143,13 @@ class Requests:
                 "logprob_token_ids": list(self.ids.values()),
                 "return_tokens_as_token_ids": True,
             }
-            if segment.timing is not None and self._dated(segment.timing, segment.frames.shape):
+            if segment.timing is not None and (
+                self._processing is None or self._processing.dated(segment.timing, segment.frames.shape)
+            ):
                 # Without it vLLM dates the frames at one a second. It takes it from nobody unless started
                 # with --trust-request-mm-kwargs: it is said only where it means something.
                 asked["media_io_kwargs"] = {"video": _clock(segment.timing)}
         return asked
-
-    def _dated(self, timing: Timing, shape: tuple[int, ...]) -> bool:
-        return self._processing is None or self._processing.dated(timing, shape)
-
-    def _kinds(self) -> list[str]:
-        frames = self._rubric.frames
-        return ["video_url"] if frames.media == "video" else ["image_url"] * frames.count
-
-    def _read(
-        self, reply: dict[str, Any], segment: Segment, text: str, min_mass: float
-    ) -> tuple[Probability, int]:
-        expected = None
-        if self._processing is not None:
-            expected = self._processing.tokens(segment, text)
-        tokens = self._check(reply, expected, segment, 1)
-        choices = reply.get("choices")
-        if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict):
-            raise Fault("the answer has no log-probabilities")
-        return self._probability(choices[0], min_mass), tokens
 
     def _check(self, reply: dict[str, Any], expected: int | None, segment: Segment, asked: int) -> int:
         """The number of the prompts' tokens, if `asked` questions were answered in a token each."""
@@ -191,41 +170,47 @@ class Requests:
             raise Fault(f"{wanted} asked for and {usage.get('completion_tokens')} came")
         return tokens
 
-    def _probability(self, choice: dict[str, Any], min_mass: float) -> Probability:
+    def _probability(self, choice: dict[str, Any], min_mass: float | None) -> Probability:
         answer = self._rubric.answer
-        return p_yes(self._logprobs(choice), answer.positive, answer.negative, min_mass)
-
-    def _logprobs(self, choice: dict[str, Any]) -> dict[str, float]:
+        mass = answer.min_mass if min_mass is None else min_mass
         try:
             first = choice["logprobs"]["content"][0]
             pairs = {str(item["token"]): float(item["logprob"]) for item in first["top_logprobs"]}
         except (KeyError, IndexError, TypeError, ValueError):
             raise Fault("the answer has no log-probabilities") from None
-        if not self._own:
-            # Servers differ in whether a token keeps its leading space; the rubric names both spellings.
-            return pairs
-        named = {spelling: f"token_id:{token}" for spelling, token in self.ids.items()}
-        missing = [spelling for spelling, token in named.items() if token not in pairs]
-        if missing:
-            raise Fault(f"the log-probability of {missing[0]!r} was asked for and is not in the answer")
-        return {spelling: pairs[token] for spelling, token in named.items()}
+        # Servers that are not vLLM differ in whether a token keeps its leading space; the rubric names both.
+        if self._own:
+            named = {spelling: f"token_id:{token}" for spelling, token in self.ids.items()}
+            missing = [spelling for spelling, token in named.items() if token not in pairs]
+            if missing:
+                raise Fault(f"the log-probability of {missing[0]!r} was asked for and is not in the answer")
+            pairs = {spelling: pairs[token] for spelling, token in named.items()}
+        return p_yes(pairs, answer.positive, answer.negative, mass)
 
     def _answer_ids(self) -> dict[str, int]:
-        """Token ids of the answers by the served tokenizer; of two spellings of one token, the first."""
-        root = self._http.root()
-        answer, ids = self._rubric.answer, dict[str, int]()
-        for spelling in (*answer.positive, *answer.negative):
+        """Token ids of the answers by the served tokenizer."""
+        root, answer = self.http.root(), self._rubric.answer
+
+        def encode(spelling: str) -> Any:
             asked = {"model": self.model, "prompt": spelling, "add_special_tokens": False}
             try:
-                tokens = root.post("/tokenize", asked).get("tokens")
-            except (Refused, Fault, UserError) as error:
+                return root.post("/tokenize", asked).get("tokens")
+            except (Unanswered, UserError) as error:
                 raise ServiceError(
                     f"judge: {root.url}/tokenize does not answer as vLLM's ({error}). For a server of "
                     "another kind say judge.api: openai"
                 ) from None
-            if isinstance(tokens, list) and len(tokens) == 1 and tokens[0] not in ids.values():
-                ids[spelling] = int(tokens[0])
+
+        ids = single_tokens([*answer.positive, *answer.negative], encode)
         return answer_ids(ids, self._rubric, self.model)
+
+
+def _choices(reply: dict[str, Any], asked: int) -> list[dict[str, Any]]:
+    """The answers of a reply to so many questions. Raises Fault."""
+    found = reply.get("choices")
+    if not isinstance(found, list) or len(found) != asked or not all(isinstance(one, dict) for one in found):
+        raise Fault(f"{asked} questions were asked and not so many were answered: no log-probabilities")
+    return found
 
 
 def _clock(timing: Timing) -> dict[str, Any]:

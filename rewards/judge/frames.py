@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,41 +13,6 @@ from numpy.typing import NDArray
 
 from rewards.base import LoadedClip, frame_indices, known_fps
 from rewards.judge.rubric import Frames
-
-
-@dataclass(frozen=True, eq=False)
-class Segment:
-    """Frames of one clip that are judged together.
-
-    Attributes:
-        indices: their numbers in the stored file, rising.
-        frames: uint8 [F, H, W, 3], RGB.
-        fps: frame rate of the stored file; None where frames travel as pictures, which have no clock.
-        start, end: frame numbers of the piece of the clip that they stand for, `end` excluded.
-        seconds: the same piece in seconds of the stored file, where the clip was cut by them; else None.
-    """
-
-    indices: tuple[int, ...]
-    frames: NDArray[np.uint8]
-    fps: float | None
-    start: int
-    end: int
-    seconds: tuple[float, float] | None = None
-
-    @property
-    def timing(self) -> Timing | None:
-        """When the frames are, counted from the segment's first; None without a clock."""
-        if self.fps is None:
-            return None
-        # Shown more than once, a frame is a frame more: no library takes a video of fewer than it has.
-        length = max(self.end - self.start, len(self.indices))
-        return Timing(self.fps, tuple(index - self.start for index in self.indices), length)
-
-    @property
-    def media_id(self) -> str:
-        """Digest of the pixels and their times: what a server may remember these frames by."""
-        told = f"{self.frames.shape};{self.timing}"
-        return hashlib.sha256(told.encode() + np.ascontiguousarray(self.frames).tobytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -64,6 +28,29 @@ class Timing:
     fps: float
     indices: tuple[int, ...]
     length: int
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Frames of one clip that are judged together.
+
+    Attributes:
+        indices: their numbers in the stored file, rising.
+        frames: uint8 [F, H, W, 3], RGB.
+        timing: when they are, counted from the first; None where they travel as pictures, without a clock.
+        seconds: from when to when the segment is in the stored file, if the clip was cut by seconds.
+    """
+
+    indices: tuple[int, ...]
+    frames: NDArray[np.uint8]
+    timing: Timing | None
+    seconds: tuple[float, float] | None = None
+
+    @property
+    def media_id(self) -> str:
+        """Digest of the pixels and their times: what a server may remember these frames by."""
+        told = f"{self.frames.shape};{self.timing}"
+        return hashlib.sha256(told.encode() + np.ascontiguousarray(self.frames).tobytes()).hexdigest()
 
 
 def segments(clip: LoadedClip, spec: Frames) -> list[Segment]:
@@ -89,10 +76,14 @@ def segments(clip: LoadedClip, spec: Frames) -> list[Segment]:
         pieces = list(zip(starts, [*starts[1:], total], strict=True))
     found = []
     for start, end in pieces:
-        indices = tuple(start + i for i in spread(end - start, spec.count))
-        clock = fps if spec.media == "video" else None
+        seen = spread(end - start, spec.count)
+        indices = tuple(start + i for i in seen)
         seconds = (start / fps, end / fps) if fps is not None and spec.segment_seconds is not None else None
-        found.append(Segment(indices, clip.frames[list(indices)], clock, start, end, seconds))
+        timing = None
+        if fps is not None and spec.media == "video":
+            # Shown more than once, a frame is a frame more: no library takes a video of fewer than it has.
+            timing = Timing(fps, tuple(seen), max(end - start, len(seen)))
+        found.append(Segment(indices, clip.frames[list(indices)], timing, seconds))
     return found
 
 
@@ -119,7 +110,9 @@ def ppm(frame: NDArray[np.uint8]) -> bytes:
     return b"P6 %d %d 255\n" % (width, height) + frame.tobytes()
 
 
-def media_parts(segment: Segment, media: str, plain: bool = False) -> list[dict[str, Any]]:
+def media_parts(
+    segment: Segment, media: str, plain: bool = False, remembered: bool = False, with_data: bool = True
+) -> list[dict[str, Any]]:
     """The segment as content parts of a chat request.
 
     A list of picture files under the type video/jpeg is what vLLM takes for frames that were sampled already:
@@ -130,20 +123,21 @@ def media_parts(segment: Segment, media: str, plain: bool = False) -> list[dict[
         media: "video" or "images".
         plain: PPM, which a server on this machine opens in a fifth of PNG's time, and we write in a seventh;
             where bytes travel far, PNG.
+        remembered: with ids for vLLM's cache of processed media.
+        with_data: False: by these ids alone.
     """
-    kind, encode = ("x-portable-pixmap", ppm) if plain else ("png", png)
-    files = [base64.b64encode(encode(frame)).decode("ascii") for frame in segment.frames]
-    if media == "video":
-        return [{"type": "video_url", "video_url": {"url": "data:video/jpeg;base64," + ",".join(files)}}]
-    return [{"type": "image_url", "image_url": {"url": f"data:image/{kind};base64,{file}"}} for file in files]
-
-
-def remembered_parts(parts: Sequence[dict[str, Any]], media_id: str, with_data: bool) -> list[dict[str, Any]]:
-    """The same parts with ids for vLLM's cache of processed media; without data, by the ids alone."""
-    found = []
-    for place, part in enumerate(parts):
-        kind = part["type"]
-        found.append(
-            {"type": kind, kind: part[kind] if with_data else None, "uuid": f"{media_id[:40]}-{place}"}
-        )
-    return found
+    count = 1 if media == "video" else len(segment.frames)
+    urls: list[dict[str, str] | None] = [None] * count
+    if with_data:
+        kind, encode = ("x-portable-pixmap", ppm) if plain else ("png", png)
+        files = [base64.b64encode(encode(frame)).decode("ascii") for frame in segment.frames]
+        if media == "video":
+            urls = [{"url": "data:video/jpeg;base64," + ",".join(files)}]
+        else:
+            urls = [{"url": f"data:image/{kind};base64,{file}"} for file in files]
+    name = "video_url" if media == "video" else "image_url"
+    parts: list[dict[str, Any]] = [{"type": name, name: url} for url in urls]
+    if remembered:
+        for place, part in enumerate(parts):
+            part["uuid"] = f"{segment.media_id[:40]}-{place}"
+    return parts

@@ -22,8 +22,7 @@ from rewards.base import (
     failed,
     not_a_video,
 )
-from rewards.judge.answers import combine, question_judgement
-from rewards.judge.backend import Ask, Backend, Reply
+from rewards.judge.answers import Ask, Reply, combine, question_judgement
 from rewards.judge.frames import Segment, segments
 from rewards.judge.local import LocalBackend
 from rewards.judge.prompt import question_text
@@ -50,8 +49,8 @@ class JudgeReward(PartedReward):
         self.version = judge_version(settings)
         self.parts = judge_parts(settings)
         self._questions = {part_name(question): question for question in self.rubric.questions}
-        backends: Mapping[str, Any] = {"vllm": VllmBackend, "local": LocalBackend}
-        self._backend: Backend = backends[settings.backend](settings, self.rubric)
+        backends: dict[str, type[VllmBackend | LocalBackend]] = {"vllm": VllmBackend, "local": LocalBackend}
+        self._backend = backends[settings.backend](settings, self.rubric)
 
     def score_parts(self, wanted: Mapping[str, Sequence[LoadedClip]]) -> PartScores:
         """Judgements of the clips that each question (by its part's name) is wanted of.
@@ -111,7 +110,7 @@ class JudgeReward(PartedReward):
     def _judgement(self, question: Question, answers: Sequence[tuple[Ask, Reply]]) -> Judgement:
         detail: dict[str, Any] = {
             "frames": [list(ask.segment.indices) for ask, _ in answers],
-            "prompt_tokens": [reply.detail.get("prompt_tokens") for _, reply in answers],
+            "prompt_tokens": [reply.tokens for _, reply in answers],
             "judge": self._backend.identity,
         }
         if answers[1:]:

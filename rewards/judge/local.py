@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.device import resolve_device
 from data.errors import ModelError
-from rewards.judge.answers import Fault, NoAnswer, p_yes
-from rewards.judge.backend import Ask, Reply
+from rewards.judge.answers import Ask, Reply, Unanswered, p_yes
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.rubric import Rubric
 from rewards.judge.settings import JudgeSettings, model_path
@@ -36,15 +35,15 @@ class LocalBackend:
         self._loaded: tuple[Any, Processing, dict[str, int]] | None = None
 
     def prepare(self) -> None:
-        """See `Backend.prepare`: nothing; the model takes this process's time and memory."""
+        """Nothing: the model takes this process's time and memory."""
 
     @property
     def identity(self) -> dict[str, str]:
-        """See `Backend.identity`."""
+        """Who answers, to be kept with each answer."""
         return {"backend": "local", "library": f"transformers {importlib.metadata.version('transformers')}"}
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
-        """See `Backend.ask`. Raises torch.OutOfMemoryError if one question alone does not fit."""
+        """One reply for each question, in order. torch.OutOfMemoryError: one alone does not fit."""
         model, processing, ids = self._load()
         groups: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
         for place, ask in enumerate(asks):
@@ -97,10 +96,10 @@ class LocalBackend:
         answer = self._rubric.answer
         try:
             found = p_yes(logprobs, answer.positive, answer.negative, answer.min_mass)
-        except (NoAnswer, Fault) as error:
+        except Unanswered as error:
             # The same model in this process gives the same: asking again helps nobody.
-            return Reply(None, str(error), False, {"prompt_tokens": tokens})
-        return Reply(found, None, False, {"prompt_tokens": tokens})
+            return Reply(None, str(error), tokens=tokens)
+        return Reply(found, tokens=tokens)
 
     @staticmethod
     def _to(name: str, value: torch.Tensor, model: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -116,14 +116,22 @@ class Processing:
         return any(not torch.equal(one[name], other[name]) for name in one)
 
     def spelling_ids(self, spellings: Sequence[str]) -> dict[str, int]:
-        """Spelling -> token id, of those that are one token; of two with the same token, the first."""
-        found: dict[str, int] = {}
+        """`single_tokens` by this tokenizer."""
         with self._lock:
-            for spelling in spellings:
-                ids = self._processor.tokenizer(spelling, add_special_tokens=False)["input_ids"]
-                if len(ids) == 1 and ids[0] not in found.values():
-                    found[spelling] = int(ids[0])
-        return found
+            return single_tokens(
+                spellings,
+                lambda text: self._processor.tokenizer(text, add_special_tokens=False)["input_ids"],
+            )
+
+
+def single_tokens(spellings: Sequence[str], encode: Callable[[str], object]) -> dict[str, int]:
+    """Spelling -> token id, of those that `encode` makes one token of; of two with the same, the first."""
+    found: dict[str, int] = {}
+    for spelling in spellings:
+        ids = encode(spelling)
+        if isinstance(ids, list) and len(ids) == 1 and ids[0] not in found.values():
+            found[spelling] = int(ids[0])
+    return found
 
 
 def _metadata(timing: Timing | None) -> Any:

@@ -80,10 +80,6 @@ class Question(_Part):
     weight: float = Field(default=1.0, gt=0.0)
     good: Literal["positive", "negative"] = "positive"
 
-    def applies(self, category: str) -> bool:
-        """Whether clips of this category are asked."""
-        return not self.categories or category in self.categories
-
 
 class Rubric(_Part):
     """A judge's questions and how their answers combine.
@@ -122,15 +118,9 @@ class Rubric(_Part):
         # Answers that say when their segments are, which those of a clip judged whole need not.
         return digest([*said, "seconds"] if self.frames.segment_seconds is not None else said)
 
-    @property
-    def digest(self) -> str:
-        """Digest of all that decides the combined value, but for the model; its own name is not in it."""
-        questions = [[q.id, self.question_digest(q), q.weight] for q in self.questions]
-        return digest(["rubric", questions, self.combine, self.threshold])
-
     def asked_of(self, category: str) -> list[Question]:
         """The questions put to clips of a category, in order."""
-        return [question for question in self.questions if question.applies(category)]
+        return [asked for asked in self.questions if not asked.categories or category in asked.categories]
 
 
 def load_rubric(path: str) -> Rubric:
@@ -151,14 +141,6 @@ def load_rubric(path: str) -> Rubric:
         ) from None
 
 
-def parse_rubric(text: str, where: str) -> Rubric:
-    """The rubric that a YAML text says; `where` names it in errors. Raises ConfigError as `load_rubric`."""
-    tree = parse_yaml(text, where)
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{where}: expected keys and values (name: ..., questions: ...)")
-    return validated(Rubric, tree, where)
-
-
 @functools.lru_cache(maxsize=16)
 def _load(file: str, changed_ns: int, size: int) -> Rubric:
     """Cached by what the file system says of the file: versions are asked for often."""
@@ -166,4 +148,8 @@ def _load(file: str, changed_ns: int, size: int) -> Rubric:
         text = Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"rubric {file}: it is not a text file") from None
-    return parse_rubric(text, f"rubric {file}")
+    where = f"rubric {file}"
+    tree = parse_yaml(text, where)
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where}: expected keys and values (name: ..., questions: ...)")
+    return validated(Rubric, tree, where)

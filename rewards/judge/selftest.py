@@ -11,14 +11,13 @@ from dataclasses import replace
 import numpy as np
 
 from data.errors import ServiceError, UserError
-from rewards.judge.answers import Fault, NoAnswer, Probability
+from rewards.judge.answers import Ask, Fault, Unanswered
 from rewards.judge.asking import SAME, Requests
-from rewards.judge.backend import Ask
 from rewards.judge.settings import JudgeSettings
-from rewards.judge.transport import Http, Refused
+from rewards.judge.transport import Http
 
 
-def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: Ask) -> dict[str, str]:
+def self_test(requests: Requests, settings: JudgeSettings, first: Ask) -> dict[str, str]:
     """Check the server on synthetic frames of the shape that is to be judged.
 
     Returns:
@@ -26,9 +25,9 @@ def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: As
 
     Raises:
         ServiceError: it does not serve the model, or ignores the frames, the question, the log-probabilities
-            or
-            the length that it is asked for; or it does not answer at all.
+            or the length that it is asked for; or it does not answer at all.
     """
+    http = requests.http
     about = {"library": _library(http, settings)}
     _check_served(http, requests.model)
     shape = first.segment.frames.shape
@@ -41,29 +40,19 @@ def self_test(http: Http, requests: Requests, settings: JudgeSettings, first: As
         again, _ = requests.ask(moving, first.text, True, min_mass=0.0)
         other, _ = requests.ask(still, first.text, False, min_mass=0.0)
         _, longer = requests.ask(moving, f"{first.text} {first.text}", True, min_mass=0.0)
-    except (Refused, NoAnswer, Fault) as error:
+        if not abs(one.yes - again.yes) <= SAME:
+            raise Fault(
+                f"the same question about the same frames gave P(yes) {one.yes:.4f} and {again.yes:.4f}: it "
+                "ignores the temperature, or mixes up ids of frames"
+            )
+        if one.logprobs == other.logprobs:
+            raise Fault("noise and a blank picture get the very same answer: it does not look at the frames")
+        if longer <= tokens:
+            raise Fault("a longer question has no more tokens: it cuts prompts")
+    except Unanswered as error:
         raise ServiceError(f"judge: {http.url} does not pass the self-test: {error}") from None
-    if not _near(one, again):
-        raise ServiceError(
-            f"judge: {http.url} does not pass the self-test: the same question about the same frames gave "
-            f"P(yes) {one.yes:.4f} and {again.yes:.4f}: it ignores the temperature, or mixes up ids of frames"
-        )
-    if one.logprobs == other.logprobs:
-        raise ServiceError(
-            f"judge: {http.url} does not pass the self-test: noise and a blank picture get the very same "
-            "answer: it does not look at the frames"
-        )
-    if longer <= tokens:
-        raise ServiceError(
-            f"judge: {http.url} does not pass the self-test: a longer question has no more tokens: "
-            "it cuts prompts"
-        )
     requests.try_together(moving, first.text, one)
     return about
-
-
-def _near(one: Probability, other: Probability) -> bool:
-    return abs(one.yes - other.yes) <= SAME
 
 
 def _check_served(http: Http, model: str) -> None:

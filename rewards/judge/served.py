@@ -17,26 +17,16 @@ from itertools import groupby
 from pathlib import Path
 
 from data.errors import UserError
-from rewards.judge.answers import Fault, NoAnswer
+from rewards.judge.answers import Ask, Fault, NoAnswer, Refused, Reply, Unanswered
 from rewards.judge.asking import Requests
-from rewards.judge.backend import Ask, Reply
 from rewards.judge.processing import Processing
 from rewards.judge.rubric import Rubric
 from rewards.judge.selftest import self_test
 from rewards.judge.server import ManagedServer, on_cpu
 from rewards.judge.settings import JudgeSettings, model_path
-from rewards.judge.transport import Http, Refused
+from rewards.judge.transport import Http
 
 log = logging.getLogger("rewards.judge")
-
-
-@dataclass
-class _Open:
-    """A server that passed the self-test."""
-
-    http: Http
-    requests: Requests
-    identity: dict[str, str]
 
 
 @dataclass
@@ -67,33 +57,37 @@ class VllmBackend:
         self._rubric = rubric
         self._lock = threading.Lock()
         self._server: ManagedServer | None = None
-        self._open: _Open | None = None
+        self._requests: Requests | None = None  # to a server that passed the self-test
+        self._about: dict[str, str] = {}
         self._breaker = _Breaker(settings.breaker)
 
     @property
     def identity(self) -> dict[str, str]:
-        """See `Backend.identity`; of the server only what it said of itself."""
-        found = self._open
-        return {"backend": "vllm"} if found is None else found.identity
+        """Who answers, to be kept with each answer; of the server only what it said of itself."""
+        return {"backend": "vllm", **self._about}
 
     @property
     def down(self) -> str | None:
-        """See `Backend.down`."""
+        """Why nobody is answered any more, or None."""
         return self._breaker.reason
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
-        """See `Backend.ask`."""
+        """One reply for each question, in order.
+
+        Raises:
+            ServiceError: the model, the server or its environment is not what the settings promise.
+        """
         if not asks:
             return []
         # Whoever asks again after an outage gets a new chance, if need be with a new server.
         outage = self._breaker.reason is not None
         if outage:
             self._breaker.reset()
-        opened = self._ready(asks[0], outage)
+        requests = self._ready(asks[0], outage)
         series = [list(some) for _, some in groupby(asks, key=lambda ask: id(ask.segment))]
         pool = ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="judge")
         try:
-            replies = list(pool.map(lambda some: self._series(opened, some), series))
+            replies = list(pool.map(lambda some: self._series(requests, some), series))
         except KeyboardInterrupt:
             # A request under way to a server that hangs would hold up the end of the process: end the server.
             self.close()
@@ -109,82 +103,79 @@ class VllmBackend:
             return
         with self._lock:
             if self._server is None:
-                self._server = ManagedServer.launch(self._settings)
+                self._server = ManagedServer(self._settings)
 
     def close(self) -> None:
         """Close the connections and end the server if it is ours."""
         with self._lock:
-            opened, self._open = self._open, None
+            requests, self._requests = self._requests, None
             server, self._server = self._server, None
-        if opened is not None:
-            opened.http.close()
+        if requests is not None:
+            requests.http.close()
         if server is not None:
             server.stop()
 
-    def _series(self, opened: _Open, asks: Sequence[Ask]) -> list[Reply]:
+    def _series(self, requests: Requests, asks: Sequence[Ask]) -> list[Reply]:
         """The questions about one segment, in order."""
-        if len(asks) > 1 and opened.requests.together and self._breaker.reason is None:
-            together = self._together(opened, asks)
+        if len(asks) > 1 and requests.together and self._breaker.reason is None:
+            together = self._together(requests, asks)
             if together is not None:
                 return together
         replies, known = [], False
         for ask in asks:
-            reply = self._one(opened, ask, known)
+            reply = self._one(requests, ask, known)
             known = known or reply.error is None
             replies.append(reply)
         return replies
 
-    def _together(self, opened: _Open, asks: Sequence[Ask]) -> list[Reply] | None:
+    def _together(self, requests: Requests, asks: Sequence[Ask]) -> list[Reply] | None:
         """The replies to one request; None where it did not work out, and each is to be asked alone."""
         try:
-            answers = opened.requests.ask_together(asks[0].segment, [ask.text for ask in asks])
+            answers = requests.ask_together(asks[0].segment, [ask.text for ask in asks])
         except (Refused, Fault):
             return None
         self._breaker.note(None)
         return [
             Reply(None, str(answer), False)
             if isinstance(answer, NoAnswer)
-            else Reply(answer[0], None, False, {"prompt_tokens": answer[1]})
+            else Reply(answer[0], tokens=answer[1])
             for answer in answers
         ]
 
-    def _one(self, opened: _Open, ask: Ask, known: bool) -> Reply:
+    def _one(self, requests: Requests, ask: Ask, known: bool) -> Reply:
         down = self._breaker.reason
         if down is not None:
             return Reply(None, f"not asked: {down}", True)
         try:
-            found, tokens = opened.requests.ask(ask.segment, ask.text, known)
-        except (Refused, NoAnswer) as error:
-            self._breaker.note(None)
-            return Reply(None, str(error), False)
-        except Fault as error:
-            self._breaker.note(str(error))
-            return Reply(None, str(error), True)
+            found, tokens = requests.ask(ask.segment, ask.text, known)
+        except Unanswered as error:
+            self._breaker.note(str(error) if error.again else None)
+            return Reply(None, str(error), error.again)
         self._breaker.note(None)
-        return Reply(found, None, False, {"prompt_tokens": tokens})
+        return Reply(found, tokens=tokens)
 
-    def _ready(self, first: Ask, outage: bool) -> _Open:
+    def _ready(self, first: Ask, outage: bool) -> Requests:
         """The server, started and tested if that has not happened yet, or if it has ended or hangs."""
         with self._lock:
             server = self._server
             if server is not None and not (server.answers() if outage else server.alive):
                 log.warning("the judge's server is down and is started again; its log: %s", server.log)
                 server.stop(keep_log=True)
-                self._server = self._open = None
-            if self._open is None:
-                self._open = self._connect(first)
-            return self._open
+                self._server = self._requests = None
+            if self._requests is None:
+                self._requests = self._connect(first)
+            return self._requests
 
-    def _connect(self, first: Ask) -> _Open:
+    def _connect(self, first: Ask) -> Requests:
         settings = self._settings
         processing = self._processing()
         if settings.address:
             url, key = settings.address, os.environ.get(settings.api_key_env, "")
         else:
             if self._server is None:
-                self._server = ManagedServer.launch(settings)
+                self._server = ManagedServer(settings)
             try:
-                self._server.wait(settings.start_timeout_s)
+                self._server.wait()
             except BaseException:
                 self._server = None
                 raise
@@ -192,14 +183,14 @@ class VllmBackend:
         http = Http(url, key, settings.timeout_s, settings.retries, settings.concurrency, settings.ca_file)
         try:
             requests = Requests(http, settings, self._rubric, processing)
-            about = self_test(http, requests, settings, first)
+            self._about = self_test(requests, settings, first)
         except BaseException:
             http.close()
             if self._server is not None:
                 self._server.stop(keep_log=True)
                 self._server = None
             raise
-        return _Open(http, requests, {"backend": "vllm", **about})
+        return requests
 
     def _processing(self) -> Processing | None:
         """The checkpoint's processor where it lies on this machine: then every prompt's length is known."""

@@ -36,41 +36,29 @@ class ManagedServer:
         log: file with everything it printed; removed when the server is stopped in good order.
     """
 
-    def __init__(self, port: int, key: str, folder: Path, process: processes.ServerProcess) -> None:
-        self.url = f"http://127.0.0.1:{port}/v1"
-        self.key = key
-        self.log = process.log
-        self._port, self._folder = port, folder
-        self._process: processes.ServerProcess | None = process
-
-    @classmethod
-    def start(cls, settings: JudgeSettings) -> Self:
-        """`launch` and `wait`."""
-        server = cls.launch(settings)
-        server.wait(settings.start_timeout_s)
-        return server
-
-    @classmethod
-    def launch(cls, settings: JudgeSettings) -> Self:
+    def __init__(self, settings: JudgeSettings) -> None:
         """Start the server; it answers later. Raises ServiceError if there is no environment with vLLM."""
         python = environment_python(settings.venv)
-        folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
-        port, key = _free_port(), secrets.token_urlsafe(32)
+        self._timeout_s = settings.start_timeout_s
+        self._folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
+        self._port, self.key = _free_port(), secrets.token_urlsafe(32)
+        self.url = f"http://127.0.0.1:{self._port}/v1"
         # -P: what lies in the working folder, or beside a script, must not shadow vLLM's own imports; our
         # packages are called data and models.
-        supervisor = [sys.executable, "-P", processes.__file__, str(folder)]
+        supervisor = [sys.executable, "-P", processes.__file__, str(self._folder)]
         process = processes.ServerProcess(
-            [*supervisor, str(python), "-P", *command(settings, port)],
-            folder / "server.log",
-            _environment(settings, key, python),
-            cwd=folder,
+            [*supervisor, str(python), "-P", *command(settings, self._port)],
+            self._folder / "server.log",
+            _environment(settings, self.key, python),
+            cwd=self._folder,
             # Should we be killed, the device is taken until the server's memory is free again.
             pass_fds=device_lock.descriptors(),
         )
-        return cls(port, key, folder, process)
+        self.log = process.log
+        self._process: processes.ServerProcess | None = process
 
-    def wait(self, timeout_s: float) -> None:
-        """Wait until the server answers; at most so long, and not at all for one that has ended.
+    def wait(self) -> Self:
+        """Wait until the server answers, and not at all for one that has ended.
 
         Raises:
             ServiceError: it ended, or did not answer in time, and is stopped; the message names its log.
@@ -78,7 +66,7 @@ class ManagedServer:
         try:
             if self._process is None:
                 raise ChildProcessError
-            self._process.wait(self._healthy, timeout_s)
+            self._process.wait(self._healthy, self._timeout_s)
         except ChildProcessError:
             reason = processes.last_error(self.log)
             self.stop(keep_log=True)
@@ -92,6 +80,7 @@ class ManagedServer:
         except BaseException:
             self.stop()
             raise
+        return self
 
     @property
     def alive(self) -> bool:

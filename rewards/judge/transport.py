@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from data.errors import ServiceError
-from rewards.judge.answers import Fault
+from rewards.judge.answers import Fault, Refused
 
 if TYPE_CHECKING:
     import httpx
@@ -33,10 +33,6 @@ _WRONG: Final = {
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 _LARGEST_REPLY: Final = 4 << 20
 _LONGEST_WAIT_S: Final = 60.0
-
-
-class Refused(Exception):
-    """The server will not answer this request, now or later."""
 
 
 class Http:
@@ -99,7 +95,7 @@ class Http:
         for attempt in range(most + 1):
             try:
                 return self._once("POST", path, body, timeout_s or self._timeout_s)
-            except _Passing as error:
+            except Fault as error:
                 if attempt == most or self._closing.is_set():
                     raise Fault(f"{error} ({attempt + 1} attempts)") from None
                 self._closing.wait(self._delay(attempt, error.wait_s))
@@ -113,7 +109,7 @@ class Http:
             with self._client.stream(method, f"{self.url}{path}", json=body) as response:
                 content = self._read(response, deadline)
         except httpx.HTTPError as error:
-            raise _Passing(f"{type(error).__name__}: {str(error) or 'no answer'}") from None
+            raise Fault(f"{type(error).__name__}: {str(error) or 'no answer'}") from None
         status = response.status_code
         if status in _WRONG:
             raise ServiceError(
@@ -122,13 +118,13 @@ class Http:
         if status in _REFUSED:
             raise Refused(f"the server refuses the request with {status}: {_said(content)}")
         if status != 200:
-            raise _Passing(f"the server answers {status}: {_said(content)}", _retry_after(response))
+            raise Fault(f"the server answers {status}: {_said(content)}", _retry_after(response))
         try:
             found = json.loads(content)
         except ValueError:
-            raise _Passing(f"the server's answer is not JSON: {_said(content)}") from None
+            raise Fault(f"the server's answer is not JSON: {_said(content)}") from None
         if not isinstance(found, dict):
-            raise _Passing(f"the server's answer is a JSON {type(found).__name__}, not an object")
+            raise Fault(f"the server's answer is a JSON {type(found).__name__}, not an object")
         return found
 
     @staticmethod
@@ -149,14 +145,6 @@ class Http:
     def _delay(attempt: int, asked_s: float) -> float:
         jitter = random.uniform(0.5, 1.5)  # noqa: S311  (spreads load, hides nothing)
         return min(_LONGEST_WAIT_S, max(asked_s, 0.25 * 2.0**attempt * jitter))
-
-
-class _Passing(Exception):
-    """What may pass; `wait_s` is how long the server asks us to wait."""
-
-    def __init__(self, message: str, wait_s: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait_s = wait_s
 
 
 def _trusted(ca_file: str) -> ssl.SSLContext:

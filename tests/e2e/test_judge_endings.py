@@ -80,7 +80,7 @@ def generated(tiny_model: Path, tiny_vlm: Path, tmp_path_factory: pytest.TempPat
 def shared(tiny_vlm: Path) -> Iterator[dict[str, str]]:
     """A server of the same model that is running already, for whoever plays a round again."""
     settings = JudgeSettings(model=str(tiny_vlm), venv=str(ENVIRONMENT))
-    server = ManagedServer.start(settings)
+    server = ManagedServer(settings).wait()
     yield {"url": server.url, "key": server.key}
     server.stop()
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from rewards.judge.frames import Segment
+from rewards.judge.frames import Segment, Timing
 from rewards.judge.processing import Processing
 
 KEY = "a key"
@@ -77,9 +77,9 @@ class FaultServer:
                 # A model that is not told when its frames are, is asked without a clock: any one does.
                 undated = {"frames_indices": range(len(blank)), "fps": 1.0, "total_num_frames": len(blank)}
                 clock = body.get("media_io_kwargs", {"video": undated})["video"]
-                self.seen[media] = Segment(
-                    tuple(clock["frames_indices"]), blank, clock["fps"], 0, clock["total_num_frames"]
-                )
+                indices = tuple(clock["frames_indices"])
+                timing = Timing(clock["fps"], indices, clock["total_num_frames"])
+                self.seen[media] = Segment(indices, blank, timing)
             elif media not in self.seen:
                 return 400, b'{"error": "no such media"}'
             fault = self.faults(question, media)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from data.errors import UserError
-from rewards.judge.rubric import load_rubric, parse_rubric
+from rewards.judge.rubric import load_rubric
+from rewards.judge.settings import JudgeSettings, judge_version
 from tests.rewards.judge.conftest import RUBRIC
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,12 +62,18 @@ def test_a_file_that_is_not_there_names_those_that_are() -> None:
         load_rubric("no/such.yaml")
 
 
-def test_a_key_given_twice_is_refused() -> None:
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("name: a\nname: b\n")
     with pytest.raises(UserError, match="given twice"):
-        parse_rubric("name: a\nname: b\n", "rubric")
+        load_rubric(str(tmp_path / "twice.yaml"))
 
 
-def test_digests_follow_what_decides_the_answers_and_nothing_else(write_rubric: Write) -> None:
+def test_digests_follow_what_decides_the_answers_and_nothing_else(
+    write_rubric: Write, tmp_path: Path
+) -> None:
+    def version(file: str) -> str:
+        return judge_version(JudgeSettings(model="hf-hub:some/judge", rubric=str(tmp_path / file)))
+
     base = load_rubric(write_rubric())
     first = base.questions[0]
     questions = RUBRIC["questions"]
@@ -76,9 +83,10 @@ def test_digests_follow_what_decides_the_answers_and_nothing_else(write_rubric: 
         )
     )
     assert more.question_digest(more.questions[0]) == base.question_digest(first)
-    assert more.digest != base.digest
+    assert version("more.yaml") != version("rubric.yaml")
     renamed = load_rubric(write_rubric("renamed.yaml", name="other"))
-    assert renamed.digest == base.digest
+    assert renamed.name != base.name
+    assert version("renamed.yaml") == version("rubric.yaml")
     for changed in (
         {"system": "Say yes or no."},
         {"frames": {"count": 6}},

@@ -94,7 +94,7 @@ def test_a_server_that_ends_at_once_says_why(tmp_path: Path, tiny_vlm: Path) -> 
     """An environment without vLLM: this one."""
     environment = Path(sys.executable).parents[1]
     with pytest.raises(UserError, match=r"No module named .?vllm") as raised:
-        ManagedServer.start(JudgeSettings(model=str(tiny_vlm), venv=str(environment), start_timeout_s=60))
+        ManagedServer(JudgeSettings(model=str(tiny_vlm), venv=str(environment), start_timeout_s=60)).wait()
     assert "server.log" in str(raised.value)
 
 
