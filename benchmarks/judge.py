@@ -30,7 +30,7 @@ from data.video import encode_mp4
 from miniature.world.corpus import sample_corpus
 from miniature.world.render import render
 from rewards.judge.judge import JudgeReward
-from rewards.judge.processing import Processing
+from rewards.judge.processing import Processing, single_tokens
 from rewards.judge.server import ManagedServer
 from rewards.judge.settings import NAME, JudgeSettings, model_path
 
@@ -79,7 +79,7 @@ def compare(clips: int, repeats: int, environment: str) -> Result:
         stack.callback(judge.close)
         answer = judge.rubric.answer
         spellings = [*answer.positive, *answer.negative]
-        ids = Processing(model_path(judge.settings), "", judge.rubric).spelling_ids(spellings)
+        ids = single_tokens(spellings, Processing(model_path(judge.settings), "", judge.rubric).encode)
         plain = PlainClient(server.url, server.key, NAME, judge.rubric, ids)
         stack.callback(plain.close)
         ours = OurClient(judge, _SHARD, _WORKERS)

@@ -12,7 +12,7 @@ from typing import Any
 from data.errors import ServiceError, UserError
 from rewards.judge.answers import Fault, NoAnswer, Probability, Refused, Unanswered, p_yes
 from rewards.judge.frames import Segment, Timing, media_parts
-from rewards.judge.processing import Processing, answer_ids, single_tokens
+from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.prompt import conversation
 from rewards.judge.rubric import Rubric
 from rewards.judge.settings import JudgeSettings, served_name
@@ -23,6 +23,9 @@ _TOGETHER = "/chat/completions/batch"
 _MOST_TOP_LOGPROBS = 20
 # P(yes) of equal questions may differ by rounding on a GPU whose kernels depend on the batch.
 SAME = 0.02
+
+
+Answer = tuple[Probability, int]  # and the number of the prompt's tokens
 
 
 class Requests:
@@ -52,8 +55,8 @@ class Requests:
         known: bool,
         timeout_s: float | None = None,
         min_mass: float | None = None,
-    ) -> tuple[Probability, int]:
-        """P(yes) of a question about a segment, and the number of the prompt's tokens.
+    ) -> Answer:
+        """P(yes) of a question about a segment.
 
         Args:
             segment: the frames.
@@ -67,7 +70,7 @@ class Requests:
             Fault: the server did not do what it was asked.
         """
 
-        def asked(with_data: bool, retries: int | None) -> tuple[Probability, int]:
+        def asked(with_data: bool, retries: int | None) -> Answer:
             messages = self._conversation(segment, text, with_data)
             reply = self.http.post(_CHAT, self._asked(segment) | {"messages": messages}, timeout_s, retries)
             expected = None if self._processing is None else self._processing.tokens(segment, text)
@@ -83,7 +86,7 @@ class Requests:
 
     def ask_together(
         self, segment: Segment, texts: Sequence[str], min_mass: float | None = None
-    ) -> list[tuple[Probability, int] | NoAnswer]:
+    ) -> list[Answer | NoAnswer]:
         """`ask` for several questions about one segment in one request, tried once; an answer each, in order.
 
         Raises:
@@ -95,7 +98,7 @@ class Requests:
         # The reply has the sum of the prompts' lengths: had one lost frames, the sum would be too small.
         lengths = [self._processing.tokens(segment, text) for text in texts]
         self._check(reply, sum(lengths), segment, len(texts))
-        found: list[tuple[Probability, int] | NoAnswer] = []
+        found: list[Answer | NoAnswer] = []
         for place, (choice, length) in enumerate(zip(_choices(reply, len(texts)), lengths, strict=True)):
             if choice.get("index") != place:
                 raise Fault("the answers to questions asked together are not in their order")
@@ -189,7 +192,7 @@ class Requests:
 
     def _answer_ids(self) -> dict[str, int]:
         """Token ids of the answers by the served tokenizer."""
-        root, answer = self.http.root(), self._rubric.answer
+        root = self.http.root()
 
         def encode(spelling: str) -> Any:
             asked = {"model": self.model, "prompt": spelling, "add_special_tokens": False}
@@ -201,8 +204,7 @@ class Requests:
                     "another kind say judge.api: openai"
                 ) from None
 
-        ids = single_tokens([*answer.positive, *answer.negative], encode)
-        return answer_ids(ids, self._rubric, self.model)
+        return answer_ids(self._rubric, self.model, encode)
 
 
 def _choices(reply: dict[str, Any], asked: int) -> list[dict[str, Any]]:

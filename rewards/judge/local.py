@@ -6,17 +6,14 @@ import importlib.metadata
 import threading
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data.device import resolve_device
-from data.errors import ModelError
 from rewards.judge.answers import Ask, Reply, Unanswered, p_yes
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.rubric import Rubric
 from rewards.judge.settings import JudgeSettings, model_path
-
-if TYPE_CHECKING:
-    import torch
+from rewards.loading import opening
 
 
 class LocalBackend:
@@ -76,7 +73,11 @@ class LocalBackend:
         tokens = int(inputs["input_ids"].shape[1])
         try:
             with torch.inference_mode():
-                on_device = {name: self._to(name, value, model) for name, value in inputs.items()}
+                on_device = {
+                    # Pixels only: seconds a frame, which Qwen2.5-VL's positions follow, would be rounded.
+                    name: value.to(model.device, model.dtype if name.startswith("pixel_values") else None)
+                    for name, value in inputs.items()
+                }
                 logits = model(**on_device, logits_to_keep=1).logits[:, -1]
                 rows = logits.float().log_softmax(-1)[:, list(ids.values())].cpu().tolist()
         except torch.OutOfMemoryError:
@@ -101,11 +102,6 @@ class LocalBackend:
             return Reply(None, str(error), tokens=tokens)
         return Reply(found, tokens=tokens)
 
-    @staticmethod
-    def _to(name: str, value: torch.Tensor, model: Any) -> torch.Tensor:
-        # Pixels only: seconds a frame, which Qwen2.5-VL's positions follow, would be rounded in 16 bit.
-        return value.to(model.device, model.dtype if name.startswith("pixel_values") else None)
-
     def _load(self) -> tuple[Any, Processing, dict[str, int]]:
         with self._lock:
             if self._loaded is None:
@@ -114,13 +110,12 @@ class LocalBackend:
 
     def _open(self) -> tuple[Any, Processing, dict[str, int]]:
         import torch
-        from safetensors import SafetensorError
         from transformers import AutoModelForImageTextToText
 
         settings, path = self._settings, model_path(self._settings)
         device = resolve_device(settings.device)
         processing = Processing(path, settings.revision, self._rubric)
-        try:
+        with opening("judge", path):
             model: Any = AutoModelForImageTextToText.from_pretrained(
                 path,
                 revision=settings.revision or None,
@@ -128,9 +123,5 @@ class LocalBackend:
                 trust_remote_code=False,
                 use_safetensors=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"judge: transformers cannot load {path}: {error}") from error
         model.to(device).eval().requires_grad_(False)
-        answer = self._rubric.answer
-        ids = processing.spelling_ids([*answer.positive, *answer.negative])
-        return model, processing, answer_ids(ids, self._rubric, path)
+        return model, processing, answer_ids(self._rubric, path, processing.encode)

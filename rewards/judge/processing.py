@@ -19,6 +19,7 @@ from data.errors import ModelError
 from rewards.judge.frames import Segment, Timing
 from rewards.judge.prompt import bare_media, conversation
 from rewards.judge.rubric import Rubric
+from rewards.loading import opening
 
 if TYPE_CHECKING:
     import torch
@@ -35,12 +36,10 @@ class Processing:
         from transformers import AutoProcessor
 
         self._rubric = rubric
-        try:
+        with opening("judge", model):
             self._processor: Any = AutoProcessor.from_pretrained(
                 model, revision=revision or None, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"judge: transformers cannot load the processor of {model}: {error}") from error
         # Fast tokenizers keep state while they encode.
         self._lock = threading.Lock()
 
@@ -95,9 +94,7 @@ class Processing:
     @functools.lru_cache(maxsize=4096)  # noqa: B019  (one processor lives as long as the judge)
     def text_tokens(self, question: str) -> int:
         """Tokens of the conversation, each piece of media counted as one."""
-        text = self.text(question)
-        with self._lock:
-            return len(self._processor.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.encode(self.text(question)))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  (one processor lives as long as the judge)
     def _media_tokens(self, shape: tuple[int, ...], timing: Timing | None) -> int:
@@ -115,13 +112,11 @@ class Processing:
         one, other = (self._inputs([(blank, when)], ["?"]) for when in (timing, faster))
         return any(not torch.equal(one[name], other[name]) for name in one)
 
-    def spelling_ids(self, spellings: Sequence[str]) -> dict[str, int]:
-        """`single_tokens` by this tokenizer."""
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without the special tokens that some tokenizers put around it."""
         with self._lock:
-            return single_tokens(
-                spellings,
-                lambda text: self._processor.tokenizer(text, add_special_tokens=False)["input_ids"],
-            )
+            ids: list[int] = self._processor.tokenizer(text, add_special_tokens=False)["input_ids"]
+            return ids
 
 
 def single_tokens(spellings: Sequence[str], encode: Callable[[str], object]) -> dict[str, int]:
@@ -148,13 +143,15 @@ def _metadata(timing: Timing | None) -> Any:
     )
 
 
-def answer_ids(ids: dict[str, int], rubric: Rubric, who: str) -> dict[str, int]:
-    """Check that some spelling of yes, and some of no, is one token; of one token, not both.
+def answer_ids(rubric: Rubric, who: str, encode: Callable[[str], object]) -> dict[str, int]:
+    """`single_tokens` of the rubric's answers.
 
     Raises:
-        ModelError: the judge cannot say yes, or cannot say no, in one token.
+        ModelError: `who`, the judge, cannot say yes, or cannot say no, in one token.
     """
-    for name, spellings in (("yes", rubric.answer.positive), ("no", rubric.answer.negative)):
+    answers = {"yes": rubric.answer.positive, "no": rubric.answer.negative}
+    ids = single_tokens([*answers["yes"], *answers["no"]], encode)
+    for name, spellings in answers.items():
         if not any(spelling in ids for spelling in spellings):
             raise ModelError(
                 f"judge: no spelling of {name} in rubric {rubric.name} ({', '.join(map(repr, spellings))}) "

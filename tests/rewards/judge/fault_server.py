@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from rewards.judge.frames import Segment, Timing
-from rewards.judge.processing import Processing
+from rewards.judge.processing import Processing, single_tokens
 
 KEY = "a key"
 MODEL = "tiny"
@@ -61,7 +61,7 @@ class FaultServer:
         self.http.server_close()
 
     def tokenize(self, text: str) -> list[int]:
-        found = self.processing.spelling_ids([text])
+        found = single_tokens([text], self.processing.encode)
         return list(found.values()) or [0, 0]
 
     def answer(self, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -154,7 +154,7 @@ class FaultServer:
         }
 
     def _yes_first(self, ids: list[int]) -> list[int]:
-        known = self.processing.spelling_ids(["yes", "no"])
+        known = single_tokens(["yes", "no"], self.processing.encode)
         rest = [one for one in ids if one not in known.values()]
         return [known["yes"], known["no"], *rest]
 
