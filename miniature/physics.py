@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 from data.errors import UserError
 from data.settings import Settings
-from rewards import CannotJudge, Judgement, LoadedClip, RewardKind, guarded, version_of
+from rewards import CannotJudge, Judgement, LoadedClip, per_clip
 
 # Raise it when `miniature.world.oracle` comes to judge some clip differently, so that no old score passes
 # for new.
@@ -18,30 +17,12 @@ class PhysicsSettings(Settings):
     """The oracle has no settings: its tolerances belong to the world."""
 
 
-def physics_version(settings: PhysicsSettings) -> str:
-    """Digest of the code's number; there is nothing else to it."""
-    return version_of("physics", _CODE, settings)
+def _judge(clip: LoadedClip, settings: PhysicsSettings) -> Judgement:
+    """1 if the clip shows what its caption says and obeys the law it names, else 0.
 
-
-class PhysicsReward:
-    """1 if the clip shows what its caption says and obeys the law it names, else 0."""
-
-    name: Final = "physics"
-    range: Final = (0.0, 1.0)
-
-    def __init__(self, settings: PhysicsSettings) -> None:
-        self.version = physics_version(settings)
-
-    @guarded
-    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """One verdict a clip; `detail` has the oracle's graded score, its parts, and its reason in words.
-
-        A caption that is not of the world has no value: the oracle does not know what it promises.
-        """
-        return [_judge(clip) for clip in clips]
-
-
-def _judge(clip: LoadedClip) -> Judgement:
+    `detail` has the oracle's graded score, its parts, and its reason in words. A caption that is not of the
+    world has no value: the oracle does not know what it promises.
+    """
     from miniature.world.oracle import judge
 
     try:
@@ -58,12 +39,12 @@ def _judge(clip: LoadedClip) -> Judgement:
     return Judgement(1.0 if verdict.passed else 0.0, detail)
 
 
-REWARD: Final = RewardKind(
-    name="physics",
-    settings=PhysicsSettings,
-    build=PhysicsReward,
-    version=physics_version,
-    range=PhysicsReward.range,
+REWARD: Final = per_clip(
+    "physics",
+    PhysicsSettings,
+    _judge,
+    code=_CODE,
+    range=(0.0, 1.0),
     reads="frames in order and the caption",
     threshold=lambda settings: 0.5,
 )
