@@ -44,9 +44,8 @@ from flows.config.recipe import Recipe
 from flows.config.resolve import finetune_settings
 from models.compile import fastest_attention
 from models.families import get_family
-from models.families.base import networks_of
-from models.families.settings import SampleSettings
-from models.quantise import Quantise, quantise
+from models.families.base import networks_of, quantise
+from models.families.settings import Quantise, SampleSettings
 from models.sampling.offload import STAYING, ModelOffloader
 from models.training.trainer import TrainJob, train
 

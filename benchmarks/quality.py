@@ -31,9 +31,8 @@ from data.records import Prompt
 from data.threads import cores, in_threads
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from miniature.world.corpus import processes, verdicts
-from models.families.settings import Dtype, ModelSettings, SampleSettings, StepCacheSettings
+from models.families.settings import Dtype, ModelSettings, Quantise, SampleSettings, StepCacheSettings
 from models.gate import bootstrap
-from models.quantise import Quantise
 from models.sampling.sampler import Sampler
 
 _FOLDER: Final = Path(__file__).resolve().parent.parent / "miniature/weights/wan"

@@ -9,21 +9,8 @@ embeddings with their weights or pairs (training loads neither the VAE nor the t
 frames and latents, an adapter that plain diffusers loads, a verdict in words. Called by tasks/; knows data/
 and nothing else of the house.
 
-Which file to open first:
-    families/base.py        what a model family has to provide
-    sampling/sampler.py     prompts and seeds to latents and frames; offload.py: what lies on the GPU when
-    training/objectives/    the losses, a file each, beside their equations (docs/objectives.md derives them)
-    training/loss.py        a loss put together with its terms; equations.py: what they are made of
-    training/step.py, trainer.py  one optimisation step, and the loop around it
-    training/settings.py    every setting of training (imports no torch)
-    training/blocks.py      how blocks run in training, what they keep; memory_plan.py: how much that may be
-    training/distributed.py, launch_ddp.py  several processes, a GPU each
-    training/reference.py   the reference's errors as stored numbers; beta.py: beta from them
-    training/probe.py, diagnosis.py  what training did, measured at fixed noise, and what ails it in words
-    compile.py              torch.compile of a network's blocks, and the choice of the attention kernel
-    lora.py                 adapters: attach, switch off, save, merge
-    gate/                   paired bootstrap, guards, verdict
-    policy.py               ids of base models and policies (imports no torch)
+Open first: families/base.py (what a family provides), sampling/sampler.py, training/trainer.py and step.py
+(the loop and one step of it), training/objectives/ (docs/objectives.md derives them), gate/verdict.py.
 """
 
 __all__ = ["families", "gate", "sampling", "training"]

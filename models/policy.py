@@ -9,7 +9,7 @@ from typing import Final
 
 from data.errors import ModelError
 from data.keys import digest, tree_digest
-from models.families.layout import check_layout
+from models.families.layout import check_layout, check_parts
 
 BASE: Final = "base"
 """What a recipe says for "the base model, without any adapter"."""
@@ -35,10 +35,7 @@ def base_id(path: str | Path, revision: str | None = None) -> str:
     if folder.is_dir():
         if revision is not None:
             raise ModelError(f"model.revision is set, but {folder} is a local folder: remove the revision")
-        if not (folder / "model_index.json").is_file():
-            raise ModelError(
-                f"{folder} holds no model_index.json: expected a model saved with save_pretrained()"
-            )
+        check_parts(folder, ())
         return "local-" + tree_digest(folder, _PARTS)[:32]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
         raise ModelError(f"no model at {path}: neither an existing folder nor a hub id like owner/name")

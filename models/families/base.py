@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -14,18 +13,19 @@ import numpy.typing as npt
 
 from data.errors import ModelError
 from models.families.fit import Grid, Read
-from models.families.settings import Expert, ModelSettings, SampleSettings
+from models.families.layout import check_parts
+from models.families.settings import Expert, ModelSettings, Quantise, SampleSettings
 from models.lazy import LazyModule
 from models.parameterization import Parameterization
-from models.quantise import quantise
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import diffusers
     import torch
     from torch import Tensor, nn
 else:
-    torch = LazyModule("torch")
+    diffusers, torch = LazyModule("diffusers"), LazyModule("torch")
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -46,7 +46,7 @@ class Family(Protocol):
         name: as in recipes.
         parameterization: what the network predicts.
         lora_targets: suffixes of the linear layers that get an adapter by default.
-        experts: its networks where it has two, the one for high noise first; see `OneNetwork`.
+        experts: its networks where it has two, the one for high noise first; see `DiffusersFamily`.
     """
 
     name: str
@@ -114,16 +114,6 @@ class Family(Protocol):
         ...
 
 
-class OneNetwork:
-    """What a family of one network has to say of experts."""
-
-    experts: tuple[Expert, ...] = ()
-
-    def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
-        """All noise levels."""
-        return 0.0, 1.0
-
-
 def without_gradients(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorator: within the call PyTorch records nothing for a backward pass."""
 
@@ -141,32 +131,129 @@ def networks_of(experts: Sequence[Expert], pipeline: Any) -> dict[str, nn.Module
     return {part: getattr(pipeline, part) for part in parts}
 
 
-def ready(network: Any, settings: ModelSettings) -> nn.Module:
-    """A network that was just loaded: frozen, in eval mode, quantised as asked. It stays where it is."""
+class DiffusersFamily:
+    """What families over a diffusers pipeline have in common: loading, texts, the call of the pipeline.
+
+    Attributes:
+        pipeline_class, network_class: names of the diffusers classes.
+        training_parts: folders that training reads beside the network's own.
+    """
+
+    pipeline_class: str
+    network_class: str
+    training_parts: tuple[str, ...] = ()
+    experts: tuple[Expert, ...] = ()
+
+    def grid(self, read: Read) -> Grid | None:
+        """See `Family.grid`."""
+        raise NotImplementedError
+
+    def facts(self, settings: ModelSettings) -> dict[str, Any]:
+        """What the network is told beside its configuration: attributes; tensors are buffers, not saved.
+
+        Asked before weights are read. Raises ModelError for models that the pipeline would load and run, but
+        not as they were made to be run.
+        """
+        return {}
+
+    def network_part(self, settings: ModelSettings) -> str:
+        """Folder of the network that training loads."""
+        return "transformer"
+
+    def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
+        """See `Family.sigma_range`."""
+        return 0.0, 1.0
+
+    def load_pipeline(self, settings: ModelSettings) -> Any:
+        """See `Family.load_pipeline`."""
+        check_parts(settings.path, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
+        facts = self.facts(settings)
+        with loading(settings, "the pipeline"):
+            kind = getattr(diffusers, self.pipeline_class)
+            pipeline = kind.from_pretrained(settings.path, **load_arguments(settings))
+        pipeline.set_progress_bar_config(disable=True)
+        for network in networks_of(self.experts, pipeline).values():
+            _ready(network, settings, facts)
+        for part in (pipeline.vae, pipeline.text_encoder):
+            part.eval().requires_grad_(False)
+        pipeline.vae.to(settings.torch_device)
+        return pipeline
+
+    def load_transformer(self, settings: ModelSettings) -> nn.Module:
+        """See `Family.load_transformer`."""
+        part = self.network_part(settings)
+        check_parts(settings.path, (part, *self.training_parts))
+        facts = self.facts(settings)
+        with loading(settings, f"the {part}"):
+            kind = getattr(diffusers, self.network_class)
+            network = kind.from_pretrained(settings.path, subfolder=part, **load_arguments(settings))
+        return _ready(network, settings, facts).to(settings.torch_device)
+
+    @without_gradients
+    def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
+        """See `Family.encode_prompts`."""
+        embeds: Tensor = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+        )[0]
+        return embeds
+
+    def sample_latents(
+        self,
+        pipeline: Any,
+        embeds: Tensor,
+        negative: Tensor | None,
+        seeds: Sequence[int],
+        settings: SampleSettings,
+        **more: Any,
+    ) -> Tensor:
+        """See `Family.sample_latents`; `more` is what this pipeline alone is told."""
+        # A pipeline would round a size that is off its grid, and only warn.
+        grid = self.grid(lambda part: dict(getattr(pipeline, part).config))
+        assert grid is not None
+        grid.check(settings)
+        if len(seeds) != len(embeds):
+            raise ValueError(f"{len(seeds)} seeds for {len(embeds)} prompts")
+        latents: Tensor = pipeline(
+            prompt_embeds=embeds,
+            negative_prompt_embeds=negative,
+            # One CPU generator a clip: the same noise on every device, in every batch, also where a scheduler
+            # draws again at every step.
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            height=settings.height,
+            width=settings.width,
+            num_frames=settings.frames,
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            max_sequence_length=settings.max_sequence_length,
+            output_type="latent",
+            return_dict=False,
+            **more,
+        )[0].float()
+        return latents
+
+
+def _ready(network: Any, settings: ModelSettings, facts: Mapping[str, Any]) -> nn.Module:
+    for name, fact in facts.items():
+        if isinstance(fact, torch.Tensor):
+            network.register_buffer(name, fact, persistent=False)
+        else:
+            setattr(network, name, fact)
     module: nn.Module = network.eval().requires_grad_(False)
     quantise(module, settings.quantise, getattr(torch, settings.dtype))
     return module
 
 
-def ready_pipeline(pipeline: Any, settings: ModelSettings, experts: Sequence[Expert] = ()) -> Any:
-    """A pipeline that was just loaded, see `Family.load_pipeline`."""
-    pipeline.set_progress_bar_config(disable=True)
-    for network in networks_of(experts, pipeline).values():
-        ready(network, settings)
-    for part in (pipeline.vae, pipeline.text_encoder):
-        part.eval().requires_grad_(False)
-    pipeline.vae.to(settings.torch_device)
-    return pipeline
+def quantise(network: nn.Module, how: Quantise, dtype: torch.dtype) -> None:
+    """Hold the weights of `network`, a diffusers model without an adapter, as `how` says, in place.
 
-
-def prediction_and_target(
-    family: Family, transformer: nn.Module, latents: Tensor, embeds: Tensor, sigma: Tensor, noise: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Prediction and target of `latents` [B, C, T, H, W] at (sigma [B], noise [B, C, T, H, W])."""
-    noisy = family.parameterization.noisy(latents, noise, sigma)
-    return family.predict(transformer, noisy, sigma, embeds), family.parameterization.target(
-        latents, noise, sigma
-    )
+    fp8-storage: linear and convolution layers lie in memory as float8 (e4m3) and are brought to `dtype` while
+    they compute, one by one: diffusers' layerwise casting. Norms, embeddings of patches, and what diffusers
+    keeps in float32 stay as they are. An adapter stays in float32 beside such weights and is never
+    merged into them: three bits of mantissa would round it away.
+    """
+    if how == "fp8-storage":
+        model: Any = network
+        model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
 
 
 def load_arguments(settings: ModelSettings) -> dict[str, Any]:
@@ -177,25 +264,6 @@ def load_arguments(settings: ModelSettings) -> dict[str, Any]:
         "use_safetensors": True,
         "local_files_only": Path(settings.path).is_dir(),
     }
-
-
-def check_folder(settings: ModelSettings, needed: Sequence[str]) -> None:
-    """Raise ModelError if `settings.path` is a local folder that lacks one of the `needed` components."""
-    folder = Path(settings.path)
-    if not folder.is_dir():
-        return
-    index = folder / "model_index.json"
-    if not index.is_file():
-        raise ModelError(f"{folder} holds no model_index.json: expected a model saved with save_pretrained()")
-    try:
-        named = json.loads(index.read_text(encoding="utf-8"))
-    except ValueError as failure:
-        raise ModelError(f"{index} is not JSON: {failure}") from failure
-    for part in needed:
-        if part not in named or not (folder / part).is_dir():
-            raise ModelError(
-                f"model at {folder} has no {part}: copy that folder too, or save the pipeline again"
-            )
 
 
 def load_config(settings: ModelSettings, kind: Any, part: str | None = None) -> dict[str, Any]:

@@ -10,19 +10,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import (
-    Frames,
-    OneNetwork,
-    check_folder,
-    load_arguments,
-    load_config,
-    loading,
-    pixels,
-    ready,
-    ready_pipeline,
-    without_gradients,
-)
-from models.families.fit import Grid, Read
+from models.families.base import DiffusersFamily, Frames, load_config, pixels, without_gradients
+from models.families.fit import Grid, Read, check_tokens
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
 from models.parameterization import VPrediction
@@ -40,7 +29,7 @@ _SCHEDULERS: Final = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 _LATENTS: Final = 2
 
 
-class CogVideoX(OneNetwork):
+class CogVideoX(DiffusersFamily):
     """CogVideoX 2B and 5B. Text is padded to the length of training and not masked.
 
     The path of `VPrediction` is that of the model: sigma = sqrt(1 - alphas_cumprod[t]). Which timestep t
@@ -49,6 +38,8 @@ class CogVideoX(OneNetwork):
     """
 
     name = "cogvideox"
+    pipeline_class, network_class = "CogVideoXPipeline", "CogVideoXTransformer3DModel"
+    training_parts = ("scheduler",)
     parameterization = VPrediction()
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 
@@ -59,32 +50,23 @@ class CogVideoX(OneNetwork):
             return None
         spatial = 2 ** (len(vae["block_out_channels"]) - 1)
         temporal = int(vae.get("temporal_compression_ratio", 4))
-        tokens = network.get("max_text_seq_length", 226)
-        return _grid(temporal, spatial, network.get("patch_size", 2), tokens)
+        side = spatial * network.get("patch_size", 2)
+        return Grid(_LATENTS * temporal, side, side, tokens=network.get("max_text_seq_length", 226))
 
-    def load_pipeline(self, settings: ModelSettings) -> diffusers.CogVideoXPipeline:
-        """See `Family.load_pipeline`."""
-        check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
-        _refuse_relatives(settings)
-        levels = _noise_levels(settings)
-        with loading(settings, "the pipeline"):
-            pipeline = diffusers.CogVideoXPipeline.from_pretrained(settings.path, **load_arguments(settings))
-        pipeline.transformer.register_buffer("noise_levels", levels, persistent=False)
-        return ready_pipeline(pipeline, settings)
+    def facts(self, settings: ModelSettings) -> dict[str, Any]:
+        """See `DiffusersFamily.facts`: the table of noise levels, by the scheduler's configuration.
 
-    def load_transformer(self, settings: ModelSettings) -> nn.Module:
-        """See `Family.load_transformer`. The scheduler's configuration is read too."""
-        check_folder(settings, ("transformer", "scheduler"))
-        _refuse_relatives(settings)
-        levels = _noise_levels(settings)
-        with loading(settings, "the transformer"):
-            transformer = diffusers.CogVideoXTransformer3DModel.from_pretrained(
-                settings.path, subfolder="transformer", **load_arguments(settings)
+        CogVideoX 1.5 pads latents in time, image-to-video takes twice the channels: both would be wrong.
+        """
+        config = load_config(settings, diffusers.CogVideoXTransformer3DModel, "transformer")
+        if config.get("patch_size_t") is not None:
+            raise ModelError(
+                f"{settings.path} is a CogVideoX 1.5 model; family cogvideox is CogVideoX 2B and 5B"
             )
-        transformer.register_buffer("noise_levels", levels, persistent=False)
-        return ready(transformer, settings).to(settings.torch_device)
+        if config.get("in_channels") != config.get("out_channels"):
+            raise ModelError(f"{settings.path} is an image-to-video model; family cogvideox is text-to-video")
+        return {"noise_levels": _noise_levels(settings)}
 
-    @without_gradients
     def encode_prompts(
         self, pipeline: diffusers.CogVideoXPipeline, prompts: Sequence[str], max_sequence_length: int
     ) -> Tensor:
@@ -93,11 +75,8 @@ class CogVideoX(OneNetwork):
         Raises:
             ModelError: another length than the network was trained with (226): it sees the padding.
         """
-        _grid_of(pipeline).check_tokens(max_sequence_length)
-        embeds: Tensor = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
-        )[0]
-        return embeds
+        check_tokens(max_sequence_length, pipeline.transformer.config.max_text_seq_length)
+        return super().encode_prompts(pipeline, prompts, max_sequence_length)
 
     def sample_latents(
         self,
@@ -106,27 +85,11 @@ class CogVideoX(OneNetwork):
         negative: Tensor | None,
         seeds: Sequence[int],
         settings: SampleSettings,
+        **more: Any,
     ) -> Tensor:
         """See `Family.sample_latents`."""
-        _check_geometry(pipeline, settings)
-        if len(seeds) != len(embeds):
-            raise ValueError(f"{len(seeds)} seeds for {len(embeds)} prompts")
-        # Generators, not ready-made noise: the DPM scheduler draws from them again at every step.
-        out = pipeline(
-            prompt_embeds=embeds,
-            negative_prompt_embeds=negative,
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            height=settings.height,
-            width=settings.width,
-            num_frames=settings.frames,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            max_sequence_length=settings.max_sequence_length,
-            output_type="latent",
-            return_dict=False,
-        )
-        latents: Tensor = out[0].float().transpose(1, 2).contiguous()
-        return latents
+        latents = super().sample_latents(pipeline, embeds, negative, seeds, settings, **more)
+        return latents.transpose(1, 2).contiguous()
 
     @without_gradients
     def decode(self, pipeline: diffusers.CogVideoXPipeline, latents: Tensor) -> Frames:
@@ -197,31 +160,6 @@ def _rotary(config: Any, noisy: Tensor) -> tuple[Tensor, Tensor] | None:
         device=noisy.device,
     )
     return cos, sin
-
-
-def _check_geometry(pipeline: diffusers.CogVideoXPipeline, settings: SampleSettings) -> None:
-    """Raise ModelError if the geometry is not on the model's grid (the pipeline would give another one)."""
-    _grid_of(pipeline).check(settings)
-
-
-def _grid_of(pipeline: diffusers.CogVideoXPipeline) -> Grid:
-    config = pipeline.transformer.config
-    temporal, spatial = int(pipeline.vae_scale_factor_temporal), pipeline.vae_scale_factor_spatial
-    return _grid(temporal, spatial, config.patch_size, config.max_text_seq_length)
-
-
-def _refuse_relatives(settings: ModelSettings) -> None:
-    """CogVideoX 1.5 pads latents in time, image-to-video takes twice the channels: both would be wrong."""
-    config = load_config(settings, diffusers.CogVideoXTransformer3DModel, "transformer")
-    if config.get("patch_size_t") is not None:
-        raise ModelError(f"{settings.path} is a CogVideoX 1.5 model; family cogvideox is CogVideoX 2B and 5B")
-    if config.get("in_channels") != config.get("out_channels"):
-        raise ModelError(f"{settings.path} is an image-to-video model; family cogvideox is text-to-video")
-
-
-def _grid(temporal: int, spatial: int, patch: int, tokens: int) -> Grid:
-    """Of strides of the VAE, side of a patch, tokens of text."""
-    return Grid(_LATENTS * temporal, spatial * patch, spatial * patch, tokens=tokens)
 
 
 FAMILY: Final = CogVideoX()

@@ -58,14 +58,14 @@ class Grid:
             raise ConfigError(
                 f"generate.steps is {settings.steps}; this model's schedule needs at least {self.steps}"
             )
-        self.check_tokens(settings.max_sequence_length)
+        if self.tokens is not None:
+            check_tokens(settings.max_sequence_length, self.tokens)
 
-    def check_tokens(self, length: int) -> None:
-        """Raise ConfigError if text must have another length: the network sees the padding."""
-        if self.tokens is not None and length != self.tokens:
-            raise ConfigError(
-                f"generate.max_sequence_length is {length}; this model was trained with {self.tokens}"
-            )
+
+def check_tokens(length: int, trained: int) -> None:
+    """Raise ConfigError if text is not as long as in training: the network sees the padding."""
+    if length != trained:
+        raise ConfigError(f"generate.max_sequence_length is {length}; this model was trained with {trained}")
 
 
 def shift_key(kind: str, config: dict[str, Any]) -> str:

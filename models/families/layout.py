@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,14 +30,13 @@ def check_layout(path: str | Path) -> None:
     if not (folder / _INDEX).is_file():
         return  # no folder of a model: `models.policy.base_id` says so
     # What begins with an underscore is a fact of the pipeline; what is not a pair is a setting of it.
-    for part, named in sorted(_json(folder / _INDEX).items()):
-        if part.startswith("_") or not isinstance(named, list) or None in named:
-            continue
-        if not (folder / part).is_dir():
-            raise ModelError(
-                f"model at {folder} has no {part}, which its {_INDEX} names: copy that folder too, or save "
-                "the pipeline again"
-            )
+    parts = [
+        part
+        for part, named in sorted(_json(folder / _INDEX).items())
+        if not part.startswith("_") and isinstance(named, list) and None not in named
+    ]
+    check_parts(folder, parts)
+    for part in parts:
         for index in sorted((folder / part).glob("*.index.json")):
             shards = _json(index).get("weight_map")
             if not isinstance(shards, dict):
@@ -50,6 +50,22 @@ def check_layout(path: str | Path) -> None:
                     + (f" and {len(missing) - 1} more shards" if len(missing) > 1 else "")
                     + f", which {index.name} names: copy it too"
                 )
+
+
+def check_parts(path: str | Path, needed: Sequence[str]) -> None:
+    """Raise ModelError if a local folder is no model's, or lacks one of the `needed` parts."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return
+    if not (folder / _INDEX).is_file():
+        raise ModelError(f"{folder} holds no {_INDEX}: expected a model saved with save_pretrained()")
+    named = _json(folder / _INDEX)
+    for part in needed:
+        if part not in named or not (folder / part).is_dir():
+            why = f", which its {_INDEX} names" if part in named else ""
+            raise ModelError(
+                f"model at {folder} has no {part}{why}: copy that folder too, or save the pipeline again"
+            )
 
 
 def _json(path: Path) -> dict[str, Any]:

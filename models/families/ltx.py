@@ -12,18 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import (
-    Frames,
-    OneNetwork,
-    check_folder,
-    load_arguments,
-    load_config,
-    loading,
-    pixels,
-    ready,
-    ready_pipeline,
-    without_gradients,
-)
+from models.families.base import DiffusersFamily, Frames, load_config, pixels, without_gradients
 from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
@@ -63,7 +52,7 @@ class Positions:
         return self.temporal / self.frame_rate, self.spatial, self.spatial
 
 
-class LTX(OneNetwork):
+class LTX(DiffusersFamily):
     """LTX-Video. Text is masked, and the mask travels in the embeddings: rows of padding are zero.
 
     The network masks those rows with a weight of exactly 0, so zeroing them changes nothing; a real token's
@@ -71,6 +60,8 @@ class LTX(OneNetwork):
     """
 
     name = "ltx"
+    pipeline_class, network_class = "LTXPipeline", "LTXVideoTransformer3DModel"
+    training_parts = ("vae",)  # its configuration
     parameterization = FlowMatching()
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "ff.net.0.proj", "ff.net.2")
 
@@ -82,29 +73,14 @@ class LTX(OneNetwork):
         halvings = sum(vae["spatio_temporal_scaling"])
         temporal = vae.get("temporal_compression_ratio") or vae["patch_size_t"] * 2**halvings
         spatial = vae.get("spatial_compression_ratio") or vae["patch_size"] * 2**halvings
-        return _grid(temporal, spatial, stretched=bool(read("scheduler").get("shift_terminal")))
+        side = math.lcm(_PIXELS, spatial)
+        # A schedule that is stretched to a last level divides zero by zero where it has a single step.
+        return Grid(temporal, side, side, steps=2 if read("scheduler").get("shift_terminal") else 1)
 
-    def load_pipeline(self, settings: ModelSettings) -> diffusers.LTXPipeline:
-        """See `Family.load_pipeline`."""
-        check_folder(settings, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
+    def facts(self, settings: ModelSettings) -> dict[str, Any]:
+        """See `DiffusersFamily.facts`: `positions`, by the VAE's configuration."""
         _refuse_relatives(settings)
-        positions = _positions(settings)
-        with loading(settings, "the pipeline"):
-            pipeline = diffusers.LTXPipeline.from_pretrained(settings.path, **load_arguments(settings))
-        pipeline.transformer.positions = positions
-        return ready_pipeline(pipeline, settings)
-
-    def load_transformer(self, settings: ModelSettings) -> nn.Module:
-        """See `Family.load_transformer`. The VAE's configuration is read too, its weights are not."""
-        check_folder(settings, ("transformer", "vae"))
-        _refuse_relatives(settings)
-        positions = _positions(settings)
-        with loading(settings, "the transformer"):
-            transformer = diffusers.LTXVideoTransformer3DModel.from_pretrained(
-                settings.path, subfolder="transformer", **load_arguments(settings)
-            )
-        transformer.positions = positions
-        return ready(transformer, settings).to(settings.torch_device)
+        return {"positions": _positions(settings)}
 
     @without_gradients
     def encode_prompts(
@@ -124,29 +100,20 @@ class LTX(OneNetwork):
         negative: Tensor | None,
         seeds: Sequence[int],
         settings: SampleSettings,
+        **more: Any,
     ) -> Tensor:
         """See `Family.sample_latents`."""
-        size = _latent_size(pipeline, settings)
-        if len(seeds) != len(embeds):
-            raise ValueError(f"{len(seeds)} seeds for {len(embeds)} prompts")
-        out = pipeline(
-            prompt_embeds=embeds,
-            prompt_attention_mask=_mask(embeds),
-            negative_prompt_embeds=negative,
-            negative_prompt_attention_mask=None if negative is None else _mask(negative),
-            # One CPU generator a clip: the same noise on every device, in every batch.
-            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
-            height=settings.height,
-            width=settings.width,
-            num_frames=settings.frames,
-            frame_rate=pipeline.transformer.positions.frame_rate,
-            num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
-            max_sequence_length=settings.max_sequence_length,
-            output_type="latent",
-            return_dict=False,
-        )
-        return _unpack(pipeline.transformer, out[0].float(), size)
+        positions = pipeline.transformer.positions
+        told = {
+            "prompt_attention_mask": _mask(embeds),
+            "negative_prompt_attention_mask": None if negative is None else _mask(negative),
+            "frame_rate": positions.frame_rate,
+            **more,
+        }
+        packed = super().sample_latents(pipeline, embeds, negative, seeds, settings, **told)
+        depth = (settings.frames - 1) // positions.temporal + 1
+        size = depth, settings.height // positions.spatial, settings.width // positions.spatial
+        return _unpack(pipeline.transformer, packed, size)
 
     @without_gradients
     def decode(self, pipeline: diffusers.LTXPipeline, latents: Tensor) -> Frames:
@@ -197,23 +164,6 @@ def _positions(settings: ModelSettings) -> Positions:
         vae = diffusers.AutoencoderKLLTXVideo.from_config(config)
     rate = DEFAULT_FRAME_RATE if settings.frame_rate is None else settings.frame_rate
     return Positions(rate, vae.temporal_compression_ratio, vae.spatial_compression_ratio)
-
-
-def _grid(temporal: int, spatial: int, *, stretched: bool) -> Grid:
-    """Of strides of the VAE, and whether the schedule is stretched to a last level.
-
-    With a single step that would divide zero by zero.
-    """
-    side = math.lcm(_PIXELS, spatial)
-    return Grid(temporal, side, side, steps=2 if stretched else 1)
-
-
-def _latent_size(pipeline: diffusers.LTXPipeline, settings: SampleSettings) -> tuple[int, int, int]:
-    """(T, H, W) of one clip's latent. Raises ModelError if the geometry is not on the model's grid."""
-    temporal, spatial = pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio
-    stretched = bool(pipeline.scheduler.config.get("shift_terminal"))
-    _grid(temporal, spatial, stretched=stretched).check(settings)
-    return (settings.frames - 1) // temporal + 1, settings.height // spatial, settings.width // spatial
 
 
 def _refuse_relatives(settings: ModelSettings) -> None:

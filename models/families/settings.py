@@ -8,11 +8,12 @@ from pydantic import model_validator
 
 from data.device import resolve_device
 from data.settings import Settings, setting
-from models.quantise import Quantise
 
 Expert = Literal["high", "low"]
 """A network of a model that has two: for high or for low noise."""
 Dtype = Literal["float32", "bfloat16"]
+Quantise = Literal["none", "fp8-storage"]
+"""How a network's weights are held, see `models.families.base.quantise`."""
 
 
 class BaseModelSettings(Settings):
@@ -55,7 +56,7 @@ class BaseModelSettings(Settings):
     quantise: Quantise = setting(
         "none",
         "Quantise",
-        "Hold weights in fewer bits, see `models.quantise`. fp8-storage: half of bfloat16's memory for the "
+        "Hold weights in fewer bits. fp8-storage: half of bfloat16's memory for the "
         "network's weights, and other clips and adapters.",
     )
 

@@ -7,16 +7,19 @@ at which sampling asks it, and has an adapter of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import EXPERT_PARTS, check_folder, load_config
-from models.families.settings import Expert, ModelSettings
+from models.families.base import EXPERT_PARTS, load_config
+from models.families.layout import check_parts
+from models.families.settings import Expert, ModelSettings, SampleSettings
 from models.families.wan import Wan, refuse_network
 from models.lazy import LazyModule
 
 if TYPE_CHECKING:
     import diffusers
+    from torch import Tensor
 else:
     diffusers = LazyModule("diffusers")
 
@@ -29,17 +32,31 @@ class WanExperts(Wan):
 
     def load_pipeline(self, settings: ModelSettings) -> diffusers.WanPipeline:
         """See `Family.load_pipeline`."""
-        check_folder(settings, ())
-        self._refuse(settings)
-        check_folder(settings, ("transformer_2",))
+        check_parts(settings.path, ())
+        self.facts(settings)
+        check_parts(settings.path, ("transformer_2",))
         return super().load_pipeline(settings)
+
+    def sample_latents(
+        self,
+        pipeline: Any,
+        embeds: Tensor,
+        negative: Tensor | None,
+        seeds: Sequence[int],
+        settings: SampleSettings,
+        **more: Any,
+    ) -> Tensor:
+        """See `Family.sample_latents`."""
+        told = {"guidance_scale_2": settings.guidance_2, **more}
+        return super().sample_latents(pipeline, embeds, negative, seeds, settings, **told)
 
     def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
         """See `Family.sigma_range`: the pipeline's own rule, t >= boundary_ratio x 1000, as a noise level."""
         boundary = _boundary(settings, load_config(settings, diffusers.WanPipeline))
         return (boundary, 1.0) if settings.expert == "high" else (0.0, boundary)
 
-    def _part(self, settings: ModelSettings) -> str:
+    def network_part(self, settings: ModelSettings) -> str:
+        """See `DiffusersFamily.network_part`."""
         if settings.expert is None:
             raise ModelError(f"{settings.path} has two experts: say finetune.expert: high, low or both")
         return EXPERT_PARTS[settings.expert]

@@ -19,8 +19,7 @@ from models.families import get_family
 from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
 from models.families.check_fit import check_fit
 from models.families.fit import shift_key
-from models.families.settings import Expert, ModelSettings, SampleSettings
-from models.quantise import Quantise
+from models.families.settings import Expert, ModelSettings, Quantise, SampleSettings
 from models.sampling.memory_estimate import Room, advice, measure
 from models.sampling.offload import ModelOffloader
 from models.sampling.step_cache import step_cache

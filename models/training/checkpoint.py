@@ -1,12 +1,10 @@
-"""Training checkpoints: safetensors and JSON; a crash at any instant leaves the last one whole."""
+"""Training checkpoints, a file each: a line of JSON, then safetensors; a crash leaves the last one whole."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,13 @@ import safetensors.torch
 from torch import Tensor
 
 from data.keys import bytes_digest
+from data.store.durable_files import remove, write_durably
 from data.store.failpoints import failpoint
 
 log = logging.getLogger(__name__)
 
-_FORMAT: Final = 1
-_TENSORS: Final = "state.safetensors"
-_FACTS: Final = "state.json"
-_NAME: Final = re.compile(r"step-\d{8}")
+_FORMAT: Final = 2
+_NAME: Final = re.compile(r"step-\d{8}\.checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +43,18 @@ def save(
         tensors: adapter and optimiser state, on the CPU.
 
     Raises:
-        OSError: the folder cannot be written; the previous checkpoint is still whole.
+        StoreError: the folder cannot be written; the previous checkpoint is still whole.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    draft = folder / "tmp"
-    shutil.rmtree(draft, ignore_errors=True)  # left by a crash: a folder belongs to one run at a time
-    draft.mkdir()
+    for left in folder.glob("*.tmp"):  # by a crash: a folder belongs to one run at a time
+        remove(left)
     data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
-    facts = {
-        "format": _FORMAT,
-        "identity": identity,
-        "step": step,
-        "sha256": bytes_digest(data),
-        "curve": curve,
-    }
-    _write(draft / _TENSORS, data)
-    _write(draft / _FACTS, json.dumps(facts, sort_keys=True).encode())
-    target = folder / f"step-{step:08d}"
-    if target.exists():
-        shutil.rmtree(target)
-    draft.rename(target)
-    _sync(folder)
+    facts = {"format": _FORMAT, "identity": identity, "step": step, "curve": curve}
+    body = json.dumps(facts, sort_keys=True).encode() + b"\n" + data
+    target = folder / f"step-{step:08d}.checkpoint"
+    write_durably(folder, target, bytes_digest(body).encode() + b"\n" + body, replace=True)
     for old in _all(folder):
         if old != target:
-            shutil.rmtree(old)
+            remove(old)
     failpoint("finetune.after_checkpoint")
 
 
@@ -77,14 +62,15 @@ def latest(folder: Path, identity: str) -> Checkpoint | None:
     """The newest whole checkpoint of this very run, or None; damaged and foreign ones are logged."""
     for path in reversed(_all(folder)):
         try:
-            facts = json.loads((path / _FACTS).read_bytes())
-            data = (path / _TENSORS).read_bytes()
-            if facts["format"] != _FORMAT or facts["identity"] != identity:
-                log.warning("checkpoint %s belongs to another run: not resumed", path)
-            elif facts["sha256"] != bytes_digest(data):
+            digest, _, body = path.read_bytes().partition(b"\n")
+            if digest.decode() != bytes_digest(body):
                 log.warning("checkpoint %s is damaged: not resumed", path)
-            else:
-                return Checkpoint(int(facts["step"]), safetensors.torch.load(data), facts["curve"])
+                continue
+            line, _, data = body.partition(b"\n")
+            facts = json.loads(line)
+            if facts["format"] == _FORMAT and facts["identity"] == identity:
+                return Checkpoint(facts["step"], safetensors.torch.load(data), facts["curve"])
+            log.warning("checkpoint %s belongs to another run: not resumed", path)
         except (OSError, ValueError, KeyError) as failure:
             log.warning("checkpoint %s cannot be read (%s): not resumed", path, failure)
     return None
@@ -93,27 +79,9 @@ def latest(folder: Path, identity: str) -> Checkpoint | None:
 def clear(folder: Path) -> None:
     """Remove all checkpoints, once the adapter is safe elsewhere. Nothing else in `folder` is touched."""
     for path in _all(folder):
-        shutil.rmtree(path)
+        remove(path)
 
 
 def _all(folder: Path) -> list[Path]:
-    return (
-        sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
-        if folder.is_dir()
-        else []
-    )
-
-
-def _write(path: Path, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in found if _NAME.fullmatch(path.name))

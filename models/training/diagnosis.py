@@ -6,7 +6,7 @@ thresholds are rules of thumb, stated here and nowhere else; they flag, they dec
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,123 +43,100 @@ def diagnose(run: Mapping[str, Any]) -> tuple[Finding, ...]:
         run: as `models.training.trainer.TrainResult.diagnostics`; what is not in it is passed over.
     """
     late: Mapping[str, float] = run.get("last_quarter", {})
-    found = [
-        *_displacement(late),
-        *_order(late),
-        *_saturation(late),
-        *_dead(late),
-        *_weights(run),
-        *_by_heart(run),
-        *_drift(run),
+    shares = [
+        Finding(name, sentence.format(late[key]))
+        for key, name, ails, sentence in _SHARES
+        if key in late and ails(late[key])
     ]
-    return (*(Finding(*one) for one in found), *(Finding("", text) for text in _facts(run, late)))
+    found = (_displacement(late), *shares, _weights(run), _by_heart(run), _drift(run))
+    return (*filter(None, found), *(Finding("", text) for text in _facts(run, late)))
 
 
-Found = list[tuple[str, str]]
+# A share of the pairs or clips at the end: its name in the curve, the symptom, when it is one, the sentence.
+_SHARES: Final[tuple[tuple[str, str, Callable[[float], bool], str], ...]] = (
+    (
+        "rewards/accuracies",
+        "wrong order",
+        lambda share: share <= _MOST,
+        "Only {:.0%} of the pairs or clips are on the right side of the reference at the end: what was "
+        "taught was not learned.",
+    ),
+    (
+        "saturated",
+        "saturation",
+        lambda share: share > _MOST,
+        "{:.0%} of the pairs or clips have a logit beyond 4.6: less than 1% of their pull is left, and what "
+        "is left only drives the errors further apart.",
+    ),
+    (
+        "dead",
+        "dead pairs",
+        lambda share: share > _MOST,
+        "{:.0%} of the pairs or clips have a logit below 0.02 at the end: the policy tells them apart no "
+        "better than the reference does.",
+    ),
+)
 
 
-def _displacement(late: Mapping[str, float]) -> Found:
+def _displacement(late: Mapping[str, float]) -> Finding | None:
     gap, error = late.get("gap/chosen"), late.get("error/chosen")
     if gap is None or error is None or gap <= _NOTABLE * (error - gap):
-        return []
-    displaced = late.get("displaced")
-    share = "" if displaced is None else f", in {displaced:.0%} of the pairs"
+        return None
+    share = f", in {late['displaced']:.0%} of the pairs" if "displaced" in late else ""
     others = late.get("gap/rejected")
     beside = "" if others is None else f" (the rejected clips' by {_percent(others, late, 'rejected')})"
-    return [
-        (
-            "likelihood displacement",
-            f"The chosen clips became less likely: their error lies {gap / (error - gap):.1%} above the "
-            f"reference's{beside}{share}. The policy leaves both kinds of clip, the rejected ones faster.",
-        )
-    ]
+    return Finding(
+        "likelihood displacement",
+        f"The chosen clips became less likely: their error lies {gap / (error - gap):.1%} above the "
+        f"reference's{beside}{share}. The policy leaves both kinds of clip, the rejected ones faster.",
+    )
 
 
-def _order(late: Mapping[str, float]) -> Found:
-    right = late.get("rewards/accuracies")
-    if right is None or right > _MOST:
-        return []
-    return [
-        (
-            "wrong order",
-            f"Only {right:.0%} of the pairs or clips are on the right side of the reference at the end: what "
-            "was taught was not learned.",
-        )
-    ]
-
-
-def _saturation(late: Mapping[str, float]) -> Found:
-    share = late.get("saturated")
-    if share is None or share <= _MOST:
-        return []
-    return [
-        (
-            "saturation",
-            f"{share:.0%} of the pairs or clips have a logit beyond 4.6: less than 1% of their pull is left, "
-            "and what is left only drives the errors further apart.",
-        )
-    ]
-
-
-def _dead(late: Mapping[str, float]) -> Found:
-    share = late.get("dead")
-    if share is None or share <= _MOST:
-        return []
-    return [
-        (
-            "dead pairs",
-            f"{share:.0%} of the pairs or clips have a logit below 0.02 at the end: the policy tells them "
-            "apart no better than the reference does.",
-        )
-    ]
-
-
-def _weights(run: Mapping[str, Any]) -> Found:
+def _weights(run: Mapping[str, Any]) -> Finding | None:
     size, units = run.get("effective_sample_size"), run.get("units", 0)
     if size is None or not units or size >= _FEW * units:
-        return []
-    return [
-        (
-            "effective sample size collapse",
-            f"The weights are worth {size:.1f} clips of {units}: a few clips carry the training.",
-        )
-    ]
+        return None
+    return Finding(
+        "effective sample size collapse",
+        f"The weights are worth {size:.1f} clips of {units}: a few clips carry the training.",
+    )
 
 
-def _by_heart(run: Mapping[str, Any]) -> Found:
+def _by_heart(run: Mapping[str, Any]) -> Finding | None:
     measured = run.get("probe") or {}
     taught, left = _change(measured, "taught"), _change(measured, "held out")
     if taught is not None and left is not None and taught < 0 and left > _NOTABLE:
-        worst = max(
-            range(len(measured["sigmas"])),
-            key=lambda i: measured["policy"]["held out"][i] / measured["reference"]["held out"][i],
-        )
-        rise = measured["policy"]["held out"][worst] / measured["reference"]["held out"][worst] - 1
-        return [
-            (
-                "learned by heart",
-                f"At fixed noise the taught clips' error fell by {-taught:.1%}, that of clips left out rose "
-                f"by {left:.1%}, most at noise level {measured['sigmas'][worst]:g} ({rise:+.1%}): the clips "
-                "were learned, not what they have in common.",
+        rises = [
+            (after / before - 1, sigma)
+            for sigma, before, after in zip(
+                measured["sigmas"],
+                measured["reference"]["held out"],
+                measured["policy"]["held out"],
+                strict=True,
             )
         ]
+        rise, worst = max(rises)
+        return Finding(
+            "learned by heart",
+            f"At fixed noise the taught clips' error fell by {-taught:.1%}, that of clips left out rose by "
+            f"{left:.1%}, most at noise level {worst:g} ({rise:+.1%}): the clips were learned, not what they "
+            "have in common.",
+        )
     epochs = run.get("epochs", 0.0)
     if epochs > _MANY_EPOCHS:
-        return [("learned by heart", f"Every unit was seen {epochs:.0f} times.")]
-    return []
+        return Finding("learned by heart", f"Every unit was seen {epochs:.0f} times.")
+    return None
 
 
-def _drift(run: Mapping[str, Any]) -> Found:
+def _drift(run: Mapping[str, Any]) -> Finding | None:
     far = _distance(run.get("probe") or {})
     if far is None or far <= _FAR:
-        return []
-    return [
-        (
-            "drift from the reference",
-            f"The prediction moved by {far:.0%} of the reference's own error: the policy is no longer near "
-            "what it started from, and with it whatever no reward asks for.",
-        )
-    ]
+        return None
+    return Finding(
+        "drift from the reference",
+        f"The prediction moved by {far:.0%} of the reference's own error: the policy is no longer near what "
+        "it started from, and with it whatever no reward asks for.",
+    )
 
 
 def _facts(run: Mapping[str, Any], late: Mapping[str, float]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan, FlowMatchEulerDiscreteScheduler, WanPipeline, WanTransformer3DModel
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 from models.families import get_family
@@ -145,3 +145,12 @@ def tune() -> Callable[..., TrainSettings]:
         return TrainSettings.model_validate(small | learned | fields)
 
     return make
+
+
+def prediction_and_target(
+    family: Family, transformer: nn.Module, latents: Tensor, embeds: Tensor, sigma: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Prediction and target of `latents` [B, C, T, H, W] at (sigma [B], noise [B, C, T, H, W])."""
+    noisy = family.parameterization.noisy(latents, noise, sigma)
+    target = family.parameterization.target(latents, noise, sigma)
+    return family.predict(transformer, noisy, sigma, embeds), target

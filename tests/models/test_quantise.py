@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from models import lora
-from models.families.base import Family, prediction_and_target
+from models.families.base import Family
 from models.families.settings import ModelSettings, SampleSettings
 from models.lora import LoraSpec
 from models.sampling.offload import ModelOffloader
@@ -20,6 +20,7 @@ from models.sampling.texts import Texts
 from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, train
+from tests.models.conftest import prediction_and_target
 
 FP8 = torch.float8_e4m3fn
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data.errors import UserError
 from models import lora
 from models.families import get_family
-from models.families.base import Family, prediction_and_target
+from models.families.base import Family
 from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 from models.lora import LoraSpec
@@ -28,6 +28,7 @@ from models.training.blocks import BlockRunner
 from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, train
+from tests.models.conftest import prediction_and_target
 from tests.models.families.tiny import CASES, Tiny
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]

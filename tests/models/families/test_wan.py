@@ -10,10 +10,10 @@ from torch import nn
 
 from data.errors import UserError
 from models.families import get_family
-from models.families.base import Family, prediction_and_target
+from models.families.base import Family
 from models.families.settings import ModelSettings, SampleSettings
 from models.sampling.sampler import Sampler
-from tests.models.conftest import save_tiny_wan
+from tests.models.conftest import prediction_and_target, save_tiny_wan
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
 

@@ -24,7 +24,7 @@ def test_what_is_saved_comes_back_exactly(tmp_path: Path) -> None:
 def test_only_the_newest_is_kept(tmp_path: Path) -> None:
     for step in (2, 4, 6):
         checkpoint.save(tmp_path, "me", step, TENSORS, CURVE)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000006"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000006.checkpoint"]
 
 
 def test_another_runs_checkpoint_is_not_resumed(tmp_path: Path) -> None:
@@ -32,14 +32,14 @@ def test_another_runs_checkpoint_is_not_resumed(tmp_path: Path) -> None:
     assert checkpoint.latest(tmp_path, "you") is None
 
 
-@pytest.mark.parametrize("file", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("place", [3, 80, -20], ids=["digest", "facts", "tensors"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
-    tmp_path: Path, file: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, place: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     checkpoint.save(tmp_path, "me", 2, TENSORS, CURVE)
-    path = tmp_path / "step-00000002" / file
+    path = tmp_path / "step-00000002.checkpoint"
     data = bytearray(path.read_bytes())
-    data[-20] ^= 1
+    data[place] ^= 1
     path.write_bytes(data)
     assert checkpoint.latest(tmp_path, "me") is None
     assert "not resumed" in caplog.text
@@ -47,14 +47,12 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(
 
 def test_what_a_crash_left_half_written_is_neither_read_nor_in_the_way(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, "me", 2, TENSORS, CURVE)
-    draft = tmp_path / "tmp"
-    draft.mkdir()
-    (draft / "state.safetensors").write_bytes(b"half")
+    (tmp_path / "0123.tmp").write_bytes(b"half")
     found = checkpoint.latest(tmp_path, "me")
     assert found is not None
     assert found.step == 2
     checkpoint.save(tmp_path, "me", 4, TENSORS, CURVE)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004"]
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000004.checkpoint"]
 
 
 def test_clear_removes_checkpoints_and_nothing_else(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from models import lora
-from models.families.base import Family, prediction_and_target
+from models.families.base import Family
 from models.lora import LoraSpec
 from models.training import noise
 from models.training.batches import Batches
@@ -19,6 +19,7 @@ from models.training.settings import TrainSettings
 from models.training.step import learning_rate
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, train
+from tests.models.conftest import prediction_and_target
 
 Tune = Callable[..., TrainSettings]
 Make = Callable[[], nn.Module]

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from models.families.base import Family, prediction_and_target
+from models.families.base import Family
 from models.training.equations import error
 from models.training.noise import seed_of
 from models.training.probe import SIGMAS, kinds, probe
 from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, train
+from tests.models.conftest import prediction_and_target
 
 Tune = Callable[..., TrainSettings]
 Make = Callable[[], nn.Module]

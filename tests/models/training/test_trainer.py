@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from data.errors import StageFailed, UserError
 from data.store import failpoints
 from models import lora
-from models.families.base import Family, prediction_and_target
+from models.families.base import Family
 from models.families.settings import ModelSettings
 from models.families.wan import Wan
 from models.lora import LoraSpec
@@ -24,6 +24,7 @@ from models.training.settings import TrainSettings
 from models.training.step import Run
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, TrainResult, train
+from tests.models.conftest import prediction_and_target
 
 Tune = Callable[..., TrainSettings]
 Make = Callable[[], nn.Module]
