@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -48,21 +48,21 @@ def reason(item: Mapping[str, Any]) -> str:
     return message if isinstance(item["input"], dict | BaseModel) else f"{message}, not {item['input']!r}"
 
 
-Inside = Callable[[Sequence[str]], type[BaseModel] | None]
-
-
 def unknown(
-    model: type[BaseModel], places: Sequence[str], inside: Inside | None = None, also: Iterable[str] = ()
+    model: type[BaseModel],
+    places: Sequence[str],
+    inside: type[BaseModel] | None = None,
+    also: Iterable[str] = (),
 ) -> str:
     """The known key that an unknown one most likely meant: in its own part first, then anywhere.
 
     Args:
         model: the whole.
         places: names that lead to the key, itself last.
-        inside: the part at some places, where the model's types do not tell.
+        inside: the part that the key stands in, where the model's types do not tell.
         also: further keys of the whole.
     """
-    part = (inside and inside(places[:-1])) or part_at(model, places[:-1])
+    part = inside or part_at(model, places[:-1])
     own = [*(part.model_fields if part else ()), *(also if not places[1:] else ())]
     prefix = ".".join(places[:-1])
     close = difflib.get_close_matches(places[-1], own, n=1, cutoff=0.6)

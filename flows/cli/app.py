@@ -71,23 +71,18 @@ def _report(error: BaseException) -> int:
     """Say what went wrong on stderr; returns the exit code."""
     if _debug:
         traceback.print_exception(error)
-    if isinstance(error, VidloopError):
-        _say(f"vidloop: {error}")
-        return error.exit_code
     # Prefect turns SIGTERM into an exception of its own inside a flow.
     if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "TerminationSignal":
-        _say(
-            "vidloop: interrupted; everything that was finished is kept, "
-            "the same command continues from there"
+        code = INTERRUPTED
+        said = "interrupted; everything that was finished is kept, the same command continues from there"
+    elif isinstance(error, VidloopError):
+        code, said = error.exit_code, str(error)
+    else:
+        code = FAILED
+        said = (
+            f"{type(error).__name__}: {error}\n"
+            "This was not foreseen. `vidloop --debug ...` shows where it happened"
         )
-        return INTERRUPTED
-    _say(
-        f"vidloop: {type(error).__name__}: {error}\n"
-        "This was not foreseen. `vidloop --debug ...` shows where it happened"
-    )
-    return FAILED
-
-
-def _say(message: str) -> None:
     sys.stdout.flush()
-    print(message, file=sys.stderr, flush=True)
+    print(f"vidloop: {said}", file=sys.stderr, flush=True)
+    return code

@@ -54,8 +54,7 @@ def prefect_ready(store: Store, run_id: str) -> Iterator[None]:
     from flows.serving import prefect_settings
 
     prefect_settings.apply()
-    named = prefect_settings.named_server()
-    if named is not None:
+    if named := prefect_settings.named_server():
         prefect_settings.check_server(named)
         yield
         return

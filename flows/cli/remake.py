@@ -34,13 +34,13 @@ def remake_command(
     model = model_of(read)
     base = base_id(model.path, model.revision)
     different = []
+    Path(out).mkdir(parents=True, exist_ok=True)
     for name in clips:
         made = remake(opened, name, model, lambda policy: find_policy(opened, policy, base))
         path = Path(out) / f"{name}.mp4"
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(made.video)
-        same = made.same_file or made.same_frames
-        told = "the same file" if made.same_file else "the same frames" if same else "DIFFERENT frames"
+        same = "the same file" if made.same_file else "the same frames" if made.same_frames else ""
+        told = same or "DIFFERENT frames"
         print(f"{path}: {told} (frames sha256 {made.frames_sha256}; made on {made.clip.device_kind})")
         if not same:
             different.append(name)

@@ -42,9 +42,7 @@ def defaults() -> Defaults:
         stage: {"version": VERSIONS[stage], "defaults": {}} for stage in dict.fromkeys(_STAGE.values())
     }
     for part, stage in _STAGE.items():
-        model = part_at(Recipe, [part])
-        assert model is not None
-        found[stage]["defaults"] |= dict(_of(model, f"{part}."))
+        found[stage]["defaults"] |= dict(_of(part_at(Recipe, [part]), f"{part}."))
     for name in reward_kinds():
         kind = reward_kind(name)
         if issubclass(kind.settings, CompositeSettings):
@@ -68,7 +66,7 @@ def forgotten(held: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _of(model: type[Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def _of(model: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
         extra = field.json_schema_extra
         if field.is_required() or extra_of(extra, "cost_only"):
@@ -82,7 +80,7 @@ def _of(model: type[Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 def _write(path: Path) -> None:
     found = defaults()
-    lacking = forgotten(json.loads(path.read_text("utf-8")), found) if path.exists() else []
+    lacking = forgotten(json.loads(path.read_text("utf-8")), found)
     if lacking:
         raise SystemExit(f"these defaults changed, raise their component's version: {', '.join(lacking)}")
     path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", "utf-8")

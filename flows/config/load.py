@@ -56,9 +56,8 @@ def read_tree(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigError(f"recipe {path}: {reason}. Recipes that come with vidloop: {known}") from None
     tree = parse_yaml(text, f"recipe {path}")
     if not isinstance(tree, dict):
-        raise ConfigError(
-            f"recipe {path}: expected keys and values (name: ..., model: ...), found {_kind(tree)}"
-        )
+        kind = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(f"recipe {path}: expected keys and values (name: ..., model: ...), found {kind}")
     rename(Recipe, tree)
     for override in overrides:
         _override(tree, override)
@@ -154,15 +153,5 @@ def _explain(model: type[BaseModel], item: Any, tree: dict[str, Any], what: str,
     key = ".".join(places)
     by_option = any(key == name or name.startswith(f"{key}.") or key.startswith(f"{name}.") for name in given)
     where = f"--set {key}" if by_option else f"{what}: {key}" if key else what
-    return f"{where}: {reason(item) or _nearest(model, tree, found, places)}"
-
-
-def _nearest(model: type[BaseModel], tree: dict[str, Any], found: list[str], places: list[str]) -> str:
-    def inside(at: Sequence[str]) -> type[BaseModel] | None:
-        return rewards.settings_at(tree, found[:-1]) if list(at) == places[:-1] else None
-
-    return unknown(model, places, inside, also=reward_kinds())
-
-
-def _kind(value: object) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    inside = rewards.settings_at(tree, found[:-1])
+    return f"{where}: {reason(item) or unknown(model, places, inside, also=reward_kinds())}"

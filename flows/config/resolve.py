@@ -141,16 +141,13 @@ def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], Rewar
     chosen = recipe.evaluate
     if chosen.prompts in chosen.also:
         raise ConfigError(f"evaluate.also names {chosen.prompts!r}, which is already evaluate.prompts")
-    sets = [
-        (chosen.prompts, chosen.clips),
-        *((name, chosen.also_clips) for name in dict.fromkeys(chosen.also)),
-    ]
+    sets = {chosen.prompts: chosen.clips} | dict.fromkeys(chosen.also, chosen.also_clips)
     jobs = tuple(
         (
             name if name in prompt_sets() else Path(name).stem,
             evaluation_jobs(prompts_of(name), clips, recipe.seed, policy.policy_id),
         )
-        for name, clips in sets
+        for name, clips in sets.items()
     )
     metric = reward(chosen.metric)
     guards = [reward(name) for name in chosen.guards if name != DIVERSITY]

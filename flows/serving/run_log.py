@@ -17,13 +17,8 @@ STEP: Final = f"{__name__}.write_to_worker_log"
 
 
 def write_to_worker_log() -> dict[str, Any]:
-    """Turn standard output and error to the file that `VIDLOOP_WORKER_LOG` names; without it nothing changes.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    name = os.environ.get(LOG)
-    if name:
+    """Turn standard output and error to the file that `VIDLOOP_WORKER_LOG` names. Raises OSError."""
+    if name := os.environ.get(LOG):
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         # Lines of the run and of the worker alternate: each is appended whole.
