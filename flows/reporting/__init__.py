@@ -10,7 +10,7 @@ Open first: `facts` (what a report says), then `read` (where each number comes f
     paired_clips    which clips are shown, and how they are packed
     charts          inline SVG, made by svg
     words           numbers and findings in words
-    page            the template's values; page/ holds templates, style and script
+    page            the one maker of pages; page/ holds templates, style and script
     sheet           contact sheets
 """
 
@@ -32,9 +32,9 @@ def build_report(store: Store, round_id: str | None = None) -> Path:
         StoreError: rows the report needs were changed or are missing, or the store is read-only.
     """
     from flows.reporting.page import render
-    from flows.reporting.paired_clips import MEDIA_NOTE, pack
+    from flows.reporting.paired_clips import pack
     from flows.reporting.read import find_summary, read_facts
 
     facts = read_facts(store, find_summary(store, round_id))
-    page = render(facts, pack(store, facts.clips), MEDIA_NOTE)
+    page = render(facts, pack(store, facts.clips))
     return store.write_file(f"rounds/{facts.summary.round}/report.html", page.encode("utf-8"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.reporting.facts import Comparison, Curve, RewardSpread
+from flows.reporting import words
+from flows.reporting.facts import Comparison, RewardSpread
 from flows.reporting.svg import AFTER, BEFORE, INK, LOSER, MUTED, RULE, inline, new_figure
 from rewards.calibration import Bin
+from tasks.campaign_record import Played
 
 
 def success_chart(comparisons: Sequence[Comparison]) -> str:
@@ -37,46 +38,35 @@ def success_chart(comparisons: Sequence[Comparison]) -> str:
     axes.grid(axis="x", color=RULE, linewidth=0.8)
     axes.tick_params(axis="y", length=0)
     said = "; ".join(
-        f"{line.label}: {_percent(line.before.value)} before, {_percent(line.after.value)} after"
+        f"{line.label}: {before} before, {after} after"
         for line in comparisons
+        for before, after in [(words.percent(one.value, 0) for one in (line.before, line.after))]
     )
     return inline(figure, f"Success by category. {said}.")
 
 
-@dataclass(frozen=True)
-class RoundPoint:
-    """One round of several in a row: a metric before and after, with intervals (low, high)."""
-
-    number: int
-    before: float | None
-    before_interval: Sequence[float] | None
-    after: float | None
-    after_interval: Sequence[float] | None
-    promoted: bool
-
-
-def rounds_chart(points: Sequence[RoundPoint], metric: str) -> str:
+def rounds_chart(rounds: Sequence[Played]) -> str:
     """A metric over rounds with 95% intervals: where each round starts, and what its candidate reached."""
     figure, axes = new_figure(2.6)
     said = []
-    for point in points:
+    for one in rounds:
         for value, interval, colour, offset, mark, filled in (
-            (point.before, point.before_interval, BEFORE, -0.1, "o", True),
-            (point.after, point.after_interval, AFTER, 0.1, "D", point.promoted),
+            (one.primary.before, one.intervals["before"], BEFORE, -0.1, "o", True),
+            (one.primary.after, one.intervals["after"], AFTER, 0.1, "D", one.promoted),
         ):
             if value is None:
                 continue
             if interval is not None:
-                axes.plot([point.number + offset] * 2, list(interval), color=colour, linewidth=2)
+                axes.plot([one.number + offset] * 2, list(interval), color=colour, linewidth=2)
             face = colour if filled else "none"
-            axes.plot(point.number + offset, value, mark, color=colour, markerfacecolor=face, markersize=5.5)
-        told = ["not measured" if value is None else f"{value:.3g}" for value in (point.before, point.after)]
-        said.append(f"round {point.number}: {told[0]} before, {told[1]} after")
-    axes.set_xticks([point.number for point in points])
-    axes.set_xlim(points[0].number - 0.5, points[-1].number + 0.5)
+            axes.plot(one.number + offset, value, mark, color=colour, markerfacecolor=face, markersize=5.5)
+        before, after = map(words.number, (one.primary.before, one.primary.after))
+        said.append(f"round {one.number}: {before} before, {after} after")
+    axes.set_xticks([one.number for one in rounds])
+    axes.set_xlim(rounds[0].number - 0.5, rounds[-1].number + 0.5)
     axes.set_xlabel("round")
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    return inline(figure, f"{metric} over rounds. {'; '.join(said)}.")
+    return inline(figure, f"{rounds[0].primary.metric} over rounds. {'; '.join(said)}.")
 
 
 def reward_chart(spread: RewardSpread, what: str = "The reward") -> str:
@@ -111,18 +101,24 @@ def spread_note(spread: RewardSpread, of: str = "clips") -> str:
     return f"median {middle:.3g} (dashed), 5th to 95th percentile {low:.3g} to {high:.3g}"
 
 
-def curve_chart(title: str, curves: Sequence[Curve], level: float | None = None) -> str:
-    """Training curves of one kind against the step; `level` marks what chance or no change would give."""
+def curve_chart(
+    title: str,
+    names: Sequence[str],
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    level: float | None = None,
+) -> str:
+    """The curves of these names, (step, value); `level` marks what chance or no change would give."""
     figure, axes = new_figure(1.9)
     said = []
     dashes = {"color": LOSER, "linestyle": (0, (4, 2))}
     styles: list[dict[str, Any]] = [{"color": AFTER}, dashes, {"color": BEFORE}]
-    for curve, style in zip(curves, styles, strict=False):
-        axes.plot(curve.steps, curve.values, linewidth=1.6, label=curve.name, **style)
-        said.append(f"{curve.name} from {curve.values[0]:.3g} to {curve.values[-1]:.3g}")
+    for name, style in zip(names, styles, strict=False):
+        steps, values = zip(*curves[name], strict=True)
+        axes.plot(steps, values, linewidth=1.6, label=name, **style)
+        said.append(f"{name} from {values[0]:.3g} to {values[-1]:.3g}")
     if level is not None:
         axes.axhline(level, color=MUTED, linewidth=0.9, linestyle=(0, (1, 2)))
-    if len(curves) > 1:
+    if len(names) > 1:
         axes.legend(frameon=False, labelcolor=INK, fontsize=10.5)
     axes.set_xlabel("step")
     axes.grid(axis="y", color=RULE, linewidth=0.8)
@@ -140,7 +136,3 @@ def reliability_chart(bins: Sequence[Bin]) -> str:
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="value (P of yes)", ylabel="share that is right")
     said = "; ".join(f"{share:.0%} right at {value:.2f} ({clips} clips)" for value, share, clips in shown)
     return inline(figure, f"Reliability, the area is the number of clips: {said}.")
-
-
-def _percent(value: float | None) -> str:
-    return "not measured" if value is None else f"{100 * value:.0f}%"

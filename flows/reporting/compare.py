@@ -6,61 +6,67 @@ import json
 from collections.abc import Sequence
 from typing import Final
 
-from data.records import Clip, Evaluation
+from data.errors import StoreError
+from data.records import Clip
 from data.store import Manifest, Store
-from flows.reporting.facts import Comparison, Measured, PairedClip
+from flows.reporting.facts import Comparison, Measured, PairedClip, Seen
 from tasks.summary import Change, RoundSummary
 
 SPLIT_NAMES: Final = {"heldout": "held-out"}
 _DRAWS: Final = 2000
 
 
-def paired(
-    store: Store, compared: Manifest | None, inputs: Sequence[Manifest], summary: RoundSummary
-) -> list[PairedClip]:
+def evaluated(store: Store, summary: RoundSummary) -> list[PairedClip]:
     """The rows of the round's evaluation, paired by prompt and seed; none if nothing was compared.
 
-    Args:
-        store: where the rows are.
-        compared: the evaluation.
-        inputs: what it was computed from: clips and scores of both policies.
-        summary: the round's summary.
+    Raises:
+        StoreError: rows, or units that they were computed from, are missing or were changed.
     """
-    metric, policies = summary.primary.metric, (summary.policy_before, summary.policy_after)
-    if compared is None:
+    compared = manifest_of(store, summary, "evaluate")
+    if compared is None or not summary.policy_after:
         return []
+    metric, names, inputs = summary.primary.metric, summary.names, parents(store, compared)
     clips: dict[str, Clip] = {c.clip_id: c for m in inputs for c in store.read(m.key, "clips")}
-    names = summary.names
     details = {
         row.clip_id: row.detail
         for manifest in inputs
         for row in store.read(manifest.key, "scores")
         if metric in names.get((row.reward, row.reward_version), (row.reward,))
     }
-    sides: tuple[dict[tuple[str, str, int], Evaluation], ...] = ({}, {})
-    for row in store.read(compared.key, "evaluations"):
-        for policy, side in zip(policies, sides, strict=True):
-            if row.metric == metric and row.policy_id == policy:
-                side[row.split, row.prompt_id, row.seed] = row
-    before, after = sides
+    rows = [row for row in store.read(compared.key, "evaluations") if row.metric == metric]
+    before, after = (
+        {
+            (row.split, row.prompt_id, row.seed): Seen(
+                row.clip_id, clips[row.clip_id].video_path, row.value, _reason(details.get(row.clip_id, ""))
+            )
+            for row in rows
+            if row.policy_id == policy
+        }
+        for policy in (summary.policy_before, summary.policy_after)
+    )
     return [
-        PairedClip(
-            prompt=clips[b.clip_id].prompt,
-            category=b.category,
-            seed=b.seed,
-            before=b.value,
-            after=a.value,
-            clip_before=b.clip_id,
-            clip_after=a.clip_id,
-            path_before=clips[b.clip_id].video_path,
-            path_after=clips[a.clip_id].video_path,
-            note_before=_reason(details.get(b.clip_id, "")),
-            note_after=_reason(details.get(a.clip_id, "")),
-            split=b.split,
-            prompt_id=b.prompt_id,
-        )
-        for b, a in ((before[key], after[key]) for key in sorted(before.keys() & after.keys()))
+        PairedClip(clip.prompt, clip.category, seed, before[key], after[key], split, prompt)
+        for key in sorted(before.keys() & after.keys())
+        for split, prompt, seed in [key]
+        for clip in [clips[before[key].clip_id]]
     ]
+
+
+def manifest_of(store: Store, summary: RoundSummary, stage: str) -> Manifest | None:
+    """The manifest of a stage that is one unit of work; None if the round did not get there."""
+    key = summary.key_of(stage)
+    return store.manifest(key) if key else None
+
+
+def parents(store: Store, manifest: Manifest | None) -> list[Manifest]:
+    """The units that `manifest` was computed from. Raises StoreError if one is no longer there."""
+    found = []
+    for key in manifest.parents if manifest else ():
+        parent = store.manifest(key)
+        if parent is None:
+            raise StoreError(f"{store.root} no longer holds unit {key}: run the round again with its recipe")
+        found.append(parent)
+    return found
 
 
 def _main_split(pairs: Sequence[PairedClip], summary: RoundSummary) -> str:
@@ -86,8 +92,8 @@ def _compare(label: str, pairs: Sequence[PairedClip], gate: Change | None) -> Co
     prompts = [pair.prompt_id for pair in pairs]
     return Comparison(
         label,
-        before=_measure(prompts, [pair.before for pair in pairs]),
-        after=_measure(prompts, [pair.after for pair in pairs]),
+        before=_measure(prompts, [pair.before.value for pair in pairs]),
+        after=_measure(prompts, [pair.after.value for pair in pairs]),
         delta=gate.delta if gate else None,
         low=gate.ci_low if gate else None,
         high=gate.ci_high if gate else None,
@@ -113,34 +119,21 @@ def _measure(prompts: Sequence[str], values: Sequence[float | None]) -> Measured
 def intervals(store: Store, summary: RoundSummary) -> dict[str, tuple[float, float] | None]:
     """95% intervals of the primary metric before and after a round; None where nothing was measured.
 
-    Args:
-        store: where the round's evaluation is.
-        summary: the round's summary.
-
     Raises:
-        StoreError: the evaluation is missing or damaged.
+        StoreError: see `evaluated`.
     """
     found: dict[str, tuple[float, float] | None] = {"before": None, "after": None}
-    key = summary.key_of("evaluate")
-    if not summary.policy_after or key is None:
-        return found
-    rows: list[Evaluation] = [
-        row
-        for row in store.read(key, "evaluations")
-        if row.metric == summary.primary.metric and row.split not in summary.also
-    ]
-    for when, policy in (("before", summary.policy_before), ("after", summary.policy_after)):
-        own = [row for row in rows if row.policy_id == policy]
-        measured = _measure([row.prompt_id for row in own], [row.value for row in own])
-        if measured.low is not None and measured.high is not None:
-            found[when] = measured.low, measured.high
+    for line in comparisons(evaluated(store, summary), summary)[:1]:
+        for when, one in (("before", line.before), ("after", line.after)):
+            if one.low is not None and one.high is not None:
+                found[when] = one.low, one.high
     return found
 
 
 def compared_clips(pairs: Sequence[PairedClip], summary: RoundSummary) -> list[PairedClip]:
     """The clips of the deciding split that were judged under both policies."""
     main = _main_split(pairs, summary)
-    return [one for one in pairs if one.split == main and None not in (one.before, one.after)]
+    return [one for one in pairs if one.split == main and None not in (one.before.value, one.after.value)]
 
 
 def _reason(detail: str) -> str:

@@ -5,8 +5,11 @@ A value that was not measured is None and carries a reason; it never becomes a z
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
+from data.records import Score
 from models.training.diagnosis import Finding
 from tasks.summary import RoundSummary
 
@@ -46,34 +49,26 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class PairedClip:
-    """The same prompt and seed under both policies.
+class Seen:
+    """A clip of one policy: the primary metric's value, None where judging failed, and the judge's words."""
 
-    Attributes:
-        before, after: the primary metric's value on each clip; None where judging failed.
-        note_before, note_after: the judge's reason in words, where the feedback gives one.
-        clip_before, clip_after: clip ids.
-        path_before, path_after: video paths, relative to the store.
-    """
+    clip_id: str
+    path: str
+    value: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class PairedClip:
+    """The same prompt and seed under both policies."""
 
     prompt: str
     category: str
     seed: int
-    before: float | None
-    after: float | None
-    clip_before: str
-    clip_after: str
-    path_before: str
-    path_after: str
-    note_before: str = ""
-    note_after: str = ""
+    before: Seen
+    after: Seen
     split: str = ""
     prompt_id: str = ""
-
-    @property
-    def change(self) -> float:
-        """after - before; 0 where one of them is not known."""
-        return 0.0 if self.before is None or self.after is None else self.after - self.before
 
 
 @dataclass(frozen=True)
@@ -88,14 +83,13 @@ class ClipGroup:
 
 @dataclass(frozen=True)
 class RewardSpread:
-    """All values that one reward gave to the training clips."""
+    """All values that one reward, or one question of a judge, gave to the training clips."""
 
     reward: str
     version: str
-    values: tuple[float, ...]
-    failed: int
-    first_error: str | None
-    feedback: bool
+    values: list[float]
+    errors: list[str]
+    feedback: bool = False
     kind: str = ""
 
 
@@ -105,46 +99,15 @@ class Judge:
 
     Attributes:
         name: what the recipe calls it.
-        model, backend, rubric: as the recipe names them.
+        settings: what the recipe says of it.
         belief: how far it agrees with labels, or that nobody knows.
         questions: by question, P(yes) of each answer about training clips, one a clip and segment.
     """
 
     name: str
-    model: str
-    backend: str
-    rubric: str
+    settings: Mapping[str, Any]
     belief: str
     questions: tuple[RewardSpread, ...]
-
-
-@dataclass(frozen=True)
-class CuratedCategory:
-    """What curation made of one category."""
-
-    category: str
-    clips: int
-    accepted: int
-    pairs: int
-
-
-@dataclass(frozen=True)
-class Curation:
-    """What curation kept and why."""
-
-    outcome: str = ""
-    categories: tuple[CuratedCategory, ...] = ()
-    reasons: tuple[tuple[str, int], ...] = ()
-    remarks: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Logged values of one training run, by step. Names are those of TRL's DPO trainer where it has one."""
-
-    name: str
-    steps: tuple[float, ...]
-    values: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -158,14 +121,24 @@ class Step:
 
 @dataclass(frozen=True)
 class Facts:
-    """Everything on the page: the round's summary, and what the store says beside it."""
+    """Everything on the page: the round's summary, and what the store says beside it.
+
+    Attributes:
+        training: category of each training clip, by its id.
+        scores: every judgement of the training clips.
+        curation: the report of `data.curation`; with "categories" ("all" the last) and "reasons", (reason,
+            clips), the most frequent first. Empty: nothing was curated.
+        curves: (step, value) by name; names are those of TRL's DPO trainer where it has one.
+    """
 
     summary: RoundSummary
     comparisons: tuple[Comparison, ...] = ()
     clips: tuple[ClipGroup, ...] = ()
+    training: Mapping[str, str] = field(default_factory=dict)
+    scores: tuple[Score, ...] = ()
     rewards: tuple[RewardSpread, ...] = ()
     judges: tuple[Judge, ...] = ()
-    curation: Curation = field(default_factory=Curation)
-    curves: tuple[Curve, ...] = ()
+    curation: Mapping[str, Any] = field(default_factory=dict)
+    curves: Mapping[str, list[tuple[float, float]]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     lineage: tuple[Step, ...] = ()

@@ -1,80 +1,94 @@
-"""What a report says of the judge: who judged, by which questions, and how far it is to be believed."""
+"""What a report says of rewards and judges: what they gave, and how far they are to be believed."""
 
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from data.records import Score
 from data.store import Manifest, Store
+from flows.config.rewards import taught_by
 from flows.reporting import words
 from flows.reporting.facts import Judge, RewardSpread
 from tasks import calibrate
-from tasks.summary import RewardSummary, RoundSummary
+from tasks.summary import RoundSummary
 
 JUDGE: Final = "judge"
 QUESTION: Final = "judge/"
 
 
-def scores_of(store: Store, clips: Sequence[Manifest]) -> list[Score]:
+def scores_of(store: Store, clips: Sequence[Manifest]) -> tuple[Score, ...]:
     """Every judgement of the clips of these shards, by all rewards and questions, also those that failed."""
     shards = {manifest.key for manifest in clips}
-    return [
+    return tuple(
         row
         for manifest in store.manifests("score")
         if not shards.isdisjoint(manifest.parents)
         for row in store.read(manifest.key, "scores")
+    )
+
+
+def read_rewards(scores: Iterable[Score], summary: RoundSummary) -> tuple[RewardSpread, ...]:
+    """What each reward gave to the clips that were curated, also rewards that taught nothing.
+
+    A reward of the round bears the recipe's name; one that another round asked, its kind. Questions of a
+    judge are not here: it has a section of its own.
+    """
+    taught = taught_by(summary.feedback)
+    spreads = [
+        RewardSpread(called, version, values, errors, called == taught, kind)
+        for (kind, version), (values, errors) in _by_reward(scores, _value).items()
+        if not kind.startswith(QUESTION)
+        for called in summary.names.get((kind, version), (kind,))
     ]
+    return tuple(sorted(spreads, key=lambda one: (not one.feedback, one.reward, one.version)))
 
 
-def read_judges(store: Store, clips: Sequence[Manifest], summary: RoundSummary) -> tuple[Judge, ...]:
+def read_judges(store: Store, scores: Iterable[Score], summary: RoundSummary) -> tuple[Judge, ...]:
     """Every judge that the round's recipe names, in the order of their names.
 
     Args:
-        store: where the scores are, and what was found in calibrations.
-        clips: the round's shards of training clips.
+        store: holds what was found in calibrations.
+        scores: of the training clips.
         summary: of the round.
     """
-    rows = scores_of(store, clips)
+    answers = sorted(_by_reward(scores, _p_yes).items())
     asked = summary.recipe.get("rewards", {})
     return tuple(
-        _judge(store, name, asked.get(name, {}), one, rows)
+        Judge(
+            name,
+            asked.get(name, {}),
+            _belief(store, one.version),
+            tuple(
+                RewardSpread(reward.removeprefix(QUESTION), version, values, errors)
+                for (reward, version), (values, errors) in answers
+                if one.parts.get(reward) == version
+            ),
+        )
         for name, one in (summary.rewards or {}).items()
         if one.kind == JUDGE
     )
 
 
-def _judge(
-    store: Store, name: str, asked: Mapping[str, Any], named: RewardSummary, rows: Sequence[Score]
-) -> Judge:
-    parts = set(named.parts.items())
-    yes: dict[tuple[str, str], list[float]] = defaultdict(list)
-    errors: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for row in rows:
-        part = (row.reward, row.reward_version)
-        if part in parts:
-            errors[part] += [row.error] if row.error is not None else []
-            yes[part] += [answer["p_yes"] for answer in json.loads(row.detail).get("answers", ())]
-    return Judge(
-        name=name,
-        model=str(asked.get("model", "")),
-        backend=str(asked.get("backend", "")),
-        rubric=str(asked.get("rubric", "")),
-        belief=_belief(store, named.version),
-        questions=tuple(
-            RewardSpread(
-                reward=part[0].removeprefix(QUESTION),
-                version=part[1],
-                values=tuple(yes[part]),
-                failed=len(errors[part]),
-                first_error=errors[part][0] if errors[part] else None,
-                feedback=False,
-            )
-            for part in sorted({*yes, *errors})
-        ),
-    )
+def _by_reward(
+    scores: Iterable[Score], values: Callable[[Score], Iterable[float]]
+) -> dict[tuple[str, str], tuple[list[float], list[str]]]:
+    """Values and errors by reward and version."""
+    found: dict[tuple[str, str], tuple[list[float], list[str]]] = {}
+    for row in scores:
+        given, errors = found.setdefault((row.reward, row.reward_version), ([], []))
+        given += values(row)
+        errors += [row.error or ""] if row.value is None else []
+    return found
+
+
+def _value(row: Score) -> list[float]:
+    return [] if row.value is None else [row.value]
+
+
+def _p_yes(row: Score) -> list[float]:
+    return [answer["p_yes"] for answer in json.loads(row.detail).get("answers", ())]
 
 
 def _belief(store: Store, version: str) -> str:

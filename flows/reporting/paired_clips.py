@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from data.errors import StoreError, VideoError
 from data.keys import digest
 from data.store import Store
 from flows.reporting import words
-from flows.reporting.facts import ClipGroup, PairedClip
+from flows.reporting.facts import ClipGroup, PairedClip, Seen
 
 if TYPE_CHECKING:
     from data.video import Frames
@@ -52,27 +53,9 @@ class Side:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Card:
-    """One prompt and seed under both policies."""
-
-    pair: PairedClip
-    sides: tuple[Side, Side]
-
-
-@dataclass(frozen=True)
-class CardGroup:
-    """A group as shown: at most `SHOWN` cards of `total` clips."""
-
-    name: str
-    meaning: str
-    total: int
-    cards: tuple[Card, ...]
-
-
 def group_clips(clips: Sequence[PairedClip]) -> tuple[ClipGroup, ...]:
     """Clips by how their metric changed: fixed, broken, ... where all are 0 or 1, else higher, lower."""
-    values = {value for one in clips for value in (one.before, one.after)}
+    values = {value for one in clips for value in (one.before.value, one.after.value)}
     if values <= {0.0, 1.0}:
         wanted = [
             ("Fixed", "Failed before, succeed after.", 0.0, 1.0),
@@ -81,13 +64,13 @@ def group_clips(clips: Sequence[PairedClip]) -> tuple[ClipGroup, ...]:
             (RIGHT, "Succeed before and after.", 1.0, 1.0),
         ]
         parts = [
-            (name, meaning, [m for m in clips if (m.before, m.after) == (before, after)])
+            (name, meaning, [m for m in clips if (m.before.value, m.after.value) == (before, after)])
             for name, meaning, before, after in wanted
         ]
     else:
         parts = [
-            ("Higher", "The metric rose.", [m for m in clips if m.change > 0]),
-            ("Lower", "The metric fell: what the round cost.", [m for m in clips if m.change < 0]),
+            ("Higher", "The metric rose.", [m for m in clips if _change(m) > 0]),
+            ("Lower", "The metric fell: what the round cost.", [m for m in clips if _change(m) < 0]),
         ]
     return tuple(
         ClipGroup(name, meaning, len(held), choose(held, FEW if name == RIGHT else SHOWN))
@@ -99,59 +82,58 @@ def group_clips(clips: Sequence[PairedClip]) -> tuple[ClipGroup, ...]:
 def choose(clips: Sequence[PairedClip], count: int = SHOWN) -> tuple[PairedClip, ...]:
     """At most `count` clips by smallest hash, taking each category's first before any category's second."""
     by_category: dict[str, list[PairedClip]] = {}
-    for one in sorted(clips, key=lambda m: digest([m.clip_before, m.clip_after])):
+    for one in sorted(clips, key=lambda m: digest([m.before.clip_id, m.after.clip_id])):
         by_category.setdefault(one.category, []).append(one)
     rounds = max((len(held) for held in by_category.values()), default=0)
     in_turn = [held[i] for i in range(rounds) for _, held in sorted(by_category.items()) if i < len(held)]
     return tuple(in_turn[:count])
 
 
-def pack(store: Store, groups: Sequence[ClipGroup], budget: int = MEDIA_BYTES) -> list[CardGroup]:
+def _change(pair: PairedClip) -> float:
+    before, after = pair.before.value, pair.after.value
+    return 0.0 if before is None or after is None else after - before
+
+
+def pack(
+    store: Store, groups: Sequence[ClipGroup], budget: int = MEDIA_BYTES
+) -> dict[PairedClip, list[Side]]:
     """Read, re-encode and embed the chosen clips, first of each group first, until `budget` bytes are used.
 
     A clip that cannot be read is shown as such: a report of a damaged store must still open.
+
+    Returns:
+        Both sides of each pair for which there was room.
     """
-    packed: list[list[Card]] = [[] for _ in groups]
+    packed = {}
     left = budget
-    for turn in range(max((len(group.shown) for group in groups), default=0)):
-        for group, cards in zip(groups, packed, strict=True):
-            if turn >= len(group.shown) or left <= 0:
-                continue
-            pair = group.shown[turn]
-            sides = (
-                _side(store, "Before", pair.path_before, pair.before, pair.note_before),
-                _side(store, "After", pair.path_after, pair.after, pair.note_after),
-            )
-            left -= sum(len(side.video) + len(side.strip) for side in sides)
-            if left >= 0:
-                cards.append(Card(pair, sides))
-    return [
-        CardGroup(group.name, group.meaning, group.total, tuple(cards))
-        for group, cards in zip(groups, packed, strict=True)
-    ]
+    for turn in zip_longest(*(group.shown for group in groups)):
+        for pair in filter(None, turn):
+            if left > 0:
+                sides = [_side(store, "Before", pair.before), _side(store, "After", pair.after)]
+                left -= sum(len(side.video) + len(side.strip) for side in sides)
+                if left >= 0:
+                    packed[pair] = sides
+    return packed
 
 
-def _side(store: Store, name: str, path: str, value: float | None, note: str) -> Side:
+def _side(store: Store, name: str, seen: Seen) -> Side:
     from data.video import decode_mp4, web_copy
     from flows.reporting.sheet import sheet
 
     named = {1.0: ("succeeds", "good"), 0.0: ("fails", "bad")}
-    outcome, tone = named[value] if value in named else (words.number(value), "muted")
+    told = named[seen.value] if seen.value in named else (words.number(seen.value), "muted")
     try:
-        frames, fps = decode_mp4(store.read_media(path))
+        frames, fps = decode_mp4(store.read_media(seen.path))
     except (VideoError, StoreError) as error:
-        return Side(name, outcome, tone, note, problem=str(error))
+        return Side(name, *told, seen.note, problem=str(error))
     fitted = _fit(frames)
     factor = max(1, SIDE // max(fitted.shape[1:3]))
-    video = web_copy(fitted, fps, factor)
-    strip = sheet([frames], STRIP_FRAMES, height=64)
     return Side(
         name,
-        outcome,
-        tone,
-        note,
-        video=base64.b64encode(video).decode("ascii"),
-        strip=base64.b64encode(strip).decode("ascii"),
+        *told,
+        seen.note,
+        video=base64.b64encode(web_copy(fitted, fps, factor)).decode("ascii"),
+        strip=base64.b64encode(sheet([frames], STRIP_FRAMES, height=64)).decode("ascii"),
         width=fitted.shape[2] * factor,
         height=fitted.shape[1] * factor,
     )

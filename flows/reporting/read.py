@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from data.errors import StoreError
 from data.store import Manifest, Store
-from flows.config.rewards import taught_by
 from flows.reporting import words
-from flows.reporting.compare import compared_clips, comparisons, paired
-from flows.reporting.facts import (
-    CuratedCategory,
-    Curation,
-    Curve,
-    Facts,
-    RewardSpread,
-    Step,
-)
-from flows.reporting.judges import QUESTION, read_judges, scores_of
+from flows.reporting.compare import compared_clips, comparisons, evaluated, manifest_of, parents
+from flows.reporting.facts import Facts, Step
+from flows.reporting.judges import read_judges, read_rewards, scores_of
 from flows.reporting.paired_clips import group_clips
 from models.training.diagnosis import Finding, diagnose
 from tasks.rounds import read_summary
@@ -49,17 +41,18 @@ def find_summary(store: Store, round_id: str | None) -> RoundSummary:
 
 def read_facts(store: Store, summary: RoundSummary) -> Facts:
     """All that the report of one round says. Raises StoreError: a unit that the round names was changed."""
-    curated, trained, compared = (
-        _manifest(store, summary, name) for name in ("curate", "finetune", "evaluate")
-    )
+    curated, trained = (manifest_of(store, summary, name) for name in ("curate", "finetune"))
     clips = [m for m in parents(store, curated) if m.part("clips")]
-    pairs = paired(store, compared, parents(store, compared), summary)
+    scores = scores_of(store, clips)
+    pairs = evaluated(store, summary)
     return Facts(
         summary,
         comparisons=comparisons(pairs, summary),
         clips=group_clips(compared_clips(pairs, summary)),
-        rewards=_rewards(store, clips, summary),
-        judges=read_judges(store, clips, summary),
+        training={clip.clip_id: clip.category for one in clips for clip in store.read(one.key, "clips")},
+        scores=scores,
+        rewards=read_rewards(scores, summary),
+        judges=read_judges(store, scores, summary),
         curation=_curation(store, curated),
         curves=_curves(store, trained),
         findings=_findings(trained, summary.guards.get("motion")),
@@ -67,89 +60,31 @@ def read_facts(store: Store, summary: RoundSummary) -> Facts:
     )
 
 
-def _rewards(store: Store, clips: Sequence[Manifest], summary: RoundSummary) -> tuple[RewardSpread, ...]:
-    """What each reward gave to the clips that were curated, also rewards that taught nothing.
-
-    A reward of the round bears the recipe's name; one that another round asked, its kind.
-    """
-    names, taught = summary.names, taught_by(summary.feedback)
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    errors: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for score in scores_of(store, clips):
-        if score.reward.startswith(QUESTION):
-            continue  # the judge has a section of its own
-        if score.value is None:
-            errors[score.reward, score.reward_version].append(score.error or "")
-        else:
-            values[score.reward, score.reward_version].append(score.value)
-    spreads = [
-        RewardSpread(
-            reward=called,
-            version=asked[1],
-            values=tuple(values[asked]),
-            failed=len(errors[asked]),
-            first_error=errors[asked][0] if errors[asked] else None,
-            feedback=called == taught,
-            kind=asked[0],
-        )
-        for asked in set(values) | set(errors)
-        for called in names.get(asked, (asked[0],))
-    ]
-    return tuple(sorted(spreads, key=lambda one: (not one.feedback, one.reward, one.version)))
-
-
-def _curation(store: Store, curated: Manifest | None) -> Curation:
+def _curation(store: Store, curated: Manifest | None) -> dict[str, Any]:
     """What the curation reported (the manifest's counts), and the reasons that its rows give."""
     if curated is None:
-        return Curation()
+        return {}
     report = curated.counts
-    lines = [
-        CuratedCategory(name, count["clips"], count["accepted"], count["pairs"])
-        for name, count in sorted(report["by_category"].items())
-    ]
-    total = CuratedCategory(
-        "all", report["clips"]["scored"], report["clips"]["accepted"], report["pairs"]["formed"]
-    )
-    reasons: dict[str, int] = defaultdict(int)
-    for example in store.read(curated.key, "examples"):
-        reasons[example.reason] += 1
+    total = {**report["clips"], "clips": report["clips"]["scored"], "pairs": report["pairs"]["formed"]}
+    reasons = Counter(example.reason for example in store.read(curated.key, "examples"))
     for error, count in report["unscored_reasons"].items():
         reasons[f"left out, no score: {error}"] += count
-    prompts, pairs = report["prompts"], report["pairs"]
-    return Curation(
-        outcome=report["outcome"],
-        categories=(*lines, total),
-        reasons=tuple(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
-        remarks=(
-            f"{prompts['all_passed']} of {prompts['total']} prompts had only clips that passed, "
-            f"{prompts['all_failed']} only clips that failed: they give no pair.",
-            f"{pairs['possible']} pairs were possible, {pairs['dropped_limit']} beyond the limit per prompt. "
-            f"{pairs['dropped_ties']} couples of clips were too alike in reward to be a pair."
-            + _segments(pairs.get("dropped_segments")),
-        ),
-    )
+    return {
+        **report,
+        "categories": {**dict(sorted(report["by_category"].items())), "all": total},
+        "reasons": sorted(reasons.items(), key=lambda item: (-item[1], item[0])),
+    }
 
 
-def _segments(dropped: int | None) -> str:
-    if dropped is None:
-        return ""
-    return f" {dropped} pairs were dropped whose chosen clip is better in no segment."
-
-
-def _curves(store: Store, trained: Manifest | None) -> tuple[Curve, ...]:
+def _curves(store: Store, trained: Manifest | None) -> dict[str, list[tuple[float, float]]]:
     """Curves from the policy's row: a JSON list with one object of logged values per step."""
-    policies = store.read(trained.key, "policies") if trained else []
-    if not policies:
-        return ()
     points: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for line in json.loads(policies[0].curve):
-        for name, value in line.items():
-            if name != "step":
-                points[name].append((line["step"], value))
-    return tuple(
-        Curve(name, tuple(step for step, _ in held), tuple(value for _, value in held))
-        for name, held in sorted(points.items())
-    )
+    for policy in store.read(trained.key, "policies")[:1] if trained else ():
+        for line in json.loads(policy.curve):
+            step = line.pop("step", None)
+            for name, value in line.items():
+                points[name].append((step, value))
+    return points
 
 
 def _findings(trained: Manifest | None, motion: GuardFinding | None) -> tuple[Finding, ...]:
@@ -197,20 +132,3 @@ def _lineage(
 
 def _rows(manifests: Iterable[Manifest], table: str) -> int:
     return sum(part.rows for m in manifests for part in m.parts if part.table == table)
-
-
-def _manifest(store: Store, summary: RoundSummary, stage: str) -> Manifest | None:
-    """The manifest of a stage that is one unit of work; None if the round did not get there."""
-    key = summary.key_of(stage)
-    return store.manifest(key) if key else None
-
-
-def parents(store: Store, manifest: Manifest | None) -> list[Manifest]:
-    """The units that `manifest` was computed from. Raises StoreError if one is no longer there."""
-    found = []
-    for key in manifest.parents if manifest else ():
-        parent = store.manifest(key)
-        if parent is None:
-            raise StoreError(f"{store.root} no longer holds unit {key}: run the round again with its recipe")
-        found.append(parent)
-    return found

@@ -14,9 +14,9 @@ NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
 
 
-def percent(value: float | None) -> str:
+def percent(value: float | None, digits: int = 1) -> str:
     """A rate in [0, 1] as "42.5%"."""
-    return NOT_MEASURED if value is None else f"{100 * value:.1f}%"
+    return NOT_MEASURED if value is None else f"{100 * value:.{digits}f}%"
 
 
 def points(value: float | None) -> str:

@@ -18,9 +18,9 @@ from pydantic import Field, ValidationError
 
 from data.errors import VidloopError
 from data.store import Store
-from flows.reporting.artifacts.card import changes_table, guards_table
-from flows.reporting.artifacts.markdown import plain
 from flows.reporting.artifacts.sheets import sheets_markdown
+from flows.reporting.markdown import plain
+from flows.reporting.page import template
 from tasks.campaign_record import Waiting
 from tasks.promotion import Answer
 from tasks.summary import RoundSummary
@@ -97,25 +97,15 @@ def question(store: Store, summary: RoundSummary, until: str) -> str:
     Returns:
         Markdown; its pictures and their captions weigh at most `PICTURE_BYTES`.
     """
-    page = store.path(f"rounds/{summary.round}") / "report.html"
-    return "\n\n".join(
-        [
-            f"## Promote the candidate of round {summary.round}?",
-            f"{plain(summary.verdict)}\n\nNo answer until {plain(until)} means no: the champion stays.",
-            changes_table({"all held-out clips": summary.primary, **summary.compared}),
-            guards_table(summary.guards),
-            _clips(store, summary),
-            f"Recipe {plain(summary.recipe_name)}, feedback {plain(summary.feedback)}, "
-            f"objective {plain(summary.objective)}. "
-            f"From policy `{summary.policy_before}` to `{summary.policy_after}`.",
-            f"The whole report: `{page}`",
-        ]
-    )
-
-
-def _clips(store: Store, summary: RoundSummary) -> str:
-    """Clips before and after; a store that is damaged there keeps nobody from answering."""
     try:
-        return sheets_markdown(store, summary, limit=PICTURE_BYTES)
-    except VidloopError as error:
-        return f"No clips can be shown: {plain(str(error))}"
+        clips = sheets_markdown(store, summary, limit=PICTURE_BYTES)
+    except VidloopError as error:  # a store that is damaged there keeps nobody from answering
+        clips = f"No clips can be shown: {plain(str(error))}"
+    return template(
+        "question.md.j2",
+        summary=summary,
+        compared={"all held-out clips": summary.primary, **summary.compared},
+        until=until,
+        clips=clips.rstrip(),
+        page=store.path(f"rounds/{summary.round}/report.html"),
+    )

@@ -209,8 +209,7 @@ def chosen(planned: Planned) -> str:
 
 def finish(store: Store, series: Series) -> dict[str, Any]:
     """Say what came of the series, write its page, and return its record."""
-    from flows.reporting.campaign import build_page
-    from flows.reporting.campaign_table import table
+    from flows.reporting.campaign import build_page, table
 
     say = console.info
     for line in table(series):

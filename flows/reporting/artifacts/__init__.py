@@ -6,6 +6,5 @@ What comes in: what a round has put into the store, and, while it runs, what its
 artifacts on the server. Who calls: the flows; `--plain` knows nothing of it. An artifact that cannot be
 written is said in the log and fails nothing.
 
-Open first: `sheets` (clips before and after as pictures in markdown). `markdown` quotes text, so that a
-prompt stays a text whatever it says.
+Open first: `card` (a round on one page) and `sheets` (clips before and after as pictures in markdown).
 """

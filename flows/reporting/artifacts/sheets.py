@@ -7,11 +7,10 @@ from typing import Final
 
 from data.errors import StoreError, VideoError
 from data.store import Store
-from flows.reporting.artifacts.markdown import image, plain
-from flows.reporting.compare import compared_clips, paired
+from flows.reporting.compare import compared_clips, evaluated
 from flows.reporting.facts import ClipGroup, PairedClip
+from flows.reporting.markdown import image, plain
 from flows.reporting.paired_clips import group_clips
-from flows.reporting.read import parents
 from flows.reporting.sheet import sheet
 from tasks.summary import RoundSummary
 
@@ -47,10 +46,7 @@ def sheets_markdown(store: Store, summary: RoundSummary, each: int = EACH, limit
     Raises:
         StoreError: rows of the evaluation are missing or were changed.
     """
-    key = summary.key_of("evaluate")
-    compared = store.manifest(key) if key and summary.policy_after else None
-    pairs = paired(store, compared, parents(store, compared), summary)
-    groups = group_clips(compared_clips(pairs, summary))
+    groups = group_clips(compared_clips(evaluated(store, summary), summary))
     if not groups:
         return "No held-out clip was measured under both policies.\n"
     return groups_markdown(store, groups, each, limit)
@@ -91,10 +87,11 @@ def _caption(pair: PairedClip) -> str:
 
 
 def _outcome(pair: PairedClip) -> str:
-    if {pair.before, pair.after} <= {0.0, 1.0}:
-        before, after = ("succeeds" if value else "fails" for value in (pair.before, pair.after))
+    values = pair.before.value, pair.after.value
+    if set(values) <= {0.0, 1.0}:
+        before, after = ("succeeds" if value else "fails" for value in values)
         return f"{before} before and after" if before == after else f"{before} before, {after} after"
-    return f"{pair.before:.3g} before, {pair.after:.3g} after"
+    return f"{values[0]:.3g} before, {values[1]:.3g} after"
 
 
 def _picture(store: Store, pair: PairedClip, room: int) -> str:
@@ -102,7 +99,7 @@ def _picture(store: Store, pair: PairedClip, room: int) -> str:
     from data.video import decode_mp4
 
     try:
-        clips = [decode_mp4(store.read_media(path))[0] for path in (pair.path_before, pair.path_after)]
+        clips = [decode_mp4(store.read_media(seen.path))[0] for seen in (pair.before, pair.after)]
     except (VideoError, StoreError) as error:
         return f"*These clips cannot be shown: {plain(str(error))[:300]}*"
     png = sheet(clips, COLUMNS, HEIGHT)

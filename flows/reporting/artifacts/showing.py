@@ -6,10 +6,7 @@ Keys are the same in every run of a recipe, so that the UI shows the history of 
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
-from data.store import Manifest, Store
+from data.store import Store
 from flows.reporting import words
 from flows.reporting.artifacts import server
 from flows.reporting.artifacts.card import card
@@ -19,32 +16,6 @@ from tasks.campaign_record import Series
 from tasks.summary import RoundSummary
 
 
-class ReadOnce(Store):
-    """A store that keeps what it has read. Only for looking at what is not being changed."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self._rows: dict[tuple[str, str], list[Any]] = {}
-        self._manifests: dict[str | None, list[Manifest]] = {}
-        self._held: dict[str, Manifest | None] = {}
-
-    def manifest(self, key: str) -> Manifest | None:
-        if key not in self._held:
-            self._held[key] = super().manifest(key)
-        return self._held[key]
-
-    def read(self, key: str, table: str) -> list[Any]:
-        if (key, table) not in self._rows:
-            self._rows[key, table] = super().read(key, table)
-        return self._rows[key, table]
-
-    def manifests(self, stage: str | None = None) -> list[Manifest]:
-        if stage not in self._manifests:
-            self._manifests[stage] = super().manifests(stage)
-            self._held |= {manifest.key: manifest for manifest in self._manifests[stage]}
-        return self._manifests[stage]
-
-
 def show_round(store: Store, summary: RoundSummary) -> None:
     """Card and tables of a finished round, in the flow run at work. Raises nothing: see `server.attempt`."""
     if server.seen():
@@ -52,7 +23,6 @@ def show_round(store: Store, summary: RoundSummary) -> None:
 
 
 def _show_round(store: Store, summary: RoundSummary) -> None:
-    store = ReadOnce(store.root)  # the report's readers ask for the same rows several times
     facts = read_facts(store, summary)
     name, primary = summary.recipe_name, summary.primary
     # The UI cuts descriptions after some thirty letters: what tells most comes first.
@@ -61,7 +31,7 @@ def _show_round(store: Store, summary: RoundSummary) -> None:
     server.markdown(server.key_of("round-report", name), card(store, facts), told)
     for kind, rows, said in (
         ("gains", gains_by_category(facts), f"{primary.metric} before and after"),
-        ("rewards", rewards_by_category(store, facts), "Training clips"),
+        ("rewards", rewards_by_category(facts), "Training clips"),
     ):
         if rows:
             about = f"{said} by category, round {summary.round}"

@@ -2,52 +2,48 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
-from data.store import Store
-from flows.reporting.campaign_table import change, ratio
+from flows.reporting.campaign import change, guards_of, ratio
 from flows.reporting.facts import Facts
-from flows.reporting.judges import QUESTION, scores_of
-from flows.reporting.read import parents
 from tasks.campaign_record import Series
 
 Row = dict[str, str | int | float | None]
 _DIGITS = 4
 
 
-def rewards_by_category(store: Store, facts: Facts) -> list[Row]:
+def rewards_by_category(facts: Facts) -> list[Row]:
     """A row a category of the training clips, and one for all: their number, and each reward's mean.
 
     Returns:
         "category", "clips", then a column a reward, null where none of the clips has a value; "failed" counts
         judgements without a value; "accepted" and "pairs" are what curation made of the category.
     """
-    key = facts.summary.key_of("curate")
-    clips = [one for one in parents(store, store.manifest(key) if key else None) if one.part("clips")]
-    category = {clip.clip_id: clip.category for one in clips for clip in store.read(one.key, "clips")}
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    failed: dict[str, int] = defaultdict(int)
     called = {(one.kind, one.version): one.reward for one in facts.rewards}
-    for score in scores_of(store, clips):
-        if score.reward.startswith(QUESTION) or score.clip_id not in category:
+    failed, clips = Counter[str](), Counter(facts.training.values())
+    for score in facts.scores:
+        reward = called.get((score.reward, score.reward_version))
+        if reward is None or score.clip_id not in facts.training:
             continue
-        reward = called.get((score.reward, score.reward_version), score.reward)
-        for name in (category[score.clip_id], "all"):
+        for name in (facts.training[score.clip_id], "all"):
             if score.value is None:
                 failed[name] += 1
             else:
                 values[name, reward].append(score.value)
     rewards = sorted({reward for _, reward in values})
-    kept = {one.category: one for one in facts.curation.categories}
-    rows: list[Row] = []
-    for name in [*sorted(set(category.values())), "all"] if category else []:
-        row: Row = {"category": name, "clips": sum(name in (one, "all") for one in category.values())}
-        row |= {reward: _mean(values[name, reward]) for reward in rewards}
-        row["failed"] = failed[name]
-        if name in kept:
-            row |= {"accepted": kept[name].accepted, "pairs": kept[name].pairs}
-        rows.append(row)
-    return rows
+    kept = facts.curation.get("categories", {})
+    return [
+        {
+            "category": name,
+            "clips": count,
+            **{reward: _mean(values[name, reward]) for reward in rewards},
+            "failed": failed[name],
+            **{what: kept[name][what] for what in ("accepted", "pairs") if name in kept},
+        }
+        for name, count in [*sorted(clips.items()), ("all", clips.total())]
+        if count
+    ]
 
 
 def gains_by_category(facts: Facts) -> list[Row]:
@@ -78,7 +74,7 @@ def _rounded(value: float | None) -> float | None:
 
 def rounds_in_a_row(series: Series) -> list[Row]:
     """A row a round: what it gained, each guard as after / before, and what it cost."""
-    guards = list(dict.fromkeys(name for one in series.rounds for name in one.guards))
+    guards = guards_of(series)
     return [
         {
             "round": one.number,

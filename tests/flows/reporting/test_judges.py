@@ -10,7 +10,7 @@ import pytest
 
 from data.records import Clip, Score
 from data.store import Store
-from flows.reporting.judges import read_judges
+from flows.reporting.judges import read_judges, scores_of
 from flows.reporting.page import render
 from flows.reporting.read import find_summary, read_facts
 
@@ -76,7 +76,7 @@ def judged(round_of_a_judge: Store, tmp_path: Path) -> Store:
 
 def page_of(store: Store) -> str:
     """The page without its clips, whose packing takes long."""
-    return render(read_facts(store, find_summary(store, None)), (), "no copies")
+    return render(read_facts(store, find_summary(store, None)), {})
 
 
 def test_it_names_the_judge_and_shows_p_of_yes_by_question(round_of_a_judge: Store) -> None:
@@ -99,7 +99,7 @@ def test_it_names_the_judge_and_shows_p_of_yes_by_question(round_of_a_judge: Sto
 
 def belief(store: Store) -> str:
     shards = [m for m in store.manifests("generate") if m.question["split"] == "train"]
-    (judge,) = read_judges(store, shards, find_summary(store, None))
+    (judge,) = read_judges(store, scores_of(store, shards), find_summary(store, None))
     return judge.belief
 
 

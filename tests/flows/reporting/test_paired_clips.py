@@ -7,12 +7,13 @@ import pytest
 
 from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4, probe
-from flows.reporting.facts import ClipGroup, PairedClip
+from flows.reporting.facts import ClipGroup, PairedClip, Seen
 from flows.reporting.paired_clips import choose, group_clips, pack
 
 
 def mover(n: int, category: str, before: float = 0.0, after: float = 1.0, path: str = "") -> PairedClip:
-    return PairedClip(f"prompt {n}", category, n, before, after, f"before{n}", f"after{n}", path, path)
+    sides = Seen(f"before{n}", path, before), Seen(f"after{n}", path, after)
+    return PairedClip(f"prompt {n}", category, n, *sides)
 
 
 def test_every_category_is_shown_before_one_is_shown_twice() -> None:
@@ -52,8 +53,7 @@ def large(store: Store) -> str:
 
 
 def test_large_clips_are_reduced_and_keep_their_aspect(store: Store, large: str) -> None:
-    (group,) = pack(store, [ClipGroup("Fixed", "", 1, (mover(0, "a", path=large),))])
-    before = group.cards[0].sides[0]
+    ((before, _),) = pack(store, [ClipGroup("Fixed", "", 1, (mover(0, "a", path=large),))]).values()
     video = base64.b64decode(before.video)
     assert (before.width, before.height) == (256, 148)
     assert (probe(video).codec, probe(video).pix_fmt) == ("h264", "yuv420p")
@@ -63,10 +63,9 @@ def test_large_clips_are_reduced_and_keep_their_aspect(store: Store, large: str)
 
 def test_the_media_budget_is_kept_by_showing_fewer_cards_of_every_group(store: Store, large: str) -> None:
     groups = [
-        ClipGroup(name, "", 6, tuple(mover(n, "a", path=large) for n in range(6))) for name in ("One", "Two")
+        ClipGroup(name, "", 6, tuple(mover(n, name, path=large) for n in range(6))) for name in ("One", "Two")
     ]
-    (one,) = pack(store, [ClipGroup("One", "", 1, groups[0].shown[:1])])
-    card = sum(len(side.video) + len(side.strip) for side in one.cards[0].sides)
+    (one,) = pack(store, [ClipGroup("One", "", 1, groups[0].shown[:1])]).values()
+    card = sum(len(side.video) + len(side.strip) for side in one)
     packed = pack(store, groups, budget=5 * card)
-    assert [len(group.cards) for group in packed] == [3, 2]
-    assert [group.total for group in packed] == [6, 6]
+    assert [sum(pair in packed for pair in group.shown) for group in groups] == [3, 2]

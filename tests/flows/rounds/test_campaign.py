@@ -14,8 +14,7 @@ from data.store import Store
 from flows.config.load import dump, load_recipe, resolve
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
-from flows.reporting.campaign import build_page
-from flows.reporting.campaign_table import table
+from flows.reporting.campaign import build_page, table
 from flows.rounds.campaign import improve, lineage, plan, planned_clips, present, recipe_of, why_stop
 from flows.rounds.plain import plain_round, plain_stage
 from flows.rounds.run_round import begin

@@ -13,7 +13,6 @@ from data.records import Policy
 from data.store import Store
 from flows.reporting.artifacts.card import card
 from flows.reporting.artifacts.lineage import ancestors, mermaid
-from flows.reporting.artifacts.showing import ReadOnce
 from flows.reporting.artifacts.tables import gains_by_category, rewards_by_category
 from flows.reporting.facts import Facts
 from flows.reporting.read import find_summary, read_facts
@@ -92,7 +91,7 @@ def test_gains_are_the_gates_own(reported: Store, facts: Facts) -> None:
 
 
 def test_rewards_by_category_are_means_of_the_rows(reported: Store, facts: Facts) -> None:
-    rows = {str(row["category"]): row for row in rewards_by_category(reported, facts)}
+    rows = {str(row["category"]): row for row in rewards_by_category(facts)}
     key = find_summary(reported, None).stages["generate"].key
     clips = {clip.clip_id: clip for clip in reported.read(key, "clips")}
     scores = reported.read(find_summary(reported, None).stages["score"].key, "scores")
@@ -105,12 +104,6 @@ def test_rewards_by_category_are_means_of_the_rows(reported: Store, facts: Facts
     assert rows["all"]["clips"] == 60
     assert sum(int(row["clips"] or 0) for row in rows.values()) == 120
     assert sum(int(row["failed"] or 0) for row in rows.values()) > 0
-
-
-def test_a_store_that_reads_once_says_the_same(reported: Store, facts: Facts) -> None:
-    once = ReadOnce(reported.root)
-    for _ in range(2):
-        assert read_facts(once, find_summary(once, None)) == facts
 
 
 def policy(ident: str, parents: list[str], steps: int) -> Policy:

@@ -14,7 +14,7 @@ from markdown_it.token import Token
 from data.store import Store
 from data.video import VideoSettings, encode_mp4
 from flows.reporting.artifacts.sheets import COLUMNS, HEIGHT, groups_markdown, sheets_markdown
-from flows.reporting.facts import ClipGroup, PairedClip
+from flows.reporting.facts import ClipGroup, PairedClip, Seen
 from flows.reporting.read import find_summary
 from flows.reporting.sheet import GAP
 from tasks.summary import RoundSummary
@@ -74,7 +74,8 @@ def test_the_bytes_are_bounded_whatever_the_clips_are(
 ) -> None:
     path = store.write_media(noise, "mp4").path
     two = tuple(
-        PairedClip(f"prompt {n} 動き", "a", n, 0.0, 1.0, f"b{n}", f"a{n}", path, path) for n in range(2)
+        PairedClip(f"prompt {n} 動き", "a", n, Seen(f"b{n}", path, 0.0), Seen(f"a{n}", path, 1.0))
+        for n in range(2)
     )
     groups = [ClipGroup(name, "", 2, two) for name in ("Fixed", "Broken")]
     text = groups_markdown(store, groups, limit=limit)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from flows.reporting.artifacts.markdown import image, plain
+from flows.reporting.markdown import image, plain
 
 PARSER = MarkdownIt("commonmark", {"html": True}).enable("table")
 MARKUP = "\\`*_{}[]()<>#+-.!|~&$:@=^\"' \nab1"
