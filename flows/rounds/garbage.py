@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound
 from pydantic import Field
 
@@ -83,31 +83,20 @@ def gc_flow(
 def _old_runs(client: SyncPrefectClient, days: int, delete: bool) -> int:
     """Runs that are over since so many days; deleting one deletes its task runs and logs."""
     before = datetime.now(UTC) - timedelta(days=days)
-    count = 0
+    ours = FlowFilter(name=FlowFilterName(any_=[*OURS]))
+    over = FlowRunFilter(
+        end_time=FlowRunFilterEndTime.model_validate({"before_": before}),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OVER)),
+    )
+    count = seen = 0
     # Deleted ones make room for the next page; others are paged through.
-    for run in _runs(client, before, gone=delete):
-        if delete:
-            try:
-                client.delete_flow_run(run.id)
-            except ObjectNotFound:
-                continue
-        count += 1
+    while page := client.read_flow_runs(
+        flow_filter=ours, flow_run_filter=over, limit=_PAGE, offset=0 if delete else seen
+    ):
+        seen += len(page)
+        for run in page:
+            with suppress(ObjectNotFound):  # somebody else was faster
+                if delete:
+                    client.delete_flow_run(run.id)
+                count += 1
     return count
-
-
-def _runs(client: SyncPrefectClient, before: datetime, gone: bool) -> Iterator[FlowRun]:
-    offset = 0
-    while True:
-        page = client.read_flow_runs(
-            flow_filter=FlowFilter(name=FlowFilterName(any_=[*OURS])),
-            flow_run_filter=FlowRunFilter(
-                end_time=FlowRunFilterEndTime.model_validate({"before_": before}),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_OVER)),
-            ),
-            limit=_PAGE,
-            offset=offset,
-        )
-        if not page:
-            return
-        yield from page
-        offset += 0 if gone else len(page)

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from data.store import Store
 from flows.reporting.artifacts.lineage import mermaid
-from flows.reporting.artifacts.sheets import EACH, LIMIT, groups_markdown
+from flows.reporting.artifacts.sheets import groups_markdown
 from flows.reporting.facts import Facts
 from flows.reporting.page import template
 from flows.reporting.report_link import link
 
 
-def card(store: Store, facts: Facts, each: int = EACH, limit: int = LIMIT) -> str:
+def card(store: Store, facts: Facts) -> str:
     """What a round came to, for someone who has a minute.
 
     Args:
         store: holds the clips and the report.
         facts: of the round.
-        each: clips of each kind that are shown at most.
-        limit: bytes that the clips may take.
     """
     return template(
         "card.md.j2",
         facts=facts,
         summary=facts.summary,
         report=_report(store, facts.summary.round),
-        clips=groups_markdown(store, facts.clips, each, limit).rstrip() if facts.clips else "",
+        clips=groups_markdown(store, facts.clips).rstrip() if facts.clips else "",
         lineage=mermaid(store, facts),
     )
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
@@ -46,16 +46,13 @@ class Bar:
     text: str = ""
     artifact: UUID | None = None
     sent: tuple[float, str] | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     def send(self) -> None:
         """Tell the server, if there is news. Raises what Prefect's client raises."""
-        # Of two senders the later waits for the earlier: one artifact, and the last word is the last.
-        with self.lock:
-            news = (self.percent, self.text)
-            if news != self.sent:
-                self.artifact = server.progress(self.key, *news, self.artifact, self.run)
-                self.sent = news
+        news = (self.percent, self.text)
+        if news != self.sent:
+            self.artifact = server.progress(self.key, *news, self.artifact, self.run)
+            self.sent = news
 
 
 class Sender:
@@ -136,29 +133,21 @@ def of_stage(stage: str, round_id: str, listener: Listener, every_s: float = EVE
     if not server.seen():
         yield listener
         return
-    if round_id in _rounds:
-        bar, sender = _rounds[round_id]
-        try:
-            yield Bars(stage, listener, bar, sender.bars.append)
-        finally:
-            sender.now()
-    else:
-        sender = Sender(every_s)
-        try:
-            yield Bars(stage, listener, None, sender.bars.append)
-        finally:
+    bar, sender = _rounds.get(round_id) or (None, Sender(every_s))
+    try:
+        yield Bars(stage, listener, bar, sender.bars)
+    finally:
+        if bar is None:
             sender.close()
+        else:
+            sender.now()
 
 
 class Bars(Listener):
     """A listener that turns what it hears into bars: one for each list of units, and the round's."""
 
     def __init__(
-        self,
-        stage: str,
-        listener: Listener,
-        round_bar: Bar | None = None,
-        show: Callable[[Bar], object] = lambda bar: None,
+        self, stage: str, listener: Listener, round_bar: Bar | None = None, bars: list[Bar] | None = None
     ) -> None:
         """Listen in the flow run of a stage.
 
@@ -166,10 +155,10 @@ class Bars(Listener):
             stage: which stage.
             listener: hears everything as if this were not here.
             round_bar: is moved too.
-            show: told of every bar that begins.
+            bars: gets every bar that begins.
         """
-        self.bars: list[Bar] = []
-        self._listener, self._round, self._show = listener, round_bar, show
+        self.bars = [] if bars is None else bars
+        self._listener, self._round = listener, round_bar
         self._run = server.own_run()
         self._place = list(STAGES).index(stage)
         self._stage, self._begun = stage, 0.0
@@ -181,9 +170,8 @@ class Bars(Listener):
         with self._lock:
             self._total, self._done, self._cached = total, 0, 0
             self._begun = time.monotonic()
-            self.bars.append(Bar(f"progress-{stage}", self._run))
+            self.bars.append(Bar(f"progress-{stage}", self._run, text=task))
             self._tell(0.0, _units(0, total), task)
-            self._show(self.bars[-1])
 
     def on_unit_end(self, stage: str, unit: Unit, cached: bool, seconds: float) -> None:
         self._listener.on_unit_end(stage, unit, cached, seconds)
