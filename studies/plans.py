@@ -16,6 +16,7 @@ from studies.grid import TUNING, Cell
 from studies.recipe import Study
 from tasks import generate, score
 from tasks.context import RewardRef, RoundContext
+from tasks.generate import GenerateShard
 from tasks.units import Unit, is_whole, run_with_retries, unit_key
 
 NOTHING_CHOSEN: Final = Chosen({})
@@ -75,11 +76,7 @@ def pools(opened: Opened, seed: int, tuning: bool, best_of: bool) -> Plan:
     teachers = _teachers(opened, context, tuning)
     choosing = best_of_work(opened, seed) if best_of else None
     chosen_from = choosing.shards() if choosing else []
-    before = [
-        shard
-        for split, jobs in context.evaluate.jobs
-        for shard in generate.shards(context.generation, context.policy, jobs, f"{split} before")
-    ]
+    before = _examined_before(context)
     yield _units(opened.store, [*generate.units(context), *before, *chosen_from])
     scored: list[Unit] = [
         *score.units(context, teachers),
@@ -103,16 +100,11 @@ def one_cell(opened: Opened, cell: Cell, chosen: Chosen) -> Plan:
     for number in range(2, cell.rounds + 1):
         context = opened.next_round(cell, chosen, number, promoted(opened.store, work))
         yield _units(opened.store, generate.units(context))
-        examined = [
-            shard
-            for split, jobs in context.evaluate.jobs
-            for shard in generate.shards(context.generation, context.policy, jobs, f"{split} before")
-        ]
+        examined = _examined_before(context)
         yield _units(opened.store, [*score.units(context, [context.feedback]), *examined])
         measured = score.shards(opened.store, examined, context.evaluate.measures)
         yield _units(opened.store, measured)
-        settings = opened.settings(cell, chosen)
-        work = CellWork(opened.study.name, cell, number, context, settings)
+        work = CellWork(opened.study.name, cell, number, context, opened.settings(cell, chosen))
         yield [work]
 
 
@@ -177,6 +169,15 @@ def _teachers(opened: Opened, context: RoundContext, tuning: bool) -> Sequence[R
     wanted = {how.feedback, opened.study.accept_like or how.feedback}
     named = opened.feedback_rewards(context)
     return list({named[name][0].name: named[name][0] for name in sorted(wanted)}.values())
+
+
+def _examined_before(context: RoundContext) -> list[GenerateShard]:
+    """Clips that the round's starting policy is examined by."""
+    return [
+        shard
+        for split, jobs in context.evaluate.jobs
+        for shard in generate.shards(context.generation, context.policy, jobs, f"{split} before")
+    ]
 
 
 def _units(store: Store, units: Sequence[Unit]) -> list[Work]:

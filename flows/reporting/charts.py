@@ -7,14 +7,14 @@ from typing import Any
 
 from flows.reporting import words
 from flows.reporting.facts import Comparison, RewardSpread
-from flows.reporting.svg import AFTER, BEFORE, INK, LOSER, MUTED, RULE, inline, new_figure
+from flows.reporting.svg import AFTER, BEFORE, INK, LOSER, MUTED, inline, new_figure
 from rewards.calibration import Bin
 from tasks.campaign_record import Played
 
 
 def success_chart(comparisons: Sequence[Comparison]) -> str:
     """Success before and after with 95% intervals, one line a category."""
-    figure, axes = new_figure(0.62 * len(comparisons) + 0.75)
+    figure, axes = new_figure(0.62 * len(comparisons) + 0.75, grid="x")
     for row, line in enumerate(reversed(comparisons)):
         for measured, colour, offset, mark in (
             (line.before, BEFORE, 0.16, "o"),
@@ -24,18 +24,12 @@ def success_chart(comparisons: Sequence[Comparison]) -> str:
                 continue
             axes.plot(measured.value, row + offset, mark, color=colour, markersize=5.5, clip_on=False)
             if measured.low is not None and measured.high is not None:
-                axes.plot(
-                    [measured.low, measured.high],
-                    [row + offset] * 2,
-                    color=colour,
-                    linewidth=2,
-                    solid_capstyle="butt",
-                )
+                ends = [measured.low, measured.high]
+                axes.plot(ends, [row + offset] * 2, color=colour, linewidth=2, solid_capstyle="butt")
     axes.set_yticks(range(len(comparisons)), [line.label for line in reversed(comparisons)])
     axes.set_ylim(-0.6, len(comparisons) - 0.4)
     axes.set_xlim(0, 1)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
-    axes.grid(axis="x", color=RULE, linewidth=0.8)
     axes.tick_params(axis="y", length=0)
     said = "; ".join(
         f"{line.label}: {before} before, {after} after"
@@ -65,7 +59,6 @@ def rounds_chart(rounds: Sequence[Played]) -> str:
     axes.set_xticks([one.number for one in rounds])
     axes.set_xlim(rounds[0].number - 0.5, rounds[-1].number + 0.5)
     axes.set_xlabel("round")
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
     return inline(figure, f"{rounds[0].primary.metric} over rounds. {'; '.join(said)}.")
 
 
@@ -84,7 +77,6 @@ def reward_chart(spread: RewardSpread, what: str = "The reward") -> str:
         axes.hist(values, bins=min(30, max(5, len(values) // 8)), color=AFTER)
         axes.axvline(float(np.median(values)), color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
     axes.set_ylabel("clips")
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
     return inline(figure, f"{what} {spread.reward} over {len(values)} training clips: {spread_note(spread)}.")
 
 
@@ -121,13 +113,12 @@ def curve_chart(
     if len(names) > 1:
         axes.legend(frameon=False, labelcolor=INK, fontsize=10.5)
     axes.set_xlabel("step")
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
     return inline(figure, f"{title}: {'; '.join(said)}.")
 
 
 def reliability_chart(bins: Sequence[Bin]) -> str:
     """A judge's values against the share that is right; on the diagonal it is calibrated."""
-    figure, axes = new_figure(3.6)
+    figure, axes = new_figure(3.6, grid=None)
     shown = [(one.value, one.share, one.n) for one in bins if one.value is not None and one.share is not None]
     most = max((clips for _, _, clips in shown), default=1)
     axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1)

@@ -10,7 +10,7 @@ import html
 import io
 import re
 import zlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,8 +30,8 @@ WIDTH = 4.7
 """Inches: 338 points, the width of a phone's page."""
 
 
-def new_figure(height: float) -> tuple[Figure, Axes]:
-    """An empty figure at phone width, `height` inches high.
+def new_figure(height: float, grid: Literal["x", "y"] | None = "y") -> tuple[Figure, Axes]:
+    """An empty figure at phone width, `height` inches high, with lines for the ticks of one axis.
 
     Figure without pyplot: no global state, no display, safe in any thread.
     """
@@ -47,6 +47,8 @@ def new_figure(height: float) -> tuple[Figure, Axes]:
     axes.xaxis.label.set(color=MUTED, fontsize=11)
     axes.yaxis.label.set(color=MUTED, fontsize=11)
     axes.set_axisbelow(True)
+    if grid is not None:
+        axes.grid(axis=grid, color=RULE, linewidth=0.8)
     return figure, axes
 
 
