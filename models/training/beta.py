@@ -29,7 +29,7 @@ from data.errors import ModelError
 from models.families.base import Family
 from models.training.reference import ErrorTable, measure
 from models.training.settings import TrainSettings
-from models.training.train_data import Clips, TrainData
+from models.training.train_data import TrainData
 
 # Without a table, so many clips or pairs at so many draws: a standard error of a few per cent.
 _UNITS: Final = 64
@@ -84,9 +84,8 @@ def calibrate(
     wanted = units.unique()
     count = settings.fixed_noise_samples or _DRAWS
     if table is None:
-        errors = measure(
-            network, family, _clips(data, wanted), settings.changed(fixed_noise_samples=count), rows
-        )
+        asked = settings.changed(fixed_noise_samples=count)
+        errors = measure(network, family, data, asked, rows, wanted)
     else:
         draws = torch.arange(count)
         errors = torch.stack([table(clip.expand(count), draws) for clip in wanted])
@@ -123,16 +122,6 @@ def _some_groups(prompts: Tensor) -> Tensor:
     each = min(max(_GROUP, -(-_UNITS // len(groups))), max(len(own) for own in groups))
     chosen = _some(len(groups), _UNITS // each).tolist()
     return torch.cat([groups[place][:each] for place in chosen]).sort().values
-
-
-def _clips(data: TrainData, rows: Tensor) -> Clips:
-    return Clips(
-        tuple(data.clip_ids[row] for row in rows.tolist()),
-        data.prompt_ids,
-        data.latents[rows],
-        data.embeds,
-        data.prompt_index[rows],
-    )
 
 
 def _centred(errors: Tensor, prompts: Tensor) -> Tensor:

@@ -65,7 +65,14 @@ def reference_network(transformer: nn.Module, start: bytes | None, base_id: str)
     return network
 
 
-def measure(network: nn.Module, family: Family, clips: Clips, settings: TrainSettings, rows: int) -> Tensor:
+def measure(
+    network: nn.Module,
+    family: Family,
+    clips: Clips,
+    settings: TrainSettings,
+    rows: int,
+    wanted: Tensor | None = None,
+) -> Tensor:
     """The errors of `network` at every fixed draw of every clip, float32 [N, K] on the CPU.
 
     Args:
@@ -74,10 +81,12 @@ def measure(network: nn.Module, family: Family, clips: Clips, settings: TrainSet
             is run (`compile`, `attention`): as in training, so that the errors round alike.
         rows: of one forward pass; the last is filled up. A clip's errors depend on it, and on what else is in
             the pass, up to rounding (see `rounding`): kernels choose the order of sums by shape and place.
+        wanted: int64 [N], which of the clips; None: all.
     """
     device = next(network.parameters()).device
-    count = len(clips.clip_ids)
-    asked = [(clip, draw) for clip in range(count) for draw in range(settings.fixed_noise_samples)]
+    chosen = range(len(clips.clip_ids)) if wanted is None else wanted.tolist()
+    count = len(chosen)
+    asked = [(clip, draw) for clip in chosen for draw in range(settings.fixed_noise_samples)]
     # Kept where it is computed, so that the CPU draws the next noise while a GPU is at work.
     found = torch.empty(count * settings.fixed_noise_samples, device=device)
     with ExitStack() as stack:

@@ -18,13 +18,27 @@ from models import latent_frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class TrainData:
-    """Clips with what the curation made of them.
+class Clips:
+    """Stored clips as the network takes them.
 
     Attributes:
         clip_ids: N names; `prompt_ids`: P names.
         latents: float32 [N, C, T, H, W] as the sampler left them: x0.
         embeds: [P, L, D], padded as the sampler padded them; prompt_index: int64 [N], rows of `embeds`.
+    """
+
+    clip_ids: tuple[str, ...]
+    prompt_ids: tuple[str, ...]
+    latents: Tensor
+    embeds: Tensor
+    prompt_index: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TrainData(Clips):
+    """Clips with what the curation made of them.
+
+    Attributes:
         examples: int64 [n], rows of `latents`; weights: float32 [n], W of rwr, not negative; accepted: bool
             [n]; rejected: bool [n], what kto and nft learn to avoid; None: all that was not accepted.
         pairs: int64 [m, 2], rows of `latents`: chosen, rejected, of one prompt.
@@ -35,11 +49,6 @@ class TrainData:
         DataError: shapes or indices disagree, a number is not finite, or a pair is no pair.
     """
 
-    clip_ids: tuple[str, ...]
-    prompt_ids: tuple[str, ...]
-    latents: Tensor
-    embeds: Tensor
-    prompt_index: Tensor
     examples: Tensor
     weights: Tensor
     accepted: Tensor
@@ -162,17 +171,6 @@ def _pair_frames(
             clip = clips[pair.chosen]
             kept[row] = latent_frames.held(found, clip.frames, clip.fps, latents)
     return kept
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Clips:
-    """Stored clips as the network takes them; fields as in `TrainData`."""
-
-    clip_ids: tuple[str, ...]
-    prompt_ids: tuple[str, ...]
-    latents: Tensor
-    embeds: Tensor
-    prompt_index: Tensor
 
 
 def load_clips(root: Path, clips: Sequence[Clip]) -> Clips:
