@@ -103,8 +103,7 @@ def set_champion(store: Store, policy_id: str) -> Champion:
     """Make a policy the champion by hand.
 
     Raises:
-        StoreError: the store holds no such policy.
-        StoreError: the store cannot be written.
+        StoreError: the store holds no such policy, or cannot be written.
     """
     known = policies(store)
     if policy_id not in known:
@@ -121,8 +120,7 @@ def rollback(store: Store) -> Champion | None:
         The champion now, or None if that is the recipe's base.
 
     Raises:
-        StoreError: there is no champion to take back.
-        StoreError: the store cannot be written.
+        StoreError: there is no champion to take back, or the store cannot be written.
     """
     with store.lock("champion"):
         entries = history(store)

@@ -20,20 +20,18 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(names) or 'none'}"
 
 
-def validated(model: type[Model], given: object, where: str, error: type[ConfigError] = ConfigError) -> Model:
-    """`given` as `model`. Raises `error`, which says `where`, which key is wrong, and the nearest one."""
+def validated(model: type[Model], given: object, where: str) -> Model:
+    """`given` as `model`. Raises ConfigError, which says `where`, which key is wrong, and the nearest one."""
     try:
         return model.model_validate(given)
     except ValidationError as found:
         items = found.errors(include_url=False)
-        raise error("\n".join(f"{where}: {problem(model, dict(item))}" for item in items)) from None
-
-
-def problem(model: type[BaseModel], item: Mapping[str, Any]) -> str:
-    """One of pydantic's findings: "frames: Input should be greater than or equal to 1, not 0"."""
-    places = [str(place) for place in item["loc"]]
-    said = reason(item) or unknown(model, places)
-    return f"{'.'.join(places)}: {said}" if places else said
+        lines = []
+        for item in items:
+            places = [str(place) for place in item["loc"]]
+            said = reason(item) or unknown(model, places)
+            lines.append(": ".join(filter(None, (where, ".".join(places), said))))
+        raise ConfigError("\n".join(lines)) from None
 
 
 def reason(item: Mapping[str, Any]) -> str:

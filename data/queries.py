@@ -15,9 +15,7 @@ row that several units hold (a clip that two rounds used) appears once.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import DataError, StoreError
@@ -71,6 +69,14 @@ FROM (SELECT round, unnest(json_keys(summary, '$.rewards')) AS name, summary FRO
      LATERAL (SELECT json_extract(summary, '$.rewards."' || name || '"') AS asked)
 """
 
+# (reward, version) of every score, by reward, the version committed last first.
+VERSIONS: Final = """
+SELECT reward, reward_version
+FROM read_parquet($files, filename = true)
+JOIN (SELECT unnest($files) AS filename, unnest($times) AS time) USING (filename)
+GROUP BY ALL ORDER BY reward, max(time) DESC, reward_version
+"""
+
 LINEAGE: Final = """
 SELECT 'clip' AS child_kind, clip_id AS child, 'shows' AS relation, 'prompt' AS parent_kind,
        prompt_id AS parent FROM clips
@@ -108,8 +114,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     folders = [str(store.root / name) for name in ("parts", "rounds", "runs")]
     con.execute(f"SET allowed_directories = {_list(folders)}")
     con.execute("SET enable_external_access = false")
-    for statement in _views(store, manifests, con):
-        con.execute(statement)
+    _views(store, manifests, con)
     con.execute("SET lock_configuration = true")
     return con
 
@@ -151,25 +156,37 @@ def catalog_sql(store: Store) -> str:
     import duckdb
 
     with duckdb.connect() as con:
-        statements = list(_views(store, store.manifests(), con))
+        statements = _views(store, store.manifests(), con)
     return f"-- Views over {store.root} as it was; write this again to see newer work.\n" + "".join(
         statement.strip() + ";\n" for statement in statements
     )
 
 
 def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConnection) -> list[str]:
-    files = {
-        name: [str(store.path(part.path)) for manifest in manifests if (part := manifest.part(name))]
-        for name in TABLES
-    }
+    """Make the views in `con`; returns the statements that do it."""
+    files: dict[str, list[str]] = {name: [] for name in TABLES}
+    scored_at: list[int] = []
+    for manifest in manifests:
+        for part in manifest.parts:
+            files[part.table].append(str(store.path(part.path)))
+            if part.table == "scores":
+                path = store.path(f"manifests/{manifest.stage}/{manifest.key}.json")
+                scored_at.append(path.stat().st_mtime_ns)
     bodies = {name: _table(name, paths) for name, paths in files.items()}
-    versions = _versions(con, files["scores"], store, manifests)
-    bodies["scores_wide"] = _wide(versions, _names(store, versions))
     bodies["rounds"] = _json_rows(_found(store, "rounds/*/summary.json"), _ROUND, lines=False)
     bodies["names"] = NAMES
     bodies["lineage"] = LINEAGE
     bodies["timings"] = _json_rows(_found(store, "runs/*.jsonl"), _TIMING, lines=True)
-    return [f"CREATE OR REPLACE VIEW {name} AS {body}" for name, body in bodies.items()]
+    statements = []
+
+    def make(name: str, body: str) -> None:
+        statements.append(f"CREATE OR REPLACE VIEW {name} AS {body}")
+        con.execute(statements[-1])
+
+    for name, body in bodies.items():
+        make(name, body)
+    make("scores_wide", _wide(con, files["scores"], scored_at))
+    return statements
 
 
 def _table(name: str, paths: Sequence[str]) -> str:
@@ -183,47 +200,20 @@ def _table(name: str, paths: Sequence[str]) -> str:
     return _select([f"DISTINCT ON ({key}) {columns}"], f"FROM {source} ORDER BY {columns}")
 
 
-def _versions(
-    con: duckdb.DuckDBPyConnection, files: Sequence[str], store: Store, manifests: Sequence[Manifest]
-) -> list[tuple[str, str]]:
-    """(reward, version) of every score, by reward, the version committed last first."""
-    if not files:
-        return []
-    committed: dict[str, int] = {}
-    for manifest in manifests:
-        part = manifest.part("scores")
-        if part is not None:
-            path = store.path(f"manifests/{manifest.stage}/{manifest.key}.json")
-            committed[str(store.path(part.path))] = path.stat().st_mtime_ns
-    newest: dict[tuple[str, str], int] = {}
-    scan = "SELECT DISTINCT reward, reward_version, filename FROM read_parquet($files, filename = true)"
-    for reward, version, file in con.execute(scan, {"files": list(files)}).fetchall():
-        newest[reward, version] = max(newest.get((reward, version), 0), committed[file])
-    return sorted(newest, key=lambda pair: (pair[0], -newest[pair], pair[1]))
-
-
-def _names(store: Store, versions: Sequence[tuple[str, str]]) -> dict[str, tuple[str, str]]:
-    """The newest (reward, version) that each round's recipe gave a name which is no kind's."""
-    found: dict[str, tuple[str, str]] = {}
-    kinds = {kind for kind, _ in versions}
-    for path in _found(store, "rounds/*/summary.json"):  # their ids begin with the time
-        try:
-            summary = json.loads(Path(path).read_bytes())
-        except (OSError, ValueError):
-            continue  # view `rounds` leaves it out too
-        named = summary.get("rewards", {}) if isinstance(summary, dict) else {}
-        for name, asked in named.items():
-            if name not in kinds and (asked["kind"], asked["version"]) in versions:
-                found[name] = (asked["kind"], asked["version"])
-    return found
-
-
-def _wide(versions: Sequence[tuple[str, str]], names: Mapping[str, tuple[str, str]]) -> str:
+def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[int]) -> str:
+    """The view with a column for each reward; needs those of the tables, and `names`."""
     columns = ["clip_id", "c.prompt_id", "c.prompt", "c.category", "c.split", "c.policy_id", "c.seed"]
     titles: dict[str, tuple[str, str]] = {}
+    versions = con.execute(VERSIONS, {"files": files, "times": times}).fetchall() if files else []
     for reward, version in versions:
         titles[f"{reward}@{version}" if reward in titles else reward] = (reward, version)
-    for title, (reward, version) in {**titles, **names}.items():
+    kinds = {reward for reward, _ in versions}
+    for name, *asked in con.execute(
+        "SELECT name, reward, reward_version FROM names ORDER BY round"
+    ).fetchall():
+        if name not in kinds and tuple(asked) in versions:
+            titles[name] = (asked[0], asked[1])
+    for title, (reward, version) in titles.items():
         chosen = f"s.reward = {_literal(reward)} AND s.reward_version = {_literal(version)}"
         columns.append(f"max(s.value) FILTER ({chosen}) AS {_name(title)}")
     return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")

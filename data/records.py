@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol
 
 import pyarrow as pa
 
@@ -29,9 +29,6 @@ class Row(Protocol):
     """Any row of this module: a dataclass whose fields are the columns."""
 
     __dataclass_fields__: typing.ClassVar[dict[str, Any]]
-
-
-AnyRow = TypeVar("AnyRow", bound=Row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,10 +298,11 @@ def to_table(name: str, rows: Iterable[Row]) -> pa.Table:
     for row in held:
         if type(row) is not spec.row:
             raise TypeError(f"table {name} holds {spec.row.__name__} rows, not {type(row).__name__}")
-    held.sort(key=lambda row: row_key(name, row))
-    for first, second in itertools.pairwise(held):
-        if row_key(name, first) == row_key(name, second):
-            raise ValueError(f"table {name}: two rows have the key {row_key(name, first)}")
+    key = operator.attrgetter(*spec.key)
+    held.sort(key=key)
+    for first, second in itertools.pairwise(map(key, held)):
+        if first == second:
+            raise ValueError(f"table {name}: two rows have the key {first}")
     columns = []
     for field in spec.schema:
         values = [getattr(row, field.name) for row in held]
@@ -327,11 +325,6 @@ def from_table(name: str, table: pa.Table) -> list[Any]:
     spec = TABLES[name]
     columns = [table.column(field).to_pylist() for field in spec.schema.names]
     return [spec.row(*values) for values in zip(*columns, strict=True)]
-
-
-def row_key(name: str, row: Row) -> tuple[Any, ...]:
-    """The values that name a row of table `name`."""
-    return tuple(getattr(row, column) for column in TABLES[name].key)
 
 
 def prompt_id(text: str) -> str:
@@ -360,11 +353,9 @@ def clip_id(policy_id: str, text: str, seed: int, sampling: Mapping[str, object]
 
 
 def _value_or_reason(value: float | None, status: str, error: str | None, what: str) -> None:
-    if status == "ok":
-        if value is None or not math.isfinite(value) or error is not None:
-            raise ValueError(f"{what}: status ok needs a finite value, no error; not {value} and {error!r}")
-    elif status == "failed":
-        if value is not None or not error:
-            raise ValueError(f"{what}: status failed needs an error and no value, not {value} and {error!r}")
-    else:
+    if status not in ("ok", "failed"):
         raise ValueError(f"{what}: status is {status!r}, must be 'ok' or 'failed'")
+    if status == "ok" and (value is None or not math.isfinite(value) or error is not None):
+        raise ValueError(f"{what}: status ok needs a finite value, no error; not {value} and {error!r}")
+    if status == "failed" and (value is not None or not error):
+        raise ValueError(f"{what}: status failed needs an error and no value, not {value} and {error!r}")

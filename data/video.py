@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import io
 import tempfile
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +20,7 @@ from data.errors import DataError, VideoError
 from data.settings import Settings, setting
 
 if TYPE_CHECKING:
-    from av.container import InputContainer, OutputContainer
-    from av.video.stream import VideoStream
+    from av.container import OutputContainer
 
 Frames = npt.NDArray[np.uint8]
 
@@ -54,18 +52,6 @@ class VideoSettings(Settings):
     def describe(self) -> str:
         """The settings in a word, for the `codec` column."""
         return f"{self.codec} crf={self.crf} {self.pix_fmt} {self.preset}"
-
-
-@dataclass(frozen=True, slots=True)
-class VideoInfo:
-    """What a file says about itself, without decoding it. `frames` is 0 if the file does not say."""
-
-    frames: int
-    width: int
-    height: int
-    fps: float
-    codec: str
-    pix_fmt: str
 
 
 def encode_mp4(frames: Frames, fps: float, settings: VideoSettings | None = None) -> bytes:
@@ -111,44 +97,31 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
     import av
     from av.video.reformatter import VideoReformatter
 
-    name = _name(source)
+    name, file = str(source), str(source)
+    if isinstance(source, bytes):
+        name, file = f"a video of {len(source)} bytes", io.BytesIO(source)
     try:
-        with _open(source) as container:
-            stream = _video_stream(container, name)
-            promised, fps = stream.frames, _fps(stream)
+        # Without "explode" the decoder hides broken pictures behind copies of their neighbours.
+        with av.open(file, "r", options={"err_detect": "explode"}) as container:
+            if not container.streams.video:
+                raise VideoError(f"{name} cannot be decoded: it holds no video stream")
+            stream = container.streams.video[0]
+            promised, rate = stream.frames, stream.average_rate or stream.guessed_rate
+            if not rate:
+                raise ValueError("its frame rate is unknown")
             # One converter for all: to set one up costs more than to convert a small frame.
             convert = VideoReformatter().reformat
             pictures = [convert(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)]
     except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{name} cannot be decoded: {_reason(error)}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(f"{name} cannot be decoded: {reason}") from error
     if not pictures:
         raise VideoError(f"{name} cannot be decoded: it holds no frames")
     if promised and len(pictures) != promised:
         raise VideoError(f"{name} is truncated: {len(pictures)} of {promised} frames could be decoded")
     if any(picture.shape != pictures[0].shape for picture in pictures):
         raise VideoError(f"{name} cannot be decoded: its frames differ in size")
-    return np.stack(pictures), fps
-
-
-def probe(source: str | Path | bytes) -> VideoInfo:
-    """Read a video's header. Raises VideoError if it has none that can be read."""
-    import av
-
-    name = _name(source)
-    try:
-        with _open(source) as container:
-            stream = _video_stream(container, name)
-            context = stream.codec_context
-            return VideoInfo(
-                frames=stream.frames,
-                width=context.width,
-                height=context.height,
-                fps=_fps(stream),
-                codec=context.name,
-                pix_fmt=context.pix_fmt or "",
-            )
-    except (av.FFmpegError, OSError, ValueError) as error:
-        raise VideoError(f"{name} cannot be read: {_reason(error)}") from error
+    return np.stack(pictures), float(rate)
 
 
 def web_copy(frames: Frames, fps: float, scale: int = 1) -> bytes:
@@ -192,39 +165,8 @@ def _encode(
     container.mux(stream.encode(None))
 
 
-def _open(source: str | Path | bytes) -> InputContainer:
-    import av
-
-    # Without "explode" the decoder hides broken pictures behind copies of their neighbours.
-    options = {"err_detect": "explode"}
-    if isinstance(source, bytes):
-        return av.open(io.BytesIO(source), "r", options=options)
-    return av.open(str(source), "r", options=options)
-
-
-def _video_stream(container: InputContainer, name: str) -> VideoStream:
-    if not container.streams.video:
-        raise VideoError(f"{name} cannot be decoded: it holds no video stream")
-    return container.streams.video[0]
-
-
-def _fps(stream: VideoStream) -> float:
-    rate: Any = stream.average_rate or stream.guessed_rate
-    if not rate:
-        raise ValueError("its frame rate is unknown")
-    return float(rate)
-
-
 def _check_frames(frames: Frames, fps: float) -> None:
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
         raise ValueError(f"frames must be uint8 [T, H, W, 3] with T >= 1, not {frames.dtype} {frames.shape}")
     if not 0 < fps < 1000:
         raise ValueError(f"fps is {fps}, must be above 0 and below 1000")
-
-
-def _name(source: str | Path | bytes) -> str:
-    return f"a video of {len(source)} bytes" if isinstance(source, bytes) else str(source)
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

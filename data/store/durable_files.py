@@ -17,8 +17,6 @@ from pathlib import Path
 from data.errors import StoreError
 from data.store.failpoints import failpoint
 
-_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
 
 
@@ -28,18 +26,19 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
-            message = (
-                f"disk full at {path}; free space and run the same command again; nothing committed is lost"
-            )
-        elif error.errno in _READ_ONLY:
-            message = (
-                f"cannot write {path}: {error.strerror}; make the store writable for this user, "
-                "or give another one with --store"
-            )
-        else:
-            message = f"cannot use {path}: {error.strerror or error}; check the store's folder"
-        raise StoreError(message) from error
+        match error.errno:
+            case errno.ENOSPC | errno.EDQUOT:
+                said = (
+                    f"disk full at {path}; free space and run the same command again; nothing committed is lost"
+                )
+            case errno.EROFS | errno.EACCES | errno.EPERM:
+                said = (
+                    f"cannot write {path}: {error.strerror}; make the store writable for this user, or give "
+                    "another one with --store"
+                )
+            case _:
+                said = f"cannot use {path}: {error.strerror or error}; check the store's folder"
+        raise StoreError(said) from error
 
 
 def inside(root: Path, relative: str) -> Path:
@@ -96,7 +95,14 @@ def write_durably(tmp: Path, target: Path, data: bytes, *, replace: bool) -> boo
         make_folder(target.parent)
         unfinished = tmp / f"{uuid.uuid4().hex}.tmp"
         try:
-            _write_and_sync(unfinished, data)
+            with open(unfinished, "xb") as file:
+                half = len(data) // 2
+                file.write(data[:half])
+                file.flush()
+                failpoint("store.mid_write")
+                file.write(data[half:])
+                file.flush()
+                os.fsync(file.fileno())
             if replace:
                 os.replace(unfinished, target)
             else:
@@ -107,7 +113,7 @@ def write_durably(tmp: Path, target: Path, data: bytes, *, replace: bool) -> boo
                     return False
             sync_folder(target.parent)
         finally:
-            # On a full disk the space is needed; after a kill the sweep in `data.store.gc` does this.
+            # On a full disk the space is needed; after a kill `data.store.gc` does this.
             unfinished.unlink(missing_ok=True)
     return True
 
@@ -118,14 +124,3 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
         if path.parent.is_dir():
             sync_folder(path.parent)
-
-
-def _write_and_sync(path: Path, data: bytes) -> None:
-    with open(path, "xb") as file:
-        half = len(data) // 2
-        file.write(data[:half])
-        file.flush()
-        failpoint("store.mid_write")
-        file.write(data[half:])
-        file.flush()
-        os.fsync(file.fileno())

@@ -20,6 +20,7 @@ from data.store import Store
 from data.store.durable_files import remove, storage_errors
 
 SAFE_AGE_S: Final = 24 * 3600.0
+_PATTERNS: Final = ("media/*/*", "parts/*/*/*/*.parquet", "scratch/*/**/*", "tmp/*.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
     young = 0
     idle = _idle_folders(store.root, now - min_age_s)
     # Files first, manifests second: a unit committed in between is then reached, not taken.
-    present = [path for path in _candidates(store.root) if path.is_file()]
+    present = sorted({path for pattern in _PATTERNS for path in store.root.glob(pattern) if path.is_file()})
     reached = {item.path for manifest in store.manifests() for item in manifest.files}
     for path in present:
         relative = path.relative_to(store.root).as_posix()
@@ -78,26 +79,6 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
                 young += 1
         _remove_empty(idle)
     return Garbage(tuple(sorted(old)), sum(old.values()), young, delete)
-
-
-def sweep(store: Store, min_age_s: float = SAFE_AGE_S) -> int:
-    """Remove unfinished files that a killed process left in `tmp/`; returns how many."""
-    now = time.time()
-    removed = 0
-    for path in sorted(store.root.glob("tmp/*.tmp")):
-        with storage_errors(path):
-            try:
-                if now - path.stat().st_mtime >= min_age_s:
-                    path.unlink()
-                    removed += 1
-            except FileNotFoundError:
-                continue
-    return removed
-
-
-def _candidates(root: Path) -> list[Path]:
-    patterns = ("media/*/*", "parts/*/*/*/*.parquet", "scratch/*/**/*", "tmp/*.tmp")
-    return sorted({path for pattern in patterns for path in root.glob(pattern)})
 
 
 def _take(root: Path, relative: str, since: float) -> bool:

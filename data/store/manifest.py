@@ -82,11 +82,8 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The committed form: readable JSON, closed by a digest of all the rest."""
-        body = self._body()
+        body = dataclasses.asdict(self)
         return (json.dumps(body | {"check": digest(body)}, sort_keys=True, indent=1) + "\n").encode("ascii")
-
-    def _body(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
 
     @staticmethod
     def from_bytes(data: bytes, where: str) -> Manifest:
@@ -107,14 +104,9 @@ class Manifest:
                 )
             if check != digest(body) or body["key"] != digest(body["question"]):
                 raise DamagedManifest(f"{where} was changed after it was written. {REMEDY}")
-            return Manifest(
-                **body
-                | {
-                    "parts": tuple(Part(**part) for part in body["parts"]),
-                    "media": tuple(Media(**media) for media in body["media"]),
-                    "parents": tuple(body["parents"]),
-                }
-            )
+            parts = tuple(Part(**part) for part in body.pop("parts"))
+            media = tuple(Media(**item) for item in body.pop("media"))
+            return Manifest(parts=parts, media=media, parents=tuple(body.pop("parents")), **body)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedManifest(f"{where} is not a readable manifest ({error}). {REMEDY}") from error
 

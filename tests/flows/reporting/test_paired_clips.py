@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from data.store import Store
-from data.video import VideoSettings, decode_mp4, encode_mp4, probe
+from data.video import VideoSettings, decode_mp4, encode_mp4
 from flows.reporting.facts import ClipGroup, PairedClip, Seen
 from flows.reporting.paired_clips import choose, group_clips, pack
+from tests.video_header import probe
 
 
 def mover(n: int, category: str, before: float = 0.0, after: float = 1.0, path: str = "") -> PairedClip:
