@@ -26,7 +26,7 @@ from models.families import get_family
 from models.families.base import Family
 from models.families.settings import Dtype, ModelSettings, SampleSettings, StepCacheSettings
 from models.sampling.sampler import Sampler
-from tasks.context import RESIDENTS, ClipJob, Generation, PolicyRef, resident_name
+from tasks.context import RESIDENTS, ClipJob, Generation, PolicyRef
 from tasks.generate import shards
 from tasks.units import Runner
 
@@ -231,7 +231,7 @@ def ours(pipeline: Any, work: Workload, fast: StepCacheSettings | None = None) -
     sampler = Sampler.on(family, mine, how.model, how.sample)
     sampler.prepare(work.texts())
     seconds = elapsed(lambda: sampler.decode(denoised(sampler, work)), work.device)
-    name = resident_name(how.model, how.sample, NO_POLICY)
+    name = (how.model, how.sample, NO_POLICY)
     with RESIDENTS.borrow("sampler", name, lambda: sampler, lambda first: first.fork()):
         pass
     try:

@@ -40,8 +40,7 @@ class ChampionMoved(StoreError):
 def history(store: Store) -> list[Champion]:
     """Every champion that has not been rolled back, newest last.
 
-    Raises:
-        StoreError: `champion.json` is damaged.
+    Raises StoreError: `champion.json` is damaged.
     """
     path = store.path(_FILE)
     try:
@@ -102,8 +101,7 @@ def promote(
 def set_champion(store: Store, policy_id: str) -> Champion:
     """Make a policy the champion by hand.
 
-    Raises:
-        StoreError: the store holds no such policy, or cannot be written.
+    Raises StoreError: the store holds no such policy, or cannot be written.
     """
     known = policies(store)
     if policy_id not in known:

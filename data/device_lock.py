@@ -92,8 +92,7 @@ def holder(device: str) -> str | None:
 def lock_file(device: str) -> Path:
     """Where the lock of `device` lies.
 
-    Raises:
-        ServiceError: the folder cannot be made, or belongs to somebody else.
+    Raises ServiceError: the folder cannot be made, or belongs to somebody else.
     """
     named = os.environ.get(FOLDER)
     folder = Path(named) if named else Path(tempfile.gettempdir()) / f"vidloop-locks-{os.getuid()}"

@@ -65,8 +65,7 @@ class Plugin:
 def plugins(group: str) -> dict[str, Plugin]:
     """The plug-ins of a group by name, in the order of their names.
 
-    Raises:
-        ConfigError: two packages bring different things under one name.
+    Raises ConfigError: two packages bring different things under one name.
     """
     found: dict[str, Plugin] = {}
     for plugin in _all(tuple(sys.path)):
@@ -92,31 +91,22 @@ def _all(path: tuple[str, ...]) -> tuple[Plugin, ...]:
 
 def _installed() -> Iterator[tuple[str, list[Plugin]]]:
     for dist in importlib.metadata.distributions():
+        brought = [one for one in dist.entry_points if one.group in GROUPS]
         source = f"{dist.name} {dist.version}"
-        yield (
-            dist.name,
-            [
-                Plugin(one.group, one.name, one.value, source)
-                for one in dist.entry_points
-                if one.group in GROUPS
-            ],
-        )
+        yield dist.name, [Plugin(one.group, one.name, one.value, source) for one in brought]
 
 
 def _beside(path: tuple[str, ...]) -> Iterator[tuple[str, list[Plugin]]]:
     for folder in dict.fromkeys(Path(place or ".").resolve() for place in path):
         try:
-            project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get(
-                "project", {}
-            )
+            said = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
             continue  # none, or somebody else's file, or one that pip would refuse too
+        project = said.get("project", {})
         declared = project.get("entry-points", {})
-        yield (
-            project.get("name", str(folder)),
-            [
-                Plugin(group, name, target, str(folder))
-                for group in GROUPS.keys() & declared.keys()
-                for name, target in declared[group].items()
-            ],
-        )
+        brought = [
+            Plugin(group, name, target, str(folder))
+            for group in GROUPS.keys() & declared.keys()
+            for name, target in declared[group].items()
+        ]
+        yield project.get("name", str(folder)), brought

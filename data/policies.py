@@ -11,8 +11,7 @@ from data.store import Store
 def policies(store: Store) -> dict[str, Policy]:
     """Every trained policy of the store, by its id. Base models have no row.
 
-    Raises:
-        StoreError: a unit that holds one is damaged.
+    Raises StoreError: a unit that holds one is damaged.
     """
     keys = [manifest.key for manifest in store.manifests("finetune") if manifest.part("policies")]
     return {row.policy_id: row for key in keys for row in store.read(key, "policies")}

@@ -217,7 +217,9 @@ def descendants(pid: int) -> list[int]:
 def end_all() -> None:
     """End every descendant of this process."""
     end(lambda: descendants(os.getpid()), GRACE_S)
-    _reap()  # so that not even an entry in the process table outlives us
+    with contextlib.suppress(ChildProcessError):  # so that not even an entry in the process table outlives us
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def end(living: Callable[[], Iterable[int]], grace_s: float) -> None:
@@ -269,12 +271,6 @@ def supervise(folder: str, command: Sequence[str]) -> int:
         threading.Event().wait()
     end_all()
     return code
-
-
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
 
 
 def _prctl(option: int, value: int) -> None:

@@ -45,8 +45,7 @@ class PromptSets:
 def prompt_sets() -> Mapping[str, PromptSets]:
     """Every prompt set that has a name: ours, and those of plug-ins.
 
-    Raises:
-        ConfigError: a plug-in cannot be loaded, brings no sets, or one whose name is taken.
+    Raises ConfigError: a plug-in cannot be loaded, brings no sets, or one whose name is taken.
     """
     found = dict.fromkeys(REAL, PromptSets(REAL, lambda name: _read(_REAL_FOLDER / f"{name}.jsonl")))
     for plugin in plugins("vidloop.prompts").values():
@@ -67,10 +66,8 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
     """Prompts of one of `prompt_sets()` or of a file, in their order.
 
     A prompt's id is a digest of its text; an id of your own is kept in `source` ("walks.jsonl#walk-7").
-
-    Raises:
-        DataError: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than 2,000
-            characters, with NUL or other control characters, a duplicate, an id that looks like a path.
+    Raises DataError: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than
+    2,000 characters, with NUL or other control characters, a duplicate, an id that looks like a path.
     """
     sets = prompt_sets()
     if str(name_or_path) in sets:
@@ -112,8 +109,7 @@ def _read(path: Path) -> list[Prompt]:
 def check_text(text: object, where: str) -> str:
     """A prompt's text without the blanks around it.
 
-    Raises:
-        DataError: it is not a text, is empty, too long, or holds characters that no prompt needs.
+    Raises DataError: it is not a text, is empty, too long, or holds characters that no prompt needs.
     """
     if not isinstance(text, str):
         raise DataError(f"{where}: the prompt is {_kind(text)}, not a text")

@@ -97,10 +97,8 @@ UNION ALL SELECT 'policy', policy_after, 'made in', 'round', round FROM rounds
 def connect(store: Store) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views, which can read this store's files and nothing else.
 
-    Every part is checked against its digest first, so an answer never rests on a changed file.
-
-    Raises:
-        StoreError: a manifest or a part is missing or was changed.
+    Every part is checked against its digest first, so an answer never rests on a changed file. Raises
+    StoreError: a manifest or a part is missing or was changed.
     """
     import duckdb
 
@@ -150,8 +148,7 @@ def run_query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
 def catalog_sql(store: Store) -> str:
     """The views as a script for any DuckDB shell (`duckdb -init catalog.sql`), as the store is now.
 
-    Raises:
-        StoreError: a manifest cannot be read.
+    Raises StoreError: a manifest cannot be read.
     """
     import duckdb
 

@@ -319,8 +319,7 @@ def to_table(name: str, rows: Iterable[Row]) -> pa.Table:
 def from_table(name: str, table: pa.Table) -> list[Any]:
     """Rows of an Arrow table, in its order. Columns this version does not know are left out.
 
-    Raises:
-        KeyError: a column of the row class is missing.
+    Raises KeyError: a column of the row class is missing.
     """
     spec = TABLES[name]
     columns = [table.column(field).to_pylist() for field in spec.schema.names]

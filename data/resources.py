@@ -41,8 +41,7 @@ def find(path: str | Path) -> Path:
 def folder(package: str) -> Path:
     """Where the files of a package lie.
 
-    Raises:
-        ModuleNotFoundError: there is no such package, or it is a module without a folder.
+    Raises ModuleNotFoundError: there is no such package, or it is a module without a folder.
     """
     spec = importlib.util.find_spec(package)
     places = list(spec.submodule_search_locations or ()) if spec is not None else []
@@ -54,8 +53,7 @@ def folder(package: str) -> Path:
 def shipped(kind: str) -> dict[str, Path]:
     """YAML and JSON files of one kind ("recipes", "rubrics", "calibrations"), ours and plug-ins', by name.
 
-    Raises:
-        ConfigError: two packages bring a file of one name, or a plug-in names no package.
+    Raises ConfigError: two packages bring a file of one name, or a plug-in names no package.
     """
     places = [(package, below) for known, (package, below) in _OURS.items() if known == kind]
     places += [(plugin.target, kind) for plugin in plugins("vidloop.resources").values()]

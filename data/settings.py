@@ -59,17 +59,17 @@ class Settings(BaseModel):
 
     def changed(self, **fields: Any) -> Self:
         """The same with some fields replaced, checked again. Raises pydantic.ValidationError."""
-        return type(self).model_validate(
-            {name: getattr(self, name) for name in type(self).model_fields} | fields
-        )
+        return self.as_part(type(self), **fields)
 
-    def extend(self, kind: type[Other], **fields: Any) -> Other:
-        """`kind`, derived from this class, with these fields and the given ones. Raises as `changed`."""
-        return kind.model_validate({name: getattr(self, name) for name in type(self).model_fields} | fields)
+    def as_part(self, kind: type[Other], **fields: Any) -> Other:
+        """`kind`, a base of this class or derived from it, with our values of the fields that both have.
 
-    def as_part(self, kind: type[Other]) -> Other:
-        """The fields that `kind`, a base of this class, has: what one of several components needs to know."""
-        return kind.model_validate({name: getattr(self, name) for name in kind.model_fields})
+        Args:
+            kind: the settings of one of several components.
+            fields: further values, or others; checked as in `changed`.
+        """
+        shared = type(self).model_fields.keys() & kind.model_fields.keys()
+        return kind.model_validate({name: getattr(self, name) for name in shared} | fields)
 
     def fingerprint(self) -> dict[str, Any]:
         """What of the settings decides a result, as plain JSON values.

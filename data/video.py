@@ -97,9 +97,8 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
     import av
     from av.video.reformatter import VideoReformatter
 
-    name, file = str(source), str(source)
-    if isinstance(source, bytes):
-        name, file = f"a video of {len(source)} bytes", io.BytesIO(source)
+    name = f"a video of {len(source)} bytes" if isinstance(source, bytes) else str(source)
+    file = io.BytesIO(source) if isinstance(source, bytes) else name
     try:
         # Without "explode" the decoder hides broken pictures behind copies of their neighbours.
         with av.open(file, "r", options={"err_detect": "explode"}) as container:
@@ -127,10 +126,8 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
 def web_copy(frames: Frames, fps: float, scale: int = 1) -> bytes:
     """A copy to look at: H.264 High, yuv420p, index in front, pixels repeated `scale` times each way.
 
-    An odd width or height is made even by repeating the last column or row.
-
-    Raises:
-        ValueError: as `encode_mp4`, or `scale` < 1.
+    An odd width or height is made even by repeating the last column or row. Raises ValueError: as
+    `encode_mp4`, or `scale` < 1.
     """
     _check_frames(frames, fps)
     if scale < 1:

@@ -18,22 +18,21 @@ import numpy as np
 
 from data.errors import DataError
 from data.keys import digest
-from data.records import Clip, Score
+from data.records import Clip
 from data.resources import shipped
 from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part
 from rewards.calibration import Bin, Figures, figures, reliability
 from rewards.judge.settings import NAME as JUDGE
-from tasks import generate, mixture, score
+from tasks import answers, generate, mixture, score
 from tasks.context import RewardRef, RoundContext
 from tasks.score import ShardClips, lent
 from tasks.units import Runner, is_whole
 
 # Of the clips that it should pass it passes this share or more even when frozen: it does not look for motion.
 STILL: Final = 0.5
-# What a judge should hardly pass, and what it should not mind.
-TELLING: Final = ("frozen frame", "shuffled frames", "reversed motion", "wrong caption")
+FROZEN: Final = "frozen frame"
 HARMLESS: Final = ("compression",)
 FEW: Final = 20  # clips below which a control says nothing
 
@@ -70,7 +69,7 @@ class Calibration:
     @property
     def still(self) -> bool:
         """Whether the judge passes frozen clips nearly as it passes moving ones."""
-        frozen = self.controls.get("frozen frame")
+        frozen = self.controls.get(FROZEN)
         if frozen is None or frozen.n < FEW or not frozen.intact or frozen.tampered is None:
             return False
         return frozen.tampered >= STILL * frozen.intact
@@ -111,11 +110,16 @@ def calibrate(
     clips: dict[str, Clip] = {
         row.clip_id: row for unit in units for row in store.read(unit.clips_key, "clips")
     }
-    values = {row.clip_id: row.value for unit in units for row in _rows(store, unit, reward)}
+
+    def said(by: RewardRef) -> dict[str, float | None]:
+        judged = (answers.read(store, unit.key_of(by)) for unit in units)
+        return {clip: judgement.value for some in judged for clip, judgement in some.items()}
+
+    values = said(reward)
     truth: Mapping[str, bool]
     if isinstance(labels, RewardRef):
-        rows = [row for unit in units for row in _rows(store, unit, labels)]
-        name, truth = labels.name, {row.clip_id: row.value >= 0.5 for row in rows if row.value is not None}
+        known_truth = {clip: value for clip, value in said(labels).items() if value is not None}
+        name, truth = labels.name, {clip: value >= 0.5 for clip, value in known_truth.items()}
     else:
         name, truth = labels
     known = [clip for clip in clips if clip in truth and clip in values]
@@ -167,7 +171,19 @@ def read(store: Store, kind: str, version: str) -> tuple[dict[str, Any], Path] |
 
 def warnings(context: RoundContext) -> list[str]:
     """What a round should know of a judge that it learns from; nothing for rewards that are no judges."""
-    return [line for judge in judges(context.feedback) for line in _warnings(context.store, judge)]
+    lines = []
+    for judge in judges(context.feedback):
+        known = read(context.store, judge.kind, judge.version)
+        if known is None:
+            lines.append(
+                f"the {judge.name} that teaches was not calibrated: nobody knows how often it is right. "
+                "`vidloop calibrate` with the same recipe and store tells"
+            )
+        elif known[0]["still"]:
+            lines.append(
+                f"the {judge.name} that teaches passes frozen clips: it may reward stillness ({known[1]})"
+            )
+    return lines
 
 
 def judges(reward: RewardRef) -> list[RewardRef | Part]:
@@ -177,24 +193,10 @@ def judges(reward: RewardRef) -> list[RewardRef | Part]:
     return [reward] if reward.parts else []
 
 
-def _warnings(store: Store, reward: RewardRef | Part) -> list[str]:
-    known = read(store, reward.kind, reward.version)
-    if known is None:
-        return [
-            f"the {reward.name} that teaches was not calibrated: nobody knows how often it is right. "
-            "`vidloop calibrate` with the same recipe and store tells"
-        ]
-    found, path = known
-    if found["still"]:
-        return [f"the {reward.name} that teaches passes frozen clips: it may reward stillness ({path})"]
-    return []
-
-
 def read_labels(path: Path) -> tuple[str, dict[str, bool]]:
     """Labels from a CSV or Parquet file with columns `clip_id` and `label` (0 or 1, false or true).
 
-    Raises:
-        DataError: the file cannot be read, lacks a column, names a clip twice, or has another label.
+    Raises DataError: the file cannot be read, lacks a column, names a clip twice, or has another label.
     """
     import pyarrow as pa
     import pyarrow.csv as csv
@@ -220,26 +222,13 @@ def read_labels(path: Path) -> tuple[str, dict[str, bool]]:
 Tamper = Callable[[LoadedClip, np.random.Generator, Sequence[LoadedClip]], LoadedClip]
 
 
-def _frozen(clip: LoadedClip, rng: np.random.Generator, others: Sequence[LoadedClip]) -> LoadedClip:
-    middle = clip.frames[len(clip.frames) // 2]
-    return replace(clip, frames=np.repeat(middle[None], len(clip.frames), axis=0))
-
-
-def _shuffled(clip: LoadedClip, rng: np.random.Generator, others: Sequence[LoadedClip]) -> LoadedClip:
-    return replace(clip, frames=clip.frames[rng.permutation(len(clip.frames))])
-
-
-def _reversed(clip: LoadedClip, rng: np.random.Generator, others: Sequence[LoadedClip]) -> LoadedClip:
-    return replace(clip, frames=clip.frames[::-1])
-
-
 def _misnamed(clip: LoadedClip, rng: np.random.Generator, others: Sequence[LoadedClip]) -> LoadedClip:
     """Another clip's prompt; asked as a clip of its own category, whose questions it gets."""
     wrong = [other for other in others if other.prompt != clip.prompt] or [clip]
     return replace(clip, prompt=wrong[int(rng.integers(len(wrong)))].prompt)
 
 
-def _compressed(clip: LoadedClip, rng: np.random.Generator, others: Sequence[LoadedClip]) -> LoadedClip:
+def _compressed(clip: LoadedClip) -> LoadedClip:
     """As videos on the web are: a constant rate factor of 33, half the colour resolution."""
     height, width = (side - side % 2 for side in clip.frames.shape[1:3])
     settings = VideoSettings(crf=33, pix_fmt="yuv420p")
@@ -247,10 +236,18 @@ def _compressed(clip: LoadedClip, rng: np.random.Generator, others: Sequence[Loa
     return replace(clip, frames=frames)
 
 
+# A judge should hardly pass these, and should not mind what is in `HARMLESS`.
 _TAMPERING: Final[Mapping[str, Tamper]] = {
-    **dict(zip(TELLING, (_frozen, _shuffled, _reversed, _misnamed), strict=True)),
-    **dict(zip(HARMLESS, (_compressed,), strict=True)),
+    FROZEN: lambda clip, rng, others: _showing(clip, [len(clip.frames) // 2] * len(clip.frames)),
+    "shuffled frames": lambda clip, rng, others: _showing(clip, rng.permutation(len(clip.frames))),
+    "reversed motion": lambda clip, rng, others: _showing(clip, range(len(clip.frames))[::-1]),
+    "wrong caption": _misnamed,
+    "compression": lambda clip, rng, others: _compressed(clip),
 }
+
+
+def _showing(clip: LoadedClip, places: Sequence[int] | np.ndarray) -> LoadedClip:
+    return replace(clip, frames=clip.frames[list(places)])
 
 
 def _controls(
@@ -281,11 +278,6 @@ def _controls(
             shares = (float(np.mean(side)) for side in zip(*pairs, strict=True)) if pairs else (None, None)
             found[name] = Control(len(pairs), *shares)
     return found
-
-
-def _rows(store: Store, unit: score.ScoreShard, reward: RewardRef) -> list[Score]:
-    rows: list[Score] = store.read(unit.key_of(reward), "scores")
-    return rows
 
 
 def _path(kind: str, version: str) -> str:

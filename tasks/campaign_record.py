@@ -10,10 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from data.errors import StoreError
 from data.store import Store
@@ -185,41 +184,22 @@ def save(store: Store, series: Series) -> Series:
 def unfinished(store: Store, recipe: dict[str, Any]) -> Series | None:
     """The newest series of the same recipe that was interrupted; None if there is none, or it ended.
 
-    Raises:
-        StoreError: its record is damaged.
+    Raises StoreError: a record is damaged.
     """
-    for path, facts in _records(store):
-        if _kind(facts) == "improve" and facts["recipe"] == recipe:
-            return None if facts["stopped_by"] else _series(path, facts)
-    return None
+    same = (one for one in _records(store) if one.kind == "improve" and one.recipe == recipe)
+    newest = next(same, None)
+    return newest if newest is not None and newest.stopped_by is None else None
 
 
 def nightly(store: Store) -> list[Series]:
     """Every series of nights, newest first. Raises StoreError if a record is damaged."""
-    return [_series(path, facts) for path, facts in _records(store) if _kind(facts) == "nightly"]
+    return [one for one in _records(store) if one.kind == "nightly"]
 
 
-def _records(store: Store) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _records(store: Store) -> Iterator[Series]:
     for path in sorted(store.root.glob(f"{FOLDER}/*/{SUMMARY}"), reverse=True):
         try:
-            facts = json.loads(path.read_bytes())
-            if not {"recipe", "stopped_by"} <= facts.keys():
-                raise ValueError("it is no record of rounds")
-        except (OSError, ValueError, AttributeError) as error:
-            raise _damaged(path, error) from error
-        yield path, facts
-
-
-def _kind(facts: dict[str, Any]) -> str:
-    return str(facts.get("kind", "improve"))  # older records have none
-
-
-def _damaged(path: Path, error: Exception) -> StoreError:
-    return StoreError(f"cannot read {path} ({error}): move it away")
-
-
-def _series(path: Path, facts: dict[str, Any]) -> Series:
-    try:
-        return _JSON.validate_python(facts)
-    except ValidationError as error:
-        raise _damaged(path, error) from error
+            found = _JSON.validate_json(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise StoreError(f"cannot read {path} ({error}): move it away") from error
+        yield found

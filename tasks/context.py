@@ -7,9 +7,10 @@ models where it runs. Loading is lazy: a round whose answers are all in the stor
 from __future__ import annotations
 
 import functools
+import gc
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,10 @@ class PolicyRef:
     adapter_sha256: str = ""
     experts: tuple[tuple[Expert, str], ...] = ()
 
-    def adapter_of(self, expert: Expert | None) -> str:
-        """Path of the adapter of one expert, or of the only network; "" if it has none."""
-        return self.adapter_path if expert is None else dict(self.experts).get(expert, "")
+    def adapter(self, store: Store, expert: Expert | None) -> bytes | None:
+        """The adapter of one expert, or of the only network; None if it has none. Raises StoreError."""
+        path = self.adapter_path if expert is None else dict(self.experts).get(expert, "")
+        return store.read_media(path) if path else None
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,14 @@ def open_store(root: str) -> Store:
     return Store.open(Path(root))
 
 
+@dataclass
+class _Held:
+    name: object
+    first: Any
+    idle: list[Any]
+    close: Callable[[Any], object]
+
+
 class Residents:
     """Models that are slow to load outlive the unit that loaded them, each lent to one thread at a time."""
 
@@ -157,10 +167,10 @@ class Residents:
     def borrow(
         self,
         kind: str,
-        name: str,
+        name: object,
         load: Callable[[], Loaded],
         fork: Callable[[Loaded], Loaded] | None = None,
-        close: Callable[[Loaded], None] | None = None,
+        close: Callable[[Loaded], object] = lambda _: None,
     ) -> Iterator[Loaded]:
         """The resident of this kind called `name`, kept for the next borrower.
 
@@ -171,17 +181,14 @@ class Residents:
             name: equal exactly when the residents are interchangeable.
             load: makes the first one.
             fork: makes one for another thread out of the first; None loads again.
-            close: ends the first one when it is given up; None: to forget it is enough.
+            close: ends the first one when it is given up.
         """
         with self._lock:
-            held = self._held.get(kind)
-            if held is None or held.name != name:
-                if held is not None:
-                    self._held.pop(kind).close()
-                    del held
-                    _free_memory()
+            if kind not in self._held or self._held[kind].name != name:
+                self._end([kind])
                 first = load()
-                held = self._held[kind] = _Held(name, first, close)
+                self._held[kind] = _Held(name, first, [first], close)
+            held = self._held[kind]
             thing = held.idle.pop() if held.idle else fork(held.first) if fork else load()
         yield thing
         with self._lock:
@@ -190,35 +197,25 @@ class Residents:
     def give_up(self, kind: str) -> None:
         """End and forget the residents of one kind."""
         with self._lock:
-            if kind in self._held:
-                self._held.pop(kind).close()
-                _free_memory()
+            self._end([kind])
 
     def release(self, keep: str = "") -> None:
         """End and forget all but the kind to keep: the device's memory is free for another stage."""
         with self._lock:
-            others = [kind for kind in self._held if kind != keep]
-            for kind in others:
-                self._held.pop(kind).close()
-            if others:
-                _free_memory()
+            self._end([kind for kind in self._held if kind != keep])
 
-
-class _Held:
-    def __init__(self, name: str, first: Any, close: Callable[[Any], None] | None) -> None:
-        self.name = name
-        self.first = first
-        self.idle = [first]
-        self._close = close
-
-    def close(self) -> None:
-        if self._close is not None:
-            self._close(self.first)
+    def _end(self, kinds: Iterable[str]) -> None:
+        for kind in kinds:
+            held = self._held.pop(kind, None)
+            if held is not None:
+                held.close(held.first)
+                del held
+                gc.collect()
+                if on_gpu():
+                    sys.modules["torch"].cuda.empty_cache()
 
 
 RESIDENTS = Residents()
-
-
 _GPU_TURN = threading.Lock()
 
 
@@ -259,17 +256,11 @@ def open_sampler(how: Generation, policy: PolicyRef) -> Iterator[Sampler]:
         if policy.experts:
             experts = {name: store.read_media(path) for name, path in policy.experts}
             return Sampler.open(how.model, how.sample, None, policy.base_id, experts)
-        adapter = store.read_media(policy.adapter_path) if policy.adapter_path else None
-        return Sampler.open(how.model, how.sample, adapter, policy.base_id)
+        return Sampler.open(how.model, how.sample, policy.adapter(store, None), policy.base_id)
 
-    name = resident_name(how.model, how.sample, policy)
+    name = (how.model, how.sample, policy)
     with RESIDENTS.borrow("sampler", name, load, lambda sampler: sampler.fork()) as sampler:
         yield sampler
-
-
-def resident_name(*settings: Any) -> str:
-    """A name that is equal exactly when all the settings (plain data, which show all that they hold) are."""
-    return repr(settings)
 
 
 def quieten_libraries() -> None:
@@ -286,12 +277,3 @@ def on_gpu() -> bool:
     """Whether this process has used PyTorch and there is a GPU."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_available())
-
-
-def _free_memory() -> None:
-    import gc
-
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -45,10 +46,10 @@ class EvaluateUnit(OneAnswer):
 
     root: str
     before: PolicyRef
-    after: PolicyRef | None
     settings: EvaluationPlan
     gate: GateSettings
     seed: int
+    after: PolicyRef | None
     sides: tuple[Side, ...]
     lacking: str = ""
     label: str = "comparison and gate"
@@ -73,13 +74,12 @@ class EvaluateUnit(OneAnswer):
         store.commit(STAGE, self.question, {"evaluations": rows}, parents=parents, counts=found)
 
     def _decide(self, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
+        def side(policy: PolicyRef, split: str) -> list[Evaluation]:
+            return [row for row in rows if row.split == split and row.policy_id == policy.policy_id]
+
         metric = self.settings.metric.name
         pairs = {
-            (split, name): pair_up(
-                [row for row in rows if row.split == split and row.policy_id == self.before.policy_id],
-                [row for row in rows if row.split == split and row.policy_id == after.policy_id],
-                name,
-            )
+            (split, name): pair_up(side(self.before, split), side(after, split), name)
             for split, _ in self.settings.jobs
             for name in (metric, *self.settings.guards)
         }
@@ -124,10 +124,12 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     learned = finetune.unit(context)
     digests(store, STAGE, learned.keys)
     candidate = finetune.candidate(context)
+    root, gate = context.generation.root, context.gate
+    comparison = functools.partial(EvaluateUnit, root, context.policy, settings, gate, context.seed)
     if candidate is None:
         manifest = store.manifest(learned.keys[0])
         assert manifest is not None
-        yield Phase([_unit(context, None, (), manifest.counts["no_training_data"])])
+        yield Phase([comparison(None, (), manifest.counts["no_training_data"])])
         return
     made: list[tuple[str, str, list[GenerateShard]]] = [
         (policy.policy_id, split, generate.shards(context.generation, policy, jobs, f"{split} {when}"))
@@ -141,7 +143,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     everything = [shard for _, _, shards in scored for shard in shards]
     yield from score.in_turns(everything, more=True)
     check_failures(store, STAGE, everything, context.max_failed_share)
-    yield Phase([_unit(context, candidate, tuple(_side(store, *one) for one in scored))])
+    yield Phase([comparison(candidate, tuple(_side(store, *one) for one in scored))])
 
 
 def unit_of(context: RoundContext) -> Unit:
@@ -156,15 +158,6 @@ def findings(context: RoundContext) -> Findings:
     if manifest is None:
         raise ConfigError(f"{context.store.root} holds no evaluation of this recipe: run `vidloop round`")
     return Findings.model_validate(manifest.counts)
-
-
-def _unit(
-    context: RoundContext, after: PolicyRef | None, sides: tuple[Side, ...], lacking: str = ""
-) -> EvaluateUnit:
-    root = context.generation.root
-    return EvaluateUnit(
-        root, context.policy, after, context.evaluate, context.gate, context.seed, sides, lacking
-    )
 
 
 def _side(store: Store, policy: str, split: str, shards: Sequence[ScoreShard]) -> Side:

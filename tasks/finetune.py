@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from data.errors import ConfigError
 from data.records import Example, Pair, PairSegment, Policy
@@ -30,12 +30,6 @@ from tasks.policies import policy_ref
 from tasks.score import digests
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import OneAnswer, report_steps
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from models.training.reference import ErrorTable
-    from models.training.train_data import TrainData
 
 STAGE = "finetune"
 
@@ -75,12 +69,10 @@ class FinetuneUnit(OneAnswer):
                 STAGE, self.question, {"policies": []}, parents=parents, counts={"no_training_data": lacking}
             )
             return
-        segments: list[PairSegment] = store.read(self.curation_key, "pair_segments")
         from models.families import get_family
 
-        family = get_family(self.how.model.family)
-        settings = reference.for_expert(self.settings, family, self.how.model)
-        adapter, curve, facts = self._train(store, settings, examples, pairs, segments)
+        settings = reference.for_expert(self.settings, get_family(self.how.model.family), self.how.model)
+        adapter, curve, facts = self._train(store, settings, examples, pairs)
         if settings.expert is not None:
             facts["expert"] = settings.expert
         media = store.write_media(adapter, ".safetensors")
@@ -104,34 +96,34 @@ class FinetuneUnit(OneAnswer):
         store.clear_scratch(self.keys[0])
 
     def _train(
-        self,
-        store: Store,
-        settings: TrainSettings,
-        examples: list[Example],
-        pairs: list[Pair],
-        segments: list[PairSegment],
+        self, store: Store, settings: TrainSettings, examples: list[Example], pairs: list[Pair]
     ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
         quieten_libraries()
         from models.families import get_family
         from models.lora import read
+        from models.training.reference import ErrorTable
         from models.training.train_data import load_train_data
         from models.training.trainer import TrainJob, train
 
-        unconditional = self._unconditional() if self.settings.prompt_dropout > 0 else None
+        unconditional = None
+        if self.settings.prompt_dropout > 0:
+            with open_sampler(self.how, self.policy) as sampler:
+                unconditional = sampler.encode([self.how.sample.negative_prompt])[0].float().cpu()
         # Whatever sampled and judged makes room for what learns.
         RESIDENTS.release()
         clips = [clip for key in self.clip_keys for clip in store.read(key, "clips")]
+        segments: list[PairSegment] = store.read(self.curation_key, "pair_segments")
         data = load_train_data(store.root, clips, examples, pairs, unconditional, segments)
         family = get_family(self.how.model.family)
         model = reference.model_of(self.how.model, settings)
-        path = self.policy.adapter_of(model.expert)
+        errors = reference.read(store, self.reference_keys)
         job = TrainJob(
             data,
             settings,
             self.policy.base_id,
             store.scratch(self.keys[0]),
-            start=store.read_media(path) if path else None,
-            reference_errors=self._table(store, data),
+            start=self.policy.adapter(store, model.expert),
+            reference_errors=ErrorTable(data.clip_ids, errors) if errors else None,
             threads=max(1, self.threads // self.settings.processes),
         )
 
@@ -152,17 +144,6 @@ class FinetuneUnit(OneAnswer):
         targets = sorted(read(result.adapter).spec.targets)
         return result.adapter, result.curve, result.diagnostics | {"targets": targets}
 
-    def _table(self, store: Store, data: TrainData) -> ErrorTable | None:
-        if not self.reference_keys:
-            return None
-        from models.training.reference import ErrorTable
-
-        return ErrorTable(data.clip_ids, reference.read(store, self.reference_keys))
-
-    def _unconditional(self) -> Tensor:
-        with open_sampler(self.how, self.policy) as sampler:
-            return sampler.encode([self.how.sample.negative_prompt])[0].float().cpu()
-
 
 def experts(context: RoundContext) -> tuple[Expert | None, ...]:
     """What the round trains, in this order: experts, or the only network (None)."""
@@ -173,8 +154,7 @@ def experts(context: RoundContext) -> tuple[Expert | None, ...]:
 def unit(context: RoundContext) -> FinetuneUnit:
     """The round's last training run: what it makes is the candidate.
 
-    Raises:
-        StageFailed: the curation is missing, or what the run before it made.
+    Raises StageFailed: the curation is missing, or what the run before it made.
     """
     return units(context)[-1]
 
@@ -183,10 +163,8 @@ def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit
     """The round's training runs, the first `wanted` of them: one, or one for each expert.
 
     An expert is trained on the policy that the expert before it made, so that each run makes a policy, and
-    the last of them has all adapters.
-
-    Raises:
-        StageFailed: the curation is missing, or what a run but the last made.
+    the last of them has all adapters. Raises StageFailed: the curation is missing, or what a run but the last
+    made.
     """
     curated = curate.unit(context)
     # Without a stated micro-batch the threads would decide how a batch is cut, and so its rounding.
@@ -218,9 +196,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     """The candidate policy, or the statement that there was nothing to learn from.
 
     Before it the reference's errors, where the recipe has them stored. Experts come one after the other.
-
-    Raises:
-        ConfigError: they are of whole clips, and the curation's pairs are of segments.
+    Raises ConfigError: they are of whole clips, and the curation's pairs are of segments.
     """
     trained_here = experts(context)
     for place, expert in enumerate(trained_here, start=1):
@@ -235,7 +211,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
 
 
 def candidate(context: RoundContext) -> PolicyRef | None:
-    """The policy that the round's training made; None if there was nothing to learn from."""
+    """The policy that the round's last training run made; None if there was nothing to learn from."""
     return _made(context.store, unit(context))
 
 

@@ -8,11 +8,11 @@ then the answer to another question.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from data.curation import CurateSettings
-from data.records import Prompt
 from data.video import ENCODER
 from models.families.settings import ModelSettings
 from models.gate.settings import GateSettings
@@ -25,6 +25,10 @@ VERSIONS: Final[Mapping[str, int]] = {
 }  # fmt: skip
 
 Fingerprint = dict[str, Any]
+
+
+def _question(stage: str, **said: Any) -> Fingerprint:
+    return {"stage": stage, "version": VERSIONS[stage], **said}
 
 
 def sampling(how: Generation) -> dict[str, Any]:
@@ -41,70 +45,65 @@ def sampling(how: Generation) -> dict[str, Any]:
 def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Fingerprint:
     """The clips of one shard: the prompts as rows, and (row of the prompt, seed) a clip, in batch order."""
     prompts = list(dict.fromkeys(job.prompt for job in jobs))
-    return {
-        "stage": "generate",
-        "version": VERSIONS["generate"],
-        "policy": policy.policy_id,
-        "sampling": sampling(how),
-        "batch_size": how.batch_size,
-        "prompts": [_plain(prompt) for prompt in prompts],
-        "clips": [[prompts.index(job.prompt), job.seed] for job in jobs],
-    }
+    return _question(
+        "generate",
+        policy=policy.policy_id,
+        sampling=sampling(how),
+        batch_size=how.batch_size,
+        prompts=[list(dataclasses.astuple(prompt)) for prompt in prompts],
+        clips=[[prompts.index(job.prompt), job.seed] for job in jobs],
+    )
 
 
 def score(reward: RewardRef | Part, clips_digest: str) -> Fingerprint:
     """One reward's judgement, or that of a part of one, of the clips of one shard."""
-    return {
-        "stage": "score",
-        "version": VERSIONS["score"],
-        "reward": reward.kind,
-        "reward_version": reward.version,
-        "clips": clips_digest,
-    }
+    return _question(
+        "score",
+        reward=reward.kind,
+        reward_version=reward.version,
+        clips=clips_digest,
+    )
 
 
 def curate(
     settings: CurateSettings, feedback: RewardRef, clips: Sequence[str], scores: Sequence[str]
 ) -> Fingerprint:
     """What is worth learning from, by the scores of one reward; `clips` and `scores` are manifest digests."""
-    return {
-        "stage": "curate",
-        "version": VERSIONS["curate"],
-        "settings": settings.fingerprint(),
-        "reward": feedback.kind,
-        "reward_version": feedback.version,
-        "clips": list(clips),
-        "scores": list(scores),
-    }
+    return _question(
+        "curate",
+        settings=settings.fingerprint(),
+        reward=feedback.kind,
+        reward_version=feedback.version,
+        clips=list(clips),
+        scores=list(scores),
+    )
 
 
 def reference(
     model: ModelSettings, settings: TrainSettings, policy: PolicyRef, clips_digest: str
 ) -> Fingerprint:
     """A policy's errors on the clips of one shard at the fixed draws of `settings`: no objective, no beta."""
-    return {
-        "stage": "reference",
-        "version": VERSIONS["reference"],
-        "policy": policy.policy_id,
-        "model": model.fingerprint(),
-        "draws": settings.noise_fingerprint,
-        "clips": clips_digest,
-    }
+    return _question(
+        "reference",
+        policy=policy.policy_id,
+        model=model.fingerprint(),
+        draws=settings.noise_fingerprint,
+        clips=clips_digest,
+    )
 
 
 def finetune(
     model: ModelSettings, settings: TrainSettings, policy: PolicyRef, curation: str, clips: Sequence[str]
 ) -> Fingerprint:
     """An adapter learned from one curation; `curation` and `clips` are manifest digests."""
-    return {
-        "stage": "finetune",
-        "version": VERSIONS["finetune"],
-        "policy": policy.policy_id,
-        "model": model.fingerprint(),
-        "settings": settings.fingerprint(),
-        "curation": curation,
-        "clips": list(clips),
-    }
+    return _question(
+        "finetune",
+        policy=policy.policy_id,
+        model=model.fingerprint(),
+        settings=settings.fingerprint(),
+        curation=curation,
+        clips=list(clips),
+    )
 
 
 def evaluate(
@@ -116,20 +115,15 @@ def evaluate(
     inputs: Sequence[Sequence[Any]],
 ) -> Fingerprint:
     """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set."""
-    return {
-        "stage": "evaluate",
-        "version": VERSIONS["evaluate"],
-        "before": before.policy_id,
-        "after": after.policy_id if after else None,
-        "metric": settings.metric.name,
-        "metric_version": settings.metric.version,
-        "guards": list(settings.guards),
-        "primary": settings.primary,
-        "gate": gate.fingerprint(),
-        "seed": seed,
-        "inputs": [list(one) for one in inputs],
-    }
-
-
-def _plain(prompt: Prompt) -> list[str]:
-    return [prompt.prompt_id, prompt.text, prompt.category, prompt.template, prompt.split, prompt.source]
+    return _question(
+        "evaluate",
+        before=before.policy_id,
+        after=after.policy_id if after else None,
+        metric=settings.metric.name,
+        metric_version=settings.metric.version,
+        guards=list(settings.guards),
+        primary=settings.primary,
+        gate=gate.fingerprint(),
+        seed=seed,
+        inputs=[list(one) for one in inputs],
+    )

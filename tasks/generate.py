@@ -77,7 +77,10 @@ class GenerateShard(OneAnswer):
     def _keep(
         self, store: Store, made: Generated, sampler: str, compiled: bool
     ) -> tuple[list[Clip], list[Media]]:
+        import torch
         from safetensors.torch import save
+
+        from data.device import resolve_device
 
         how, count = self.how, len(self.jobs)
         embed_rows = made.embed_rows[:count]
@@ -85,6 +88,10 @@ class GenerateShard(OneAnswer):
             "latents": made.latents[:count].contiguous(),
             "prompt_embeds": made.embeds[: max(embed_rows) + 1].contiguous(),
         }
+        device = resolve_device(how.model.device)
+        device_kind = f"cuda {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+        libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers"))
+        code = f"generate {fingerprints.VERSIONS[STAGE]}, {libraries}" + (", compiled" if compiled else "")
         latents = store.write_media(save(tensors), ".safetensors")
         media = [latents]
         rows = []
@@ -122,8 +129,8 @@ class GenerateShard(OneAnswer):
                     latent_path=latents.path,
                     latent_row=row,
                     embed_row=embed_rows[row],
-                    device_kind=_device_kind(how.model.device),
-                    code_version=_code_version(compiled),
+                    device_kind=device_kind,
+                    code_version=code,
                 )
             )
         return rows, media
@@ -161,20 +168,6 @@ def units(context: RoundContext) -> list[GenerateShard]:
 def phases(context: RoundContext) -> Iterator[Phase]:
     """Every training clip."""
     yield Phase(units(context))
-
-
-def _device_kind(device: str) -> str:
-    import torch
-
-    from data.device import resolve_device
-
-    kind = resolve_device(device)
-    return f"cuda {torch.cuda.get_device_name(kind)}" if kind.startswith("cuda") else kind
-
-
-def _code_version(compiled: bool) -> str:
-    libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers"))
-    return f"generate {fingerprints.VERSIONS[STAGE]}, {libraries}" + (", compiled" if compiled else "")
 
 
 SPEC: Final = StageSpec(

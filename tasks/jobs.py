@@ -21,8 +21,7 @@ def prompts_of(name: str) -> list[Prompt]:
 def training_prompts(settings: GenerateSettings) -> list[Prompt]:
     """The prompts of the training clips, in the order of their set.
 
-    Raises:
-        ConfigError: there is no such set, or `generate.prompt_ids` names a prompt that is not in it.
+    Raises ConfigError: there is no such set, or `generate.prompt_ids` names a prompt that is not in it.
     """
     prompts = prompts_of(settings.prompts)
     if settings.prompt_ids is None:

@@ -20,8 +20,7 @@ CHAMPION = "champion"
 def find_policy(store: Store, name: str, base: str) -> PolicyRef:
     """The policy a recipe means by `base`, `champion` (the base where there is none yet) or an id.
 
-    Raises:
-        ConfigError: the store holds no such policy, or it was trained over another base model.
+    Raises ConfigError: the store holds no such policy, or it was trained over another base model.
     """
     base_policy = PolicyRef(policy_id(base), base)
     if name == CHAMPION:

@@ -7,7 +7,6 @@ clips, the reference and the draws alone, so every objective, beta and curation 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -17,6 +16,7 @@ from data.keys import digest
 from data.records import StoredError
 from data.store import Store
 from models.families.settings import Expert, ModelSettings
+from models.policy import policy_id
 from models.training.settings import TrainSettings
 from tasks import fingerprints, generate
 from tasks.context import (
@@ -27,20 +27,16 @@ from tasks.context import (
     gpu_turn,
     open_store,
     quieten_libraries,
-    resident_name,
 )
 from tasks.score import digests
 from tasks.units import OneAnswer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor, nn
 
     from models.families.base import Family
 
 STAGE: Final = "reference"
-_RESIDENT: Final = "reference"
 
 
 @dataclass(frozen=True)
@@ -69,17 +65,25 @@ class ReferenceShard(OneAnswer):
         """Measure and commit."""
         quieten_libraries()
         from models.families import get_family
+        from models.sharing import clone_sharing_weights
         from models.training.noise import fixed_sigma
-        from models.training.reference import measure
+        from models.training.reference import measure, reference_network
         from models.training.train_data import load_clips
 
-        store = open_store(self.how.root)
-        family = get_family(self.how.model.family)
+        store, model = open_store(self.how.root), model_of(self.how.model, self.settings)
+        family = get_family(model.family)
         settings = for_expert(self.settings, family, self.how.model)
         clips = load_clips(store.root, store.read(self.clips_key, "clips"))
-        RESIDENTS.release(keep=_RESIDENT)
-        model = self.how.model
-        with gpu_turn(model.device, alone=model.quantise != "none"), self._network(store) as network:
+        RESIDENTS.release(keep=STAGE)
+
+        def load() -> nn.Module:
+            start = self.policy.adapter(store, model.expert)
+            return reference_network(family.load_transformer(model), start, self.policy.base_id)
+
+        with (
+            gpu_turn(model.device, alone=model.quantise != "none"),
+            RESIDENTS.borrow(STAGE, (model, self.policy), load, clone_sharing_weights) as network,
+        ):
             found = measure(network, family, clips, settings, self.rows)
         name = digest(settings.noise_fingerprint)[:16]
         prompts = [clips.prompt_ids[row] for row in clips.prompt_index.tolist()]
@@ -91,58 +95,22 @@ class ReferenceShard(OneAnswer):
         counts = {"clips": len(found), "draws": self.settings.fixed_noise_samples}
         store.commit(STAGE, self.question, {"reference_errors": rows}, (), [self.clips_key], counts)
 
-    @contextmanager
-    def _network(self, store: Store) -> Iterator[nn.Module]:
-        """The reference, kept loaded between shards."""
-
-        def load() -> nn.Module:
-            from models.families import get_family
-            from models.training.reference import reference_network
-
-            model = self._model
-            path = self.policy.adapter_of(model.expert)
-            start = store.read_media(path) if path else None
-            transformer = get_family(model.family).load_transformer(model)
-            return reference_network(transformer, start, self.policy.base_id)
-
-        def fork(first: nn.Module) -> nn.Module:
-            from models.sharing import clone_sharing_weights
-
-            copied: nn.Module = clone_sharing_weights(first)
-            return copied
-
-        with RESIDENTS.borrow(_RESIDENT, resident_name(self._model, self.policy), load, fork) as network:
-            yield network
-
-    @property
-    def _model(self) -> ModelSettings:
-        return model_of(self.how.model, self.settings)
-
 
 def model_of(model: ModelSettings, settings: TrainSettings) -> ModelSettings:
     """The model as one training run loads it: of two experts the one it trains, never both."""
-    return (
-        model
-        if settings.expert is None or settings.expert == "both"
-        else model.changed(expert=settings.expert)
-    )
+    return model if settings.expert in (None, "both") else model.changed(expert=settings.expert)
 
 
 def for_expert(settings: TrainSettings, family: Family, model: ModelSettings) -> TrainSettings:
     """Settings of one training run, with the noise levels at which its expert works.
 
-    Raises:
-        ConfigError: an expert is named and the model has one network, or the other way round.
+    Raises ConfigError: an expert is named and the model has one network, or the other way round.
     """
     if (settings.expert is None) == bool(family.experts):
-        raise ConfigError(
-            f"finetune.expert is {settings.expert!r}, and family {family.name} has "
-            + (
-                f"the experts {' and '.join(family.experts)}"
-                if family.experts
-                else "one network: leave it out"
-            )
+        held = (
+            f"the experts {' and '.join(family.experts)}" if family.experts else "one network: leave it out"
         )
+        raise ConfigError(f"finetune.expert is {settings.expert!r}, and family {family.name} has {held}")
     return settings.changed(sigma_range=family.sigma_range(model_of(model, settings)))
 
 
@@ -158,15 +126,18 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
     settings = context.finetune.changed(expert=expert)
     if settings.reference_errors != "stored" or not settings.compares_errors:
         return []
+    policy = context.policy
+    if settings.reference != "start" and policy.adapter_path:
+        policy = PolicyRef(policy_id(policy.base_id), policy.base_id)
+    micro_batch = min(settings.micro_batch or settings.batch_size, settings.batch_size)
     generated = generate.units(context)
     keys = [shard.keys[0] for shard in generated]
     return [
         ReferenceShard(
             context.generation,
-            referred(context.policy, settings),
+            policy,
             settings,
-            (2 if settings.algorithm.pairwise else 1)
-            * min(settings.micro_batch or settings.batch_size, settings.batch_size),
+            2 * micro_batch if settings.algorithm.pairwise else micro_batch,
             shard.keys[0],
             clips_digest,
             f"reference errors of {shard.label}" + (f", {expert} noise" if expert else ""),
@@ -175,20 +146,10 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
     ]
 
 
-def referred(policy: PolicyRef, settings: TrainSettings) -> PolicyRef:
-    """The policy that training refers to."""
-    if settings.reference == "start" or not policy.adapter_path:
-        return policy
-    from models.policy import policy_id
-
-    return PolicyRef(policy_id(policy.base_id), policy.base_id)
-
-
 def read(store: Store, keys: Sequence[str]) -> dict[str, Tensor]:
     """Stored errors as float32 [K] of each clip, in the order of the draws.
 
-    Raises:
-        StoreError: a unit is missing or damaged.
+    Raises StoreError: a unit is missing or damaged.
     """
     import torch
 

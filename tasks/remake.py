@@ -60,7 +60,10 @@ def remake(
         made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
     video = encode_mp4(made.frames[clip.row_in_batch], how.fps, how.video)
     frames = frames_digest(video)
-    return Remade(clip, video, frames, bytes_digest(video) == clip.video_sha256, _same(store, clip, frames))
+    same_frames = None
+    if store.path(clip.video_path).is_file():
+        same_frames = frames_digest(store.read_media(clip.video_path)) == frames
+    return Remade(clip, video, frames, bytes_digest(video) == clip.video_sha256, same_frames)
 
 
 def generation(
@@ -68,8 +71,7 @@ def generation(
 ) -> tuple[Generation, tuple[ClipJob, ...]]:
     """How a committed shard was made, and its clips in batch order.
 
-    Raises:
-        DataError: the shard was made with another model family, precision or frame rate than `model` has.
+    Raises DataError: the shard was made with another model family, precision or frame rate than `model` has.
     """
     asked = manifest.question
     if asked["version"] != fingerprints.VERSIONS["generate"]:
@@ -109,8 +111,3 @@ def _find(store: Store, clip_id: str) -> tuple[Manifest, Clip]:
             if clip.clip_id == clip_id:
                 return manifest, clip
     raise DataError(f"{store.root} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
-
-
-def _same(store: Store, clip: Clip, frames: str) -> bool | None:
-    path = store.path(clip.video_path)
-    return frames_digest(store.read_media(clip.video_path)) == frames if path.is_file() else None

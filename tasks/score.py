@@ -23,23 +23,18 @@ from rewards import (
     Reward,
     build_reward,
     reward_kind,
+    reward_ref,
 )
-from tasks import early_start, fingerprints, generate, mixture, unfinished
-from tasks.context import (
-    RESIDENTS,
-    RewardRef,
-    RoundContext,
-    gpu_turn,
-    on_gpu,
-    open_store,
-    resident_name,
-)
-from tasks.early_start import SERVER, serves
-from tasks.score_rows import judgement_of, score_row
+from rewards.composite import measured
+from rewards.judge.judge import JudgeReward
+from tasks import answers, fingerprints, generate, mixture
+from tasks.context import RESIDENTS, RewardRef, RoundContext, gpu_turn, on_gpu, open_store
 from tasks.stage_spec import Phase, StageSpec
-from tasks.units import Unit
+from tasks.units import Unit, is_there
 
 STAGE = "score"
+# Kind of resident: one server of the run's own at a time; the next judge's takes its place.
+SERVER: Final = "judge's server"
 
 
 @dataclass(frozen=True)
@@ -60,7 +55,12 @@ class ScoreShard(Unit):
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
         """Parts stand before the reward that combines them."""
-        return tuple(fingerprints.score(named, self.clips_digest) for named in self._named())
+        asked: list[RewardRef | Part] = []
+        for reward in self.rewards:
+            asked += [*reward.parts, reward]
+        # A composite's parts are rewards of their own, which may stand beside it: each is named once.
+        named = {self.key_of(one): fingerprints.score(one, self.clips_digest) for one in asked}
+        return tuple(named.values())
 
     def key_of(self, reward: RewardRef | Part) -> str:
         """Key of one reward's, or part's, manifest."""
@@ -78,8 +78,7 @@ class ScoreShard(Unit):
     def run(self) -> None:
         """Decode the clips, and commit what each reward that is missing says of them.
 
-        Raises:
-            JudgeDown: a judge answers nobody any more; what it said until then is kept.
+        Raises JudgeDown: a judge answers nobody any more; what it said until then is kept.
         """
         store = open_store(self.root)
         clips = ShardClips(store, self.clips_key)
@@ -92,15 +91,6 @@ class ScoreShard(Unit):
                 judged = self._judge(reward, clips.loaded) | clips.undecodable
             self._commit(store, reward, clips.rows, judged)
 
-    def _named(self) -> Iterator[RewardRef | Part]:
-        # A composite's parts are rewards of their own, which may stand beside it: each is named once.
-        named: dict[str, RewardRef | Part] = {}
-        for reward in self.rewards:
-            both: tuple[RewardRef | Part, ...] = (*reward.parts, reward)
-            for one in both:
-                named.setdefault(self.key_of(one), one)
-        yield from named.values()
-
     def _judge(self, reward: RewardRef, clips: Sequence[LoadedClip]) -> dict[str, Judgement]:
         if not clips:
             return {}
@@ -110,26 +100,19 @@ class ScoreShard(Unit):
 
     def _in_parts(self, store: Store, reward: RewardRef, clips: ShardClips) -> dict[str, Judgement]:
         """Judgements of the whole from those of its parts, of which only the missing ones are asked for."""
-        asked = {
-            part.name: [row for row in clips.rows if part.applies(row.category)] for part in reward.parts
-        }
         known: dict[str, dict[str, Judgement]] = {}
+        wanted: dict[str, list[LoadedClip]] = {}
         missing: list[Part] = []
         for part in reward.parts:
             key = self.key_of(part)
             if store.verify(key, "size") is None:
-                known[part.name] = {row.clip_id: judgement_of(row) for row in store.read(key, "scores")}
-            else:
-                missing.append(part)
-                known[part.name] = unfinished.kept(store, part, self.clips_digest)
-        wanted = {
-            part.name: [
-                clips.by_id[row.clip_id]
-                for row in asked[part.name]
-                if row.clip_id in clips.by_id and row.clip_id not in known[part.name]
+                known[part.name] = answers.read(store, key)
+                continue
+            missing.append(part)
+            before = known[part.name] = answers.kept(store, part, self.clips_digest)
+            wanted[part.name] = [
+                clip for clip in clips.loaded if part.applies(clip.category) and clip.clip_id not in before
             ]
-            for part in missing
-        }
         scored = PartScores({})
         if any(wanted.values()):
             with _turn(reward), lent(reward) as judge:
@@ -138,12 +121,13 @@ class ScoreShard(Unit):
             known[name] |= judgements
         if scored.down is not None:
             for part in missing:
-                unfinished.keep(store, part, self.clips_digest, self.clips_key, known[part.name])
+                answers.keep(store, part, self.clips_digest, self.clips_key, known[part.name])
             raise JudgeDown(f"reward {reward.name}: {scored.down}")
         for part in missing:
             known[part.name] |= clips.undecodable
-            self._commit(store, part, asked[part.name], known[part.name])
-            unfinished.forget(store, part, self.clips_digest)
+            asked = [row for row in clips.rows if part.applies(row.category)]
+            self._commit(store, part, asked, known[part.name])
+            answers.forget(store, part, self.clips_digest)
         combine = reward_kind(reward.kind).combine
         assert combine is not None, f"reward {reward.name} has no parts"
         return {
@@ -162,13 +146,18 @@ class ScoreShard(Unit):
         clips: Sequence[Clip],
         judged: Mapping[str, Judgement],
     ) -> None:
-        rows = [score_row(clip.clip_id, reward, judged[clip.clip_id]) for clip in clips]
+        rows = [answers.score_row(clip.clip_id, reward, judged[clip.clip_id]) for clip in clips]
         counts = {"clips": len(rows), "failed": sum(row.status == "failed" for row in rows)}
         again = sum(judged[clip.clip_id].again for clip in clips)
         if again:
             counts["again"] = again
         question = fingerprints.score(reward, self.clips_digest)
         store.commit(STAGE, question, {"scores": rows}, parents=[self.clips_key], counts=counts)
+
+
+def serves(reward: RewardRef) -> bool:
+    """Whether the reward starts a server of the run's own."""
+    return reward_kind(reward.kind).serves(reward.settings)
 
 
 def _turn(reward: RewardRef) -> AbstractContextManager[None]:
@@ -179,7 +168,7 @@ def _turn(reward: RewardRef) -> AbstractContextManager[None]:
 @contextmanager
 def lent(reward: RewardRef) -> Iterator[Reward]:
     """The reward, ready to score; it stays loaded for the next borrower."""
-    name = resident_name(reward.kind, reward.settings)
+    name = (reward.kind, reward.settings)
 
     def load() -> Reward:
         return build_reward(reward.kind, reward.settings)
@@ -190,7 +179,9 @@ def lent(reward: RewardRef) -> Iterator[Reward]:
             # A judge's server asks for its share of the GPU's memory at once: the sampler makes room.
             RESIDENTS.give_up("sampler")
         # One for all threads: a server, or a large model, is not had twice.
-        borrowed = RESIDENTS.borrow(kind, name, load, fork=lambda first: first, close=_close)
+        borrowed = RESIDENTS.borrow(
+            kind, name, load, fork=lambda first: first, close=lambda first: cast(PartedReward, first).close()
+        )
     else:
         borrowed = RESIDENTS.borrow(kind, name, load)
     with borrowed as judge:
@@ -216,8 +207,27 @@ def in_turns(units: Sequence[ScoreShard], *, more: bool) -> Iterator[Phase]:
         yield Phase([replace(unit, rewards=tuple(some)) for unit in units], more=more or place < len(turns))
 
 
-def _close(reward: Reward) -> None:
-    cast(PartedReward, reward).close()
+@contextmanager
+def beside_generation(context: RoundContext) -> Iterator[None]:
+    """Around the generate stage of a round: what it prepares is found by the score stage.
+
+    That is the judge's server, for which scoring then need not wait; only one on the CPU: on a GPU,
+    generation has the memory (`rewards.judge.served`). Nothing starts if all clips are there: whether all are
+    judged, too, the score stage finds out. If the stage ends in an error, the server ends with it. Raises
+    ConfigError: there is no environment with vLLM.
+    """
+    first = next((reward for reward in context.rewards if serves(reward)), None)
+    if first is None or all(is_there(context.store, unit, "size") for unit in generate.units(context)):
+        yield
+        return
+    try:
+        with lent(first) as judge:
+            if isinstance(judge, JudgeReward):
+                judge.prepare()
+        yield
+    except BaseException:
+        RESIDENTS.give_up(SERVER)
+        raise
 
 
 class JudgeDown(ConnectionError):
@@ -234,35 +244,23 @@ class ShardClips:
     @property
     def loaded(self) -> list[LoadedClip]:
         """The clips that can be decoded."""
-        return list(self.by_id.values())
-
-    @property
-    def by_id(self) -> dict[str, LoadedClip]:
-        """The same by clip id."""
-        return self._decoded[0]
+        return [one for one in self._decoded if isinstance(one, LoadedClip)]
 
     @property
     def undecodable(self) -> dict[str, Judgement]:
-        """A failed judgement for each of the others."""
-        return {clip: Judgement(None, {}, error) for clip, error in self._decoded[1].items()}
+        """A failed judgement for each of the others, by clip id."""
+        both = zip(self.rows, self._decoded, strict=True)
+        return {row.clip_id: one for row, one in both if isinstance(one, Judgement)}
 
     @cached_property
-    def _decoded(self) -> tuple[dict[str, LoadedClip], dict[str, str]]:
-        loaded: dict[str, LoadedClip] = {}
-        undecodable: dict[str, str] = {}
-        for clip, found in zip(self.rows, in_threads(self._decode, self.rows), strict=True):
-            if isinstance(found, LoadedClip):
-                loaded[clip.clip_id] = found
-            else:
-                undecodable[clip.clip_id] = found
-        return loaded, undecodable
+    def _decoded(self) -> list[LoadedClip | Judgement]:
+        return in_threads(self._decode, self.rows)
 
-    def _decode(self, clip: Clip) -> LoadedClip | str:
-        """The clip, or why it cannot be decoded."""
+    def _decode(self, clip: Clip) -> LoadedClip | Judgement:
         try:
             frames, fps = decode_mp4(self._store.read_media(clip.video_path))
         except VideoError as error:
-            return str(error)
+            return Judgement(None, {}, str(error))
         return LoadedClip(clip.clip_id, clip.prompt, frames, fps, clip.category)
 
 
@@ -280,8 +278,7 @@ def shards(
 def digests(store: Store, stage: str, keys: Sequence[str]) -> list[str]:
     """Digests of the manifests of `keys`, which the questions of later stages name.
 
-    Raises:
-        StageFailed: `stage` needs a manifest that is not there.
+    Raises StageFailed: `stage` needs a manifest that is not there.
     """
     found = []
     for key in keys:
@@ -304,15 +301,14 @@ def units(context: RoundContext, rewards: Sequence[RewardRef] | None = None) -> 
 def phases(context: RoundContext) -> Iterator[Phase]:
     """Every training clip, by every reward; then by mixtures whose bounds these values give.
 
-    Raises:
-        StageFailed: a reward failed on more clips than the recipe allows; what was judged is kept.
+    Raises StageFailed: a reward failed on more clips than the recipe allows; what was judged is kept.
     """
     asked = units(context)
     yield from in_turns(asked, more=not all(map(mixture.bounded, context.rewards)))
     check_failures(context.store, STAGE, asked, context.max_failed_share)
-    measured = [measure(context, reward) for reward in context.rewards if not mixture.bounded(reward)]
-    if measured:
-        mixed = units(context, measured)
+    mixtures = [measure(context, reward) for reward in context.rewards if not mixture.bounded(reward)]
+    if mixtures:
+        mixed = units(context, mixtures)
         yield Phase(mixed)
         check_failures(context.store, STAGE, mixed, context.max_failed_share)
 
@@ -332,8 +328,7 @@ def preflight(rewards: Sequence[RewardRef]) -> None:
 def feedback(context: RoundContext) -> RewardRef:
     """The reward that teaches, under the version that its scores have.
 
-    Raises:
-        StageFailed: it is a mixture, and the scores that give its bounds are not in the store.
+    Raises StageFailed: it is a mixture, and the scores that give its bounds are not in the store.
     """
     return measure(context, context.feedback)
 
@@ -341,8 +336,7 @@ def feedback(context: RoundContext) -> RewardRef:
 def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
     """`reward` itself; or, for a mixture with open bounds, the one with those of the training clips.
 
-    Raises:
-        StageFailed: a component's scores are not in the store.
+    Raises StageFailed: a component's scores are not in the store.
     """
     if mixture.bounded(reward):
         return reward
@@ -353,7 +347,7 @@ def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
         digests(context.store, STAGE, keys)
         rows: list[Score] = [row for key in keys for row in context.store.read(key, "scores")]
         values[part.name] = [row.value for row in rows]
-    return mixture.measured(reward, values)
+    return reward_ref(reward.name, reward.kind, measured(reward.settings, values))
 
 
 def named(context: RoundContext) -> dict[str, RewardRef]:
@@ -370,7 +364,7 @@ def named(context: RoundContext) -> dict[str, RewardRef]:
 def check_failures(store: Store, stage: str, scored: Sequence[ScoreShard], allowed: float) -> None:
     """Raise StageFailed if a reward failed on a larger share of its clips than `allowed`."""
     for reward in scored[0].rewards:
-        clips, failed = counted(store, scored, reward)
+        clips, failed = _counted(store, scored, reward)
         if _too_many((clips, failed), allowed):
             keys = [shard.key_of(reward) for shard in scored]
             rows: list[Score] = [row for key in keys for row in store.read(key, "scores")]
@@ -390,35 +384,27 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
     cannot must not find them answered the next time: what was answered is set aside, the rest is forgotten.
     """
     rewards = scored[0].rewards if scored else ()
-    over = {reward.name for reward in rewards if _too_many(counted(store, scored, reward), allowed)}
+    over = {reward.name for reward in rewards if _too_many(_counted(store, scored, reward), allowed)}
+    mixed = [reward for reward in rewards if mixture.is_one(reward)]
     # A mixture has no answers of its own: its components are asked again, and then it is combined again.
-    over |= {
-        part.name
-        for reward in rewards
-        if mixture.is_one(reward) and reward.name in over
-        for part in reward.parts
-    }
-    for reward in rewards:
-        if mixture.is_one(reward):
-            for shard in scored:
-                if any(store.manifest(shard.key_of(part)) is None for part in reward.parts):
-                    store.discard(shard.key_of(reward))
-            continue
-        if not reward.parts or reward.name not in over:
-            continue
-        for shard in scored:
-            parts = [part for part in reward.parts if _again(store, shard.key_of(part))]
-            for part in parts:
+    over |= {part.name for reward in mixed if reward.name in over for part in reward.parts}
+    for shard in scored:
+        for reward in rewards:
+            if reward in mixed or reward.name not in over:
+                continue
+            again = [part for part in reward.parts if _again(store, shard.key_of(part))]
+            for part in again:
                 key = shard.key_of(part)
-                rows: list[Score] = store.read(key, "scores")
-                judged = {row.clip_id: judgement_of(row) for row in rows if row.status == "ok"}
-                unfinished.keep(store, part, shard.clips_digest, shard.clips_key, judged)
+                answers.keep(store, part, shard.clips_digest, shard.clips_key, answers.read(store, key))
                 store.discard(key)
-            if parts:
+            if again:
+                store.discard(shard.key_of(reward))
+        for reward in mixed:
+            if any(store.manifest(shard.key_of(part)) is None for part in reward.parts):
                 store.discard(shard.key_of(reward))
 
 
-def counted(store: Store, scored: Sequence[ScoreShard], reward: RewardRef) -> tuple[int, int]:
+def _counted(store: Store, scored: Sequence[ScoreShard], reward: RewardRef) -> tuple[int, int]:
     """(clips that the reward was asked about, those it failed on), of the shards that are in the store."""
     manifests = [store.manifest(shard.key_of(reward)) for shard in scored]
     counts = [manifest.counts for manifest in manifests if manifest is not None]
@@ -445,5 +431,5 @@ SPEC: Final = StageSpec(
     form=("score.rewards", "score.max_failed_share", "judge.backend", "judge.url"),
     prepare=prepare,
     preflight=lambda context: preflight((*context.rewards, context.feedback)),
-    early_start=lambda context: early_start.beside_generation(context, lent),
+    early_start=beside_generation,
 )

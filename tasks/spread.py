@@ -18,6 +18,8 @@ from typing import Final, Protocol
 from data.threads import cores
 from tasks.worker_pool import DEVICES, Job, WorkerPool
 
+# Environment variable that a worker's runs have: the one device they may use.
+DEVICE: Final = "VIDLOOP_DEVICE"
 # `model.device` of a recipe that wants every GPU.
 ALL: Final = "cuda:all"
 
@@ -72,3 +74,27 @@ def visible() -> list[str]:
     count = torch.cuda.device_count()
     named = [name for name in os.environ.get(DEVICES, "").split(",") if name]
     return named if len(named) == count else [str(index) for index in range(count)]
+
+
+def lock_names(wanted: str) -> list[str]:
+    """Names of the locks for a recipe's `model.device`, sorted; [] where runs may share it.
+
+    A worker's run takes its worker's device. Elsewhere a GPU has the name that the driver gives it, whatever
+    CUDA_VISIBLE_DEVICES calls it here; the CPU is shared.
+
+    Args:
+        wanted: auto, cpu, cuda, cuda:N or cuda:all.
+    """
+    named = os.environ.get(DEVICE)
+    if named:
+        return [named]
+    if wanted == "cpu":
+        return []
+    import torch
+
+    if not torch.cuda.is_available():
+        return []  # what needs a GPU says so when its model is loaded
+    count = torch.cuda.device_count()
+    # Two runs that took them in different orders would each wait for the other's.
+    indices = range(count) if wanted == ALL else [int(wanted.partition(":")[2] or 0)]
+    return sorted(f"GPU-{torch.cuda.get_device_properties(index).uuid}" for index in indices if index < count)

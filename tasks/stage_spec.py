@@ -23,19 +23,6 @@ class Phase:
     more: bool = False
 
 
-def no_preparation(context: RoundContext, units: Sequence[Unit]) -> None:
-    """What is done before a phase, unless the stage says otherwise: nothing."""
-
-
-def is_ready(context: RoundContext) -> None:
-    """What a stage wants of this machine, unless it says otherwise: nothing."""
-
-
-def no_early_start(context: RoundContext) -> AbstractContextManager[None]:
-    """What of a stage begins beside the stage before it, unless it says otherwise: nothing."""
-    return nullcontext()
-
-
 @dataclass(frozen=True)
 class StageSpec:
     """A stage of a round.
@@ -63,6 +50,6 @@ class StageSpec:
     phases: Callable[[RoundContext], Iterator[Phase]]
     form: tuple[str, ...]
     needs_device: bool = True
-    prepare: Callable[[RoundContext, Sequence[Unit]], None] = no_preparation
-    preflight: Callable[[RoundContext], None] = is_ready
-    early_start: Callable[[RoundContext], AbstractContextManager[None]] = no_early_start
+    prepare: Callable[[RoundContext, Sequence[Unit]], None] = lambda context, units: None
+    preflight: Callable[[RoundContext], None] = lambda context: None
+    early_start: Callable[[RoundContext], AbstractContextManager[None]] = lambda context: nullcontext()

@@ -13,7 +13,7 @@ from data.errors import ConfigError, StageFailed, UserError
 from tasks import curate, evaluate, finetune, generate, score
 from tasks.context import RoundContext
 from tasks.stage_spec import StageSpec
-from tasks.units import Runner, StageResult, Unit
+from tasks.units import Runner, StageResult, Unit, is_there
 
 STAGES: Final[Mapping[str, StageSpec]] = {
     spec.name: spec for spec in (generate.SPEC, score.SPEC, curate.SPEC, finetune.SPEC, evaluate.SPEC)
@@ -62,10 +62,8 @@ def plan(context: RoundContext) -> list[Planned]:
     """What every stage would do now, without doing it."""
     planned: list[Planned] = []
     for stage in STAGES:
-        if planned and not planned[-1].whole:
-            planned.append(Planned(stage, (), True))
-        else:
-            planned.append(plan_stage(stage, context))
+        open_before = planned and not planned[-1].whole
+        planned.append(Planned(stage, (), True) if open_before else plan_stage(stage, context))
     return planned
 
 
@@ -74,7 +72,7 @@ def plan_stage(stage: str, context: RoundContext) -> Planned:
     known: list[tuple[Unit, bool]] = []
     try:
         for phase in STAGES[stage].phases(context):
-            known += [(unit, is_there(context, unit)) for unit in phase.units]
+            known += [(unit, is_there(context.store, unit)) for unit in phase.units]
             if not all(whole for _, whole in known):
                 return Planned(stage, tuple(known), phase.more)
     except StageFailed:
@@ -85,8 +83,7 @@ def plan_stage(stage: str, context: RoundContext) -> Planned:
 def require_whole(context: RoundContext, before: str) -> None:
     """Check that the stages before `before` are in the store, whole.
 
-    Raises:
-        ConfigError: names what is missing.
+    Raises ConfigError: names what is missing.
     """
     for stage in STAGES:
         if stage == before:
@@ -109,8 +106,7 @@ def require_whole(context: RoundContext, before: str) -> None:
 def require_ready(context: RoundContext) -> None:
     """Check that this machine has what the stages need, before the first of them computes anything.
 
-    Raises:
-        UserError: a stage lacks something, and it or a stage before it is not whole in the store.
+    Raises UserError: a stage lacks something, and it or a stage before it is not whole in the store.
     """
     for stage, spec in STAGES.items():
         try:
@@ -121,8 +117,3 @@ def require_ready(context: RoundContext) -> None:
                     raise
                 if planned.stage == stage:
                     break
-
-
-def is_there(context: RoundContext, unit: Unit) -> bool:
-    """Whether the store holds every manifest of `unit`, whole. Nothing is changed."""
-    return all(context.store.verify(key, "hash") is None for key in unit.keys)

@@ -9,26 +9,23 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
 from rewards import RewardRef
 from tasks.units import StageResult
+
+
+def absent(description: str) -> Any:
+    """A field that is not written where it is None, its default."""
+    return Field(default=None, description=description, exclude_if=lambda value: value is None)
 
 
 class Record(BaseModel):
     """Base of what is written as JSON and read back; unknown keys, of a later release, are passed over."""
 
     model_config = ConfigDict(frozen=True)
-
-    left_out: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are not written where they are None."""
-
-    @model_serializer(mode="wrap")
-    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        said: dict[str, Any] = handler(self)
-        return {name: value for name, value in said.items() if value is not None or name not in self.left_out}
 
     def changed(self, **fields: Any) -> Self:
         """The same with some fields replaced."""
@@ -38,8 +35,6 @@ class Record(BaseModel):
 class Change(Record):
     """A metric before and after: means over clips, and the paired difference."""
 
-    left_out = frozenset({"reason"})
-
     metric: str = Field(description="Name of the reward that measured.")
     before: float | None = Field(description="Mean of the policy that the round began with.")
     after: float | None = Field(description="Mean of the candidate.")
@@ -47,27 +42,23 @@ class Change(Record):
     ci_low: float | None = Field(description="Lower end of delta's interval: bootstrap over prompts.")
     ci_high: float | None = Field(description="Upper end of delta's interval.")
     n: int = Field(description="Clips of each policy that were measured under both.")
-    reason: str | None = Field(default=None, description="Why nothing was measured; absent where it was.")
+    reason: str | None = absent("Why nothing was measured; absent where it was.")
 
 
 class Comparison(Change):
     """The same of a category, or of a set that does not decide."""
 
-    left_out = frozenset({"reason", "prompts", "excluded"})
-
-    prompts: int | None = Field(default=None, description="Prompts that the clips belong to.")
-    excluded: int | None = Field(default=None, description="Clips whose measurement failed on either side.")
+    prompts: int | None = absent("Prompts that the clips belong to.")
+    excluded: int | None = absent("Clips whose measurement failed on either side.")
 
 
 class GuardFinding(Record):
     """A measure that must not get worse while the metric rises."""
 
-    left_out = frozenset({"reason"})
-
     before: float | None = Field(description="Mean of the policy that the round began with.")
     after: float | None = Field(description="Mean of the candidate.")
     ok: bool | None = Field(description="False: broken. Null: could not be measured.")
-    reason: str | None = Field(default=None, description="Why it is broken, or was not measured.")
+    reason: str | None = absent("Why it is broken, or was not measured.")
 
 
 class StageSummary(Record):
@@ -95,9 +86,7 @@ class StageSummary(Record):
 class Approval(Record):
     """A person's word, where one was asked for."""
 
-    left_out = frozenset({"asked"})
-
-    asked: str | None = Field(default=None, description="When, in ISO 8601, while there is no answer.")
+    asked: str | None = absent("When, in ISO 8601, while there is no answer.")
     answer: str | None = Field(description="yes, no, or none in time; null: not yet.")
     who: str | None = Field(description="As they call themselves.")
     reason: str | None = Field(description="In their words.")
@@ -132,14 +121,12 @@ class RewardSummary(Record):
 class RoundSummary(Record):
     """What `rounds/<round id>/summary.json` says of a round."""
 
-    left_out = frozenset({"approval", "rewards"})
-
     round: str = Field(description="Id: UTC time and a short digest.")
     recipe: dict[str, Any] = Field(description="Every setting, defaults written out.")
     recipe_name: str = Field(description="The recipe's name.")
     feedback: str = Field(description="Name of the reward that taught; oracle: physics.")
-    rewards: dict[str, RewardSummary] | None = Field(
-        default=None, description="By the recipe's name for them; absent in rounds of an earlier release."
+    rewards: dict[str, RewardSummary] | None = absent(
+        "By the recipe's name for them; absent in rounds of an earlier release."
     )
     objective: str = Field(description="What was learned with.")
     policy_before: str = Field(description="Id of the policy that the round began with.")
@@ -151,7 +138,7 @@ class RoundSummary(Record):
     stages: dict[str, StageSummary] = Field(description="By name, in their order.")
     verdict: str = Field(description="In a sentence.")
     promoted: bool = Field(description="Whether this round made its candidate champion.")
-    approval: Approval | None = Field(default=None, description="Absent where nobody was asked.")
+    approval: Approval | None = absent("Absent where nobody was asked.")
 
     @property
     def compared(self) -> dict[str, Comparison]:

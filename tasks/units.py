@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import logging
 import random
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
@@ -106,18 +105,14 @@ class StageResult:
 
 
 # Told (steps done, steps in all) by a unit that is one long computation. The runner sets it around each unit.
-_steps: ContextVar[Callable[[int, int], None] | None] = ContextVar("steps", default=None)
-
-
+_steps: ContextVar[Callable[[int, int], None]] = ContextVar("steps", default=lambda done, total: None)
 # Whether the stage has been interrupted: what fails then failed for that. Set likewise.
 _given_up: ContextVar[Callable[[], bool]] = ContextVar("given_up", default=lambda: False)
 
 
 def report_steps(done: int, total: int) -> None:
     """Say how far the running unit is; does nothing when nobody listens."""
-    told = _steps.get()
-    if told is not None:
-        told(done, total)
+    _steps.get()(done, total)
 
 
 class Listener:
@@ -144,6 +139,11 @@ def unit_key(unit: Unit) -> str:
 def stage_key(units: Sequence[Unit]) -> str:
     """One key for a list of units: what `summary.json` calls the stage's key."""
     return unit_key(units[0]) if len(units) == 1 else digest([unit_key(unit) for unit in units])
+
+
+def is_there(store: Store, unit: Unit, level: Literal["hash", "size"] = "hash") -> bool:
+    """Whether the store holds every manifest of `unit`, whole as `Store.verify` sees it. Changes nothing."""
+    return all(store.verify(key, level) is None for key in unit.keys)
 
 
 def is_whole(store: Store, unit: Unit) -> bool:
@@ -197,29 +197,29 @@ class Failures:
     stage: str
     found: list[tuple[Unit, BaseException]] = field(default_factory=list)
     interrupted: bool = False
-    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, unit: Unit, error: BaseException) -> None:
         """Note that `unit` failed with `error`."""
-        with self._lock:
-            self.found.append((unit, error))
+        self.found.append((unit, error))
         if not isinstance(error, UserError) and not self.interrupted:
             log.error("%s failed: %s: %s", unit.label, type(error).__name__, error)
 
     @property
+    def users(self) -> UserError | None:
+        """The first that says that something given is wrong: the other units would meet it too."""
+        return next((error for _, error in self.found if isinstance(error, UserError)), None)
+
+    @property
     def enough(self) -> bool:
         """Whether the units not yet begun should stay so."""
-        return len(self.found) >= FAILURES_ALLOWED or any(
-            isinstance(error, UserError) for _, error in self.found
-        )
+        return len(self.found) >= FAILURES_ALLOWED or self.users is not None
 
     def raise_if_any(self, total: int) -> None:
         """Raise the error the stage ends with, if a unit failed."""
         if not self.found:
             return
-        for _, error in self.found:
-            if isinstance(error, UserError):
-                raise error
+        if self.users is not None:
+            raise self.users
         unit, error = self.found[0]
         reason = str(error) if isinstance(error, VidloopError) else f"{type(error).__name__}: {error}"
         raise StageFailed(
@@ -229,12 +229,8 @@ class Failures:
         ) from error
 
 
-def do_nothing() -> None:
-    """What a runner does before it computes, unless it is told otherwise."""
-
-
-def say_nothing(units: Sequence[Unit]) -> None:
-    """What a runner does with units that are whole, unless it is told otherwise."""
+def do_nothing(*_: object) -> None:
+    """What a runner does before it computes, and with units that are whole, unless it is told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +248,7 @@ class Runner:
     workers: int = 1
     listener: Listener = field(default_factory=Listener)
     execute: Callable[[Unit], None] = run_with_retries
-    recall: Callable[[Sequence[Unit]], None] = say_nothing
+    recall: Callable[[Sequence[Unit]], None] = do_nothing
     ready: Callable[[], None] = do_nothing
 
     def __call__(self, store: Store, stage: str, units: Sequence[Unit]) -> StageResult:

@@ -88,8 +88,7 @@ class WorkerPool:
     def run(self, job: Job) -> None:
         """Run `job` in the worker that has been idle longest. Raises what it raised there.
 
-        Raises:
-            WorkerDied: its process ended; another has taken its place.
+        Raises WorkerDied: its process ended; another has taken its place.
         """
         self.start()
         slot = self._send(job)
@@ -136,7 +135,8 @@ class WorkerPool:
         process = self._context.Process(
             target=serve, args=([theirs for _, theirs in pipes], self._threads), daemon=True
         )
-        with environment(child_environment(self._threads, device)):
+        changes = dict.fromkeys(_THREADS, str(self._threads)) | ({} if device is None else {DEVICES: device})
+        with environment(changes):
             process.start()
         for _, theirs in pipes:
             theirs.close()
@@ -162,16 +162,6 @@ class WorkerPool:
 
 def _name(worker: _Worker) -> str:
     return "the worker process" if worker.device is None else f"the process of GPU {worker.device}"
-
-
-def child_environment(threads: int, device: str | None) -> dict[str, str]:
-    """Changes of the environment for a worker.
-
-    Args:
-        threads: of the libraries that compute.
-        device: a GPU as CUDA_VISIBLE_DEVICES names it; None leaves it as it is.
-    """
-    return dict.fromkeys(_THREADS, str(threads)) | ({} if device is None else {DEVICES: device})
 
 
 # The environment is the whole process's: two threads that start children would give each other's.

@@ -29,8 +29,6 @@ from data.store import Store
 if TYPE_CHECKING:
     import duckdb
 
-Parameters = dict[str, Any]
-
 
 @dataclass(frozen=True, slots=True)
 class CurateResult:
@@ -57,9 +55,12 @@ SELECT c.clip_id, c.prompt_id, c.category, s.value,
 FROM c LEFT JOIN s USING (clip_id) ORDER BY c.clip_id
 """
 
-SPREAD: Final = """
-SELECT quantile_cont(value, 0.05), quantile_cont(value, 0.95), avg((value >= $threshold)::INT)
-FROM judged WHERE value IS NOT NULL
+# Where nothing was scored any line will do. Values that are all the same say nothing: the line is flat.
+GRADED: Final = """
+SELECT coalesce($eta, CASE WHEN high > low THEN 1 / (high - low) WHEN high = low THEN 0 ELSE 1 END) AS eta,
+       coalesce($gamma, low, 0) AS gamma, coalesce($accept_fraction, passing, 0) AS accept_fraction
+FROM (SELECT quantile_cont(value, 0.05) AS low, quantile_cont(value, 0.95) AS high,
+             avg((value >= $threshold)::INT) AS passing FROM judged WHERE value IS NOT NULL)
 """
 
 SHAPED: Final = """
@@ -89,9 +90,9 @@ WITH placed AS (
            exp((r - max(r) OVER prompt) / $beta) AS tilt  -- the largest is 1, so a small beta cannot overflow
     FROM shaped WINDOW prompt AS (PARTITION BY prompt_id)
 ), decided AS (SELECT *, r > 0 AND place <= least(quota, most) AS accepted FROM placed)
-SELECT clip_id, prompt_id, category, r, passed, accepted,
+SELECT clip_id, prompt_id, category, r,
        CASE $weight WHEN 'uniform' THEN accepted::DOUBLE WHEN 'reward' THEN r
-            ELSE tilt / avg(tilt) OVER (PARTITION BY prompt_id) END AS weight,
+            ELSE tilt / avg(tilt) OVER (PARTITION BY prompt_id) END AS weight, passed, accepted,
        CASE WHEN accepted AND all_passed THEN 'accepted: all clips of this prompt passed'
             WHEN accepted AND $kind = 'binary' THEN 'accepted: passed'
             WHEN accepted THEN 'accepted: rank ' || place || ' of ' || clips_of_prompt
@@ -191,28 +192,18 @@ def curate(
         if clips.num_rows:
             _check_feedback(con, settings.feedback)
             _check_modes(con)
-        excluded = list(settings.exclude_categories)
-        _run(con, JUDGED, feedback=settings.feedback, seed=str(settings.seed), excluded=excluded)
+        seed, excluded = str(settings.seed), list(settings.exclude_categories)
+        con.execute(JUDGED, {"feedback": settings.feedback, "seed": seed, "excluded": excluded})
         shaping = _shaping(con, settings)
-        shared = {"kind": settings.kind, "threshold": settings.threshold}
-        noise = {"noise": settings.label_noise, "seed": str(settings.seed)}
-        _run(con, SHAPED, **shared, eta=shaping["eta"], gamma=shaping["gamma"], **noise)
-        _run(
-            con,
-            EXAMPLES,
-            kind=settings.kind,
-            q=shaping["accept_fraction"],
-            max_per_prompt=settings.max_per_prompt,
-            weight=settings.weight,
-            beta=settings.beta,
-        )
-        _run(con, POSSIBLE, margin=settings.margin)
-        dropped = compare(con, settings.feedback, shaping) if settings.segments == "differing" else None
-        _run(con, PAIRS, pairs_per_prompt=settings.pairs_per_prompt)
+        line = {name: shaping[name] for name in ("kind", "threshold", "eta", "gamma")}
+        con.execute(SHAPED, {**line, "noise": settings.label_noise, "seed": seed})
+        asked = {name: getattr(settings, name) for name in ("kind", "max_per_prompt", "weight", "beta")}
+        con.execute(EXAMPLES, {**asked, "q": shaping["accept_fraction"]})
+        con.execute(POSSIBLE, {"margin": settings.margin})
+        dropped = compare(con, settings.feedback, line) if settings.segments == "differing" else None
+        con.execute(PAIRS, {"pairs_per_prompt": settings.pairs_per_prompt})
         curation_id = _curation_id(store, clip_keys, score_keys, settings)
-        rows = con.execute(
-            "SELECT clip_id, prompt_id, category, r, weight, accepted, reason FROM curated"
-        ).fetchall()
+        rows = con.execute("SELECT * EXCLUDE (passed) FROM curated").fetchall()
         examples = [Example(curation_id, *row) for row in rows]
         pairs = [Pair(curation_id, *row) for row in con.execute("FROM paired").fetchall()]
         spans = [] if dropped is None else [PairSegment(curation_id, *row) for row in better(con)]
@@ -238,11 +229,10 @@ def labels(examples: Sequence[Example]) -> list[bool | None]:
 def _curation_id(
     store: Store, clip_keys: Sequence[str], score_keys: Sequence[str], settings: CurateSettings
 ) -> str:
-    digests = {key: manifest.digest for key in (*clip_keys, *score_keys) if (manifest := store.manifest(key))}
-    inputs = {
-        "clips": sorted(digests[key] for key in clip_keys),
-        "scores": sorted(digests[key] for key in score_keys),
-    }
+    def digests(keys: Sequence[str]) -> list[str]:
+        return sorted(manifest.digest for manifest in map(store.manifest, keys) if manifest is not None)
+
+    inputs = {"clips": digests(clip_keys), "scores": digests(score_keys)}
     return "d" + digest({"settings": settings.fingerprint(), **inputs})[:24]
 
 
@@ -273,30 +263,12 @@ def _check_modes(con: duckdb.DuckDBPyConnection) -> None:
 
 def _shaping(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[str, Any]:
     """eta, gamma and accept_fraction as they are used; percentiles are of the clips at hand."""
-    used: dict[str, Any] = {
-        "kind": settings.kind,
-        "threshold": settings.threshold,
-        "eta": settings.eta,
-        "gamma": settings.gamma,
-        "accept_fraction": settings.accept_fraction,
-    }
-    if settings.kind == "binary":
-        return used
-    low, high, passing = con.execute(SPREAD, {"threshold": settings.threshold}).fetchall()[0]
-    if low is None:  # nothing was scored, so any line will do
-        low, high = 0.0, 1.0
-    if settings.gamma is None:
-        used["gamma"] = low
-    if settings.eta is None:
-        # Values that are all the same say nothing: the line is flat, every r' is 0.
-        used["eta"] = 1 / (high - low) if high > low else 0.0
-    if settings.accept_fraction is None:
-        used["accept_fraction"] = passing or 0.0
-    return used
-
-
-def _run(con: duckdb.DuckDBPyConnection, sql: str, **parameters: Any) -> None:
-    con.execute(sql, parameters)
+    asked = {name: getattr(settings, name) for name in ("threshold", "eta", "gamma", "accept_fraction")}
+    if settings.kind == "graded":
+        found = con.execute(GRADED, asked)
+        names = [column[0] for column in found.description or []]
+        asked |= dict(zip(names, found.fetchall()[0], strict=True))
+    return {"kind": settings.kind, **asked}
 
 
 def _report(

@@ -64,14 +64,12 @@ def compare(con: duckdb.DuckDBPyConnection, feedback: str, shaping: Mapping[str,
     Returns:
         How many were dropped; None where no clip has segments, and then nothing is done.
     """
-    told = {name: shaping[name] for name in ("kind", "threshold", "eta", "gamma")}
-    con.execute(SEGMENTS, {"feedback": feedback, **told})
-    if not con.execute("SELECT count(*) FROM segments").fetchall()[0][0]:
+    (told,) = con.execute(SEGMENTS, {"feedback": feedback, **shaping}).fetchall()[0]
+    if not told:
         return None
     con.execute(COMPARED)
-    before = con.execute("SELECT count(*) FROM possible").fetchall()[0][0]
-    con.execute(DROP)
-    return int(before - con.execute("SELECT count(*) FROM possible").fetchall()[0][0])
+    (dropped,) = con.execute(DROP).fetchall()[0]
+    return int(dropped)
 
 
 def better(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, float, float]]:

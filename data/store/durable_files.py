@@ -44,8 +44,7 @@ def storage_errors(path: Path) -> Iterator[None]:
 def inside(root: Path, relative: str) -> Path:
     """`root / relative` for a path that came from data.
 
-    Raises:
-        StoreError: the path is absolute, climbs out with "..", or is not plain.
+    Raises StoreError: the path is absolute, climbs out with "..", or is not plain.
     """
     parts = relative.split("/")
     if not all(_NAME.fullmatch(part) for part in parts):

@@ -77,7 +77,9 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
             if not _take(store.root, relative, now - min_age_s):
                 del old[relative]
                 young += 1
-        _remove_empty(idle)
+        for folder in idle:
+            with contextlib.suppress(OSError):  # it is not empty, or gone
+                folder.rmdir()
     return Garbage(tuple(sorted(old)), sum(old.values()), young, delete)
 
 
@@ -108,10 +110,3 @@ def _idle_folders(root: Path, since: float) -> list[Path]:
                 if folder.is_dir() and folder.stat().st_mtime <= since:
                     found.append(folder)
     return found
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with storage_errors(folder), contextlib.suppress(FileNotFoundError):
-            if not any(folder.iterdir()):
-                folder.rmdir()

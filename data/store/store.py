@@ -38,8 +38,6 @@ from data.store.manifest import REMEDY, DamagedManifest, Manifest, Media, Part, 
 from data.records import TABLES, Row, from_table, to_table
 from data.store.durable_files import inside, make_folder, remove, storage_errors, sync_folder, write_durably
 
-__all__ = ["FORMAT", "Manifest", "Media", "Part", "Store"]
-
 FORMAT: Final = 1
 _FOLDERS: Final = {"manifests", "parts", "media", "rounds", "runs", "scratch", "locks", "tmp"}
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
@@ -95,7 +93,10 @@ class Store:
             raise StoreError(
                 f"{self.root} is neither a store nor empty (it holds {strange[0]}): name another"
             )
-        written = {"format": FORMAT, "written_by": _program_version()}
+        writer = "(run without installation)"
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            writer = importlib.metadata.version("vidloop")
+        written = {"format": FORMAT, "written_by": writer}
         self._write("format.json", (json.dumps(written) + "\n").encode(), replace=False)
 
     def _check_format(self, path: Path) -> None:
@@ -136,13 +137,9 @@ class Store:
     def read_media(self, path: str) -> bytes:
         """Bytes of a media file, checked against the digest that is its name.
 
-        Raises:
-            StoreError: the file is missing or was changed.
+        Raises StoreError: the file is missing or was changed.
         """
-        data = self._read_bytes(path)
-        if bytes_digest(data) != Path(path).stem:
-            raise _changed(self.root / path)
-        return data
+        return self._read_bytes(path, Path(path).stem)
 
     def path(self, relative: str) -> Path:
         """Absolute path of something the store names. Raises StoreError for a path that leaves the store."""
@@ -204,8 +201,7 @@ class Store:
     def discard(self, key: str) -> None:
         """Forget a unit, so that it is computed again. Its media stay for `data.store.gc`: others may name them.
 
-        Raises:
-            StoreError: the store is read-only.
+        Raises StoreError: the store is read-only.
         """
         path = self._find(key)
         if path is None:
@@ -223,8 +219,7 @@ class Store:
     def manifest(self, key: str) -> Manifest | None:
         """The manifest of `key`, or None if that question has no answer yet.
 
-        Raises:
-            StoreError: the manifest was changed after it was written, or is of a newer version.
+        Raises StoreError: the manifest was changed after it was written, or is of a newer version.
         """
         path = self._find(key)
         return None if path is None else self._load(path)
@@ -267,8 +262,7 @@ class Store:
     def read(self, key: str, table: str) -> list[Any]:
         """Rows of one table of one unit, in key order; none if the unit has no such table.
 
-        Raises:
-            StoreError: the unit is not there, or a part is missing or was changed.
+        Raises StoreError: the unit is not there, or a part is missing or was changed.
         """
         return from_table(table, self.arrow([key], table))
 
@@ -282,7 +276,10 @@ class Store:
                 raise StoreError(f"{self.root} holds no unit {key}. {REMEDY}")
             part = manifest.part(table)
             if part is not None:
-                found = self._read_part(part)
+                data = self._read_bytes(part.path, part.sha256)
+                # `read_table` would look for partitions first, which takes longer than reading a small part.
+                with pq.ParquetFile(pa.BufferReader(data)) as file:
+                    found = file.read(use_threads=False)
                 # Columns of a later version are left out; the cast loads much, so only then.
                 tables.append(found if found.schema == schema else found.select(schema.names).cast(schema))
         return pa.concat_tables(tables)
@@ -297,8 +294,7 @@ class Store:
     def write_file(self, relative: str, data: bytes) -> Path:
         """Write or replace a file that is not content-addressed (a round's summary), in one step.
 
-        Raises:
-            StoreError: the path leaves the store, the disk is full, or the store is read-only.
+        Raises StoreError: the path leaves the store, the disk is full, or the store is read-only.
         """
         self._write(relative, data, replace=True)
         return self.path(relative)
@@ -342,8 +338,7 @@ class Store:
     def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         """Hold `locks/<name>.lock` against every other process; a process that dies lets go of it.
 
-        Raises:
-            StoreError: another process holds it, and this one does not `wait`.
+        Raises StoreError: another process holds it, and this one does not `wait`.
         """
         path = self.path(f"locks/{name}.lock")
         with storage_errors(path):
@@ -365,20 +360,18 @@ class Store:
 
     def _keep(self, item: Media | Part, data: bytes) -> None:
         """Write a content-named file unless its bytes are there; a damaged copy is replaced."""
-        path = self.path(item.path)
-        with storage_errors(path):
-            whole = path.is_file() and path.stat().st_size == item.bytes and file_digest(path) == item.sha256
-            if whole:
-                # Young again, so that a garbage collector does not take it before the manifest names it.
-                try:
-                    os.utime(path)
-                except FileNotFoundError:  # it was quicker
-                    whole = False
-        if not whole:
-            self._write(item.path, data, replace=True)
+        if self.fault(item) is None:
+            path = self.path(item.path)
+            # Young again, so that a garbage collector does not take it before the manifest names it.
+            with storage_errors(path), contextlib.suppress(FileNotFoundError):  # it was quicker
+                os.utime(path)
+                return
+        self._write(item.path, data, replace=True)
 
     def _write_part(self, stage: str, key: str, name: str, table: pa.Table) -> Part:
-        data = _parquet_bytes(table)
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", row_group_size=50_000, write_page_checksum=True)
+        data = bytes(sink.getvalue())
         sha = bytes_digest(data)
         path = f"parts/{stage}/{key[:2]}/{key}/{name}-{sha[:12]}.parquet"
         part = Part(name, path, table.num_rows, sha, len(data))
@@ -386,20 +379,15 @@ class Store:
         failpoint("store.after_part")
         return part
 
-    def _read_part(self, part: Part) -> pa.Table:
-        data = self._read_bytes(part.path)
-        if bytes_digest(data) != part.sha256:
-            raise _changed(self.root / part.path)
-        # `read_table` would look for partitions first, which takes longer than reading a small part.
-        with pq.ParquetFile(pa.BufferReader(data)) as file:
-            return file.read(use_threads=False)
-
-    def _read_bytes(self, relative: str) -> bytes:
+    def _read_bytes(self, relative: str, sha256: str) -> bytes:
         path = self.path(relative)
         try:
-            return path.read_bytes()
+            data = path.read_bytes()
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}. {REMEDY}") from error
+        if bytes_digest(data) != sha256:
+            raise StoreError(f"{path} was changed after it was written (sha256 differs). {REMEDY}")
+        return data
 
     def _check_media(self, tables: Mapping[str, pa.Table], media: Sequence[Media]) -> None:
         for item in media:
@@ -437,20 +425,3 @@ def _checked(key: str) -> str:
     if not _KEY.fullmatch(key):
         raise StoreError(f"{key!r} is not a key: a key is 64 hexadecimal digits")
     return key
-
-
-def _changed(path: Path) -> StoreError:
-    return StoreError(f"{path} was changed after it was written (sha256 differs). {REMEDY}")
-
-
-def _parquet_bytes(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=50_000, write_page_checksum=True)
-    return bytes(sink.getvalue())
-
-
-def _program_version() -> str:
-    try:
-        return importlib.metadata.version("vidloop")
-    except importlib.metadata.PackageNotFoundError:
-        return "(run without installation)"

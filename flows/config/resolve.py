@@ -76,7 +76,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
 
 def model_of(recipe: Recipe) -> ModelSettings:
     """The base model, where it lies on this machine, and the frame rate that it is told."""
-    return recipe.model.extend(
+    return recipe.model.as_part(
         ModelSettings, path=str(find(recipe.model.path)), frame_rate=float(recipe.generate.fps)
     )
 
@@ -86,7 +86,7 @@ def curation_of(recipe: Recipe) -> CurateSettings:
     weight = recipe.curate.weight
     by_objective = get_objective(recipe.finetune.objective).curation_weight
     selection = recipe.curate.model_dump(exclude={"include_rounds", "weight"})
-    return recipe.shaping.extend(
+    return recipe.shaping.as_part(
         CurateSettings,
         **selection,
         threshold=threshold_of(recipe),

@@ -14,7 +14,7 @@ from flows.config.load import dump, load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting import console
-from tasks import devices, spread
+from tasks import spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.promotion import Promotion
@@ -62,7 +62,7 @@ def ready(context: RoundContext, stage: str) -> Callable[[], None]:
         return do_nothing
 
     def hold() -> None:
-        for name in devices.lock_names(context.generation.model.device):
+        for name in spread.lock_names(context.generation.model.device):
             device_lock.hold(name, f"{stage} of round {context.run_id} ({context.name})", console.info)
 
     return hold

@@ -14,7 +14,7 @@ from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import finetune_settings, open_round
 from flows.rounds.run_round import play_stage
-from tasks import devices, spread
+from tasks import spread
 from tasks.context import RoundContext
 from tasks.units import Runner
 from tests.tiny_round import Tiny, build_tiny_wan
@@ -100,14 +100,14 @@ def test_every_gpu_is_locked_in_one_order(monkeypatch: pytest.MonkeyPatch) -> No
         def __init__(self, index: int) -> None:
             self.uuid = "zyx"[index]
 
-    monkeypatch.delenv(devices.DEVICE, raising=False)
+    monkeypatch.delenv(spread.DEVICE, raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.setattr("torch.cuda.get_device_properties", Card)
-    assert devices.lock_names("cuda:all") == ["GPU-x", "GPU-y", "GPU-z"]
-    assert devices.lock_names("cuda:1") == ["GPU-y"]
-    assert devices.lock_names("cuda") == ["GPU-z"]
-    assert devices.lock_names("cuda:3") == devices.lock_names("cpu") == []
+    assert spread.lock_names("cuda:all") == ["GPU-x", "GPU-y", "GPU-z"]
+    assert spread.lock_names("cuda:1") == ["GPU-y"]
+    assert spread.lock_names("cuda") == ["GPU-z"]
+    assert spread.lock_names("cuda:3") == spread.lock_names("cpu") == []
 
 
 def test_a_machine_without_a_gpu_says_so(tiny: Tiny) -> None:
