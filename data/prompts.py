@@ -19,6 +19,7 @@ from typing import Any, Final
 from data.errors import ConfigError, DataError
 from data.plugins import plugins
 from data.records import Prompt, prompt_id
+from data.resources import find
 
 # Everyday objects and hands, in five categories; no template is in both.
 REAL: Final = ("real-train", "real-heldout")
@@ -26,6 +27,7 @@ _REAL_FOLDER: Final = Path(__file__).parent / "real_prompts"
 MAX_CHARS: Final = 2000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
+_TEXTS: Final = ("text", "prompt")
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,15 @@ def prompt_sets() -> Mapping[str, PromptSets]:
 
 
 def load_prompts(name_or_path: str | Path) -> list[Prompt]:
-    """Prompts of one of `prompt_sets()` or of a file, in their order.
+    """Prompts of one of `prompt_sets()` or of a file (see `data.resources.find`), in their order.
 
     A prompt's id is a digest of its text; an id of your own is kept in `source` ("walks.jsonl#walk-7").
     Raises DataError: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than
     2,000 characters, with NUL or other control characters, a duplicate, an id that looks like a path.
     """
-    sets = prompt_sets()
-    if str(name_or_path) in sets:
-        return sets[str(name_or_path)].load(str(name_or_path))
-    return _read(Path(name_or_path))
+    name = str(name_or_path)
+    known = prompt_sets().get(name)
+    return _read(find(name)) if known is None else known.load(name)
 
 
 def _read(path: Path) -> list[Prompt]:
@@ -106,43 +107,37 @@ def _read(path: Path) -> list[Prompt]:
     return prompts
 
 
-def check_text(text: object, where: str) -> str:
-    """A prompt's text without the blanks around it.
-
-    Raises DataError: it is not a text, is empty, too long, or holds characters that no prompt needs.
-    """
+def _fault(text: object) -> str:
+    """What is wrong with a prompt's text, in words; "" if nothing is."""
     if not isinstance(text, str):
-        raise DataError(f"{where}: the prompt is {_kind(text)}, not a text")
-    stripped = text.strip(" \t\r\n")  # str.strip() alone would also take some control characters
-    if not stripped.strip():
-        raise DataError(f"{where}: the prompt is empty: write a text or remove it")
-    if len(stripped) > MAX_CHARS:
-        raise DataError(
-            f"{where}: the prompt has {len(stripped)} characters, at most {MAX_CHARS} are allowed"
-        )
-    for position, character in enumerate(stripped):
+        return f"is {_kind(text)}, not a text"
+    if not text.strip():
+        return "is empty: write a text or remove it"
+    if len(text) > MAX_CHARS:
+        return f"has {len(text)} characters, at most {MAX_CHARS} are allowed"
+    for position, character in enumerate(text):
         # Cc: control characters; Cs: halves of surrogate pairs, which UTF-8 cannot write.
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
-            raise DataError(
-                f"{where}: the prompt holds the control character U+{ord(character):04X} (at {position}): "
-                "remove it"
-            )
-    return stripped
+            return f"holds the control character U+{ord(character):04X} (at {position}): remove it"
+    return ""
 
 
 def _prompt(record: Mapping[str, Any], where: str, source: str) -> tuple[Prompt, str]:
-    column = next((name for name in ("text", "prompt") if name in record), None)
+    column = next((name for name in _TEXTS if name in record), None)
     if column is None:
         raise DataError(
             f"{where}: no field 'text' (or 'prompt'): found {', '.join(map(str, record)) or 'nothing'}"
         )
-    text = check_text(record[column], where)
-    own_id = record.get("id", record.get("prompt_id"))
-    if own_id is None:
-        own_id = ""
-    elif not _ID.fullmatch(str(own_id)) or ".." in str(own_id):
+    text = record[column]
+    if isinstance(text, str):
+        text = text.strip(" \t\r\n")  # str.strip() alone would also take some control characters
+    if fault := _fault(text):
+        raise DataError(f"{where}: the prompt {fault}")
+    given = record.get("id", record.get("prompt_id"))
+    own_id = "" if given is None else str(given)
+    if given is not None and (not _ID.fullmatch(own_id) or ".." in own_id):
         raise DataError(
-            f"{where}: the id {str(own_id)[:80]!r} is not a plain name: use letters, digits and . _ : -"
+            f"{where}: the id {own_id[:80]!r} is not a plain name: use letters, digits and . _ : -"
         )
     prompt = Prompt(
         prompt_id=prompt_id(text),
@@ -150,9 +145,9 @@ def _prompt(record: Mapping[str, Any], where: str, source: str) -> tuple[Prompt,
         category=_label(record, "category", where),
         template=_label(record, "template", where),
         split=_label(record, "split", where) or "custom",
-        source=f"{source}#{own_id}" if own_id != "" else source,
+        source=f"{source}#{own_id}" if own_id else source,
     )
-    return prompt, str(own_id)
+    return prompt, own_id
 
 
 def _label(record: Mapping[str, Any], name: str, where: str) -> str:
@@ -205,9 +200,6 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except pa.ArrowException as error:
         raise DataError(f"{path}: not a Parquet file: {error}") from error
     yield from enumerate(records, 1)
-
-
-_TEXTS: Final = ("text", "prompt")
 
 
 def _kind(value: object) -> str:

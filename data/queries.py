@@ -15,6 +15,7 @@ row that several units hold (a clip that two rounds used) appears once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -31,34 +32,23 @@ _TYPES: Final = {
     "list<item: string>": "VARCHAR[]", "list<element: string>": "VARCHAR[]",
 }  # fmt: skip
 
-# Column of `rounds` -> (path in summary.json, type).
+# Columns that are read out of a round's summary, and of a run's fact; those of a part stand in its place.
 _ROUND: Final = {
-    "round": ("$.round", "VARCHAR"),
-    "recipe_name": ("$.recipe_name", "VARCHAR"),
-    "feedback": ("$.feedback", "VARCHAR"),
-    "objective": ("$.objective", "VARCHAR"),
-    "policy_before": ("$.policy_before", "VARCHAR"),
-    "policy_after": ("$.policy_after", "VARCHAR"),
-    "metric": ("$.primary.metric", "VARCHAR"),
-    "before": ("$.primary.before", "DOUBLE"),
-    "after": ("$.primary.after", "DOUBLE"),
-    "delta": ("$.primary.delta", "DOUBLE"),
-    "ci_low": ("$.primary.ci_low", "DOUBLE"),
-    "ci_high": ("$.primary.ci_high", "DOUBLE"),
-    "n": ("$.primary.n", "BIGINT"),
-    "verdict": ("$.verdict", "VARCHAR"),
-    "promoted": ("$.promoted", "BOOLEAN"),
-    "summary": ("$", "VARCHAR"),
+    **dict.fromkeys(
+        ("round", "recipe_name", "feedback", "objective", "policy_before", "policy_after"), "VARCHAR"
+    ),
+    "primary": {
+        "metric": "VARCHAR",
+        **dict.fromkeys(("before", "after", "delta", "ci_low", "ci_high"), "DOUBLE"),
+        "n": "BIGINT",
+    },
+    "verdict": "VARCHAR",
+    "promoted": "BOOLEAN",
 }
-
 _TIMING: Final = {
-    "time": ("$.time", "VARCHAR"),
-    "host": ("$.host", "VARCHAR"),
-    "stage": ("$.stage", "VARCHAR"),
-    "key": ("$.key", "VARCHAR"),
-    "seconds": ("$.seconds", "DOUBLE"),
-    "cached": ("$.cached", "BOOLEAN"),
-    "fact": ("$", "VARCHAR"),
+    **dict.fromkeys(("time", "host", "stage", "key"), "VARCHAR"),
+    "seconds": "DOUBLE",
+    "cached": "BOOLEAN",
 }
 
 # Each round's rewards: an object by name in its summary.
@@ -164,16 +154,26 @@ def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConn
     files: dict[str, list[str]] = {name: [] for name in TABLES}
     scored_at: list[int] = []
     for manifest in manifests:
-        for part in manifest.parts:
+        for part in (one for one in manifest.parts if one.table in files):
             files[part.table].append(str(store.path(part.path)))
             if part.table == "scores":
                 path = store.path(f"manifests/{manifest.stage}/{manifest.key}.json")
                 scored_at.append(path.stat().st_mtime_ns)
     bodies = {name: _table(name, paths) for name, paths in files.items()}
-    bodies["rounds"] = _json_rows(_found(store, "rounds/*/summary.json"), _ROUND, lines=False)
+    bodies["rounds"] = _json_rows(
+        sorted(map(str, store.root.glob("rounds/*/summary.json"))),
+        _ROUND,
+        "content",
+        "{}, document AS summary",
+    )
     bodies["names"] = NAMES
     bodies["lineage"] = LINEAGE
-    bodies["timings"] = _json_rows(_found(store, "runs/*.jsonl"), _TIMING, lines=True)
+    bodies["timings"] = _json_rows(
+        sorted(map(str, store.root.glob("runs/*.jsonl"))),
+        _TIMING,
+        "unnest(string_split(content, chr(10)))",
+        "parse_filename(filename, true) AS run_id, {}, document AS fact",
+    )
     statements = []
 
     def make(name: str, body: str) -> None:
@@ -189,7 +189,8 @@ def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConn
 def _table(name: str, paths: Sequence[str]) -> str:
     spec = TABLES[name]
     if not paths:
-        return _nothing({field.name: _TYPES[str(field.type)] for field in spec.schema})
+        nothing = [f"NULL::{_TYPES[str(field.type)]} AS {_name(field.name)}" for field in spec.schema]
+        return _select(nothing, "WHERE false")
     columns = ", ".join(map(_name, spec.schema.names))
     key = ", ".join(map(_name, spec.key))
     source = f"read_parquet({_list(paths)}, union_by_name = true)"
@@ -205,39 +206,24 @@ def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[
     for reward, version in versions:
         titles[f"{reward}@{version}" if reward in titles else reward] = (reward, version)
     kinds = {reward for reward, _ in versions}
-    for name, *asked in con.execute(
-        "SELECT name, reward, reward_version FROM names ORDER BY round"
-    ).fetchall():
-        if name not in kinds and tuple(asked) in versions:
-            titles[name] = (asked[0], asked[1])
+    named = con.execute("SELECT name, reward, reward_version FROM names ORDER BY round").fetchall()
+    for name, reward, version in named:
+        if name not in kinds and (reward, version) in versions:
+            titles[name] = (reward, version)
     for title, (reward, version) in titles.items():
         chosen = f"s.reward = {_literal(reward)} AND s.reward_version = {_literal(version)}"
         columns.append(f"max(s.value) FILTER ({chosen}) AS {_name(title)}")
     return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")
 
 
-def _json_rows(files: Sequence[str], columns: Mapping[str, tuple[str, str]], *, lines: bool) -> str:
-    """A view of JSON documents, one a line or one a file; a line that a crash tore is left out."""
-    types = {"run_id": "VARCHAR"} if lines else {}
-    types |= {name: kind for name, (_, kind) in columns.items()}
-    if not files:
-        return _nothing(types)
-    found = ["parse_filename(filename, true) AS run_id"] if lines else []
-    found += [
-        f"TRY_CAST(json_extract_string(document, {_literal(path)}) AS {kind}) AS {_name(name)}"
-        for name, (path, kind) in columns.items()
-    ]
-    document = "unnest(string_split(content, chr(10)))" if lines else "content"
-    source = _select(["filename", f"{document} AS document"], f"FROM read_text({_list(files)})")
-    return _select(found, f"FROM ({source}) WHERE json_valid(document)")
-
-
-def _found(store: Store, pattern: str) -> list[str]:
-    return sorted(map(str, store.root.glob(pattern)))
-
-
-def _nothing(types: Mapping[str, str]) -> str:
-    return _select([f"NULL::{kind} AS {_name(name)}" for name, kind in types.items()], "WHERE false")
+def _json_rows(files: Sequence[str], columns: Mapping[str, Any], document: str, rest: str) -> str:
+    """A view of JSON documents, with `rest` beside the columns; a line that a crash tore is left out."""
+    source = (
+        f"read_text({_list(files)})" if files else "(VALUES ('', '')) none (filename, content) WHERE false"
+    )
+    said = f"unnest(json_transform(document, {_literal(json.dumps(columns))}), recursive := true)"
+    documents = _select(["filename", f"{document} AS document"], f"FROM {source}")
+    return _select([rest.format(said)], f"FROM ({documents}) WHERE json_valid(document)")
 
 
 # DuckDB takes no parameters in a view, so texts and names that come from rows or paths are quoted here.

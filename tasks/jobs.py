@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 from data.errors import ConfigError
 from data.keys import clip_seed
-from data.prompts import load_prompts, prompt_sets
+from data.prompts import load_prompts
 from data.records import Prompt
-from data.resources import find
 from tasks.context import ClipJob
 from tasks.settings import GenerateSettings
-
-
-def prompts_of(name: str) -> list[Prompt]:
-    """The prompts of a set, or of a file. Raises ConfigError if there is none."""
-    return load_prompts(name if name in prompt_sets() else find(name))
 
 
 def training_prompts(settings: GenerateSettings) -> list[Prompt]:
@@ -23,7 +17,7 @@ def training_prompts(settings: GenerateSettings) -> list[Prompt]:
 
     Raises ConfigError: there is no such set, or `generate.prompt_ids` names a prompt that is not in it.
     """
-    prompts = prompts_of(settings.prompts)
+    prompts = load_prompts(settings.prompts)
     if settings.prompt_ids is None:
         return prompts
     wanted = set(settings.prompt_ids)

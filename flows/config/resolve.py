@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.curation import CurateSettings
 from data.errors import ConfigError
-from data.prompts import prompt_sets
+from data.prompts import load_prompts, prompt_sets
 from data.resources import find
 from data.store import Store
 from flows.config.load import load_recipe, resolve
@@ -22,7 +22,7 @@ from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
 from tasks import mixture, spread
 from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef, RoundContext
-from tasks.jobs import evaluation_jobs, prompts_of, training_jobs, training_prompts
+from tasks.jobs import evaluation_jobs, training_jobs, training_prompts
 from tasks.policies import find_policy
 from tasks.rounds import RECIPE
 
@@ -145,7 +145,7 @@ def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], Rewar
     jobs = tuple(
         (
             name if name in prompt_sets() else Path(name).stem,
-            evaluation_jobs(prompts_of(name), clips, recipe.seed, policy.policy_id),
+            evaluation_jobs(load_prompts(name), clips, recipe.seed, policy.policy_id),
         )
         for name, clips in sets.items()
     )
