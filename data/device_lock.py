@@ -29,19 +29,17 @@ _held: dict[str, int] = {}
 _one_at_a_time = threading.Lock()
 
 
-def hold(device: str | None, what: str, say: Callable[[str], None]) -> None:
+def hold(device: str, what: str, say: Callable[[str], None]) -> None:
     """Hold `device` until this process ends; waits while another process holds it.
 
     Args:
-        device: its name; None for a device that need not be locked.
+        device: its name.
         what: for whoever waits for us: what we are doing.
         say: told whom we wait for, once a minute.
 
     Raises:
         ServiceError: the lock's folder belongs to somebody else, or cannot be written.
     """
-    if device is None:
-        return
     with _one_at_a_time:
         if device in _held:
             return

@@ -59,7 +59,7 @@ class CurateUnit(OneAnswer):
 
 def unit(context: RoundContext) -> CurateUnit:
     """The round's curation. Raises StageFailed if a shard of clips or scores is missing."""
-    scored, feedback = score.units(context), score.feedback(context)
+    scored, feedback = score.units(context), score.measure(context, context.feedback)
     score_keys = tuple(shard.key_of(feedback) for shard in scored)
     return CurateUnit(
         context.generation.root,

@@ -325,14 +325,6 @@ def preflight(rewards: Sequence[RewardRef]) -> None:
         reward_kind(reward.kind).ready(reward.settings)
 
 
-def feedback(context: RoundContext) -> RewardRef:
-    """The reward that teaches, under the version that its scores have.
-
-    Raises StageFailed: it is a mixture, and the scores that give its bounds are not in the store.
-    """
-    return measure(context, context.feedback)
-
-
 def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
     """`reward` itself; or, for a mixture with open bounds, the one with those of the training clips.
 

@@ -73,7 +73,9 @@ def test_a_mixture_teaches_with_bounds_from_the_training_clips(tiny: Tiny) -> No
         assert sharpness["raw"] == raw[clip].value
         assert (sharpness["worst"], sharpness["best"]) == (pytest.approx(worst), pytest.approx(best))
         assert row.value == pytest.approx((2 * sharpness["normalised"] + parts["flicker"]["normalised"]) / 3)
-    assert {row.reward_version for row in found.values()} == {score.feedback(context).version}
+    assert {row.reward_version for row in found.values()} == {
+        score.measure(context, context.feedback).version
+    }
     (curation,) = store.manifests("curate")
     mixtures = {m.key for m in store.manifests("score") if m.question["reward"] == "composite"}
     assert mixtures == set(curation.parents) - {m.key for m in store.manifests("generate")}
