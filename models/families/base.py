@@ -189,6 +189,12 @@ class DiffusersFamily:
             network = kind.from_pretrained(settings.path, subfolder=part, **load_arguments(settings))
         return _ready(network, settings, facts).to(settings.torch_device)
 
+    def told(
+        self, pipeline: Any, embeds: Tensor, negative: Tensor | None, settings: SampleSettings
+    ) -> dict[str, Any]:
+        """What this pipeline alone is told when it samples; asked once the request was found to fit."""
+        return {}
+
     @without_gradients
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
         """See `Family.encode_prompts`."""
@@ -204,9 +210,8 @@ class DiffusersFamily:
         negative: Tensor | None,
         seeds: Sequence[int],
         settings: SampleSettings,
-        **more: Any,
     ) -> Tensor:
-        """See `Family.sample_latents`; `more` is what this pipeline alone is told."""
+        """See `Family.sample_latents`."""
         # A pipeline would round a size that is off its grid, and only warn.
         grid = self.grid(lambda part: dict(getattr(pipeline, part).config))
         assert grid is not None
@@ -227,7 +232,7 @@ class DiffusersFamily:
             max_sequence_length=settings.max_sequence_length,
             output_type="latent",
             return_dict=False,
-            **more,
+            **self.told(pipeline, embeds, negative, settings),
         )[0].float()
         return latents
 

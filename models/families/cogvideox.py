@@ -85,10 +85,9 @@ class CogVideoX(DiffusersFamily):
         negative: Tensor | None,
         seeds: Sequence[int],
         settings: SampleSettings,
-        **more: Any,
     ) -> Tensor:
         """See `Family.sample_latents`."""
-        latents = super().sample_latents(pipeline, embeds, negative, seeds, settings, **more)
+        latents = super().sample_latents(pipeline, embeds, negative, seeds, settings)
         return latents.transpose(1, 2).contiguous()
 
     @without_gradients

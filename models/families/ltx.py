@@ -93,6 +93,20 @@ class LTX(DiffusersFamily):
         zeroed: Tensor = embeds.masked_fill(~mask.unsqueeze(-1), 0)
         return zeroed
 
+    def told(
+        self,
+        pipeline: diffusers.LTXPipeline,
+        embeds: Tensor,
+        negative: Tensor | None,
+        settings: SampleSettings,
+    ) -> dict[str, Any]:
+        """See `DiffusersFamily.told`."""
+        return {
+            "prompt_attention_mask": _mask(embeds),
+            "negative_prompt_attention_mask": None if negative is None else _mask(negative),
+            "frame_rate": pipeline.transformer.positions.frame_rate,
+        }
+
     def sample_latents(
         self,
         pipeline: diffusers.LTXPipeline,
@@ -100,17 +114,10 @@ class LTX(DiffusersFamily):
         negative: Tensor | None,
         seeds: Sequence[int],
         settings: SampleSettings,
-        **more: Any,
     ) -> Tensor:
         """See `Family.sample_latents`."""
+        packed = super().sample_latents(pipeline, embeds, negative, seeds, settings)
         positions = pipeline.transformer.positions
-        told = {
-            "prompt_attention_mask": _mask(embeds),
-            "negative_prompt_attention_mask": None if negative is None else _mask(negative),
-            "frame_rate": positions.frame_rate,
-            **more,
-        }
-        packed = super().sample_latents(pipeline, embeds, negative, seeds, settings, **told)
         depth = (settings.frames - 1) // positions.temporal + 1
         size = depth, settings.height // positions.spatial, settings.width // positions.spatial
         return _unpack(pipeline.transformer, packed, size)

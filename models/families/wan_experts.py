@@ -7,7 +7,6 @@ at which sampling asks it, and has an adapter of its own.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
@@ -37,18 +36,11 @@ class WanExperts(Wan):
         check_parts(settings.path, ("transformer_2",))
         return super().load_pipeline(settings)
 
-    def sample_latents(
-        self,
-        pipeline: Any,
-        embeds: Tensor,
-        negative: Tensor | None,
-        seeds: Sequence[int],
-        settings: SampleSettings,
-        **more: Any,
-    ) -> Tensor:
-        """See `Family.sample_latents`."""
-        told = {"guidance_scale_2": settings.guidance_2, **more}
-        return super().sample_latents(pipeline, embeds, negative, seeds, settings, **told)
+    def told(
+        self, pipeline: Any, embeds: Tensor, negative: Tensor | None, settings: SampleSettings
+    ) -> dict[str, Any]:
+        """See `DiffusersFamily.told`."""
+        return {"guidance_scale_2": settings.guidance_2}
 
     def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
         """See `Family.sigma_range`: the pipeline's own rule, t >= boundary_ratio x 1000, as a noise level."""
