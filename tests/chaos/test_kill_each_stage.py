@@ -118,9 +118,9 @@ def test_checkpoints_go_when_the_adapter_is_safe(
     undisturbed: Tiny, tmp_path: Path, vidloop: Callable[..., Ended]
 ) -> None:
     cut, held = kill("finetune", "finetune.after_checkpoint:1", undisturbed, tmp_path, vidloop, "--plain")
-    assert any((cut.store / "scratch").rglob("*.safetensors"))
+    assert any((cut.store / "scratch").rglob("*.checkpoint"))
     recovers(cut, undisturbed, held)
-    assert not any((cut.store / "scratch").rglob("*.safetensors"))
+    assert not any((cut.store / "scratch").rglob("*.checkpoint"))
 
 
 @pytest.mark.slow
