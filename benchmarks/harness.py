@@ -1,7 +1,7 @@
 """What every benchmark is made of: options, clocks, the device's memory, and the result as one JSON file.
 
 A benchmark measures a plain way and ours over the same work, says how far their results lie apart, prints a
-table, and leaves `results/<name>.json`. `Result.measured` fills in what is the same for all of them.
+table, and leaves `results/<name>.json`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from importlib import metadata
 from math import prod
 from pathlib import Path
@@ -36,61 +36,45 @@ _SHOWN = 4
 
 @dataclass(frozen=True)
 class Result:
-    """One comparison. Every figure in it was measured in the one run that `command` names."""
+    """One comparison. Every figure in it was measured in this process, the one run that its command names."""
 
     name: str
     """Of the file, such as `generation`."""
-    device: str
     plain: float
     """The plain way's figure, in `unit`."""
     ours: float
-    ratio: float
-    """How many times better ours is, whatever the unit: above 1 is better."""
     unit: str
+    _: KW_ONLY
+    more_is_better: bool
+    """Of the figures: clips a minute, say, and not seconds."""
+    libraries: Sequence[str]
+    """Packages whose releases decide the figures."""
     shape: Mapping[str, Any]
     """What was measured: sizes, counts, settings of both sides."""
     equality: Mapping[str, Any]
     """How far the two sides' results lie apart, and what was allowed."""
-    command: str
-    versions: Mapping[str, str]
     details: Mapping[str, Any] = field(default_factory=dict)
     """Repeats, memory, where the time goes: whatever the table shows beyond the two figures."""
+    served: Mapping[str, str] = field(default_factory=dict)
+    """Releases of what answered from an environment of its own."""
     memory_ratio: float | None = None
     """Ours / plain, of the peak; None where memory was not compared."""
 
-    @classmethod
-    def measured(
-        cls,
-        name: str,
-        plain: float,
-        ours: float,
-        unit: str,
-        *,
-        more_is_better: bool,
-        libraries: Sequence[str],
-        shape: Mapping[str, Any],
-        equality: Mapping[str, Any],
-        details: Mapping[str, Any] | None = None,
-        memory_ratio: float | None = None,
-    ) -> Self:
-        """A result of this process: its device, command and versions, and the ratio of the two figures.
-
-        Args:
-            more_is_better: of the figures: clips a minute, say, and not seconds.
-            libraries: packages whose releases decide the figures.
-        """
-        better, worse = (ours, plain) if more_is_better else (plain, ours)
-        return cls(
-            name, device_name(), plain, ours, better / worse if worse else 0.0, unit, shape, equality,
-            command_line(), versions(*libraries), details or {}, memory_ratio,
-        )  # fmt: skip
+    @property
+    def ratio(self) -> float:
+        """How many times better ours is, whatever the unit: above 1 is better."""
+        better, worse = (self.ours, self.plain) if self.more_is_better else (self.plain, self.ours)
+        return better / worse if worse else 0.0
 
     def as_json(self) -> dict[str, Any]:
         """The file's content; `memory_ratio` stands in it only where it was measured."""
-        content = asdict(self)
-        if self.memory_ratio is None:
-            del content["memory_ratio"]
-        return content
+        content = {
+            "name": self.name, "device": device_name(), "plain": self.plain, "ours": self.ours,
+            "ratio": self.ratio, "unit": self.unit, "shape": self.shape, "equality": self.equality,
+            "command": command_line(), "versions": {**versions(*self.libraries), **self.served},
+            "details": self.details,
+        }  # fmt: skip
+        return content if self.memory_ratio is None else {**content, "memory_ratio": self.memory_ratio}
 
 
 def write(result: Result, folder: Path = RESULTS) -> Path:
@@ -118,7 +102,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
 def show(result: Result) -> None:
     """Print the two figures, and below them how equal both sides are and what else was measured."""
     console = Console(width=120)
-    console.print(f"{result.name}, {result.device}: {result.ratio:.2f} times as good", style="bold")
+    console.print(f"{result.name}, {device_name()}: {result.ratio:.2f} times as good", style="bold")
     console.print(f"    {result.unit}: plain {result.plain:.4g}, ours {result.ours:.4g}")
     for title, facts in (("equality", result.equality), ("details", result.details)):
         table = Table(title=title, title_justify="left", show_header=False)

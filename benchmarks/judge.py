@@ -16,7 +16,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -161,13 +161,14 @@ def _result(
     of = {side: [one for one in passes if one.side == side] for side in SIDES}
     speed = {side: [60 * clips / one.seconds for one in found] for side, found in of.items()}
     stored = {side: {k: v for one in found for k, v in one.answers.items()} for side, found in of.items()}
-    result = Result.measured(
+    return Result(
         "judge",
         median(speed["plain"]),
         median(speed["ours"]),
         "clips/min",
         more_is_better=True,
         libraries=("httpx", "av"),
+        served={"vllm": served},
         shape={
             "clips": clips,
             "repeats": len(of["ours"]),
@@ -209,7 +210,6 @@ def _result(
             "load_average_at_the_end": os.getloadavg()[0],
         },
     )
-    return replace(result, versions={**result.versions, "vllm": served})
 
 
 if __name__ == "__main__":

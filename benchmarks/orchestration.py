@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     units = sum(stage["shards"] for stage in stages.values())
     plain, ours = (median(pair[side] for pair in pairs) for side in SIDES)
     over = median(map(_over, pairs))
-    result = Result.measured(
+    result = Result(
         "orchestration",
         plain,
         ours,

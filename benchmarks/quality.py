@@ -172,7 +172,7 @@ def main() -> None:
     found = measure(asked.device, asked.clips, asked.batch, chosen)
     # Of quantised weights the last mode is what is asked about, else the exact one.
     reference, ours = found[0], found[-1 if asked.quantised else 1]
-    result = Result.measured(
+    result = Result(
         "quantised-quality" if asked.quantised else "generation-quality",
         reference.rate,
         ours.rate,

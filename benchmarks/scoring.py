@@ -101,7 +101,7 @@ def run(asked: argparse.Namespace, folder: Path) -> None:
     }
     missing = [key for key, value in {**plain, **scores}.items() if value is None]
     sides = {"plain": plain_busy, "ours": busy}
-    result = Result.measured(
+    result = Result(
         "scoring",
         60 * count / plain_busy.seconds,
         60 * len(rows) / busy.seconds,

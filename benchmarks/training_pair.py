@@ -85,7 +85,7 @@ class Bench:
         asked = {key: getattr(self.asked, key) for key in ("rank", "pairs", "steps", "draws", "epochs")}
         shape = {**asdict(self.shape), "tokens": self.shape.tokens, **asked, "dtype": str(self.dtype)}
         shape |= more.pop("shape", {})
-        result = Result.measured(
+        result = Result(
             name, plain, ours, unit, more_is_better=False, libraries=LIBRARIES, shape=shape, **more
         )
         write(result, self.asked.out)

@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> Result | None:
     allowed = {key: min(_CEILING, max(_FLOOR, _NOISES * value)) for key, value in noise.items()}
     singles = [median(run["seconds"][_WARM:]) for run in alone]
     same = all(apart[key] <= allowed[key] for key in apart)
-    result = Result.measured(
+    result = Result(
         "training-two-gpus",
         # Of a step on one GPU, whichever it is: the mean of their speeds.
         harmonic_mean(singles),

@@ -103,7 +103,7 @@ def compare(work: Workload, clips: int, out: Path, whole: bool = False) -> None:
     )
     # Seconds of one GPU for all clips.
     one = sum(alone) / (len(alone) if whole else 1)
-    result = Result.measured(
+    result = Result(
         "generation-two-gpus-whole" if whole else "generation-two-gpus",
         3600 * len(jobs) / one,
         3600 * len(jobs) / together,

@@ -11,15 +11,13 @@ def result(**changes):
     return Result(
         **{
             "name": "judge",
-            "device": "a device",
             "plain": 10.0,
             "ours": 40.0,
-            "ratio": 4.0,
             "unit": "clips/min",
+            "more_is_better": True,
+            "libraries": ["torch"],
             "shape": {"clips": 8},
             "equality": {"largest": 0.0},
-            "command": "python -m benchmarks.judge",
-            "versions": versions("torch"),
             **changes,
         }
     )
@@ -50,13 +48,14 @@ def test_the_machine_and_the_command_are_named():
     assert versions("torch")["torch"]
 
 
-def test_the_ratio_says_how_many_times_better_ours_is_whatever_the_unit():
-    more = {"libraries": ["torch"], "shape": {}, "equality": {}}
-    assert Result.measured("judge", 10.0, 40.0, "clips/min", more_is_better=True, **more).ratio == 4.0
-    found = Result.measured("training-pair", 10.0, 40.0, "s", more_is_better=False, **more)
+def test_the_ratio_says_how_many_times_better_ours_is_whatever_the_unit(tmp_path):
+    assert result().ratio == 4.0
+    found = result(name="training-pair", unit="s", more_is_better=False, served={"vllm": "1.2"})
     assert found.ratio == 0.25
-    assert (found.device, found.command) == (device_name(), command_line())
-    assert found.versions == versions("torch")
+    content = json.loads(write(found, tmp_path).read_text())
+    assert content["ratio"] == 0.25
+    assert (content["device"], content["command"]) == (device_name(), command_line())
+    assert content["versions"] == versions("torch") | {"vllm": "1.2"}
 
 
 def test_sides_take_turns_at_being_first():

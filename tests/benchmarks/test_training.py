@@ -147,7 +147,7 @@ def test_a_team_of_two_trains_as_one_does(tmp_path: Path) -> None:
     result = training_two_gpus.main([*small, "--steps", "3", "--pairs-a-step", "4", "--out", str(tmp_path)])
     assert result is not None
     assert result.equality["ok"]
-    assert list(result.details) == ["GPU 0 alone", "GPU 1 alone", "team"]
+    assert list(result.details) == ["GPU 0 alone", "GPU 1 alone", "group"]
 
 
 PLAIN = ([0.69, 0.60, 0.50], [0.69, 0.61, 0.49], [0.69, 0.59, 0.50])
