@@ -10,7 +10,6 @@ six of 192 took 9.7 ms.
 from collections.abc import Sequence
 
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 
 LATENT_CHANNELS = 16
@@ -63,22 +62,6 @@ def build_transformer(width: int = 256, layers: int = 5, head_dim: int = 64) -> 
         cross_attn_norm=True,
         qk_norm="rms_norm_across_heads",
         rope_max_seq_len=64,
-    )
-
-
-def build_tokenizer(vocabulary: Sequence[str]) -> PreTrainedTokenizerFast:
-    """Word-level tokenizer over `vocabulary`: lower case, punctuation split off, `</s>` appended."""
-    words = ["<pad>", "</s>", "<unk>", *sorted(set(vocabulary))]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="<pad>",
-        eos_token="</s>",
-        unk_token="<unk>",
-        model_max_length=MAX_WORDS,
     )
 
 

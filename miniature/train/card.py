@@ -1,36 +1,32 @@
 """Writes the card that travels with a set of weights: what made them and how good they are."""
 
-import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-
-
-def _table(figures: Mapping[str, float]) -> str:
-    return "\n".join(f"| {name} | {value:.3f} |" for name, value in figures.items())
 
 
 def write_card(
     folder: Path,
     title: str,
     command: str,
-    facts: Mapping[str, Any],
+    facts: Iterable[str],
     measured: Mapping[str, Mapping[str, float]],
+    meaning: Mapping[str, str],
 ) -> None:
-    """CARD.md for people and card.json for programs, beside the weights in `folder`.
+    """CARD.md beside the weights in `folder`.
 
-    `facts` are settings and sizes; `measured` maps the name of a measurement to its figures.
+    Args:
+        title, command: heading, and what made the weights.
+        facts: lines on architecture, data and the run.
+        measured: figures by the name of a measurement.
+        meaning: what each figure says, where its name does not.
     """
-    facts = dict(facts) | {
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-    }
-    lines = [f"# {title}", "", "```", command, "```", "", "| setting | value |", "|---|---|"]
-    lines += [f"| {name} | {value} |" for name, value in facts.items()]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {platform.machine()}"
+    facts = [*facts, f"Command: `{command}`", f"torch {torch.__version__}, {device}"]
+    lines = [f"# {title}", "", *(f"- {fact}" for fact in facts)]
     for name, figures in measured.items():
-        lines += ["", f"## {name}", "", "| | share |", "|---|---|", _table(figures)]
-    (folder / "CARD.md").write_text("\n".join(lines) + "\n")
-    card = {"title": title, "command": command, "facts": facts, "measured": measured}
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n")
+        lines += ["", f"## {name}", "", "| figure | value | meaning |", "|---|---|---|"]
+        lines += [f"| {key} | {value:.4g} | {meaning.get(key, '')} |" for key, value in figures.items()]
+    (folder / "CARD.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

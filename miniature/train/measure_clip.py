@@ -1,4 +1,4 @@
-"""Quality of a CLIP of the world, as its files have it: `python -m miniature.train.measure_clip DIR`."""
+"""Quality of a CLIP of the world, as its files have it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from miniature.train.reward_corpus import captions_of, meanings_of, world_scenes
-from miniature.train.training import show_measured
 from miniature.world.catalog import COLOURS, TEMPLATES, Subject, allows, caption, parse
 from miniature.world.render import render
 from rewards.base import frame_indices
@@ -104,12 +103,3 @@ def _mirrored(own: str) -> str:
     assert parsed is not None
     opposite = {"move_left": "move_right", "move_right": "move_left"}.get(parsed.template)
     return caption(opposite, parsed.subjects) if opposite else ""
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of the command."""
-    show_measured("miniature.train.measure_clip", argv, measure_clip, CLIPS, MEANING)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,26 +1,18 @@
-"""Measures a saved judge through the road that serves it: rubric, processor, chat template, P(yes).
-
-python -m miniature.train.measure_judge DIR --device cuda --samples DIR
-"""
+"""Measures a saved judge through the road that serves it: rubric, processor, chat template, P(yes)."""
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from data.device import resolve_device
 from miniature.train.judge_corpus import HELD_OUT, KINDS, LENGTH, JudgeClips, rendered, samples
 from miniature.train.judge_questions import RUBRIC, questions, rubric
 from miniature.world.catalog import parse
-from miniature.world.corpus import processes
 from rewards.base import LoadedClip
 from rewards.calibration import figures
 from rewards.judge.judge import JudgeReward
@@ -135,25 +127,3 @@ def _some(clips: JudgeClips, rows: Sequence[int]) -> JudgeClips:
     return JudgeClips(
         clips.frames[at], [clips.captions[i] for i in at], clips.labels[at], [clips.kinds[i] for i in at]
     )
-
-
-def main() -> None:
-    """Prints the figures of the judge in a folder as JSON."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--count", type=int, default=1500)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--samples", type=Path)
-    parser.add_argument("--workers", type=int, default=1)
-    args = parser.parse_args()
-    with processes(args.workers) if args.workers > 1 else nullcontext() as pool:
-        device = resolve_device(args.device)
-        found = measure_judge(args.folder, device, args.count, args.seed, args.samples, pool)
-    print(json.dumps(found, indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Quality of a RAFT of the world, as its files have it: `python -m miniature.train.measure_raft DIR`."""
+"""Quality of a RAFT of the world, as its files have it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from miniature.train.reward_corpus import world_scenes
-from miniature.train.training import show_measured
 from miniature.world.render import render, true_flow
 from rewards.base import LoadedClip
 from rewards.flow import FlowReward, FlowSettings
@@ -61,12 +60,3 @@ def measure_raft(folder: Path, device: str = "auto", clips: int = CLIPS) -> dict
     figures["speed ratio"] = float(speed.mean() / true_speed.mean())
     figures["speed correlation"] = float(np.corrcoef(speed, true_speed)[0, 1])
     return figures
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Entry point of the command."""
-    show_measured("miniature.train.measure_raft", argv, measure_raft, CLIPS, MEANING)
-
-
-if __name__ == "__main__":
-    main()

@@ -30,9 +30,10 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import PreTrainedTokenizerFast, UMT5EncoderModel
 
 from miniature.train import quality
-from miniature.train.architecture import assemble, build_text_encoder, build_tokenizer, build_transformer
+from miniature.train.architecture import MAX_WORDS, assemble, build_text_encoder, build_transformer
 from miniature.train.card import write_card
 from miniature.train.denoiser import Denoiser, DenoiserSettings, train_denoiser
+from miniature.train.tokenizer import build_tokenizer
 from miniature.train.vae import VaeSettings, encode, train_vae
 from miniature.world.catalog import TEMPLATES, vocabulary
 from miniature.world.corpus import Corpus, processes, sample_corpus
@@ -129,7 +130,10 @@ def _measure(args: argparse.Namespace, corpus: Corpus, pool: Executor, say: Call
         "measured with": str(quality.Sampling()),
     }
     command = "python -m miniature.train.pretrain " + shlex.join(sys.argv[1:])
-    write_card(args.out, "The miniature: a Wan model of 2-D physics", command, facts, measured)
+    title = "The miniature: a Wan model of 2-D physics"
+    write_card(args.out, title, command, [f"{name}: {value}" for name, value in facts.items()], measured, {})
+    card = {"title": title, "command": command, "facts": facts, "measured": measured}
+    (args.out / "card.json").write_text(json.dumps(card, indent=1) + "\n")
 
 
 def main() -> None:
@@ -162,7 +166,7 @@ def main() -> None:
         )
         say(f"encoded: latents {tuple(latents.shape)}")
         settings = _settings(args, DenoiserSettings)
-        tokenizer = build_tokenizer(vocabulary())
+        tokenizer = build_tokenizer(vocabulary(), "</s>", MAX_WORDS)
         model = _get_denoiser(args, tokenizer)
         trained = train_denoiser(model, tokenizer, latents, corpus.captions, settings, args.seed, say)
         if rank == 0:

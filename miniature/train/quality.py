@@ -1,10 +1,8 @@
-"""Measures saved miniature weights with the world's oracle: `python -m miniature.train.quality DIR`.
+"""Measures saved miniature weights with the world's oracle.
 
 Everything is measured on the very files that ship (16-bit weights, loaded in float32).
 """
 
-import argparse
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -19,7 +17,7 @@ from torch import Tensor
 from data.records import Prompt
 from miniature.train.architecture import MAX_WORDS
 from miniature.train.vae import decode, encode
-from miniature.world.corpus import processes, sample_corpus, verdicts
+from miniature.world.corpus import sample_corpus, verdicts
 from miniature.world.prompts import prompt_set
 from miniature.world.render import render
 
@@ -120,23 +118,3 @@ def measure(
         "held-out prompts by template": heldout["template"],
         "unseen templates": unseen["all"] | unseen["template"],
     }
-
-
-def main() -> None:
-    """Prints the figures of the weights in a folder as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--count", type=int, default=1000, help="clips behind each figure")
-    parser.add_argument("--steps", type=int, default=Sampling.steps)
-    parser.add_argument("--guidance", type=float, default=Sampling.guidance)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--workers", type=int, default=1)
-    args = parser.parse_args()
-    sampling = Sampling(steps=args.steps, guidance=args.guidance)
-    with processes(args.workers) as pool:
-        print(json.dumps(measure(args.folder, args.device, args.count, sampling, args.seed, pool), indent=1))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,41 +1,36 @@
-"""A word-level tokenizer for the captions of the world, in the files that transformers and open_clip read."""
+"""A word-level tokenizer for the captions of the world, as transformers and open_clip read it."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 PAD: Final = "<pad>"
-EOS: Final = "<eos>"
 UNKNOWN: Final = "<unk>"
-SPECIAL: Final = (PAD, EOS, UNKNOWN)  # ids 0, 1, 2
+EOS_ID: Final = 1
 
 
-def save_tokenizer(words: Sequence[str], folder: Path) -> int:
-    """Writes `tokenizer.json` and `tokenizer_config.json`; returns the size of the vocabulary.
+def build_tokenizer(words: Sequence[str], eos: str, longest: int) -> PreTrainedTokenizerFast:
+    """One token a word, lower case, split at spaces and punctuation; any other word is `<unk>`.
 
-    A text is lower-cased and split at spaces and punctuation; each word is one token, an unknown word is
-    `<unk>`, and `<eos>` closes the text: the text tower reads its summary there.
+    `eos` closes a text (CLIP's text tower reads its summary there); no text is longer than `longest` tokens.
     """
-    vocabulary = {word: index for index, word in enumerate((*SPECIAL, *words))}
+    special = (PAD, eos, UNKNOWN)  # ids 0, 1, 2
+    vocabulary = {word: index for index, word in enumerate((*special, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"$A {EOS}", special_tokens=[(EOS, vocabulary[EOS])]
+        single=f"$A {eos}", special_tokens=[(eos, EOS_ID)]
     )
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "pad_token": PAD,
-        "eos_token": EOS,
-        "unk_token": UNKNOWN,
-        "clean_up_tokenization_spaces": False,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return len(vocabulary)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=eos,
+        unk_token=UNKNOWN,
+        model_max_length=longest,
+        clean_up_tokenization_spaces=False,
+    )

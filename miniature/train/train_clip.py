@@ -9,7 +9,6 @@ a batch are not each other's negatives.
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,18 +18,8 @@ from torch.nn import functional
 
 from miniature.train.measure_clip import CLIPS, MEANING, measure_clip
 from miniature.train.reward_corpus import augment, captions_of, meanings_of, pick, world_scenes
-from miniature.train.tokenizer import EOS, SPECIAL, save_tokenizer
-from miniature.train.training import (
-    Options,
-    Trained,
-    autocast,
-    fit,
-    millions,
-    parse,
-    save_half,
-    show,
-    write_card,
-)
+from miniature.train.tokenizer import EOS_ID, build_tokenizer
+from miniature.train.training import Options, Trained, autocast, cosine, finish, fit, parse, save_half
 from miniature.world.catalog import vocabulary
 from miniature.world.render import render
 
@@ -48,7 +37,7 @@ VISION: Final = {
 }
 TEXT: Final = {
     "context_length": CONTEXT, "width": 96, "heads": 3, "layers": 2, "mlp_ratio": 4.0,
-    "pool_type": "eos", "eos_id": SPECIAL.index(EOS), "hf_tokenizer_name": "local",
+    "pool_type": "eos", "eos_id": EOS_ID, "hf_tokenizer_name": "local",
 }  # fmt: skip
 MEAN: Final = 0.5
 STD: Final = 0.5
@@ -110,11 +99,12 @@ def clip_batches(model: open_clip.CLIP, options: Options) -> Callable[[], torch.
     return loss_of_batch
 
 
-def train(options: Options) -> Trained:
-    """Trains, saves (weights, config, tokenizer, card) into `options.out`, and measures the saved files."""
-    torch.manual_seed(options.seed)
-    options.out.mkdir(parents=True, exist_ok=True)
-    config = model_config(save_tokenizer(vocabulary(), options.out))
+def main(argv: list[str] | None = None) -> Trained:
+    """Trains, saves (weights, config, tokenizer, card), and measures the saved files."""
+    options, _ = parse(MODULE, argv, clips=24576, batch=1024, lr=2e-3, measure=CLIPS)
+    tokenizer = build_tokenizer(vocabulary(), "<eos>", CONTEXT)
+    tokenizer.save_pretrained(options.out)
+    config = model_config(len(tokenizer))
     (options.out / "open_clip_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     towers = config["model_cfg"]
     model = open_clip.CLIP(
@@ -122,27 +112,17 @@ def train(options: Options) -> Trained:
         open_clip.CLIPVisionCfg(**towers["vision_cfg"]),
         open_clip.CLIPTextCfg(**towers["text_cfg"]),
     ).to(options.device)
-    losses, seconds = fit(model, clip_batches(model, options), options)
-    size = save_half(model, options.out / "open_clip_model.safetensors")
-    trained = Trained(losses, seconds, measure_clip(options.out, options.device, options.measure))
+    done = fit(model, clip_batches(model, options), cosine(options.lr), options.seconds, options.steps)
     facts = [
         "open_clip `CLIP` for the `clip` reward of the miniature. It sees single frames and no motion.",
-        f"{millions(model):.2f} M parameters, {size / 1e6:.2f} MB of float16; "
-        f"vision {VISION}; text {TEXT}; embedding {EMBED}.",
+        f"{save_half(model, options.out / 'open_clip_model.safetensors')}; vision {VISION}; text {TEXT}; "
+        f"embedding {EMBED}.",
         f"Data: {options.clips} rendered clips of all templates, all of them right; {FRAMES} random frames "
         "of each in a batch, with noise, blur and brightness jitter.",
     ]
-    write_card("A small CLIP of the physics world", facts, MEANING, options, trained)
-    return trained
-
-
-def main(argv: list[str] | None = None) -> Trained:
-    """Entry point of the command."""
-    options, _ = parse(MODULE, argv, clips=24576, batch=1024, lr=2e-3, measure=CLIPS)
-    trained = train(options)
-    show(trained.quality, MEANING)
-    return trained
+    quality = measure_clip(options.out, options.device, options.measure)
+    return finish("A small CLIP of the physics world", facts, MEANING, options, done, quality)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -12,7 +12,6 @@ what is to be seen teaches to see it.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -29,7 +28,7 @@ from miniature.train.judge_model import JudgeShape, build_judge, save_judge
 from miniature.train.judge_questions import SHORT, WRONG, bank, rubric, vocabulary_texts
 from miniature.train.measure_judge import MEANING, measure_judge
 from miniature.train.reward_corpus import augment
-from miniature.train.training import Options, Trained, autocast, fit, parse, show, write_card
+from miniature.train.training import Options, Trained, autocast, cosine, finish, fit, parse
 from miniature.world.corpus import processes
 
 MODULE: Final = "miniature.train.train_judge"
@@ -125,28 +124,36 @@ def corpus(
     return joined(parts), generated
 
 
-def train(options: Options, labelled: int, share: float, folder: Path | None, workers: int) -> Trained:
-    """Trains, saves (weights, processor, card) into `options.out`, and measures the saved files."""
+def main(argv: list[str] | None = None) -> Trained:
+    """Trains, saves (weights, processor, card), and measures the saved files."""
     begun = time.monotonic()
+    more: dict[str, dict[str, Any]] = {
+        "labelled": {"type": int, "default": 32_000, "help": "of the rendered clips, judged by the oracle"},
+        "samples": {"type": Path, "help": "folder that miniature.train.judge_samples wrote"},
+        "share": {"type": float, "default": 0.5, "help": "of generated clips in a batch"},
+        "workers": {"type": int, "default": 1, "help": "processes for scenes and the oracle"},
+    }
+    options, own = parse(MODULE, argv, more, seconds=170.0, clips=80_000, batch=256, lr=1.5e-3, measure=1500)
+    labelled, share, workers, folder = own["labelled"], own["share"], own["workers"], own["samples"]
+    if not (0 <= share <= 1 and 0 < labelled <= options.clips and options.batch > 1 and workers > 0):
+        raise SystemExit(
+            "--share lies in [0, 1], --labelled in [1, --clips]; --batch is at least 2, --workers 1"
+        )
     shape = JudgeShape()
     model, processor = build_judge(shape, vocabulary_texts(), options.seed)
     model.to(options.device)
     with processes(workers) if workers > 1 else nullcontext() as pool:
         clips, generated = corpus(options, labelled, shape, folder, pool)
-        print(
-            f"{time.monotonic() - begun:6.1f} s  {len(clips)} clips, {generated} of them generated",
-            flush=True,
-        )
+        print(f"{time.monotonic() - begun:6.1f} s  {len(clips)} clips, {generated} of them generated")
         forward = JudgeForward(model, processor, shape, rubric())
         loss = judge_batches(forward, processor, clips, generated, share, options)
-        _say(begun, "questions are ready")
-        losses, seconds = fit(model, loss, options)
+        print(f"{time.monotonic() - begun:6.1f} s  questions are ready", flush=True)
+        done = fit(model, loss, cosine(options.lr), options.seconds, options.steps)
         size = save_judge(model, processor, options.out)
         del model, forward, clips, loss
         if options.device.startswith("cuda"):
             torch.cuda.empty_cache()
         quality = measure_judge(options.out, options.device, options.measure, options.seed, folder, pool)
-    trained = Trained(losses, seconds, quality)
     facts = [
         "Qwen2-VL (transformers' class) for the `judge` reward of the miniature; asked by "
         "`miniature/rubrics/world.yaml`.",
@@ -157,39 +164,9 @@ def train(options: Options, labelled: int, share: float, folder: Path | None, wo
         f"({share:.0%} of a batch).",
         f"Never seen in training: {', '.join(HELD_OUT)}.",
     ]
-    write_card("A small judge of the physics world", facts, Meanings(MEANING), options, trained)
-    return trained
-
-
-def _say(begun: float, what: str) -> None:
-    print(f"{time.monotonic() - begun:6.1f} s  {what}", flush=True)
-
-
-class Meanings(dict[str, str]):
-    """Figures by kind of failure are many, and all mean the same."""
-
-    def __missing__(self, name: str) -> str:
-        return "agreement with the oracle on this kind of clip"
-
-
-def main(argv: list[str] | None = None) -> Trained:
-    """Entry point of the command."""
-    more: dict[str, dict[str, Any]] = {
-        "labelled": {"type": int, "default": 32_000, "help": "of the rendered clips, judged by the oracle"},
-        "samples": {"type": Path, "help": "folder that miniature.train.judge_samples wrote"},
-        "share": {"type": float, "default": 0.5, "help": "of generated clips in a batch"},
-        "workers": {"type": int, "default": 1, "help": "processes for scenes and the oracle"},
-    }
-    options, own = parse(MODULE, argv, more, seconds=170.0, clips=80_000, batch=256, lr=1.5e-3, measure=1500)
-    labelled, share, workers = own["labelled"], own["share"], own["workers"]
-    if not (0 <= share <= 1 and 0 < labelled <= options.clips and options.batch > 1 and workers > 0):
-        raise SystemExit(
-            "--share lies in [0, 1], --labelled in [1, --clips]; --batch is at least 2, --workers 1"
-        )
-    trained = train(options, labelled, share, own["samples"], workers)
-    show(trained.quality, Meanings(MEANING))
-    return trained
+    meaning = dict.fromkeys(quality, "agreement with the oracle on this kind of clip") | MEANING
+    return finish("A small judge of the physics world", facts, meaning, options, done, quality)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

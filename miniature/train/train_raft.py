@@ -8,8 +8,6 @@ RAFT's: the L1 distance to the true flow after each refinement, later ones count
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -19,7 +17,7 @@ from torchvision.models.optical_flow import RAFT
 
 from miniature.train.measure_raft import CLIPS, MEANING, measure_raft
 from miniature.train.reward_corpus import augment, flows_of, flying_scenes, world_scenes
-from miniature.train.training import Options, Trained, fit, millions, parse, save_half, show, write_card
+from miniature.train.training import Options, Trained, cosine, finish, fit, parse, save_half
 from miniature.world.render import render
 from rewards.flow import raft_input
 
@@ -89,39 +87,27 @@ def raft_batches(model: RAFT, options: Options) -> Callable[[], torch.Tensor]:
     return loss_of_batch
 
 
-def train(options: Options) -> Trained:
-    """Trains, saves (weights, config, card) into `options.out`, and measures the saved files."""
-    torch.manual_seed(options.seed)
+def main(argv: list[str] | None = None) -> Trained:
+    """Trains, saves (weights, config, card), and measures the saved files."""
+    options, _ = parse(MODULE, argv, clips=8192, batch=64, lr=3e-4, measure=CLIPS)
     if options.device.startswith("cuda"):
         torch.set_float32_matmul_precision("high")  # TF32: errors of 1e-3 px do not matter, time does
         torch.backends.cudnn.benchmark = True
-    options.out.mkdir(parents=True, exist_ok=True)
-    config = {"architecture": ARCHITECTURE}
-    (options.out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    (options.out / "config.json").write_text(f'{{\n  "architecture": "{ARCHITECTURE}"\n}}\n')
     model = optical_flow.raft_small().to(options.device)
-    losses, seconds = fit(model, raft_batches(model, options), options)
-    size = save_half(model, options.out / "model.safetensors")
-    trained = Trained(losses, seconds, measure_raft(options.out, options.device, options.measure))
+    done = fit(model, raft_batches(model, options), cosine(options.lr), options.seconds, options.steps)
     facts = [
         f"torchvision `{ARCHITECTURE}`, trained from scratch, for the `flow` reward of the miniature.",
-        f"{millions(model):.2f} M parameters, {size / 1e6:.2f} MB of float16; "
-        f"trained with {UPDATES} flow updates at {WORKING} px.",
+        f"{save_half(model, options.out / 'model.safetensors')}; trained with {UPDATES} flow updates at "
+        f"{WORKING} px.",
         f"Data: {options.clips} rendered clips, half of them shapes that fly about, half of all templates of "
         f"the world ({BROKEN:.0%} of these breaking one law); {PAIRS} pairs of frames of each, "
         f"{STRIDES[0]} to {STRIDES[-1]} frames apart, with the renderer's true flow; noise, blur, brightness "
         "jitter and the symmetries of the square.",
     ]
-    write_card("RAFT for the physics world", facts, MEANING, options, trained)
-    return trained
-
-
-def main(argv: list[str] | None = None) -> Trained:
-    """Entry point of the command."""
-    options, _ = parse(MODULE, argv, clips=8192, batch=64, lr=3e-4, measure=CLIPS)
-    trained = train(options)
-    show(trained.quality, MEANING)
-    return trained
+    quality = measure_raft(options.out, options.device, options.measure)
+    return finish("RAFT for the physics world", facts, MEANING, options, done, quality)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

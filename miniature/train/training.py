@@ -1,12 +1,11 @@
-"""The loop that both training commands share, the arguments they take, and the card they leave behind."""
+"""What the training commands share: the arguments they take, the loop, and how they end."""
 
 from __future__ import annotations
 
 import argparse
 import math
-import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,10 @@ import torch
 from safetensors.torch import save_file
 
 from data.device import resolve_device
+from miniature.train.card import write_card
+
+Rate = Callable[[int, float], float]
+"""The learning rate at a step (from 0), when a share of the run is used."""
 
 _WARMUP: Final = 0.05
 _REPORT_EVERY: Final = 5.0  # seconds
@@ -54,7 +57,7 @@ def parse(
     more: Mapping[str, Mapping[str, Any]] | None = None,
     **defaults: float,
 ) -> tuple[Options, dict[str, Any]]:
-    """Command line of `python -m <module>`.
+    """Command line of `python -m <module>`; the folder is made, and torch's seed is set.
 
     Args:
         module: for the help, and for `Options.command`.
@@ -85,6 +88,8 @@ def parse(
         if not given[name] > 0:
             parser.error(f"--{name} must be greater than 0")
     given["device"] = resolve_device(given["device"])
+    given["out"].mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(given["seed"])
     named = (*_IN_CARD, *(more or {}))
     asked = [f"--{name} {given[name]}" for name in named if given[name] is not None]
     own = {name: given.pop(name) for name in more or {}}
@@ -97,46 +102,43 @@ def show(figures: Mapping[str, float], meaning: Mapping[str, str]) -> None:
         print(f"{name:48s} {value:8.4f}  {meaning[name]}")
 
 
-def show_measured(
-    module: str,
-    argv: list[str] | None,
-    measure: Callable[[Path, str, int], Mapping[str, float]],
-    clips: int,
-    meaning: Mapping[str, str],
-) -> None:
-    """The command `python -m <module> DIR`: measures the files in a folder."""
-    parser = argparse.ArgumentParser(prog=f"python -m {module}")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--clips", type=int, default=clips)
-    given = parser.parse_args(argv)
-    show(measure(given.folder, given.device, given.clips), meaning)
+def cosine(peak: float) -> Rate:
+    """Learning rates that warm up over 5% of the run and follow a cosine to zero."""
+    return lambda step, used: peak * min(1.0, (used + 1e-3) / _WARMUP) * 0.5 * (1 + math.cos(math.pi * used))
 
 
 def fit(
-    model: torch.nn.Module, loss_of_batch: Callable[[], torch.Tensor], options: Options
+    model: torch.nn.Module,
+    loss_of_batch: Callable[[], torch.Tensor],
+    rate: Rate,
+    seconds: float,
+    steps: int | None,
+    weight_decay: float = 0.01,
+    say: Callable[[str], None] = print,
 ) -> tuple[list[float], float]:
     """AdamW on `loss_of_batch` until the time or the steps are used up; returns (loss of each step, seconds).
 
-    The learning rate warms up over 5% of the run and follows a cosine to zero, by the share of steps or of
-    time used, whichever is further: so a run that is slower than hoped still ends with a learning rate of
-    zero. Gradients are clipped to norm 1. On a GPU the loss is read back only for the progress line.
+    The learning rate goes by the share of steps or of time used, whichever is further: so a run that is
+    slower than hoped still ends as it should. The first step, which may compile, is no part of the time.
+    Matrices alone are subject to weight decay; gradients are clipped to norm 1. On a GPU the loss is read
+    back only for the progress line.
     """
     decay = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
     rest = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    groups = [{"params": decay, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=options.device.startswith("cuda"))
+    groups = [{"params": decay, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99), fused=decay[0].is_cuda)
     losses: list[torch.Tensor] = []
     started = reported = time.monotonic()
     model.train()
     while True:
         now = time.monotonic()
-        used = max((now - started) / options.seconds, len(losses) / options.steps if options.steps else 0.0)
+        if len(losses) == 1:
+            started = now
+        used = max((now - started) / seconds, len(losses) / steps if steps else 0.0)
         if used >= 1:
             break
-        rate = options.lr * min(1.0, (used + 1e-3) / _WARMUP) * 0.5 * (1 + math.cos(math.pi * used))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate(len(losses), used)
         loss = loss_of_batch()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -145,11 +147,11 @@ def fit(
         losses.append(loss.detach())
         if now - reported > _REPORT_EVERY:
             reported = now
-            print(f"{now - started:6.1f} s  step {len(losses):5d}  loss {float(losses[-1]):.4f}", flush=True)
+            say(f"{now - started:6.1f} s  step {len(losses):5d}  loss {float(losses[-1]):.4f}")
     curve = [float(value) for value in torch.stack(losses).float().cpu()]
     elapsed = time.monotonic() - started
     model.eval()
-    print(f"{elapsed:6.1f} s  step {len(curve):5d}  loss {curve[-1]:.4f}  (done)", flush=True)
+    say(f"{elapsed:6.1f} s  step {len(curve):5d}  loss {curve[-1]:.4f}  (done)")
     return curve, elapsed
 
 
@@ -160,13 +162,8 @@ def autocast(device: str) -> AbstractContextManager[None]:
     return nullcontext()
 
 
-def millions(model: torch.nn.Module) -> float:
-    """Parameters of a model, in millions."""
-    return sum(parameter.numel() for parameter in model.parameters()) / 1e6
-
-
-def save_half(model: torch.nn.Module, path: Path) -> int:
-    """Writes the model's state as float16 safetensors; returns the file's size in bytes."""
+def save_half(model: torch.nn.Module, path: Path) -> str:
+    """Writes the model's state as float16 safetensors; returns its size, for the card."""
     state = {
         name: (value.half() if value.is_floating_point() else value).detach().cpu().contiguous()
         for name, value in model.state_dict().items()
@@ -174,37 +171,36 @@ def save_half(model: torch.nn.Module, path: Path) -> int:
     if not all(bool(torch.isfinite(value).all()) for value in state.values()):
         raise FloatingPointError("the trained weights are not all finite in 16 bit; lower the learning rate")
     save_file(state, path)
-    return path.stat().st_size
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    return f"{millions:.2f} M parameters, {path.stat().st_size / 1e6:.2f} MB of float16"
 
 
-def write_card(
-    title: str, facts: Iterable[str], meaning: Mapping[str, str], run: Options, done: Trained
-) -> None:
-    """Writes CARD.md beside the weights: what they are, how they came about, how good these very files are.
+def finish(
+    title: str,
+    facts: Sequence[str],
+    meaning: Mapping[str, str],
+    run: Options,
+    done: tuple[list[float], float],
+    quality: dict[str, float],
+) -> Trained:
+    """Writes the card beside the weights, and prints what was measured of the saved files.
 
     Args:
         title: heading.
         facts: lines on architecture and data.
-        meaning: what each figure of `done.quality` says.
+        meaning: what each figure of `quality` says.
         run: what was asked for.
-        done: what came of it.
+        done: what `fit` returned.
+        quality: figures of the saved files.
     """
-    device = torch.cuda.get_device_name() if run.device.startswith("cuda") else f"CPU, {platform.machine()}"
-    parts = [part for part in np.array_split(done.losses, 10) if len(part)]
+    losses, seconds = done
+    parts = [part for part in np.array_split(losses, 10) if len(part)]
     lines = [
-        f"# {title}",
-        "",
-        *(f"- {fact}" for fact in facts),
-        f"- Command: `{run.command}`",
-        f"- Seed {run.seed}; {len(done.losses)} steps in {done.seconds:.0f} s on {device}; "
-        f"torch {torch.__version__}.",
-        f"- Loss, mean of each tenth of the run: {', '.join(f'{part.mean():.3f}' for part in parts)}",
-        "",
-        "Measured on the saved 16-bit files, on clips rendered from a seed that no training uses:",
-        "",
-        "| figure | value | meaning |",
-        "|---|---|---|",
-        *(f"| {name} | {value:.4g} | {meaning[name]} |" for name, value in done.quality.items()),
-        "",
+        *facts,
+        f"Seed {run.seed}; {len(losses)} steps in {seconds:.0f} s.",
+        f"Loss, mean of each tenth of the run: {', '.join(f'{part.mean():.3f}' for part in parts)}",
     ]
-    (run.out / "CARD.md").write_text("\n".join(lines), encoding="utf-8")
+    heading = "Measured on the saved 16-bit files, on clips rendered from a seed that no training uses"
+    write_card(run.out, title, run.command, lines, {heading: quality}, meaning)
+    show(quality, meaning)
+    return Trained(losses, seconds, quality)

@@ -1,6 +1,5 @@
 """Trains the miniature's video VAE on rendered clips."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +9,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
 from miniature.train.architecture import LATENT_CHANNELS, build_vae
+from miniature.train.training import fit
 from models import full_sequence
 
 
@@ -60,43 +60,24 @@ def train_vae(
     device = clips.device
     torch.manual_seed(seed)
     vae = start if start is not None else build_vae(decoder_width=settings.decoder_width)
-    vae = vae.to(device, torch.float32).train()
+    vae = vae.to(device, torch.float32)
     encode_moments, decode_latents = full_sequence.encode_moments, full_sequence.decode
     if settings.compile:
         encode_moments, decode_latents = torch.compile(encode_moments), torch.compile(decode_latents)
-    optimizer = torch.optim.AdamW(
-        vae.parameters(),
-        lr=settings.learning_rate,
-        betas=(0.9, 0.99),
-        weight_decay=0.0,
-        fused=device.type == "cuda",
-    )
-    started, step, shown = time.monotonic(), 0, 0.0
-    while True:
-        progress = max((time.monotonic() - started) / settings.seconds, step / settings.steps)
-        if progress >= 1.0:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = (
-                settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * max(0.02, 1 - progress)
-            )
+
+    def loss_of_batch() -> Tensor:
         batch = to_unit(clips[torch.randint(len(clips), (settings.batch_size,), device=device)])
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             posterior = DiagonalGaussianDistribution(encode_moments(vae, batch))
             reconstruction = decode_latents(vae, posterior.sample())
         loss = reconstruction_loss(reconstruction.float(), batch, settings)
         loss = loss + settings.kl_weight * posterior.kl().float().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        if step == 1:
-            started = time.monotonic()  # the first step compiles: its minute is not training time
-        if time.monotonic() - started - shown >= 20 or step == 1:
-            shown = time.monotonic() - started
-            say(f"vae {shown:4.0f} s  step {step}  loss {loss.item():.5f}")
-    say(f"vae trained: {step} steps")
+        return loss
+
+    def rate(step: int, used: float) -> float:
+        return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * max(0.02, 1 - used)
+
+    fit(vae, loss_of_batch, rate, settings.seconds, settings.steps, weight_decay=0.0, say=say)
     vae.eval().requires_grad_(False)
     normalise(vae, clips[: 64 * settings.batch_size])
     return vae

@@ -11,12 +11,12 @@ from diffusers import WanPipeline
 from miniature.train.architecture import (
     MAX_WORDS,
     build_text_encoder,
-    build_tokenizer,
     build_transformer,
     build_vae,
 )
 from miniature.train.backward import Backward
 from miniature.train.denoiser import Denoiser, DenoiserSettings, tokenize, train_denoiser
+from miniature.train.tokenizer import build_tokenizer
 from miniature.train.vae import VaeSettings, decode, encode, reconstruction_loss, to_unit, train_vae
 from miniature.world.catalog import TEMPLATES, vocabulary
 from miniature.world.corpus import processes, sample_corpus
@@ -35,7 +35,7 @@ def clips(corpus):
 
 
 def test_every_prompt_is_known_to_the_tokenizer():
-    tokenizer = build_tokenizer(vocabulary())
+    tokenizer = build_tokenizer(vocabulary(), "</s>", MAX_WORDS)
     for split in ("train", "dev", "heldout", "unseen"):
         for prompt in prompt_set(split):
             ids = tokenizer(prompt.text).input_ids
@@ -65,7 +65,7 @@ def test_the_share_of_broken_clips_is_as_asked_for_each_template():
 
 
 def test_text_is_encoded_as_the_pipeline_encodes_it():
-    tokenizer = build_tokenizer(vocabulary())
+    tokenizer = build_tokenizer(vocabulary(), "</s>", MAX_WORDS)
     torch.manual_seed(0)
     text_encoder = build_text_encoder(tokenizer).eval()
     denoiser = Denoiser(build_transformer(width=64, layers=1), text_encoder)
@@ -100,7 +100,7 @@ def test_some_steps_of_the_vae_lower_its_loss_and_normalise_its_latents(clips):
 
 
 def test_some_steps_of_the_denoiser_lower_its_loss(corpus):
-    tokenizer = build_tokenizer(vocabulary())
+    tokenizer = build_tokenizer(vocabulary(), "</s>", MAX_WORDS)
     torch.manual_seed(0)
     latents = torch.randn(24, 16, 9, 8, 8) * 0.1 + 1.0
     model = Denoiser(build_transformer(width=64, layers=1), build_text_encoder(tokenizer))

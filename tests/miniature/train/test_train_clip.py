@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from miniature.train.tokenizer import save_tokenizer
+from miniature.train.tokenizer import build_tokenizer
 from miniature.train.train_clip import contrastive_loss, main
 from miniature.world.catalog import vocabulary
 from rewards import build_reward
@@ -30,8 +30,9 @@ def test_the_tokenizer_spells_every_caption_and_closes_it(tmp_path: Path) -> Non
     from transformers import AutoTokenizer
 
     words = vocabulary()
-    size = save_tokenizer(words, tmp_path)
+    build_tokenizer(words, "<eos>", 200).save_pretrained(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(str(tmp_path))
+    size = len(tokenizer)
     assert size == len(words) + 3
     ids = tokenizer("A red  ball meows.").input_ids
     assert tokenizer.convert_ids_to_tokens(ids) == ["a", "red", "ball", "<unk>", "<unk>", "<eos>"]
