@@ -114,8 +114,8 @@ def pair(bench: Bench) -> Result:
     asked, shape, device, dtype, clock = bench.asked, bench.shape, bench.device, bench.dtype, bench.clock
     settings, fast, until = bench.plain, bench.fast, monotonic() + asked.seconds
     question = {
-        "device": device_name(), "shape": asdict(shape), "pairs": asked.pairs, "plain": asdict(settings),
-        "ours": asdict(fast), "control": CONTROL_LR, "versions": versions(*LIBRARIES),
+        "device": device_name(), "shape": asdict(shape), "pairs": asked.pairs, "plain": settings.model_dump(),
+        "ours": fast.model_dump(), "control": CONTROL_LR, "versions": versions(*LIBRARIES),
     }  # fmt: skip
     sides = Sides(asked.out / "training-pair.sides", question, resume=asked.resume)
     runs: dict[str, Timed] = {}

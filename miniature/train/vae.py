@@ -70,9 +70,8 @@ def train_vae(
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             posterior = DiagonalGaussianDistribution(encode_moments(vae, batch))
             reconstruction = decode_latents(vae, posterior.sample())
-        loss = reconstruction_loss(reconstruction.float(), batch, settings)
-        loss = loss + settings.kl_weight * posterior.kl().float().mean()
-        return loss
+        spread: Tensor = posterior.kl().float().mean()
+        return reconstruction_loss(reconstruction.float(), batch, settings) + settings.kl_weight * spread
 
     def rate(step: int, used: float) -> float:
         return settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * max(0.02, 1 - used)
