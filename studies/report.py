@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
+import json
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from data.errors import DataError
-from studies import contract, tables
+from studies import contract
 from studies.charts import charts
 from studies.facts import Facts
-from studies.grid import IN_A_ROW, MAIN
+from studies.grid import BEST_OF, CONTROL, IN_A_ROW, MAIN
 from studies.recipe import Study
+from studies.tables import champion, gain, groups, motion, pairwise, span, symptoms
 
 BEGIN: Final = "<!-- written by hand: begin -->"
 END: Final = "<!-- written by hand: end -->"
 _NOTHING_YET: Final = "Nothing has been written here yet. What stands between the two marks is kept."
+_JUDGE: Final = "judge-binary"
+_METRICS: Final = ("clip", "flow")
 _TITLES: Final = {
     "noise": "Wrong labels",
     "pairs": "Pairs a prompt",
@@ -70,17 +73,31 @@ def markdown(study: Study, facts: Facts, kept: str) -> str:
     """The page, from `page.md.j2`."""
     main = facts.where(variant=MAIN, best_of=1)
     # It is Markdown, and nothing in it is anybody's but ours: there is nothing to escape.
-    page = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701
-    return page.from_string((files("studies") / "page.md.j2").read_text(encoding="utf-8")).render(
+    pages = Environment(
+        loader=PackageLoader("studies", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701
+    )
+    pages.globals |= {one.__name__: one for one in (gain, groups, champion, symptoms, pairwise, span, motion)}
+    return pages.get_template("page.md.j2").render(
         study=study,
         facts=facts,
-        tables=tables,
+        from_json=json.loads,
         titles=_TITLES,
         kept=kept,
         begin=BEGIN,
         end=END,
+        judge=_JUDGE,
+        rivals=[name for name in _METRICS if name in facts.feedbacks],
+        control=CONTROL,
+        best_of=BEST_OF,
         first=main[0],
         seeds=sorted({row.seed for row in main}),
+        categories=sorted({name for row in facts.where(variant=MAIN) for name in json.loads(row.categories)}),
+        chosen={row.objective: row.settings for row in main},
         rounds=facts.where(variant=IN_A_ROW),
         missing=facts.missing(),
     )

@@ -17,7 +17,7 @@ from studies.contract import KEYS, entries, text
 from studies.facts import Facts
 from studies.recipe import Study, load_study
 from studies.report import BEGIN, END, by_hand, markdown, write
-from studies.tables import against_base, gain, grid, not_beaten, sweep
+from studies.tables import gain, pairwise
 from tests.tiny_round import ROOT
 from tests.tiny_study import TinyStudy
 
@@ -132,15 +132,17 @@ def test_feedbacks_are_compared_on_the_same_clips(studied: Facts) -> None:
     assert half.n == between.n / 2
 
 
-def test_tables_say_what_the_figures_say(studied: Facts) -> None:
+def test_tables_say_what_the_figures_say(studied: Facts, study: Study) -> None:
     assert (studied.feedbacks, studied.objectives) == (
         ["judge-binary", "clip"],
         ["unfiltered", "sft", "dpo-anchor"],
     )
-    cells = [line.split(" | ") for line in grid(studied).splitlines()]
+    page = markdown(study, studied, "")
+    cells = [line.split(" | ") for line in rows_of(page, "Gain over the base")]
     assert [line[0] for line in cells[2:]] == ["| `unfiltered`", "| `sft`", "| `dpo-anchor`"]
     assert cells[2][2] == " |"  # the control has one cell for all feedbacks
-    judged = {tuple(line.split(" | ")[:2]): line for line in against_base(studied).splitlines()}
+    against = rows_of(page, "Each objective against the base")
+    judged = {tuple(line.split(" | ")[:2]): line for line in against}
     for feedback, objective, beats in (
         ("judge-binary", "sft", "yes"), ("judge-binary", "dpo-anchor", "yes"), ("clip", "sft", "no"),
         ("(all clips)", "unfiltered", "no"),
@@ -148,11 +150,23 @@ def test_tables_say_what_the_figures_say(studied: Facts) -> None:
         line = judged[f"| `{objective}`", feedback]
         assert line.split(" | ")[2] == beats
         assert "saturation (3 of 3 seeds)" in line
-    assert "- clip x `sft`, seed 0: Most pairs are saturated." in not_beaten(studied)
-    assert "judge-binary x" not in not_beaten(studied)
-    first, last = sweep(studied, "noise").splitlines()[2:]
+    assert "- clip x `sft`, seed 0: Most pairs are saturated." in page
+    assert "- judge-binary x" not in page
+    first, last = rows_of(page, "Wrong labels")[2:]
     assert first.startswith("| judge-binary | `sft` | noise 0 |")
     assert last.startswith("| judge-binary | `sft` | noise 0.4 |")
+    assert "| judge-binary | 12 | 12 | 6 | 9 | 2 | 4 |" in rows_of(page, "How it was run")
+
+
+def rows_of(page: str, section: str) -> list[str]:
+    """Lines of the tables of a section of the page."""
+    found = page.partition(f"## {section}\n")[2].partition("\n## ")[0]
+    return [line for line in found.splitlines() if line.startswith("|")]
+
+
+def test_pairs_are_counted_of_the_objectives_that_learn_from_pairs(studied: Facts) -> None:
+    named = {row.objective for row in pairwise(studied.rows)}
+    assert named == {"dpo-anchor"}
 
 
 def test_nobodys_expectation_is_in_the_page(studied: Facts, study: Study) -> None:
