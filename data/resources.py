@@ -53,23 +53,29 @@ def folder(package: str) -> Path:
 def shipped(kind: str) -> dict[str, Path]:
     """YAML and JSON files of one kind ("recipes", "rubrics", "calibrations"), ours and plug-ins', by name.
 
-    Raises ConfigError: two packages bring a file of one name, or a plug-in names no package.
+    Ours take the place of a plug-in's, as in `find`: a folder of an operator's own recipes stands where
+    ours are (docker-compose.yml), and may hold his copy of a plug-in's.
+
+    Raises ConfigError: two plug-ins bring a file of one name, or one names no package.
     """
-    places = [(package, below) for known, (package, below) in _OURS.items() if known == kind]
-    places += [(plugin.target, kind) for plugin in plugins("vidloop.resources").values()]
     found: dict[str, Path] = {}
-    for package, below in places:
+    for plugin in plugins("vidloop.resources").values():
         try:
-            inside = folder(package)
+            inside = folder(plugin.target)
         except ModuleNotFoundError as error:
             raise ConfigError(f"plug-in of vidloop.resources: {error}") from None
-        for file in sorted((inside / below).glob("*.*")):
-            if file.suffix not in (".yaml", ".json"):
-                continue
-            if file.name in found:
-                raise ConfigError(f"{kind} of one name: {found[file.name]} and {file}. Rename one of them")
-            found[file.name] = file
+        for name, file in _files(inside / kind).items():
+            if name in found:
+                raise ConfigError(f"{kind} of one name: {found[name]} and {file}. Rename one of them")
+            found[name] = file
+    if kind in _OURS:
+        package, below = _OURS[kind]
+        found |= _files(folder(package) / below)
     return found
+
+
+def _files(place: Path) -> dict[str, Path]:
+    return {file.name: file for file in sorted(place.glob("*.*")) if file.suffix in (".yaml", ".json")}
 
 
 def python_path() -> str:

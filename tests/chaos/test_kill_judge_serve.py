@@ -55,7 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, tiny_vlm:
 def servers(served: Served) -> list[int]:
     """The judge's servers, without their supervisors, which have the server's command in their own."""
     lines = served.processes().items()
-    return [pid for pid, line in lines if SERVER in line and "supervisor.py" not in line]
+    return [pid for pid, line in lines if SERVER in line and "processes.py" not in line]
 
 
 def answers(store: Path) -> dict[str, dict[str, Any]]:

@@ -102,7 +102,7 @@ class Round:
         """The server's process, but not its supervisor, which has the server's command in its own."""
         found = [pid for pid, command in self.processes().items() if SERVER in command]
         return next(
-            (pid for pid in found if b"supervisor.py" not in running_in(self.folder).get(pid, b"")), None
+            (pid for pid in found if b"processes.py" not in running_in(self.folder).get(pid, b"")), None
         )
 
     def begins_to_judge(self) -> None:
@@ -298,7 +298,7 @@ def test_a_server_that_fails_is_started_again(who: str, begin: Callable[..., Rou
     if who != "supervisor":
         os.kill(first, signal.SIGSTOP if "hangs" in who else signal.SIGKILL)
     else:
-        (supervisor,) = [pid for pid, command in one.processes().items() if b"supervisor.py" in command]
+        (supervisor,) = [pid for pid, command in one.processes().items() if b"processes.py" in command]
         os.kill(supervisor, signal.SIGKILL)
     kept = judged(one.tiny)
     assert len(kept) < SHARDS * len(PARTS), "it was not killed in the middle"

@@ -85,3 +85,19 @@ def test_recipes_come_from_any_package_and_no_name_twice(tmp_path: Path) -> None
         assert python(code.format(name), elsewhere, ROOT, where) == "bright"
     (recipes / "mini.yaml").write_text(text)
     assert "recipes of one name" in python(code.format("mini"), elsewhere, ROOT, where)
+
+
+def test_an_operators_folder_of_recipes_may_hold_a_copy_of_a_plug_ins(library: Path, tmp_path: Path) -> None:
+    # docker-compose.yml mounts it where ours are.
+    place = tmp_path / "installed"
+    shutil.copytree(library, place, ignore=shutil.ignore_patterns("recipes"))
+    for folder in (place, tmp_path / "lamp"):
+        (folder / "recipes").mkdir(parents=True)
+        (folder / "recipes" / "bright.yaml").write_text("name: bright\n")
+    (place / "recipes" / "__init__.py").write_text("")
+    (tmp_path / "lamp" / "__init__.py").write_text("")
+    where = plugin(tmp_path, "resources", "lamp")
+    code = "from data.resources import find, shipped; print({})"
+    own = str(place / "recipes" / "bright.yaml")
+    assert python(code.format("*shipped('recipes').values()"), tmp_path, place, where) == own
+    assert python(code.format("find('recipes/bright.yaml')"), tmp_path, place, where) == own
