@@ -3,7 +3,7 @@
     NCCL_NVLS_ENABLE=0 python -m benchmarks.training_two_gpus
 
 First a process on each GPU, side by side, both doing the whole work; then one group of two. All are started
-alike (`models.training.launch`), build the same random network and call the product's `train`. Compared:
+alike (`models.training.distributed`), build the same random network and call the product's `train`. Compared:
 seconds a step without the first ones (which compile), the loss of every step, and the adapters at the end,
 relative to how far they went from their start. What one GPU differs from the other shows what orders of sums
 do, and how much faster one card is than the other: two cards of a host need not be alike, and a group goes at
@@ -31,8 +31,7 @@ from benchmarks.harness import Clock, Result, options, relative, synchronize, wr
 from benchmarks.training_sides import BASE, shape_of, shape_options
 from models import lora
 from models.families import get_family
-from models.training.distributed import process_group
-from models.training.launch import launch_processes
+from models.training.distributed import launch_processes, process_group
 from models.training.settings import TrainSettings
 from models.training.trainer import TrainJob, train
 from tasks import spread
@@ -127,7 +126,7 @@ def _work(asked: argparse.Namespace, folder: Path) -> None:
             losses.append(entry["loss"])
 
         result = train(transformer, get_family("wan"), TrainJob(data, settings, BASE), on_step, group=group)
-        if group.is_main:
+        if group.rank == 0:
             (folder / "adapter.safetensors").write_bytes(result.adapter)
             found = {
                 "seconds": [end - start for start, end in pairwise(ends)],

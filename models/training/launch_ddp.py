@@ -1,8 +1,7 @@
 """Training on several GPUs of one machine, as one call: `train_distributed`, where `train` is one process.
 
-The processes are children of this one (`models.training.launch`), each running `python -m
-models.training.launch_ddp FOLDER`. What they need goes through files in that folder, safetensors and JSON;
-the main one writes the result beside them.
+The processes are children of this one, each running `python -m models.training.launch_ddp FOLDER`. What they
+need goes through files in that folder, safetensors and JSON; the main one writes the result beside them.
 """
 
 from __future__ import annotations
@@ -22,8 +21,7 @@ from torch import Tensor
 from data import processes
 from models.families import get_family
 from models.families.settings import ModelSettings
-from models.training.distributed import process_group
-from models.training.launch import launch_processes
+from models.training.distributed import launch_processes, process_group
 from models.training.reference import ErrorTable
 from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
@@ -31,14 +29,13 @@ from models.training.trainer import OnStep, TrainJob, TrainResult, train
 
 _JOB: Final = "job.json"
 _DATA: Final = "data.safetensors"
-_START: Final = "start.safetensors"
 _ADAPTER: Final = "adapter.safetensors"
 _RESULT: Final = "result.json"
 _STEPS: Final = "steps.jsonl"
 
 
 def train_distributed(
-    model: ModelSettings, job: TrainJob, folder: Path, on_step: OnStep | None = None
+    model: ModelSettings, job: TrainJob, folder: Path, on_step: OnStep = lambda _: None
 ) -> TrainResult:
     """`train` over `job.settings.processes` processes, a GPU each; on a CPU they share the cores.
 
@@ -52,85 +49,80 @@ def train_distributed(
         StageFailed: a process failed; the end of its output is in the message. Checkpoints stay.
     """
     _write(model, job, folder)
-    seen = 0
+    steps, seen = folder / _STEPS, 0
+    steps.touch()
 
     def tell() -> None:
         nonlocal seen
-        steps = folder / _STEPS
-        if on_step is not None and steps.exists():
-            # The last line may still be in the making.
-            lines = steps.read_text().split("\n")[:-1]
-            for line in lines[seen:]:
-                on_step(json.loads(line))
-            seen = len(lines)
+        # The last line may still be in the making.
+        lines = steps.read_text().split("\n")[seen:-1]
+        for line in lines:
+            on_step(json.loads(line))
+        seen += len(lines)
 
     command = ("-m", "models.training.launch_ddp", str(folder))
     launch_processes(command, job.settings.processes, folder, tell)
-    found = json.loads((folder / _RESULT).read_text())
-    return TrainResult((folder / _ADAPTER).read_bytes(), found["curve"], found["diagnostics"])
+    return TrainResult((folder / _ADAPTER).read_bytes(), **json.loads((folder / _RESULT).read_text()))
 
 
 def _write(model: ModelSettings, job: TrainJob, folder: Path) -> None:
+    said: dict[str, Any] = {
+        "model": model.model_dump(),
+        "settings": job.settings.model_dump(mode="json"),
+        "job": {"base_id": job.base_id, "threads": job.threads},
+        "checkpoints": str(job.checkpoints) if job.checkpoints else None,
+        "clip_ids": job.data.clip_ids,
+        "prompt_ids": job.data.prompt_ids,
+    }
     # safetensors refuses tensors that share memory, and of the small ones some may.
     large = ("latents", "embeds")
     tensors = {
-        field.name: value if field.name in large else value.clone()
+        field.name: value.contiguous() if field.name in large else value.clone().contiguous()
         for field in dataclasses.fields(job.data)
         if isinstance(value := getattr(job.data, field.name), Tensor)
     }
     if job.reference_errors is not None:
         tensors["errors"] = job.reference_errors.table
-    safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, folder / _DATA)
     if job.start is not None:
-        (folder / _START).write_bytes(job.start)
-    said = {
-        "model": model.model_dump(),
-        "settings": job.settings.model_dump(mode="json"),
-        "base_id": job.base_id,
-        "checkpoints": None if job.checkpoints is None else str(job.checkpoints),
-        "threads": job.threads,
-        "clip_ids": job.data.clip_ids,
-        "prompt_ids": job.data.prompt_ids,
-    }
+        tensors["start"] = torch.frombuffer(bytearray(job.start), dtype=torch.uint8)
+    safetensors.torch.save_file(tensors, folder / _DATA)
     (folder / _JOB).write_text(json.dumps(said))
 
 
 def _read(folder: Path) -> tuple[ModelSettings, TrainJob]:
     said: dict[str, Any] = json.loads((folder / _JOB).read_text())
+    clips, prompts, checkpoints = tuple(said["clip_ids"]), tuple(said["prompt_ids"]), said["checkpoints"]
     tensors = safetensors.torch.load_file(folder / _DATA)
-    errors = tensors.pop("errors", None)
-    data = TrainData(clip_ids=tuple(said["clip_ids"]), prompt_ids=tuple(said["prompt_ids"]), **tensors)
-    table = None
-    if errors is not None:
-        table = ErrorTable(data.clip_ids, dict(zip(data.clip_ids, errors, strict=True)))
-    return ModelSettings.model_validate(said["model"]), TrainJob(
-        data,
+    errors, start = tensors.pop("errors", None), tensors.pop("start", None)
+    job = TrainJob(
+        TrainData(clip_ids=clips, prompt_ids=prompts, **tensors),
         TrainSettings.model_validate(said["settings"]),
-        said["base_id"],
-        None if said["checkpoints"] is None else Path(said["checkpoints"]),
-        (folder / _START).read_bytes() if (folder / _START).exists() else None,
-        table,
-        said["threads"],
+        checkpoints=Path(checkpoints) if checkpoints else None,
+        start=None if start is None else start.numpy().tobytes(),
+        reference_errors=None if errors is None else ErrorTable(clips, dict(zip(clips, errors, strict=True))),
+        **said["job"],
     )
+    return ModelSettings.model_validate(said["model"]), job
 
 
 def work(folder: Path) -> None:
     """One process of the run that `folder` describes."""
     model, job = _read(folder)
     family = get_family(model.family)
+
+    def on_step(entry: dict[str, float]) -> None:
+        with (folder / _STEPS).open("a") as steps:
+            steps.write(json.dumps(entry) + "\n")
+
     with process_group(torch.device(model.torch_device).type) as (group, device):
-
-        def on_step(entry: dict[str, float]) -> None:
-            if group.is_main:
-                with (folder / _STEPS).open("a") as steps:
-                    steps.write(json.dumps(entry) + "\n")
-
         network = family.load_transformer(model.changed(device=str(device)))
+        if group.rank > 0:
+            train(network, family, job, group=group)
+            return
         result = train(network, family, job, on_step, group)
-        if group.is_main:
-            (folder / _ADAPTER).write_bytes(result.adapter)
-            found = {"curve": result.curve, "diagnostics": result.diagnostics}
-            (folder / _RESULT).write_text(json.dumps(found))
+        (folder / _ADAPTER).write_bytes(result.adapter)
+        found = {"curve": result.curve, "diagnostics": result.diagnostics}
+        (folder / _RESULT).write_text(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any, Final, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import ReduceOp
 
 from data.errors import ModelError, StageFailed
 from models import lora
@@ -32,7 +33,7 @@ from models.lora import Adapter
 from models.sharing import clone_sharing_weights
 from models.training.batches import Batches, Units
 from models.training.blocks import BlockRunner
-from models.training.distributed import ProcessGroup
+from models.training.distributed import ALONE, ProcessGroup
 from models.training.equations import error
 from models.training.forward import predict
 from models.training.fused_lora import fused
@@ -78,9 +79,9 @@ class Run:
         adapter: Adapter,
         reference_errors: ErrorTable | None = None,
         threads: int = 1,
-        group: ProcessGroup | None = None,
+        group: ProcessGroup = ALONE,
     ) -> None:
-        self.group = group or ProcessGroup()
+        self.group = group
         self.family, self.settings, self.reference_errors = family, settings, reference_errors
         if settings.algorithm.pairwise and data.pair_frames is not None and reference_errors is not None:
             raise ModelError(STORED_SEGMENTS)
@@ -181,7 +182,7 @@ class Run:
         except torch.OutOfMemoryError as failure:
             # Without its frames: they hold what filled the memory.
             full = failure.with_traceback(None)
-        if self.group.all_reduce_min(len(found), self.device) == 0:
+        if self.group.least(len(found), self.device) == 0:
             raise full
         return found[0]
 
@@ -202,8 +203,8 @@ class Run:
     def _agree(self, plan: MemoryPlan) -> MemoryPlan:
         """All processes of a group keep as much as the one with the least room."""
         assert self._runner is not None
-        kept = int(self.group.all_reduce_min(plan.kept, self.device))
-        attention = self.group.all_reduce_min(plan.attention, self.device) == 1
+        kept = int(self.group.least(plan.kept, self.device))
+        attention = self.group.least(plan.attention, self.device) == 1
         self._runner.keep(keeps_of(len(self._runner.blocks), kept, attention=attention))
         return replace(plan, kept=kept, attention=attention)
 
@@ -281,9 +282,9 @@ class Run:
 
     def _update(self, step: int, totals: Logs) -> dict[str, float]:
         """Add up what the group computed, and take the optimiser's step."""
-        self.group.all_reduce_sum([cast(Tensor, parameter.grad) for parameter in self.parameters.values()])
-        self.group.all_reduce_max([value for name, value in totals.items() if name.endswith(WORST)])
-        self.group.all_reduce_sum([value for name, value in totals.items() if not name.endswith(WORST)])
+        self.group.all_reduce([cast(Tensor, parameter.grad) for parameter in self.parameters.values()])
+        self.group.all_reduce([value for name, value in totals.items() if name.endswith(WORST)], ReduceOp.MAX)
+        self.group.all_reduce([value for name, value in totals.items() if not name.endswith(WORST)])
         norm = nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.max_grad_norm)
         values = torch.stack([*totals.values(), norm]).tolist()
         entry = finish(dict(zip([*totals, "grad_norm"], values, strict=True)))
@@ -354,7 +355,7 @@ class Run:
         for (place, part), both in zip(own, gaps, strict=True):
             rows = slice(place * self.micro_batch, place * self.micro_batch + len(part))
             policy[rows], reference[rows] = both
-        self.group.all_reduce_sum([policy, reference])
+        self.group.all_reduce([policy, reference])
         return over_batch(policy, reference, self.settings)
 
     def _error_gaps(self, units: Units) -> tuple[Tensor, Tensor]:

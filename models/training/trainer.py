@@ -24,7 +24,7 @@ from models.families.base import Family
 from models.lora import LoraSpec
 from models.training import checkpoint, noise
 from models.training.beta import Calibration, calibrate
-from models.training.distributed import ProcessGroup
+from models.training.distributed import ALONE, ProcessGroup
 from models.training.equations import effective_sample_size
 from models.training.memory_plan import MemoryPlan
 from models.training.probe import probe
@@ -85,8 +85,8 @@ def train(
     transformer: nn.Module,
     family: Family,
     job: TrainJob,
-    on_step: OnStep | None = None,
-    group: ProcessGroup | None = None,
+    on_step: OnStep = lambda _: None,
+    group: ProcessGroup = ALONE,
 ) -> TrainResult:
     """Train an adapter of `transformer` on stored clips.
 
@@ -94,8 +94,8 @@ def train(
         transformer: the frozen base network, without an adapter; it gets one and keeps it.
         on_step: called after every step with the entry of the curve.
         group: the processes that share the micro-batches; each calls this with the same arguments and gets
-            the same result. The main one writes the checkpoints, and it alone has the probe. None: this
-            process is alone.
+            the same result. The main one writes the checkpoints, and it alone has the probe. Left out:
+            this process is alone.
 
     Raises:
         ModelError: nothing to learn from, or the settings do not fit the data or the model.
@@ -104,7 +104,7 @@ def train(
     """
     data, settings, start, reference_errors = job.data, job.settings, job.start, job.reference_errors
     _check(data, settings, reference_errors)
-    group, device = group or ProcessGroup(), next(transformer.parameters()).device
+    device = next(transformer.parameters()).device
     transformer.requires_grad_(False).eval()
     spec = LoraSpec(settings.rank, settings.alpha, settings.targets or family.lora_targets)
     if start is None:
@@ -124,7 +124,7 @@ def train(
         rows = settings.micro_batch or settings.batch_size
         found = calibrate(lora.reference_of(transformer), family, data, settings, rows, reference_errors)
         # One number for all: processes that round differently would otherwise drift apart.
-        settings = settings.changed(beta=group.all_reduce_min(found.beta, device))
+        settings = settings.changed(beta=group.least(found.beta, device))
         log.info("beta is %g: the logit's spread is %g", found.beta, found.target_spread)
     curve: list[dict[str, float]] = []
     starts_at_reference = start is None or settings.reference == "start"
@@ -140,14 +140,13 @@ def train(
                 exact = run.device.type == "cpu" and network.dtype == torch.float32
                 spread = rounding(network, data.latents[0].numel()) if reference_errors is not None else None
                 _check_gap(curve[0], settings, exact=exact, spread=spread)
-            if on_step is not None:
-                on_step(curve[-1])
+            on_step(curve[-1])
             done = step + 1
             due = done % settings.checkpoint_every == 0 and done < settings.steps
-            if due and group.is_main and job.checkpoints:
+            if due and group.rank == 0 and job.checkpoints:
                 checkpoint.save(job.checkpoints, identity, done, run.state(), curve)
         measured: dict[str, Any] | None = None
-        if settings.probe and group.is_main:
+        if settings.probe and group.rank == 0:
             still = lora.reference_of(transformer)
             if settings.compile:
                 compile_blocks(still)

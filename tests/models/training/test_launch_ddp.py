@@ -15,8 +15,7 @@ from data.errors import StageFailed, UserError
 from models import lora
 from models.families.base import Family
 from models.families.settings import ModelSettings
-from models.training.distributed import ProcessGroup, check_devices
-from models.training.launch import launch_processes
+from models.training.distributed import ProcessGroup, check_devices, launch_processes
 from models.training.launch_ddp import train_distributed
 from models.training.reference import ErrorTable, measure
 from models.training.settings import TrainSettings
@@ -35,7 +34,7 @@ def test_a_group_deals_out_every_part_once() -> None:
 
 def test_a_group_may_have_nothing_to_agree_on() -> None:
     # sft and rwr log no worst case: their first step ended in an error where several processes trained
-    ProcessGroup(0, 2).all_reduce_max([])
+    ProcessGroup(0, 2).all_reduce([])
 
 
 def test_more_processes_than_devices_is_refused() -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from models import lora
-from models.training.launch import launch_processes
+from models.training.distributed import launch_processes
 
 ROOT = Path(__file__).resolve().parents[3]
 CHILD = [
