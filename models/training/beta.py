@@ -21,13 +21,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data.errors import ModelError
 from models.families.base import Family
-from models.training.reference import ErrorTable, measure
+from models.training.equations import prompt_means
+from models.training.reference import ErrorTable, evenly, measure
 from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 
@@ -79,22 +79,22 @@ def calibrate(
     assert settings.target_logit_std is not None
     units, pairwise = settings.algorithm.units(data), settings.algorithm.pairwise
     if table is None and len(units) > _UNITS:
-        prompts = data.prompt_index[units[:, 0]]
-        units = units[_some(len(units)) if pairwise else _some_groups(prompts)]
+        units = evenly(units, _UNITS) if pairwise else _some_groups(units, data.prompt_index[units[:, 0]])
     wanted = units.unique()
     count = settings.fixed_noise_samples or _DRAWS
     if table is None:
         asked = settings.changed(fixed_noise_samples=count)
         errors = measure(network, family, data, asked, rows, wanted)
     else:
-        draws = torch.arange(count)
-        errors = torch.stack([table(clip.expand(count), draws) for clip in wanted])
-    errors = errors.double()
-    places = torch.searchsorted(wanted, units)
+        errors = table.table[wanted]
+    errors = errors.double()[torch.searchsorted(wanted, units)]
     if pairwise:
-        apart = errors[places[:, 0]] - errors[places[:, 1]]
+        apart = errors[:, 0] - errors[:, 1]
     else:
-        apart = _centred(errors[places[:, 0]], data.prompt_index[units[:, 0]])
+        means, number = prompt_means(errors[:, 0], data.prompt_index[units[:, 0]])
+        # n / (n - 1) undoes what centring on the clips' own mean takes off the square.
+        scale = (number / (number - 1)).sqrt()[:, None]
+        apart = ((errors[:, 0] - means) * scale)[number > 1]
     spread = float(apart.square().mean().sqrt())
     if not spread > 0:
         raise ModelError(
@@ -105,30 +105,15 @@ def calibrate(
     return Calibration(beta, settings.target_logit_std, spread, len(units), count)
 
 
-def _some(count: int, most: int = _UNITS) -> Tensor:
-    """At most so many places of `count`, evenly spread over them."""
-    return torch.from_numpy(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
-
-
-def _some_groups(prompts: Tensor) -> Tensor:
-    """About `_UNITS` places of clips, several of each prompt: one alone has no mean to differ from.
+def _some_groups(units: Tensor, prompts: Tensor) -> Tensor:
+    """About `_UNITS` units of a clip, several of each prompt: one alone has no mean to differ from.
 
     Args:
-        prompts: int [n], which prompt each clip belongs to, in any order.
+        prompts: int [n], which prompt each belongs to, in any order.
     """
     groups = [own for prompt in prompts.unique() if len(own := (prompts == prompt).nonzero()[:, 0]) > 1]
     if not groups:
-        return _some(len(prompts))
-    each = min(max(_GROUP, -(-_UNITS // len(groups))), max(len(own) for own in groups))
-    chosen = _some(len(groups), _UNITS // each).tolist()
-    return torch.cat([groups[place][:each] for place in chosen]).sort().values
-
-
-def _centred(errors: Tensor, prompts: Tensor) -> Tensor:
-    """Errors [n, K] less their prompt's mean at the same draw; clips alone in their prompt are left out."""
-    _, group, count = prompts.unique(return_inverse=True, return_counts=True)
-    mean = torch.zeros(len(count), errors.shape[1], dtype=errors.dtype).index_add(0, group, errors)
-    kept = count[group] > 1
-    # n / (n - 1) undoes what centring on the clips' own mean takes off the square.
-    scale = (count[group] / (count[group] - 1).clamp(min=1)).sqrt()[:, None]
-    return ((errors - mean[group] / count[group, None]) * scale)[kept] if bool(kept.any()) else errors * 0
+        return evenly(units, _UNITS)
+    each = min(max(_GROUP, -(-_UNITS // len(groups))), max(map(len, groups)))
+    chosen = evenly(torch.arange(len(groups)), _UNITS // each).tolist()
+    return units[torch.cat([groups[place][:each] for place in chosen]).sort().values]

@@ -22,9 +22,9 @@ and in the others logits up to 0.019 (beta 500) lay between them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,6 @@ from models.compile import compile_blocks, compiled, repeated_blocks
 
 Forward = Callable[..., Any]
 Keep = Literal["everything", "attention", "nothing"]
-KEEPS: Final[tuple[Keep, ...]] = get_args(Keep)
 
 _ATTENTION: Final = tuple(
     getattr(torch.ops.aten, f"_scaled_dot_product_{kind}").default
@@ -50,11 +49,10 @@ _ATTENTION: Final = tuple(
 
 
 class BlockRunner:
-    """Runs the blocks of one network as asked, wherever gradients are on.
+    """Runs the blocks of one network as asked, wherever gradients are on. At first they keep everything.
 
     Attributes:
-        blocks: in the order of the network.
-        keeps: what each is asked to keep; may be changed between passes.
+        count: of the blocks.
         watched: whether `taken` is measured, on a GPU only: it costs time.
         taken: bytes of GPU memory that each block's forward pass left allocated, of the last watched pass.
     """
@@ -68,13 +66,14 @@ class BlockRunner:
         Raises:
             ConfigError: it has no repeated blocks, or does not support gradient checkpointing.
         """
-        self.blocks = repeated_blocks(network)
-        self.keeps: list[Keep] = ["everything"] * len(self.blocks)
+        blocks = repeated_blocks(network)
+        self.count = len(blocks)
         self.watched = False
         self.taken: list[int] = []
+        self._keeps: list[Keep] = ["everything"] * self.count
         self._network = cast(Any, network)
         self._backend = backend if compile else None
-        self._place = {id(block): place for place, block in enumerate(self.blocks)}
+        self._place = {id(block): place for place, block in enumerate(blocks)}
         try:
             self._network.enable_gradient_checkpointing(self._run)
         except ValueError as failure:
@@ -86,19 +85,17 @@ class BlockRunner:
         """Blocks run as diffusers runs them; what was compiled stays compiled."""
         self._network.disable_gradient_checkpointing()
 
-    def keep(self, keeps: Sequence[Keep]) -> None:
-        """Say what each block keeps, in order."""
-        if len(keeps) != len(self.blocks):
-            raise ValueError(f"{len(keeps)} choices for {len(self.blocks)} blocks")
-        self.keeps = list(keeps)
+    def keep(self, everything: int, *, attention: bool = True) -> None:
+        """Have the last so many blocks keep everything, the others attention or nothing."""
+        less: Keep = "attention" if attention else "nothing"
+        self._keeps = [less] * (self.count - everything) + ["everything"] * everything
 
     def _run(self, block: nn.Module, *args: Any) -> Any:
         place = self._place[id(block)]
-        how = self.keeps[place]
-        run = _MODES[how] if self._backend is None else _compiled_mode(how, self._backend, args[0].device)
+        how, device = self._keeps[place], args[0].device
+        run = _MODES[how] if self._backend is None else _compiled_mode(how, self._backend, device)
         if not self.watched:
             return run(type(block).forward, block, *args)
-        device = args[0].device
         before = torch.cuda.memory_allocated(device)
         out = run(type(block).forward, block, *args)
         if place == 0:
@@ -112,19 +109,13 @@ def _everything(forward: Forward, block: nn.Module, *args: Any) -> Any:
     return forward(block, *args)
 
 
-def _nothing(forward: Forward, block: nn.Module, *args: Any) -> Any:
+def _nothing(forward: Forward, block: nn.Module, *args: Any, **how: Any) -> Any:
     # There is no dropout in a network that is in eval mode, so no state of a generator to put back.
-    return checkpoint(partial(forward, block), *args, use_reentrant=False, preserve_rng_state=False)
+    return checkpoint(partial(forward, block), *args, use_reentrant=False, preserve_rng_state=False, **how)
 
 
 def _attention(forward: Forward, block: nn.Module, *args: Any) -> Any:
-    return checkpoint(
-        partial(forward, block),
-        *args,
-        use_reentrant=False,
-        preserve_rng_state=False,
-        context_fn=_keep_attention,
-    )
+    return _nothing(forward, block, *args, context_fn=_keep_attention)
 
 
 _MODES: Final[dict[Keep, Callable[..., Any]]] = {

@@ -47,9 +47,9 @@ class ProcessGroup:
     rank: int = 0
     size: int = 1
 
-    def shard(self, items: Sequence[T]) -> list[tuple[int, T]]:
-        """This process's part of `items`, with their places: every `size`-th from `rank` on."""
-        return list(enumerate(items))[self.rank :: self.size]
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """This process's part of `items`: every `size`-th from `rank` on."""
+        return items[self.rank :: self.size]
 
     def all_reduce(self, tensors: Sequence[Tensor], op: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> None:
         """Replace tensors of one dtype by their sums over all processes, or by what else `op` says.

@@ -55,6 +55,18 @@ def frame_weights(mask: Tensor) -> Tensor:
     return mask * (mask.shape[1] / mask.sum(1, keepdim=True))
 
 
+def prompt_means(values: Tensor, prompts: Tensor) -> tuple[Tensor, Tensor]:
+    """Means of `values` [N, ...] over the clips of each prompt, a row a clip, and of how many clips, [N].
+
+    Args:
+        prompts: [N] int, which prompt each clip belongs to.
+    """
+    _, group, count = prompts.unique(return_inverse=True, return_counts=True)
+    total = values.new_zeros(len(count), *values.shape[1:]).index_add(0, group, values)
+    number = count[group]
+    return total[group] / number.view(-1, *[1] * (values.ndim - 1)), number
+
+
 def effective_sample_size(weights: Tensor) -> float:
     """ESS = (sum W)^2 / sum W^2 in [1, N]: how many equally weighted clips W is worth; 0 if all are 0."""
     total = float(weights.double().sum())

@@ -15,7 +15,7 @@ from typing import Final
 
 import torch
 
-from models.training.blocks import BlockRunner, Keep
+from models.training.blocks import BlockRunner
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +37,6 @@ class MemoryPlan:
     attention: bool
     peak_bytes: int
     budget_bytes: int
-
-
-def keeps_of(blocks: int, kept: int, *, attention: bool = True) -> list[Keep]:
-    """The last `kept` blocks keep everything, the others attention or nothing."""
-    less: Keep = "attention" if attention else "nothing"
-    return [less] * (blocks - kept) + ["everything"] * kept
 
 
 def budget(device: torch.device, asked_gb: float | None, reserve: int) -> int:
@@ -67,34 +61,44 @@ def choose(runner: BlockRunner, once: Callable[[], object], device: torch.device
     Raises:
         torch.OutOfMemoryError: not even the trial pass fits; `runner` is left at keeping nothing.
     """
-    blocks = len(runner.blocks)
-    runner.keep(keeps_of(blocks, 1))
+    runner.keep(1)
     try:
         once()  # compiles, and lets libraries take their workspaces
         runner.watched = True
         peak = _peak(once, device)
     except torch.OutOfMemoryError:
-        runner.keep(keeps_of(blocks, 0, attention=False))
+        runner.keep(0, attention=False)
         raise
     finally:
         runner.watched = False
-    less, more = int(median(runner.taken[:-1])), runner.taken[-1]
-    if peak > most:
-        runner.keep(keeps_of(blocks, 0, attention=False))
+    room = max(1, runner.taken[-1] - int(median(runner.taken[:-1])))
+    kept, attention = 0, peak <= most
+    if attention:
+        kept = min(runner.count, 1 + (most - peak) // room)
+        for _ in range(_CORRECTIONS):
+            runner.keep(kept)
+            torch.cuda.empty_cache()
+            try:
+                once()
+                peak = _peak(once, device)
+                over = -(-(peak - most) // room)
+            except torch.OutOfMemoryError:
+                peak, over = most, 1 + kept // 8
+            if over <= 0 or kept == 0:
+                break
+            kept = max(0, kept - over)
+        runner.keep(kept)
+    else:
+        runner.keep(0, attention=False)
         once()
-        return _told(MemoryPlan(0, False, _peak(once, device), most), blocks)
-    kept = min(blocks, 1 + (most - peak) // max(1, more - less))
-    for _ in range(_CORRECTIONS):
-        runner.keep(keeps_of(blocks, kept))
-        torch.cuda.empty_cache()
-        found = _peak_or_full(once, device)
-        peak = most if found is None else found
-        over = -(-(peak - most) // max(1, more - less)) if found is not None else 1 + kept // 8
-        if over <= 0 or kept == 0:
-            break
-        kept = max(0, kept - over)
-    runner.keep(keeps_of(blocks, kept))
-    return _told(MemoryPlan(kept, True, peak, most), blocks)
+        peak = _peak(once, device)
+    log.info(
+        "%d of %d blocks keep everything, the others %s: peak %.1f GB of %.1f GB allowed",
+        kept, runner.count, "attention" if attention else "nothing", peak / 1e9, most / 1e9,
+    )  # fmt: skip
+    if peak > most:
+        log.warning("training takes %.1f GB, more than it may: less does not go", peak / 1e9)
+    return MemoryPlan(kept, attention, peak, most)
 
 
 def _peak(once: Callable[[], object], device: torch.device) -> int:
@@ -103,23 +107,3 @@ def _peak(once: Callable[[], object], device: torch.device) -> int:
     once()
     torch.cuda.synchronize(device)
     return int(torch.cuda.max_memory_allocated(device))
-
-
-def _peak_or_full(once: Callable[[], object], device: torch.device) -> int | None:
-    """Peak of a pass after one to warm up; None if it did not fit."""
-    try:
-        once()
-        return _peak(once, device)
-    except torch.OutOfMemoryError:
-        return None
-
-
-def _told(plan: MemoryPlan, blocks: int) -> MemoryPlan:
-    rest = "attention" if plan.attention else "nothing"
-    log.info(
-        "%d of %d blocks keep everything, the others %s: peak %.1f GB of %.1f GB allowed",
-        plan.kept, blocks, rest, plan.peak_bytes / 1e9, plan.budget_bytes / 1e9,
-    )  # fmt: skip
-    if plan.peak_bytes > plan.budget_bytes:
-        log.warning("training takes %.1f GB, more than it may: less does not go", plan.peak_bytes / 1e9)
-    return plan

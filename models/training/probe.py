@@ -7,16 +7,16 @@ between their predictions, at five noise levels. The noise is of seeds that trai
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from models.families.base import Family
 from models.training import noise as draws
 from models.training.equations import error
-from models.training.forward import predict
+from models.training.reference import evenly, predict
 from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 
@@ -49,8 +49,7 @@ def kinds(data: TrainData, settings: TrainSettings) -> dict[str, Tensor]:
     for name, clips in ((TAUGHT, taught), (AVOIDED, avoided), (HELD_OUT, left)):
         own = clips[~torch.isin(clips, both)].unique()
         if len(own):
-            places = np.linspace(0, len(own) - 1, min(settings.probe, len(own))).round().astype(np.int64)
-            found[name] = own[torch.from_numpy(np.unique(places))]
+            found[name] = evenly(own, settings.probe)
     return found
 
 
@@ -77,33 +76,33 @@ def probe(
     found: dict[str, Any] = {
         "sigmas": sigmas, "clips": {}, "reference": {}, "policy": {}, "drift": {},
     }  # fmt: skip
-    device = next(policy.parameters()).device
-    kind = family.parameterization
-    shape = data.latents.shape[1:]
+    networks = (reference, policy)
     for name, clips in kinds(data, settings).items():
         found["clips"][name] = len(clips)
-        index = data.prompt_index[clips]
         for level in sigmas:
-            noise = torch.stack(
-                [_noise(settings, data.clip_ids[row], level, shape) for row in clips.tolist()]
-            )
-            parts = []
-            for place in torch.arange(len(clips)).split(rows):
-                x0, n = data.latents[clips[place]].to(device), noise[place].to(device)
-                embeds = data.embeds[index[place]].to(device)
-                sigma = torch.full((len(place),), level, device=device)
-                noisy, target = kind.noisy(x0, n, sigma), kind.target(x0, n, sigma)
-                with torch.no_grad():
-                    before = predict(family, reference, noisy, sigma, embeds)
-                    after = predict(family, policy, noisy, sigma, embeds)
-                pairs = ((before, target), (after, target), (after, before))
-                parts.append(torch.stack([error(*pair) for pair in pairs], dim=1))
+            parts = [_errors(networks, family, data, settings, part, level) for part in clips.split(rows)]
             means = torch.cat(parts).double().mean(0).tolist()
             for what, value in zip(("reference", "policy", "drift"), means, strict=True):
                 found[what].setdefault(name, []).append(value)
     return found
 
 
-def _noise(settings: TrainSettings, clip: str, sigma: float, shape: torch.Size) -> Tensor:
-    seed = draws.seed_of(settings.seed, "probe", clip, str(sigma))
-    return torch.randn(tuple(shape), generator=torch.Generator("cpu").manual_seed(seed))
+def _errors(
+    networks: Sequence[nn.Module],
+    family: Family,
+    data: TrainData,
+    settings: TrainSettings,
+    clips: Tensor,
+    level: float,
+) -> Tensor:
+    """[b, 3]: errors of reference and policy on rows `clips` [b] at one noise level, and their distance."""
+    device, kind, shape = next(networks[0].parameters()).device, family.parameterization, data.latents.shape
+    seeds = [draws.seed_of(settings.seed, "probe", data.clip_ids[row], str(level)) for row in clips.tolist()]
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    noise = torch.stack([torch.randn(shape[1:], generator=one) for one in generators]).to(device)
+    x0, embeds = data.latents[clips].to(device), data.embeds[data.prompt_index[clips]].to(device)
+    sigma = torch.full((len(clips),), level, device=device)
+    noisy, target = kind.noisy(x0, noise, sigma), kind.target(x0, noise, sigma)
+    with torch.no_grad():
+        before, after = (predict(family, network, noisy, sigma, embeds) for network in networks)
+    return torch.stack([error(before, target), error(after, target), error(after, before)], dim=1)

@@ -1,4 +1,7 @@
-"""Errors of the reference as stored numbers: one a (clip, draw), measured once, used at every step.
+"""The one forward pass, and the reference's errors as stored numbers: one a (clip, draw), used at every step.
+
+Numbers of training, stored errors and probes are compared (a gap is a difference of two errors of order
+1e-4), so they must come from the same operations in the same precision: `predict`.
 
 The reference does not change while the policy learns, and with fixed draws neither does its input. So its
 error is a property of (reference, clip, sigma, noise) and of nothing else: no pair, no objective and no beta
@@ -11,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,7 +23,6 @@ from models.compile import compile_blocks, fastest_attention
 from models.families.base import Family
 from models.training import noise as draws
 from models.training.equations import error
-from models.training.forward import predict
 from models.training.fused_lora import fused
 from models.training.settings import TrainSettings
 from models.training.train_data import Clips
@@ -48,6 +51,21 @@ class ErrorTable:
     def __call__(self, clips: Tensor, fixed_draws: Tensor) -> Tensor:
         """float32 [b] errors of rows `clips` [b] of the training data at their fixed draws [b]."""
         return self.table[clips.cpu(), fixed_draws.cpu()]
+
+
+def predict(family: Family, network: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
+    """The network's prediction in float32, [b, C, T, H, W], at noise levels sigma [b].
+
+    The network computes in bfloat16 on a GPU, in float32 on a CPU, where bfloat16 is slower.
+    """
+    with torch.autocast("cuda", torch.bfloat16, enabled=noisy.device.type == "cuda"):
+        return family.predict(network, noisy, sigma, embeds).float()
+
+
+def evenly(rows: Tensor, most: int) -> Tensor:
+    """At most so many of `rows`, evenly spread over them."""
+    places = np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(np.int64)
+    return rows[torch.from_numpy(places)]
 
 
 def reference_network(transformer: nn.Module, start: bytes | None, base_id: str) -> nn.Module:
@@ -84,11 +102,11 @@ def measure(
         wanted: int64 [N], which of the clips; None: all.
     """
     device = next(network.parameters()).device
-    chosen = range(len(clips.clip_ids)) if wanted is None else wanted.tolist()
-    count = len(chosen)
-    asked = [(clip, draw) for clip in chosen for draw in range(settings.fixed_noise_samples)]
+    chosen = torch.arange(len(clips.clip_ids)) if wanted is None else wanted
+    count = settings.fixed_noise_samples
+    places, numbers = chosen.repeat_interleave(count), torch.arange(count).repeat(len(chosen))
     # Kept where it is computed, so that the CPU draws the next noise while a GPU is at work.
-    found = torch.empty(count * settings.fixed_noise_samples, device=device)
+    found = torch.empty(len(places), device=device)
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         if settings.attention == "fastest":
@@ -97,13 +115,11 @@ def measure(
             compile_blocks(network)
         elif device.type == "cpu":
             stack.enter_context(fused(lora.layers_of(network)))
-        for first in range(0, len(asked), rows):
-            part = asked[first : first + rows]
-            filled = part + part[-1:] * (rows - len(part))
-            places, numbers = (torch.tensor(column) for column in zip(*filled, strict=True))
-            errors = errors_at(network, family, clips, settings, places, numbers)
-            found[first : first + len(part)] = errors[: len(part)]
-    return found.view(count, settings.fixed_noise_samples).cpu()
+        for first in range(0, len(places), rows):
+            at = torch.arange(first, first + rows).clamp(max=len(places) - 1)
+            errors = errors_at(network, family, clips, settings, places[at], numbers[at])
+            found[first : first + rows] = errors[: len(places) - first]
+    return found.view(-1, count).cpu()
 
 
 def errors_at(

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, Final, Self, TypeVar, cast
@@ -35,12 +35,11 @@ from models.training.batches import Batches, Units
 from models.training.blocks import BlockRunner
 from models.training.distributed import ALONE, ProcessGroup
 from models.training.equations import error
-from models.training.forward import predict
 from models.training.fused_lora import fused
 from models.training.loss import WORST, Passes, finish, loss_of
-from models.training.memory_plan import MemoryPlan, budget, choose, keeps_of
+from models.training.memory_plan import MemoryPlan, budget, choose
 from models.training.objectives import Logs
-from models.training.reference import ErrorTable
+from models.training.reference import ErrorTable, predict
 from models.training.settings import STORED_SEGMENTS, TrainSettings
 from models.training.train_data import TrainData
 
@@ -51,12 +50,8 @@ T = TypeVar("T")
 STAGE: Final = "finetune"
 
 
-@dataclass(frozen=True, slots=True)
-class _Networks:
-    """What one thread computes with, over weights shared by all. The reference is there if it is needed."""
-
-    policy: nn.Module
-    reference: nn.Module | None
+# What one thread computes with, over weights shared by all: the policy, and the reference if it is needed.
+_Networks = tuple[nn.Module, nn.Module | None]
 
 
 class Run:
@@ -116,11 +111,8 @@ class Run:
         )
         for policy in (transformer, *(clone_sharing_weights(transformer) for _ in range(threads - 1))):
             reference = lora.reference_of(policy) if needs_reference else None
-            self._free.put(_Networks(policy, reference))
+            self._free.put((policy, reference))
             self._set_up(policy, reference)
-            if self.device.type == "cpu" and not settings.compile:
-                for network in (policy, reference) if reference is not None else (policy,):
-                    self._stack.enter_context(fused(lora.layers_of(network)))
         if settings.attention == "fastest":
             self._stack.enter_context(fastest_attention(self.device))
         self._pool: ThreadPoolExecutor | None = None
@@ -134,10 +126,12 @@ class Run:
         from peft.helpers import disable_input_dtype_casting
 
         asked, compiled = self.settings.gradient_checkpointing, self.settings.compile
-        if self.device.type == "cuda":
-            for network in (policy, reference) if reference is not None else (policy,):
+        for network in (policy, reference) if reference is not None else (policy,):
+            if self.device.type == "cuda":
                 # autocast brings a layer's input to bfloat16; peft's own cast would copy it in float32 first
                 self._stack.enter_context(disable_input_dtype_casting(network))
+            elif self.device.type == "cpu" and not compiled:
+                self._stack.enter_context(fused(lora.layers_of(network)))
         if reference is not None and compiled:
             compile_blocks(reference)
         if not (asked or compiled):
@@ -147,7 +141,7 @@ class Run:
         if asked == "auto":
             self._runner = runner if self.device.type == "cuda" else None
         elif asked:
-            runner.keep(keeps_of(len(runner.blocks), 0, attention=asked == "attention"))
+            runner.keep(0, attention=asked == "attention")
 
     def __enter__(self) -> Self:
         return self
@@ -189,12 +183,8 @@ class Run:
     def _plan(self, runner: BlockRunner, step: int) -> MemoryPlan:
         units = self.batches.at(step)
         # Memory does not depend on a value of the whole batch: any does for the trial.
-        once = partial(
-            self._gradients,
-            len(units),
-            torch.zeros((), device=self.device),
-            next(units.split(self.micro_batch)),
-        )
+        some = torch.zeros((), device=self.device)
+        once = partial(self._gradients, len(units), some, next(units.split(self.micro_batch)))
         # Still to come: the sum of the micro-batches' gradients, and AdamW's two moments.
         size = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters.values())
         reserve = size * (1 + (0 if self.optimizer.state else 2))
@@ -205,7 +195,7 @@ class Run:
         assert self._runner is not None
         kept = int(self.group.least(plan.kept, self.device))
         attention = self.group.least(plan.attention, self.device) == 1
-        self._runner.keep(keeps_of(len(self._runner.blocks), kept, attention=attention))
+        self._runner.keep(kept, attention=attention)
         return replace(plan, kept=kept, attention=attention)
 
     def _take_less(self, step: int) -> bool:
@@ -214,7 +204,7 @@ class Run:
         if plan is not None and runner is not None and (plan.kept or plan.attention):
             kept = plan.kept // 2
             self.memory_plan = replace(plan, kept=kept, attention=plan.kept > 0)
-            runner.keep(keeps_of(len(runner.blocks), kept, attention=self.memory_plan.attention))
+            runner.keep(kept, attention=plan.kept > 0)
             log.warning("step %d: %s is full, %d blocks now keep everything", step, self.device, kept)
         elif self.micro_batch > 1:
             self.micro_batch = (self.micro_batch + 1) // 2
@@ -222,7 +212,7 @@ class Run:
             log.warning("step %d: %s is full, micro-batch is now %d", step, self.device, self.micro_batch)
         elif runner is not None and plan is None:
             self.memory_plan = MemoryPlan(0, False, 0, 0)
-            runner.keep(keeps_of(len(runner.blocks), 0, attention=False))
+            runner.keep(0, attention=False)
             log.warning("step %d: %s is full, blocks now keep nothing", step, self.device)
         elif self.settings.algorithm.pairwise and not self.halves_apart:
             self.halves_apart = True
@@ -255,13 +245,14 @@ class Run:
 
     def _accumulate(self, step: int) -> Logs:
         """This process's part of the gradient, left in the parameters, and of the logs."""
-        units = self._units(step)
+        ahead, self._ahead = self._ahead, None
+        units = ahead[1] if ahead is not None and ahead[0] == step else self.batches.at(step)
         parts = list(units.split(self.micro_batch))
         compute = partial(self._gradients, len(units), self._batch_value(parts, len(units)))
         totals: Logs = {}
 
         def add_up() -> None:
-            for share, slopes, logs in self._map(compute, [part for _, part in self.group.shard(parts)]):
+            for share, slopes, logs in self._map(compute, self.group.shard(parts)):
                 for parameter, slope in zip(self.parameters.values(), slopes, strict=True):
                     parameter.grad = slope if parameter.grad is None else parameter.grad.add_(slope)
                 for name, value in logs.items():
@@ -275,10 +266,6 @@ class Run:
             # While the GPU is at work: drawing the noise of the next step takes a CPU some milliseconds.
             self._ahead = step + 1, self.batches.at(step + 1)
         return totals
-
-    def _units(self, step: int) -> Units:
-        ahead, self._ahead = self._ahead, None
-        return ahead[1] if ahead is not None and ahead[0] == step else self.batches.at(step)
 
     def _update(self, step: int, totals: Logs) -> dict[str, float]:
         """Add up what the group computed, and take the optimiser's step."""
@@ -307,16 +294,11 @@ class Run:
     ) -> tuple[float, tuple[Tensor, ...], Logs]:
         """Share of a micro-batch in the batch, its part of the gradient, and its logs."""
         with self._lent() as networks:
-            share = len(units) / whole
-            loss, logs = self._loss(networks, units, batch_value)
+            share, rows = len(units) / whole, units.per_clip()
+            seen = self._passes(networks, rows)
+            loss, logs = loss_of(self.settings, rows, seen, self.batches.accepted_share, batch_value)
             slopes = torch.autograd.grad(share * loss, list(self.parameters.values()))
         return share, slopes, {"loss": loss.detach(), **logs}
-
-    def _loss(self, networks: _Networks, units: Units, batch_value: Tensor | None) -> tuple[Tensor, Logs]:
-        """Loss of a micro-batch, a scalar with gradient, and its logs."""
-        rows = units.per_clip()
-        seen = self._passes(networks, rows)
-        return loss_of(self.settings, rows, seen, self.batches.accepted_share, batch_value)
 
     def _passes(self, networks: _Networks, rows: Units) -> Passes:
         """The policy's prediction for one row a clip, and what the settings compare it with."""
@@ -324,11 +306,12 @@ class Run:
         x0, embeds = self.batches.inputs(rows)
         noisy, target = kind.noisy(x0, rows.noise, rows.sigma), kind.target(x0, rows.noise, rows.sigma)
 
+        policy, still = networks
         reference: Tensor | None = None
-        if networks.reference is not None:
+        if still is not None:
             with torch.no_grad():
-                reference = self._predict(networks.reference, noisy, rows.sigma, embeds)
-        prediction = self._predict(networks.policy, noisy, rows.sigma, embeds)
+                reference = self._predict(still, noisy, rows.sigma, embeds)
+        prediction = self._predict(policy, noisy, rows.sigma, embeds)
         reference_error: Tensor | None = None
         if settings.compares_errors:
             if self.reference_errors is not None:
@@ -349,21 +332,20 @@ class Run:
         over_batch = self.settings.algorithm.over_batch
         if over_batch is None or len(parts) == 1:
             return None
-        policy, reference = torch.zeros(2, whole, device=self.device)
-        own = self.group.shard(parts)
-        gaps = self._guarded(lambda: list(self._map(self._error_gaps, [part for _, part in own])))
-        for (place, part), both in zip(own, gaps, strict=True):
-            rows = slice(place * self.micro_batch, place * self.micro_batch + len(part))
-            policy[rows], reference[rows] = both
-        self.group.all_reduce([policy, reference])
-        return over_batch(policy, reference, self.settings)
+        errors = torch.zeros(2, whole, device=self.device)
+        own = self.group.shard(errors.split(self.micro_batch, dim=1))
+        found = self._guarded(lambda: list(self._map(self._errors, self.group.shard(parts))))
+        for place, measured in zip(own, found, strict=True):
+            place.copy_(measured)
+        self.group.all_reduce([errors])
+        return over_batch(*errors, self.settings)
 
-    def _error_gaps(self, units: Units) -> tuple[Tensor, Tensor]:
-        """Errors of policy and reference on a micro-batch, [b] each, without gradient."""
+    def _errors(self, units: Units) -> Tensor:
+        """Errors of policy and reference on a micro-batch, [2, b], without gradient."""
         with self._lent() as networks, torch.no_grad():
             seen = self._passes(networks, units.per_clip())
             assert seen.reference_error is not None
-            return error(seen.prediction, seen.target), seen.reference_error
+            return torch.stack([error(seen.prediction, seen.target), seen.reference_error])
 
     def _map(self, work: Callable[[Units], Any], parts: Sequence[Units]) -> Iterable[Any]:
         return self._pool.map(work, parts) if self._pool else map(work, parts)

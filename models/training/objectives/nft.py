@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from models.training.equations import CLIP_LOGS, GAP_LOGS, clip_logs, error
+from models.training.equations import CLIP_LOGS, GAP_LOGS, clip_logs, error, prompt_means
 from models.training.objectives.base import LABELS, Compared, Logs, LossSettings, Objective
 
 if TYPE_CHECKING:
@@ -49,15 +49,11 @@ def optimality(rewards: Tensor, prompts: Tensor) -> Tensor:
     """
     import torch
 
-    _, group = prompts.unique(return_inverse=True)
-    groups = int(group.max()) + 1 if len(group) else 0
     values = rewards.double()
-    zeros = torch.zeros(groups, dtype=torch.float64)
-    mean = zeros.index_add(0, group, values) / zeros.index_add(0, group, torch.ones_like(values))
     scale = float(values.std(unbiased=False)) if len(values) else 0.0
-    centred = values - mean[group]
     if scale == 0:
         return torch.full_like(rewards, 0.5)
+    centred = values - prompt_means(values, prompts)[0]
     return (0.5 + 0.5 * (centred / scale).clamp(-1, 1)).to(rewards.dtype)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from models.training.equations import prompt_means
 from models.training.objectives.base import WEIGHTED, Objective
 from models.training.objectives.rwr import WEIGHTED_LOGS, curated, weighted
 
@@ -26,15 +27,12 @@ def exp_weights(rewards: Tensor, prompts: Tensor, beta: float) -> Tensor:
 
     if not beta > 0:
         raise ValueError(f"beta is {beta}, it must be above 0")
-    _, group = prompts.unique(return_inverse=True)
-    groups = int(group.max()) + 1 if len(group) else 0
     scaled = rewards.double() / beta
     # Z is unchanged by a shift within the prompt; the shift keeps exp from overflowing at small beta.
-    peak = torch.full((groups,), -torch.inf, dtype=torch.float64).scatter_reduce(0, group, scaled, "amax")
+    names, group = prompts.unique(return_inverse=True)
+    peak = scaled.new_full((len(names),), -torch.inf).scatter_reduce(0, group, scaled, "amax")
     raised = (scaled - peak[group]).exp()
-    total = torch.zeros(groups, dtype=torch.float64).index_add(0, group, raised)
-    count = torch.zeros(groups, dtype=torch.float64).index_add(0, group, torch.ones_like(raised))
-    return (raised / (total / count)[group]).to(rewards.dtype)
+    return (raised / prompt_means(raised, prompts)[0]).to(rewards.dtype)
 
 
 OBJECTIVE = Objective(

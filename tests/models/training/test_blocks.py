@@ -19,11 +19,13 @@ from models import lora
 from models.families.base import Family
 from models.families.wan import Wan
 from models.training import blocks
-from models.training.blocks import KEEPS, BlockRunner, Keep
-from models.training.forward import predict
+from models.training.blocks import BlockRunner
+from models.training.reference import predict
 
 Make = Callable[[], nn.Module]
 SPEC = lora.LoraSpec(4, 8.0, Wan.lora_targets)
+# Everything, attention, nothing: of both blocks.
+KEEPS = ((2, True), (0, True), (0, False))
 
 
 class Attentions(TorchDispatchMode):
@@ -69,14 +71,12 @@ def test_what_blocks_keep_changes_what_is_computed_again_and_no_gradient(
     assert again == 0
     runner = BlockRunner(network)
     # two blocks, each with self-attention and attention to the text
-    expected: dict[Keep, int] = {"everything": 0, "attention": 2, "nothing": 4}
-    assert set(expected) == set(KEEPS)
-    for keep, count in expected.items():
-        runner.keep([keep, keep])
+    for (everything, attention), count in zip(KEEPS, (0, 2, 4), strict=True):
+        runner.keep(everything, attention=attention)
         found, again = gradients(family, network, parameters)
         assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
         assert again == count
-    runner.keep(["nothing", "everything"])
+    runner.keep(1, attention=False)
     assert gradients(family, network, parameters)[1] == 2
     runner.release()
     assert gradients(family, network, parameters)[1] == 0
@@ -98,8 +98,8 @@ def test_compiled_blocks_share_one_graph_a_mode_and_give_the_same_gradients(
     torch._dynamo.utils.counters.clear()
     # the partition of inductor without its code generation
     runner = BlockRunner(network, compile=True, backend="aot_eager_decomp_partition")
-    for keep in KEEPS:
-        runner.keep([keep, keep])
+    for everything, attention in KEEPS:
+        runner.keep(everything, attention=attention)
         found, _ = gradients(family, network, parameters, counted=False)
         for a, b in zip(found, plain, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
@@ -128,10 +128,10 @@ def test_a_reference_without_gradients_is_the_policy_before_the_first_step(
         expected = predict(family, still, *given)
     lora.attach(policy, SPEC, 0)
     runner = BlockRunner(policy, compile=True)
-    for keeps in (["everything"] * 2, ["attention"] * 2, ["nothing"] * 2, ["nothing", "everything"]):
-        runner.keep(keeps)
+    for everything, attention in (*KEEPS, (1, False)):
+        runner.keep(everything, attention=attention)
         apart = (predict(family, policy, *given) - expected).norm() / expected.norm()
-        assert apart < 1e-3, (keeps, apart)
+        assert apart < 1e-3, (everything, attention, apart)
 
 
 def test_all_graphs_of_a_network_round_alike(
@@ -148,8 +148,8 @@ def test_all_graphs_of_a_network_round_alike(
     parameters = learner(network)
     blocks._compiled_mode.cache_clear()
     runner = BlockRunner(network, compile=True, backend="a name")
-    for keep in KEEPS:
-        runner.keep([keep, keep])
+    for everything, attention in KEEPS:
+        runner.keep(everything, attention=attention)
         gradients(family, network, parameters, counted=False)
     blocks._compiled_mode.cache_clear()
     # the blocks as they are, which share a function, and one function a mode
