@@ -348,8 +348,10 @@ def plain(
             rows = batches.at(step).per_clip()
             x0, embeds = encode(rows.clips[:, 0])
             noisy, target = path.noisy(x0, rows.noise, rows.sigma), path.target(x0, rows.noise, rows.sigma)
-            with torch.no_grad(), adapter.disabled():
+            transformer.disable_adapters()
+            with torch.no_grad():
                 reference = error(noisy, rows.sigma, embeds, target)
+            transformer.enable_adapters()
             gap = (error(noisy, rows.sigma, embeds, target) - reference).view(2, -1)
             loss = -F.logsigmoid(-settings.beta / 2 * (gap[0] - gap[1])).mean()
             loss.backward()

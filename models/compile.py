@@ -36,14 +36,6 @@ _ORDER: Final = (
 )
 
 
-def keep_compiled() -> None:
-    """Keep compiled kernels on disk, so that a second start on the same machine finds them.
-
-    In `$TORCHINDUCTOR_CACHE_DIR`, else in the user's cache folder: PyTorch's own default is lost with /tmp.
-    """
-    os.environ.setdefault(_CACHE_VARIABLE, str(Path.home() / ".cache" / "vidloop" / "inductor"))
-
-
 def rounding(backend: str, device: torch.device) -> dict[str, Any] | None:
     """Options of torch.compile that have fused kernels on a GPU round to bfloat16 wherever eager ones do.
 
@@ -59,11 +51,13 @@ def compiled(function: Callable[..., Any], backend: str, device: torch.device) -
     """`function` through torch.compile, as everything here is compiled.
 
     A graph break is an error and no silent slowness. Shapes are taken as they come: there are few, and
-    kernels for one shape are faster. All graphs round alike, with gradients and without (`rounding`).
+    kernels for one shape are faster. All graphs round alike, with gradients and without (`rounding`). The
+    kernels are kept in `$TORCHINDUCTOR_CACHE_DIR`, else in the user's cache folder.
     """
     import torch._dynamo
 
-    keep_compiled()
+    # So that a second start on the same machine finds the kernels; PyTorch's own default is lost with /tmp.
+    os.environ.setdefault(_CACHE_VARIABLE, str(Path.home() / ".cache" / "vidloop" / "inductor"))
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _RECOMPILE_LIMIT)
     options = rounding(backend, device)
     made: Callable[..., Any] = torch.compile(

@@ -13,8 +13,7 @@ import json
 import math
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -40,10 +39,6 @@ class LoraSpec:
     alpha: float
     targets: tuple[str, ...]
 
-    @property
-    def scale(self) -> float:
-        return self.alpha / self.rank
-
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
@@ -60,27 +55,11 @@ class Adapter:
 
     def __init__(self, transformer: nn.Module, spec: LoraSpec) -> None:
         self.spec = spec
-        self._layers = layers_of(transformer)
-        named = dict(transformer.named_parameters())
-        marked = f".{POLICY}."
-        self._parameters = {
-            name.replace(marked, "."): named[name] for name in sorted(named) if marked in name
-        }
+        self._parameters = _named(transformer, POLICY)
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trainable float32 parameters, by name, sorted."""
         return self._parameters
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Within: the base model, exactly. The adapter is on again afterwards, whatever was raised."""
-        try:
-            for layer in self._layers:
-                layer.enable_adapters(False)
-            yield
-        finally:
-            for layer in self._layers:
-                layer.enable_adapters(True)
 
     def to_bytes(self, base_id: str, facts: Mapping[str, Any] | None = None) -> bytes:
         """The adapter as a file that plain diffusers loads."""
@@ -194,7 +173,7 @@ def merge(
             raise ValueError(f"{layer} is quantised: an adapter's numbers would be rounded away, use resume")
         with torch.no_grad():
             where = device or weight.device
-            update = file.spec.scale * (up.to(where) @ down.to(where))
+            update = file.spec.alpha / file.spec.rank * (up.to(where) @ down.to(where))
             weight.copy_((weight.to(where).float() + update).to(weight.dtype))
 
 
@@ -207,7 +186,19 @@ def write(file: LoraFile) -> bytes:
         "lora_adapter_metadata": json.dumps({_PREFIX + k: v for k, v in config.items()}, sort_keys=True),
         "vidloop": json.dumps(ours, sort_keys=True),
     }
-    return safetensors_bytes({_PREFIX + name: value for name, value in file.tensors.items()}, metadata)
+    plain = safetensors.torch.save({_PREFIX + name: t.contiguous() for name, t in file.tensors.items()})
+    # safetensors itself writes the metadata in an order that differs by process
+    tensors, body = _header(plain)
+    text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + body
+
+
+def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header of safetensors, and what follows it."""
+    end = 8 + struct.unpack("<Q", data[:8])[0]
+    header: dict[str, Any] = json.loads(data[8:end])
+    return header, data[end:]
 
 
 def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> LoraFile:
@@ -215,13 +206,11 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
 
     Raises:
         ModelError: the bytes are not such a file, or it was made for another base model than `base_id`, or
-            for
-            another of its experts than `expert`.
+            for another of its experts than `expert`.
     """
     try:
         tensors = safetensors.torch.load(data)
-        size = struct.unpack("<Q", data[:8])[0]
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        metadata = _header(data)[0].get("__metadata__", {})
         config = {
             k.removeprefix(_PREFIX): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()
         }
@@ -246,16 +235,6 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
     return LoraFile(spec, {k.removeprefix(_PREFIX): v for k, v in tensors.items()}, made_for, facts)
 
 
-def safetensors_bytes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    """Tensors as safetensors, metadata in sorted order (the library's own order differs by process)."""
-    plain: bytes = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
-    size = struct.unpack("<Q", plain[:8])[0]
-    header = {"__metadata__": dict(sorted(metadata.items())), **json.loads(plain[8 : 8 + size])}
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text + plain[8 + size :]
-
-
 def _inject(transformer: Any, spec: LoraSpec, name: str) -> None:
     from peft import LoraConfig
 
@@ -272,13 +251,19 @@ def _inject(transformer: Any, spec: LoraSpec, name: str) -> None:
         raise ModelError(
             f"finetune.targets {list(spec.targets)} do not fit this model: {failure}"
         ) from failure
-    for key, parameter in transformer.named_parameters():
-        if f".{name}." in key:
-            parameter.data = parameter.data.float()
+    for parameter in _named(transformer, name).values():
+        parameter.data = parameter.data.float()
+
+
+def _named(transformer: nn.Module, adapter: str) -> dict[str, nn.Parameter]:
+    """Parameters of the adapter of that name, as they are called in its file, sorted."""
+    mark = f".{adapter}."
+    named = sorted(transformer.named_parameters())
+    return {name.replace(mark, "."): parameter for name, parameter in named if mark in name}
 
 
 def _fill(transformer: nn.Module, file: LoraFile, name: str) -> None:
-    mine = {k.replace(f".{name}.", "."): v for k, v in transformer.named_parameters() if f".{name}." in k}
+    mine = _named(transformer, name)
     if mine.keys() != file.tensors.keys() or any(v.shape != file.tensors[k].shape for k, v in mine.items()):
         raise ModelError(
             "the adapter's layers are not those of this model: it was made for another architecture"

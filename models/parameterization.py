@@ -7,7 +7,6 @@ target.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -25,12 +24,7 @@ class Parameterization(Protocol):
         """What a perfect network would predict, shape of x0."""
         ...
 
-    def clean(self, prediction: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        """The x0 that a prediction implies, shape of x0 (sigma < 1 for Epsilon)."""
-        ...
 
-
-@dataclass(frozen=True, slots=True)
 class FlowMatching:
     """Rectified flow: x = (1 - sigma) x0 + sigma n, target v = n - x0 (Flow Matching, arXiv 2210.02747)."""
 
@@ -40,11 +34,7 @@ class FlowMatching:
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return noise - x0
 
-    def clean(self, prediction: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        return noisy - _like(sigma, noisy) * prediction
 
-
-@dataclass(frozen=True, slots=True)
 class Epsilon:
     """Variance preserving: x = alpha x0 + sigma n, alpha^2 + sigma^2 = 1; target n (arXiv 2006.11239)."""
 
@@ -54,22 +44,12 @@ class Epsilon:
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return noise
 
-    def clean(self, prediction: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        return (noisy - _like(sigma, noisy) * prediction) / _alpha(sigma, noisy)
 
-
-@dataclass(frozen=True, slots=True)
-class VPrediction:
-    """Variance preserving path of `Epsilon`, target v = alpha n - sigma x0 (arXiv 2202.00512)."""
-
-    def noisy(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
-        return _alpha(sigma, x0) * x0 + _like(sigma, x0) * noise
+class VPrediction(Epsilon):
+    """The path of `Epsilon`, target v = alpha n - sigma x0 (arXiv 2202.00512)."""
 
     def target(self, x0: Tensor, noise: Tensor, sigma: Tensor) -> Tensor:
         return _alpha(sigma, x0) * noise - _like(sigma, x0) * x0
-
-    def clean(self, prediction: Tensor, noisy: Tensor, sigma: Tensor) -> Tensor:
-        return _alpha(sigma, noisy) * noisy - _like(sigma, noisy) * prediction
 
 
 def _like(sigma: Tensor, x: Tensor) -> Tensor:

@@ -39,8 +39,6 @@ def save(
 
     Args:
         identity: digest of the settings and data; a checkpoint of another run is never resumed.
-        step: optimiser steps done.
-        tensors: adapter and optimiser state, on the CPU.
 
     Raises:
         StoreError: the folder cannot be written; the previous checkpoint is still whole.
@@ -74,12 +72,6 @@ def latest(folder: Path, identity: str) -> Checkpoint | None:
         except (OSError, ValueError, KeyError) as failure:
             log.warning("checkpoint %s cannot be read (%s): not resumed", path, failure)
     return None
-
-
-def clear(folder: Path) -> None:
-    """Remove all checkpoints, once the adapter is safe elsewhere. Nothing else in `folder` is touched."""
-    for path in _all(folder):
-        remove(path)
 
 
 def _all(folder: Path) -> list[Path]:

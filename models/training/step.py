@@ -338,7 +338,7 @@ class Run:
         for place, measured in zip(own, found, strict=True):
             place.copy_(measured)
         self.group.all_reduce([errors])
-        return over_batch(*errors, self.settings)
+        return over_batch(errors[0], errors[1], self.settings)
 
     def _errors(self, units: Units) -> Tensor:
         """Errors of policy and reference on a micro-batch, [2, b], without gradient."""

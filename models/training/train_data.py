@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from data.curation import labels
-from data.errors import DataError
+from data.errors import DataError, ModelError
 from data.records import Clip, Example, Pair, PairSegment
-from models import latent_frames
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,41 +133,67 @@ def load_train_data(
         raise DataError("no training data: the curation kept neither an example nor a pair")
     position = {clip: row for row, clip in enumerate(wanted)}
     held = load_clips(root, [by_id[clip] for clip in wanted])
+    pair_frames = None
+    if pair_segments:
+        pair_frames = _pair_frames(pairs, pair_segments, by_id, held.latents.shape[2])
+    rows = [(position[pair.chosen], position[pair.rejected]) for pair in pairs]
     return TrainData(
-        clip_ids=held.clip_ids,
-        prompt_ids=held.prompt_ids,
-        latents=held.latents,
-        embeds=held.embeds,
-        prompt_index=held.prompt_index,
+        held.clip_ids,
+        held.prompt_ids,
+        held.latents,
+        held.embeds,
+        held.prompt_index,
         examples=torch.tensor([position[e.clip_id] for e in examples], dtype=torch.int64),
         weights=torch.tensor([e.weight for e in examples], dtype=torch.float32),
         accepted=torch.tensor([e.accepted for e in examples], dtype=torch.bool),
-        pairs=torch.from_numpy(
-            np.array([[position[p.chosen], position[p.rejected]] for p in pairs], dtype=np.int64).reshape(
-                -1, 2
-            )
-        ),
+        pairs=torch.tensor(rows, dtype=torch.int64).view(-1, 2),
         unconditional=unconditional,
         rejected=torch.tensor([label is False for label in labels(examples)], dtype=torch.bool),
-        pair_frames=_pair_frames(pairs, pair_segments, by_id, held.latents.shape[2])
-        if pair_segments
-        else None,
+        pair_frames=pair_frames,
     )
 
 
 def _pair_frames(
     pairs: Sequence[Pair], segments: Sequence[PairSegment], clips: dict[str, Clip], latents: int
 ) -> Tensor:
-    """bool [m, latents], in the order of the pairs."""
+    """bool [m, latents], in the order of the pairs; one without segments is compared in all frames."""
     spans: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for one in segments:
         spans.setdefault((one.chosen, one.rejected), []).append((one.start_s, one.end_s))
     kept = torch.ones(len(pairs), latents, dtype=torch.bool)
     for row, pair in enumerate(pairs):
-        found = spans.get((pair.chosen, pair.rejected))
-        if found is not None:
+        if (pair.chosen, pair.rejected) in spans:
             clip = clips[pair.chosen]
-            kept[row] = latent_frames.held(found, clip.frames, clip.fps, latents)
+            kept[row] = latent_frames(spans[pair.chosen, pair.rejected], clip.frames, clip.fps, latents)
+    return kept
+
+
+def latent_frames(spans: Sequence[tuple[float, float]], frames: int, fps: float, latents: int) -> Tensor:
+    """Which latent frames hold a video frame of one of the spans, bool [latents].
+
+    Video autoencoders are causal in time: latent frame 0 is video frame 0, latent frame k >= 1 holds video
+    frames (k - 1) s + 1 to k s, s the temporal stride (Wan and CogVideoX: 4; LTX-Video: 8).
+
+    Args:
+        spans: (start, end) in seconds; frame i, at i / fps, is in a span if start <= i / fps < end.
+        frames: of the video; with `latents` they say the stride.
+
+    Raises:
+        ModelError: so many frames have no such latent, or no frame lies in a span.
+    """
+    stride, rest = divmod(frames - 1, max(1, latents - 1))
+    if rest or (latents > 1 and not stride):
+        raise ModelError(
+            f"{frames} video frames in {latents} latent frames: segments need 1 + a whole number of "
+            "frames for each further latent frame; use curate.segments: ignore"
+        )
+    kept = torch.zeros(latents, dtype=torch.bool)
+    for start, end in spans:
+        # Spans begin and end on frames; rounding puts back what the division by fps left.
+        for frame in range(max(0, round(start * fps)), min(frames, round(end * fps))):
+            kept[min(-(-frame // max(1, stride)), latents - 1)] = True
+    if not bool(kept.any()):
+        raise ModelError(f"segments {list(spans)} hold none of the {frames} frames at {fps:g} a second")
     return kept
 
 

@@ -26,7 +26,6 @@ from models.training import checkpoint, noise
 from models.training.beta import Calibration, calibrate
 from models.training.distributed import ALONE, ProcessGroup
 from models.training.equations import effective_sample_size
-from models.training.memory_plan import MemoryPlan
 from models.training.probe import probe
 from models.training.reference import ErrorTable, rounding
 from models.training.settings import TrainSettings
@@ -156,11 +155,12 @@ def train(
     }  # fmt: skip
     if settings.expert is not None:
         facts["expert"] = settings.expert
-    diagnostics = _diagnostics(data, settings, curve, run.micro_batch, run.memory_plan)
+    diagnostics = _diagnostics(data, settings, curve) | {"micro_batch": run.micro_batch}
+    for name, value in (("memory_plan", run.memory_plan), ("calibration", found)):
+        if value is not None:
+            diagnostics[name] = dataclasses.asdict(value)
     if measured is not None:
         diagnostics["probe"] = measured
-    if found is not None:
-        diagnostics["calibration"] = dataclasses.asdict(found)
     return TrainResult(adapter.to_bytes(job.base_id, facts), curve, diagnostics)
 
 
@@ -195,13 +195,11 @@ def _check_gap(
         )
     log.info("gap between policy and reference before the first step: %g", gap)
     if entry.get("logit/max", 0.0) > _LOGIT_TOLERANCE:
-        ways = (
-            ["measure the reference's errors with finetune.reference_errors 'inline'"]
-            if spread is not None
-            else []
-        )
-        ways += ["set finetune.compile to false"] if settings.compile else []
-        ways += ["lower finetune.beta"]
+        ways = ["lower finetune.beta"]
+        if settings.compile:
+            ways.insert(0, "set finetune.compile to false")
+        if spread is not None:
+            ways.insert(0, "measure the reference's errors with finetune.reference_errors 'inline'")
         log.warning(
             "before the first step the logit is already %g where it should be 0, by rounding: %s",
             entry["logit/max"],
@@ -212,41 +210,31 @@ def _check_gap(
 def _identity(job: TrainJob) -> str:
     """What a checkpoint must share with a run to be resumed by it."""
     data = job.data
-    rows = [
-        table.tolist() for table in (data.examples, data.weights, data.accepted, data.undesirable, data.pairs)
-    ]
+    tables = [data.examples, data.weights, data.accepted, data.undesirable, data.pairs]
     if data.pair_frames is not None:
-        rows.append(data.pair_frames.tolist())
+        tables.append(data.pair_frames)
+    rows = [table.tolist() for table in tables]
     origin = bytes_digest(job.start) if job.start is not None else ""
     asked = job.settings.model_dump(mode="json")
     return digest([asked, job.base_id, origin, list(data.clip_ids), list(data.prompt_ids), rows])
 
 
-def _diagnostics(
-    data: TrainData,
-    settings: TrainSettings,
-    curve: list[dict[str, float]],
-    micro_batch: int,
-    plan: MemoryPlan | None,
-) -> dict[str, Any]:
-    usable = settings.algorithm.usable(data)
+def _diagnostics(data: TrainData, settings: TrainSettings, curve: list[dict[str, float]]) -> dict[str, Any]:
+    objective = settings.algorithm
+    usable = objective.usable(data)
     found: dict[str, Any] = {
         "units": usable,
+        "prompts": len(data.prompt_index[objective.units(data)[:, 0]].unique()),
         "epochs": settings.steps * settings.batch_size / usable,
-        "micro_batch": micro_batch,
         "last_quarter": late_means(curve),
     }
-    if plan is not None:
-        found["memory_plan"] = dataclasses.asdict(plan)
     if "gap/max" in curve[0]:
         found["gap_at_start"] = curve[0]["gap/max"]
     if settings.compares_errors:
         found["beta"] = settings.beta
-    objective = settings.algorithm
     if not objective.pairwise:
         weights = objective.unit_weights(data, settings) if objective.counts else torch.ones(usable)
         found["effective_sample_size"] = effective_sample_size(weights)
-    found["prompts"] = len(data.prompt_index[objective.units(data)[:, 0]].unique())
     return found
 
 

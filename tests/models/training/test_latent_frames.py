@@ -1,7 +1,7 @@
 import pytest
 
 from data.errors import UserError
-from models.latent_frames import held
+from models.training.train_data import latent_frames
 
 
 @pytest.mark.parametrize(
@@ -20,21 +20,21 @@ from models.latent_frames import held
 def test_a_latent_frame_is_in_a_segment_if_one_of_its_frames_is(
     spans: list[tuple[float, float]], kept: list[int]
 ) -> None:
-    assert held(spans, 17, 8.0, 5).int().tolist() == kept
+    assert latent_frames(spans, 17, 8.0, 5).int().tolist() == kept
 
 
 def test_other_strides_and_frame_rates() -> None:
     # 17 frames in 3 latent frames, stride 8: 0 | 1-8 | 9-16
-    assert held([(1.0, 2.125)], 17, 8.0, 3).tolist() == [False, True, True]
-    assert held([(9 / 8, 17 / 8)], 17, 8.0, 3).tolist() == [False, False, True]
+    assert latent_frames([(1.0, 2.125)], 17, 8.0, 3).tolist() == [False, True, True]
+    assert latent_frames([(9 / 8, 17 / 8)], 17, 8.0, 3).tolist() == [False, False, True]
     # spans as they come out of a division that is not exact
-    assert held([(7 / 30, 9 / 30)], 9, 30.0, 3).tolist() == [False, False, True]
-    assert held([(0.0, 1.0)], 1, 8.0, 1).tolist() == [True]
+    assert latent_frames([(7 / 30, 9 / 30)], 9, 30.0, 3).tolist() == [False, False, True]
+    assert latent_frames([(0.0, 1.0)], 1, 8.0, 1).tolist() == [True]
 
 
 def test_no_mask_is_empty_and_no_stride_a_guess() -> None:
     with pytest.raises(UserError, match="none of the 17 frames"):
-        held([(3.0, 4.0)], 17, 8.0, 5)
+        latent_frames([(3.0, 4.0)], 17, 8.0, 5)
     for frames, latents in ((16, 5), (3, 5)):
         with pytest.raises(UserError, match=r"curate\.segments: ignore"):
-            held([(0.0, 1.0)], frames, 8.0, latents)
+            latent_frames([(0.0, 1.0)], frames, 8.0, latents)
