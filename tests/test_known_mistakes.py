@@ -76,7 +76,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         "models/test_lora.py::test_merged_equals_unmerged_within_tolerance",
     ),
     "21 a prompt without contrast divided by its own zero spread": (
-        "models/training/test_objectives.py::test_exp_weights_of_a_prompt_without_contrast_are_one",
+        "data/curation/test_curation.py::test_weights_of_reward_weighted_regression",
         "models/training/test_objectives_unpaired.py::test_mistake_21_a_prompt_without_contrast_gets_a_half_and_not_noise",
     ),
     "22 training prompts used for evaluation": (

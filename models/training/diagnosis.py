@@ -6,7 +6,7 @@ thresholds are rules of thumb, stated here and nowhere else; they flag, they dec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,6 +22,10 @@ _FAR: Final = 0.02
 # Passes over the same units.
 _MANY_EPOCHS: Final = 100.0
 
+# Of each kind of clip in the probe, the change of its error against the reference's, as a share: over all
+# noise levels, and (change, level) at each.
+_Changes = dict[str, tuple[float, list[tuple[float, float]]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -34,22 +38,6 @@ class Finding:
 
     name: str
     text: str
-
-
-def diagnose(run: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """What a run's diagnostics say, worst first.
-
-    Args:
-        run: as `models.training.trainer.TrainResult.diagnostics`; what is not in it is passed over.
-    """
-    late: Mapping[str, float] = run.get("last_quarter", {})
-    shares = [
-        Finding(name, sentence.format(late[key]))
-        for key, name, ails, sentence in _SHARES
-        if key in late and ails(late[key])
-    ]
-    found = (_displacement(late), *shares, _weights(run), _by_heart(run), _drift(run))
-    return (*filter(None, found), *(Finding("", text) for text in _facts(run, late)))
 
 
 # A share of the pairs or clips at the end: its name in the curve, the symptom, when it is one, the sentence.
@@ -78,127 +66,110 @@ _SHARES: Final[tuple[tuple[str, str, Callable[[float], bool], str], ...]] = (
 )
 
 
-def _displacement(late: Mapping[str, float]) -> Finding | None:
-    gap, error = late.get("gap/chosen"), late.get("error/chosen")
-    if gap is None or error is None or gap <= _NOTABLE * (error - gap):
-        return None
-    share = f", in {late['displaced']:.0%} of the pairs" if "displaced" in late else ""
-    others = late.get("gap/rejected")
-    beside = "" if others is None else f" (the rejected clips' by {_percent(others, late, 'rejected')})"
-    return Finding(
-        "likelihood displacement",
-        f"The chosen clips became less likely: their error lies {gap / (error - gap):.1%} above the "
-        f"reference's{beside}{share}. The policy leaves both kinds of clip, the rejected ones faster.",
+def diagnose(run: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """What a run's diagnostics say, worst first.
+
+    Args:
+        run: as `models.training.trainer.TrainResult.diagnostics`; what is not in it is passed over.
+    """
+    late: Mapping[str, float] = run.get("last_quarter", {})
+    probe = run.get("probe") or {}
+    changes = _changes(probe)
+    total = sum(map(sum, probe.get("reference", {}).values()))
+    # Mean squared distance of the predictions over the reference's error, both over all that was probed.
+    far = sum(map(sum, probe["drift"].values())) / total if total > 0 else 0.0
+    return (
+        *_ailments(run, late, changes, far),
+        *(Finding("", text) for text in _facts(run, late, probe, changes, far)),
     )
 
 
-def _weights(run: Mapping[str, Any]) -> Finding | None:
+def _ailments(
+    run: Mapping[str, Any], late: Mapping[str, float], changes: _Changes, far: float
+) -> Iterator[Finding]:
+    gap, error = late.get("gap/chosen", 0.0), late.get("error/chosen", 0.0)
+    if "error/chosen" in late and gap > _NOTABLE * (error - gap):
+        beside = f" (the rejected clips' by {_percent(late, 'rejected')})" if "gap/rejected" in late else ""
+        share = f", in {late['displaced']:.0%} of the pairs" if "displaced" in late else ""
+        yield Finding(
+            "likelihood displacement",
+            f"The chosen clips became less likely: their error lies {gap / (error - gap):.1%} above the "
+            f"reference's{beside}{share}. The policy leaves both kinds of clip, the rejected ones faster.",
+        )
+    for key, name, ails, sentence in _SHARES:
+        if key in late and ails(late[key]):
+            yield Finding(name, sentence.format(late[key]))
     size, units = run.get("effective_sample_size"), run.get("units", 0)
-    if size is None or not units or size >= _FEW * units:
-        return None
-    return Finding(
-        "effective sample size collapse",
-        f"The weights are worth {size:.1f} clips of {units}: a few clips carry the training.",
-    )
-
-
-def _by_heart(run: Mapping[str, Any]) -> Finding | None:
-    measured = run.get("probe") or {}
-    taught, left = _change(measured, "taught"), _change(measured, "held out")
-    if taught is not None and left is not None and taught < 0 and left > _NOTABLE:
-        rises = [
-            (after / before - 1, sigma)
-            for sigma, before, after in zip(
-                measured["sigmas"],
-                measured["reference"]["held out"],
-                measured["policy"]["held out"],
-                strict=True,
-            )
-        ]
-        rise, worst = max(rises)
-        return Finding(
+    if size is not None and size < _FEW * units:
+        yield Finding(
+            "effective sample size collapse",
+            f"The weights are worth {size:.1f} clips of {units}: a few clips carry the training.",
+        )
+    (taught, _), (left, levels) = (changes.get(kind, (0.0, [])) for kind in ("taught", "held out"))
+    epochs = run.get("epochs", 0.0)
+    if taught < 0 and left > _NOTABLE:
+        rise, worst = max(levels)
+        yield Finding(
             "learned by heart",
             f"At fixed noise the taught clips' error fell by {-taught:.1%}, that of clips left out rose by "
             f"{left:.1%}, most at noise level {worst:g} ({rise:+.1%}): the clips were learned, not what they "
             "have in common.",
         )
-    epochs = run.get("epochs", 0.0)
-    if epochs > _MANY_EPOCHS:
-        return Finding("learned by heart", f"Every unit was seen {epochs:.0f} times.")
-    return None
+    elif epochs > _MANY_EPOCHS:
+        yield Finding("learned by heart", f"Every unit was seen {epochs:.0f} times.")
+    if far > _FAR:
+        yield Finding(
+            "drift from the reference",
+            f"The prediction moved by {far:.0%} of the reference's own error: the policy is no longer near "
+            "what it started from, and with it whatever no reward asks for.",
+        )
 
 
-def _drift(run: Mapping[str, Any]) -> Finding | None:
-    far = _distance(run.get("probe") or {})
-    if far is None or far <= _FAR:
-        return None
-    return Finding(
-        "drift from the reference",
-        f"The prediction moved by {far:.0%} of the reference's own error: the policy is no longer near what "
-        "it started from, and with it whatever no reward asks for.",
-    )
-
-
-def _facts(run: Mapping[str, Any], late: Mapping[str, float]) -> list[str]:
-    said = []
+def _facts(
+    run: Mapping[str, Any],
+    late: Mapping[str, float],
+    probe: Mapping[str, Any],
+    changes: _Changes,
+    far: float,
+) -> Iterator[str]:
     if "gap/chosen" in late and "gap/rejected" in late:
-        said.append(
+        yield (
             f"Over the last quarter of the steps the chosen clips' error differs from the reference's by "
-            f"{_percent(late['gap/chosen'], late, 'chosen')}, the rejected clips' by "
-            f"{_percent(late['gap/rejected'], late, 'rejected')}."
+            f"{_percent(late, 'chosen')}, the rejected clips' by {_percent(late, 'rejected')}."
         )
-    measured = run.get("probe") or {}
-    changes = {kind: _change(measured, kind) for kind in measured.get("clips", {})}
     if changes:
-        told = ", ".join(
-            f"{kind} {change:+.1%} ({measured['clips'][kind]} clips)"
-            for kind, change in changes.items()
-            if change is not None
+        clips = probe["clips"]
+        told = ", ".join(f"{kind} {whole:+.1%} ({clips[kind]} clips)" for kind, (whole, _) in changes.items())
+        by_level = "; ".join(
+            f"{kind} " + ", ".join(f"{change:+.1%} at {sigma:g}" for change, sigma in levels)
+            for kind, (_, levels) in changes.items()
         )
-        far = _distance(measured)
-        said.append(
+        yield (
             f"Error at fixed noise against the reference's: {told}; the prediction moved by {far:.2%} of the "
-            f"reference's error. By noise level: {_by_level(measured)}."
+            f"reference's error. By noise level: {by_level}."
         )
     if "calibration" in run:
         one = run["calibration"]
-        said.append(
+        yield (
             f"Beta {one['beta']:.3g} was measured for a spread of the logit of {one['target_spread']:g}: the "
             f"reference's errors differ by {one['error_spread']:.2g} between clips. The logit reached "
             f"{late.get('logit/rms', 0.0):.2g}."
         )
-    return said
 
 
-def _percent(gap: float, late: Mapping[str, float], kind: str) -> str:
+def _percent(late: Mapping[str, float], kind: str) -> str:
+    """The error of a kind of clip against the reference's."""
+    gap = late[f"gap/{kind}"]
     behind = late.get(f"error/{kind}", 0.0) - gap
     return f"{gap / behind:+.2%}" if behind > 0 else f"{gap:+.2g}"
 
 
-def _change(measured: Mapping[str, Any], kind: str) -> float | None:
-    """Change of the mean error over all noise levels, as a share."""
-    if kind not in measured.get("clips", {}):
-        return None
-    before, after = sum(measured["reference"][kind]), sum(measured["policy"][kind])
-    return float(after / before - 1) if before > 0 else None
-
-
-def _by_level(measured: Mapping[str, Any]) -> str:
-    """Change of the error at each noise level, kind by kind."""
-    return "; ".join(
-        f"{kind} "
-        + ", ".join(
-            f"{after / before - 1:+.1%} at {sigma:g}"
-            for sigma, before, after in zip(
-                measured["sigmas"], measured["reference"][kind], measured["policy"][kind], strict=True
-            )
-            if before > 0
-        )
-        for kind in measured["clips"]
-    )
-
-
-def _distance(measured: Mapping[str, Any]) -> float | None:
-    """Mean squared distance of the predictions over the reference's error, both over all that was probed."""
-    total = sum(map(sum, measured.get("reference", {}).values()))
-    return sum(map(sum, measured["drift"].values())) / total if total > 0 else None
+def _changes(probe: Mapping[str, Any]) -> _Changes:
+    found: _Changes = {}
+    for kind in probe.get("clips", {}):
+        before, after = probe["reference"][kind], probe["policy"][kind]
+        if sum(before) > 0:
+            pairs = zip(probe["sigmas"], before, after, strict=True)
+            levels = [(new / old - 1, sigma) for sigma, old, new in pairs if old > 0]
+            found[kind] = sum(after) / sum(before) - 1, levels
+    return found

@@ -102,17 +102,6 @@ def unpaired_anchor(errors: Tensor, desirable: Tensor, share: float) -> Tensor:
     return (errors * desirable).mean() / share if share > 0 else errors.sum() * 0
 
 
-def kl(prediction: Tensor, reference: Tensor) -> Tensor:
-    """mean over clips of the mean over axes of (prediction - reference prediction)^2.
-
-    The KL divergence between two flows or denoisers, up to a weight per noise level; zero where they agree.
-
-    Args:
-        prediction, reference: network outputs [B, ...] on the same inputs.
-    """
-    return error(prediction, reference).mean()
-
-
 def logit_logs(logits: Tensor) -> dict[str, Tensor]:
     """How far the objective is, see `LOGIT_LOGS`.
 

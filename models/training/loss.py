@@ -13,7 +13,7 @@ from typing import Final
 from torch import Tensor
 
 from models.training.batches import Units
-from models.training.equations import anchor, error, kl, unpaired_anchor
+from models.training.equations import anchor, error, unpaired_anchor
 from models.training.objectives import Compared, Logs
 from models.training.settings import FinetuneSettings
 
@@ -82,7 +82,8 @@ def loss_of(
         logs["anchor"] = tie.detach()
     if settings.compares_predictions:
         assert seen.reference is not None
-        distance = kl(seen.prediction, seen.reference)
+        # The KL divergence between two flows or denoisers, up to a weight per noise level.
+        distance = error(seen.prediction, seen.reference).mean()
         if settings.kl > 0:
             loss = loss + settings.kl * distance
         logs["kl"] = distance.detach()

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, model_validator
 
 from data.settings import RenamedKey, Several, one_of, setting
 from models.training import objectives
@@ -248,10 +248,11 @@ class TrainSettings(FinetuneSettings):
 
     processes: int = setting(1, "Processes", "That share a step's micro-batches.", cost_only=True, ge=1)
     seed: int = setting(0, "Seed", "Of the adapter's start values and of every draw.", ge=0)
-    sigma_range: Annotated[tuple[float, float], BeforeValidator(_range)] = Field(
-        default=(0.0, 1.0),
-        title="Range of noise",
-        description="Noise levels are drawn within: those at which the trained expert works.",
+    sigma_range: Annotated[tuple[float, float], BeforeValidator(_range)] = setting(
+        (0.0, 1.0),
+        "Range of noise",
+        "Noise levels are drawn within: those at which the trained expert works.",
+        named_by="the expert",
     )
 
     @model_validator(mode="after")
@@ -260,10 +261,6 @@ class TrainSettings(FinetuneSettings):
         if not 0 <= low < high <= 1:
             raise ValueError(f"the noise levels {low} to {high} are no range within 0 and 1")
         return self
-
-    def fingerprint(self) -> dict[str, Any]:
-        """See `Settings`. The range of noise levels is the expert's, and the expert is named."""
-        return {name: value for name, value in super().fingerprint().items() if name != "sigma_range"}
 
     @property
     def noise_fingerprint(self) -> dict[str, Any]:

@@ -64,6 +64,15 @@ def test_the_loss_of_segments_is_that_of_their_frames_alone(*, anchored: bool) -
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_kl_is_the_squared_distance_to_the_reference_prediction() -> None:
+    settings, seen, rows = TrainSettings(objective="sft", kl=2.0), passes(), units(None).per_clip()
+    plain, _ = loss_of(settings.changed(kl=0.0), rows, seen, 1.0, None)
+    for apart in (0.0, 3.0):
+        loss, logs = loss_of(settings, rows, replace(seen, reference=seen.prediction + apart), 1.0, None)
+        assert logs["kl"].item() == pytest.approx(apart**2, rel=1e-5)
+        assert (loss - plain).item() == pytest.approx(2 * apart**2, rel=1e-5)
+
+
 def test_a_mask_of_all_frames_changes_no_bit() -> None:
     seen = passes()
     full = frame_weights(torch.ones(6, 5, dtype=torch.bool))
