@@ -151,7 +151,7 @@ def test_a_whole_round_after_all_that_is_what_it_would_have_been(served: Served,
 
 
 @pytest.mark.parametrize("victim", ["serve", "supervisor"])
-def test_nothing_is_left_when_serve_or_its_keeper_is_killed(
+def test_nothing_is_left_when_serve_or_its_supervisor_is_killed(
     victim: str, tmp_path: Path, tiny_model: Path
 ) -> None:
     with serving(tmp_path, tiny_model) as one:

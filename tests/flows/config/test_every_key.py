@@ -16,7 +16,7 @@ from flows.config.resolve import open_round
 from tasks.context import RoundContext
 from tests.tiny_round import Tiny
 
-# Parts that a component computes with; rewards have their own test, and `improve` is not a round's.
+# Parts that a component computes with; finetune and rewards are in test_every_key_counts, `improve` is not a round's.
 PARTS = ("model", "generate", "shaping", "curate", "gate")
 # What names something that must be there: tests of resolve and of campaigns change these.
 NAMES = (
