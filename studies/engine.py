@@ -125,7 +125,7 @@ class Engine:
     def _give(self) -> None:
         """Give out what may be done now: not two works that share answers at the same time."""
         put_back = []
-        while self._queue and self._crew.idle:
+        while self._queue and self._crew.busy < self._crew.size:
             item = heapq.heappop(self._queue)
             work, running = item[2], item[3]
             if work.alike in self._at_work:
@@ -183,9 +183,8 @@ class Engine:
         for kind, number in ((True, left), (False, others)):
             spent = self._spent[kind]
             seconds += number * (sum(spent) / len(spent)) if spent else 0.0
-        workers = self._crew.busy + self._crew.idle
         told = f"; {left} cells" + (f", {others} other works" if others else "") + " left"
-        return f"{told}, about {duration(seconds / workers)}" if self._spent[True] or others else told
+        return f"{told}, about {duration(seconds / self._crew.size)}" if self._spent[True] or others else told
 
 
 def play(

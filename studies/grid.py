@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Final
+from typing import Any, Final, assert_never
 
 from data.errors import ConfigError
 from studies.recipe import (
@@ -16,7 +16,7 @@ from studies.recipe import (
     PairsPart,
     ReferencePart,
     Study,
-    SweepPart,
+    Sweep,
     Tree,
 )
 
@@ -117,7 +117,7 @@ def _in_a_row(study: Study, seed: int) -> Iterator[Cell]:
             yield Cell(IN_A_ROW, row.feedback, row.objective, seed, name, row.rounds, later=later)
 
 
-def _variants(part: SweepPart) -> Iterator[tuple[str, Tree, dict[str, Any]]]:
+def _variants(part: Sweep) -> Iterator[tuple[str, Tree, dict[str, Any]]]:
     """What a sweep's cells are varied to: its name, the changes to the recipe, other fields of the cell."""
     match part:
         case NoisePart():
@@ -136,11 +136,11 @@ def _variants(part: SweepPart) -> Iterator[tuple[str, Tree, dict[str, Any]]]:
             for count in part.counts:
                 yield f"K = {count}" if count else "fresh", {"finetune": {"fixed_noise_samples": count}}, {}
         case _:
-            raise TypeError(f"{type(part).__name__} is no sweep of a study")
+            assert_never(part)
 
 
 def _sweep(study: Study, seed: int, variant: str) -> Iterator[Cell]:
-    part: SweepPart | None = getattr(study.sweeps, variant.replace("-", "_"))
+    part: Sweep | None = getattr(study.sweeps, variant.replace("-", "_"))
     if part is not None:
         for feedback, objective in product(part.feedbacks, part.objectives):
             for value, changes, more in _variants(part):

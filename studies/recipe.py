@@ -16,7 +16,6 @@ from models.training.objectives import get_objective
 from models.training.settings import ObjectiveLabel, settings_of
 
 FeedbackName = Literal["judge-binary", "judge-p", "clip", "flow", "oracle"]
-SweepName = Literal["noise", "pairs", "reference", "category-heldout", "draws"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Tree = dict[str, Any]
 
@@ -100,6 +99,12 @@ class DrawsPart(SweepPart):
     """K fixed (noise level, noise) draws a prompt; 0: fresh ones at every step."""
 
     counts: list[Annotated[int, Field(ge=0)]] = Field(min_length=1)
+
+
+Sweep = NoisePart | PairsPart | ReferencePart | HeldOutPart | DrawsPart
+
+
+Sweep = NoisePart | PairsPart | ReferencePart | HeldOutPart | DrawsPart
 
 
 class SweepsPart(Settings):

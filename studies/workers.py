@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 from data.errors import VidloopError
@@ -43,19 +42,16 @@ class Crew:
         """
         given = [devices[index % len(devices)] if devices else None for index in range(count)]
         self._pool = WorkerPool(given, 1, threads) if count else None
-        self._size = max(1, count)
-        self._threads = ThreadPoolExecutor(self._size, thread_name_prefix="work")
+        self.size = max(1, count)
+        self._threads = ThreadPoolExecutor(self.size, thread_name_prefix="work")
         self._futures: set[Future[Finished]] = set()
-        self._here: list[Work] = []
 
     def __enter__(self) -> Self:
         if self._pool is not None:
             self._pool.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._pool is not None:
             # What is at work has been given up: everything it committed is kept.
@@ -63,25 +59,20 @@ class Crew:
 
     @property
     def busy(self) -> int:
-        """How many works have been given and not been waited for."""
-        return len(self._futures) + len(self._here)
-
-    @property
-    def idle(self) -> int:
-        """How many more works can be given."""
-        return self._size - self.busy
+        """How many works have been given and not been waited for; at most `size`."""
+        return len(self._futures)
 
     def give(self, work: Work) -> None:
-        """Begin `work`; there must be an idle worker. Without workers it is done when it is waited for."""
+        """Begin `work`; there must be an idle worker. Without workers it is done here and now."""
         if self._pool is None:
-            self._here.append(work)
+            done = Future[Finished]()
+            done.set_result(attempt(work))
+            self._futures.add(done)
         else:
             self._futures.add(self._threads.submit(attempt, work, self._pool))
 
     def wait(self) -> list[Finished]:
         """Works that have ended; at least one."""
-        if self._here:
-            return [attempt(self._here.pop())]
         done, self._futures = wait(self._futures, return_when=FIRST_COMPLETED)
         return [future.result() for future in done]
 
