@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from data.keys import bytes_digest, clip_seed, digest
 from data.records import Clip, Score, Studied
 from data.store import Store
-from models.gate import bootstrap
+from models.gate.verdict import Paired, compare
 from studies.cells import STAGE, VERSION, cell_id
 from studies.grid import BEST_OF, MAIN
 from tasks import generate, score
@@ -35,16 +36,6 @@ class Preference:
     def of(self, value: float) -> float:
         """How much a clip of that value is preferred."""
         return value if self.kind == "graded" or self.threshold is None else float(value >= self.threshold)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One group of n clips of a prompt: the metric's mean over all of them, and of the clip chosen."""
-
-    prompt_id: str
-    category: str
-    before: float
-    after: float
 
 
 @dataclass(frozen=True)
@@ -119,20 +110,23 @@ class BestOfWork:
         values = {name: values_of(store, held) for name, held in keys.items()}
         metric = self.context.evaluate.metric.name
         rows = [
-            self._row(store, one, size, choose(clips, values[one.reward.name], values[metric], one, size))
+            self._row(one, size, choose(clips, values[one.reward.name], values[metric], one, size, metric))
             for one in self.preferences
             for size in self.sizes
         ]
         parents = [*(one.clips_key for one in scored), *(key for held in keys.values() for key in held)]
         store.commit(STAGE, self.question, {"studies": rows}, parents=parents)
 
-    def _row(self, store: Store, one: Preference, size: int, choices: Sequence[Choice]) -> Studied:
+    def _row(self, one: Preference, size: int, choices: Paired) -> Studied:
         context = self.context
-        overall = self._interval(choices)
-        categories = sorted({choice.category for choice in choices})
+        found = dataclasses.asdict(compare(choices, context.gate, context.seed))
+        levels = ("before", "after", "ci_low", "ci_high", "n")
+        categories = {
+            name: dataclasses.asdict(compare(choices.category(name), context.gate, context.seed))
+            for name in sorted(set(choices.categories))
+        }
         by_category = {
-            name: self._interval([choice for choice in choices if choice.category == name])
-            for name in categories
+            name: {level: told[level] for level in (*levels, "delta")} for name, told in categories.items()
         }
         return Studied(
             study=self.study,
@@ -147,15 +141,15 @@ class BestOfWork:
             noise=0.0,
             metric=context.evaluate.metric.name,
             split=context.evaluate.primary,
-            **{name: overall[name] for name in ("before", "after", "ci_low", "ci_high", "n")},
+            **{level: found[level] for level in levels},
             clips=0,
-            labels=len(choices) * size,
+            labels=len(choices.prompts) * size,
             accepted=0,
             pairs=0,
             steps=0,
             batch=0,
             promoted=False,
-            outcome="chosen, not trained" if choices else "nothing to choose from",
+            outcome="chosen, not trained" if choices.prompts else "nothing to choose from",
             policy_before=context.policy.policy_id,
             policy_after=context.policy.policy_id,
             curate_key="",
@@ -169,22 +163,6 @@ class BestOfWork:
             diagnosis="[]",
         )
 
-    def _interval(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        if not choices:
-            return dict.fromkeys(("before", "after", "delta", "ci_low", "ci_high")) | {"n": 0}
-        gate = self.context.gate
-        before, after = (np.array([getattr(one, side) for one in choices]) for side in ("before", "after"))
-        prompts = np.unique([one.prompt_id for one in choices], return_inverse=True)[1].astype(np.int64)
-        found = bootstrap.mean(after - before, prompts, gate.draws, gate.confidence, self.context.seed)
-        return {
-            "before": float(before.mean()),
-            "after": float(after.mean()),
-            "delta": found.value,
-            "ci_low": found.low,
-            "ci_high": found.high,
-            "n": len(choices),
-        }
-
 
 def choose(
     clips: Sequence[Clip],
@@ -192,7 +170,8 @@ def choose(
     truth: Mapping[str, float | None],
     preference: Preference,
     size: int,
-) -> list[Choice]:
+    metric: str,
+) -> Paired:
     """The clip that is preferred in each group of `size` clips of a prompt; ties are broken by lot.
 
     Args:
@@ -202,11 +181,15 @@ def choose(
             nothing was judged.
         preference: of the feedback.
         size: n.
+        metric: its name.
+
+    Returns:
+        A row a group: the metric's mean over all of its clips, and of the clip chosen.
     """
     by_prompt: dict[str, list[Clip]] = {}
     for clip in sorted(clips, key=lambda clip: _lot("group", clip.clip_id)):
         by_prompt.setdefault(clip.prompt_id, []).append(clip)
-    found = []
+    found: list[tuple[float, float, str, str]] = []
     for prompt, members in sorted(by_prompt.items()):
         for start in range(0, len(members) - size + 1, size):
             group = members[start : start + size]
@@ -217,8 +200,9 @@ def choose(
             best = max(known, key=lambda one: (preference.of(one[1]), _lot("tie", one[0].clip_id)))[0]
             held = [value for value in real if value is not None]
             after = held[group.index(best)]
-            found.append(Choice(prompt, best.category, sum(held) / len(held), after))
-    return found
+            found.append((sum(held) / len(held), after, prompt, best.category))
+    before, chosen, prompts, categories = zip(*found, strict=True) if found else ((), (), (), ())
+    return Paired(metric, np.array(before, np.float64), np.array(chosen, np.float64), prompts, categories)
 
 
 def values_of(store: Store, keys: Sequence[str]) -> dict[str, float | None]:

@@ -183,14 +183,7 @@ class Facts:
         judged, truth = (values_of(self._store, by_reward[name]) for name in (how["reward"], row.metric))
         reward = RewardRef(how["reward"], "", None)
         preference = Preference(row.feedback, reward, how["kind"], how["threshold"])
-        choices = choose(clips, judged, truth, preference, row.best_of)
-        return Paired(
-            row.metric,
-            np.array([one.before for one in choices], dtype=np.float64),
-            np.array([one.after for one in choices], dtype=np.float64),
-            tuple(one.prompt_id for one in choices),
-            tuple(one.category for one in choices),
-        )
+        return choose(clips, judged, truth, preference, row.best_of, row.metric)
 
 
 def _named(order: Iterable[str], found: set[str]) -> list[str]:

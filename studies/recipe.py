@@ -104,9 +104,6 @@ class DrawsPart(SweepPart):
 Sweep = NoisePart | PairsPart | ReferencePart | HeldOutPart | DrawsPart
 
 
-Sweep = NoisePart | PairsPart | ReferencePart | HeldOutPart | DrawsPart
-
-
 class SweepsPart(Settings):
     """Further variants of the grid."""
 
