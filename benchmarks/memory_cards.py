@@ -19,9 +19,11 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, get_args
 
 import torch
+from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
 from benchmarks.full_size import build_pipeline, build_text_encoder, parameters, size_of
@@ -107,7 +109,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     path = asked.out / f"{NAME}.json"
     held: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
     if asked.tables:
-        print("\n".join(tables(held)))
+        print(tables(held))
         return {"rows": held}
     kept = {(row["recipe"], row["quantise"]): row for row in held}
     clock = Clock(asked.max_seconds)
@@ -136,7 +138,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         write_json(path, content)
         told = row.get("error") or f"generation {_gb(row['generation'])}, training {_gb(row['training'])}"
         clock.say(f"{name} {case.quantise}: {told}")
-    print("\n".join(tables(content["rows"])))
+    print(tables(content["rows"]))
     return content
 
 
@@ -245,17 +247,19 @@ def _gb(row: Row | None) -> str:
     return "not measured" if row is None or row["peak"] is None else f"{row['peak']:.1f} GB"
 
 
-def tables(rows: Sequence[Row]) -> list[str]:
+def tables(rows: Sequence[Row]) -> str:
     """The two tables of docs/cards.md, without rows that lack figures (of a CPU, or failed)."""
-    known = [row for row in rows if _known(row)]
-    cards = [f"{card} GB" for card in CARDS]
-    lines = _table(
-        ["recipe", "weights", "clip", "encoding", "denoising", "decoding", "training", *cards],
-        [[*_figures(row), *(_verdict(row, card) for card in CARDS)] for row in known],
+    page = Environment(trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined, autoescape=False)  # noqa: S701
+    page.tests["fits"] = fits
+    text = Path(__file__).with_suffix(".md.j2").read_text(encoding="utf-8")
+    return page.from_string(text).render(
+        rows=[row for row in rows if _known(row)],
+        cards=CARDS,
+        usable=USABLE,
+        peaks=_peaks,
+        settings_for=settings_for,
+        least=lambda own, card: min(max(_peaks(row, card)) for row in own),
     )
-    by_recipe = {row["recipe"]: [one for one in known if one["recipe"] == row["recipe"]] for row in known}
-    said = [[f"`{name}`", *(_line(own, card) for card in CARDS)] for name, own in by_recipe.items()]
-    return [*lines, "", *_table(["recipe", *cards], said)]
 
 
 def fits(row: Mapping[str, Any], card: int) -> bool:
@@ -298,33 +302,6 @@ def _beside(row: Mapping[str, Any], card: int) -> float:
     """GB of the other expert on a card that keeps both, as `models.sampling.offload` decides it."""
     other: float = row["generation"].get("waiting on the host") or 0.0
     return other if 2 * other <= STAYING * card else 0.0
-
-
-def _figures(row: Row) -> list[str]:
-    found = row["generation"]
-    peaks = [found["encoding"], found["denoising"], found["decoding"], row["training"]["peak"]]
-    held = "" if row["quantise"] == "none" else f", {row['quantise'].replace('-', ' ')}"
-    return [f"`{row['recipe']}`", row["dtype"] + held, row["clip"], *(f"{value:.1f}" for value in peaks)]
-
-
-def _verdict(row: Row, card: int) -> str:
-    generation, training = (peak <= USABLE * card for peak in _peaks(row, card))
-    if generation and training:
-        return "yes"
-    return "clips only" if generation else "training only" if training else "no"
-
-
-def _line(rows: Sequence[Row], card: int) -> str:
-    """The options with which the first of a recipe's rows that fits the card fits it."""
-    for row in rows:
-        if fits(row, card):
-            return f"`{settings_for(row, card)}`"
-    return f"does not fit: the least measured is {min(max(_peaks(row, card)) for row in rows):.1f} GB"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = ["| " + " | ".join(line) + " |" for line in (head, *rows)]
-    return [lines[0], "|---" * len(head) + "|", *lines[1:]]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
