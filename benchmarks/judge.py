@@ -95,11 +95,11 @@ def compare(clips: int, repeats: int, environment: str) -> Result:
 
 def rendered(count: int, seed: int) -> list[StoredClip]:
     """Clips of the physics world, half of which break a law, stored as a round does."""
-    corpus = sample_corpus(count, 0.5, seed)
-    frames = render(corpus.scenes).numpy()
+    scenes = sample_corpus(count, 0.5, seed)
+    frames = render(scenes).numpy()
     return [
-        StoredClip(f"{seed}-{i}", caption, encode_mp4(frames[i], _FPS))
-        for i, caption in enumerate(corpus.captions)
+        StoredClip(f"{seed}-{i}", scene.caption, encode_mp4(frames[i], _FPS))
+        for i, scene in enumerate(scenes)
     ]
 
 

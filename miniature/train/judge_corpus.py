@@ -113,7 +113,8 @@ def rendered(
             tampered with, and labels are what follows from how a clip was made: right ones are right in all,
             broken ones are wrong over all, and of the rest nothing is known.
     """
-    corpus = sample_corpus(count, 0.4 if judged else 0.5, seed, pool, without=without)
+    scenes = sample_corpus(count, 0.4 if judged else 0.5, seed, pool, without=without)
+    captions = [scene.caption for scene in scenes]
     rng = np.random.default_rng(seed + 1)
     names = [name for name in WARPS if name not in without]
     kinds: list[str] = []
@@ -122,24 +123,24 @@ def rendered(
     seen = frame_indices(LENGTH, frames)
     for start in range(0, count, 512):
         end = min(start + 512, count)
-        video = render(corpus.scenes[start:end], size=size, device=device)
+        video = render(scenes[start:end], size=size, device=device)
         orders = np.tile(np.arange(LENGTH), (end - start, 1))
         for row in range(start, end):
-            kinds.append(corpus.broken[row] or RIGHT)
-            if judged and corpus.broken[row] is None and rng.random() < 1 / 3:
+            kinds.append(scenes[row].violation or RIGHT)
+            if judged and scenes[row].violation is None and rng.random() < 1 / 3:
                 kinds[row] = names[int(rng.integers(len(names)))]
                 orders[row - start] = WARPS[kinds[row]](rng)
         order = torch.from_numpy(orders).to(video.device)
         video = video[torch.arange(len(video), device=video.device)[:, None], order]
         if judged:
-            found = verdicts(video.cpu().numpy(), corpus.captions[start:end], pool)
+            found = verdicts(video.cpu().numpy(), captions[start:end], pool)
             labels[start:end] = [answers(one) for one in found]
         else:
             right = np.array([kind == RIGHT for kind in kinds[start:end]])
             labels[start:end][right] = 1.0
             labels[start:end, -1] = right
         kept.append(video[:, seen])
-    return JudgeClips(torch.cat(kept), corpus.captions, labels, kinds)
+    return JudgeClips(torch.cat(kept), captions, labels, kinds)
 
 
 def samples(folder: Path, part: str, frames: int, device: str) -> JudgeClips:

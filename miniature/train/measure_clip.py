@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from miniature.train.reward_corpus import captions_of, meanings_of, world_scenes
+from miniature.train.reward_corpus import meanings_of, world_scenes
 from miniature.world.catalog import COLOURS, TEMPLATES, Subject, allows, caption, parse
 from miniature.world.render import render
 from rewards.base import frame_indices
@@ -38,7 +38,7 @@ def measure_clip(folder: Path, device: str = "auto", clips: int = CLIPS) -> dict
     """The figures of `MEANING` on `clips` held-out clips, as the reward computes them from `folder`."""
     reward = ClipReward(ClipSettings(model=str(folder), device=device))
     scenes = world_scenes(clips, _SEED)
-    captions, meanings = captions_of(scenes), np.array(meanings_of(scenes))
+    captions, meanings = [scene.caption for scene in scenes], np.array(meanings_of(scenes))
     frames = render(scenes, device=reward.device).cpu().numpy()
     seen = frame_indices(frames.shape[1], reward.settings.frames)
     image = reward.embed_frames(frame for clip in frames for frame in clip[seen])

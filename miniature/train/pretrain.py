@@ -19,7 +19,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,8 +36,9 @@ from miniature.train.denoiser import Denoiser, DenoiserSettings, train_denoiser
 from miniature.train.tokenizer import build_tokenizer
 from miniature.train.vae import VaeSettings, encode, train_vae
 from miniature.world.catalog import TEMPLATES, vocabulary
-from miniature.world.corpus import Corpus, processes, sample_corpus
+from miniature.world.corpus import processes, sample_corpus
 from miniature.world.render import render
+from miniature.world.scene import Scene
 
 Settings = TypeVar("Settings", DenoiserSettings, VaeSettings)
 
@@ -90,13 +91,13 @@ def _settings(args: argparse.Namespace, settings: type[Settings], prefix: str = 
 
 
 def _get_vae(
-    args: argparse.Namespace, corpus: Corpus, device: torch.device, say: Callable[[str], None]
+    args: argparse.Namespace, scenes: Sequence[Scene], device: torch.device, say: Callable[[str], None]
 ) -> AutoencoderKLWan:
     """The VAE that `--vae` keeps, or one trained on the corpus (from `--vae-start` on)."""
     if args.vae:
         kept = AutoencoderKLWan.from_pretrained(args.vae, subfolder="vae", dtype=torch.float32)
         return kept.to(device).eval()
-    clips = render(corpus.scenes[: args.vae_scenes], 64, device)
+    clips = render(scenes[: args.vae_scenes], 64, device)
     settings = _settings(args, VaeSettings, "vae_")
     start = AutoencoderKLWan.from_pretrained(args.vae_start, subfolder="vae") if args.vae_start else None
     vae = train_vae(clips, settings, args.seed, say, start)
@@ -117,14 +118,16 @@ def _get_denoiser(args: argparse.Namespace, tokenizer: PreTrainedTokenizerFast) 
     return Denoiser(build_transformer(args.width, args.layers), build_text_encoder(tokenizer))
 
 
-def _measure(args: argparse.Namespace, corpus: Corpus, pool: Executor, say: Callable[[str], None]) -> None:
+def _measure(
+    args: argparse.Namespace, scenes: Sequence[Scene], pool: Executor, say: Callable[[str], None]
+) -> None:
     """Measures the saved files and writes their card."""
     measured = quality.measure(args.out, args.device, args.measure, quality.Sampling(), args.seed + 1, pool)
     say(json.dumps(measured))
-    broken = sum(v is not None for v in corpus.broken)
+    broken = sum(scene.violation is not None for scene in scenes)
     facts = {
-        "scenes": len(corpus.scenes),
-        "share of scenes that break a law": round(broken / len(corpus.scenes), 3),
+        "scenes": len(scenes),
+        "share of scenes that break a law": round(broken / len(scenes), 3),
         "seed": args.seed,
         "samples measured": args.measure,
         "measured with": str(quality.Sampling()),
@@ -155,26 +158,27 @@ def main() -> None:
     shares |= {name: float(share) for name, share in (item.split("=") for item in args.broken)}
     with processes(max(1, args.workers // ranks)) as pool:
         # Every process has scenes of its own; one alone has just those that `--seed` names.
-        corpus = sample_corpus(args.scenes // ranks, shares, args.seed + 1_000_000 * rank, pool)
-        say(f"{len(corpus.scenes)} scenes, {sum(v is not None for v in corpus.broken)} of them broken")
-        vae = _get_vae(args, corpus, device, say)
+        scenes = sample_corpus(args.scenes // ranks, shares, args.seed + 1_000_000 * rank, pool)
+        say(f"{len(scenes)} scenes, {sum(scene.violation is not None for scene in scenes)} of them broken")
+        vae = _get_vae(args, scenes, device, say)
         latents = torch.cat(
             [
-                encode(vae, render(corpus.scenes[i : i + 1024], 64, device)).to(torch.bfloat16)
-                for i in range(0, len(corpus.scenes), 1024)
+                encode(vae, render(scenes[i : i + 1024], 64, device)).to(torch.bfloat16)
+                for i in range(0, len(scenes), 1024)
             ]
         )
         say(f"encoded: latents {tuple(latents.shape)}")
         settings = _settings(args, DenoiserSettings)
         tokenizer = build_tokenizer(vocabulary(), "</s>", MAX_WORDS)
         model = _get_denoiser(args, tokenizer)
-        trained = train_denoiser(model, tokenizer, latents, corpus.captions, settings, args.seed, say)
+        captions = [scene.caption for scene in scenes]
+        trained = train_denoiser(model, tokenizer, latents, captions, settings, args.seed, say)
         if rank == 0:
             pipe = assemble(trained.transformer, vae, trained.text_encoder, tokenizer, args.flow_shift)
             pipe.to("cpu", torch.float16).save_pretrained(args.out)
             say(f"saved {args.out}")
             if args.measure:
-                _measure(args, corpus, pool, say)
+                _measure(args, scenes, pool, say)
     if ranks > 1:
         dist.destroy_process_group()
 

@@ -3,8 +3,7 @@
 Everything is measured on the very files that ship (16-bit weights, loaded in float32).
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ import torch
 from diffusers import WanPipeline
 from torch import Tensor
 
-from data.records import Prompt
 from miniature.train.architecture import MAX_WORDS
 from miniature.train.vae import decode, encode
 from miniature.world.corpus import sample_corpus, verdicts
@@ -63,21 +61,14 @@ def sample(
     return torch.cat(out)
 
 
-def judge_all(clips: Tensor, captions: Sequence[str], pool: Executor | None) -> list[bool]:
-    """The oracle's verdict on each clip (uint8 [N, T, H, W, 3])."""
-    return [verdict.passed for verdict in verdicts(clips.numpy(), captions, pool)]
-
-
-def success(passed: Sequence[bool], prompts: Sequence[Prompt]) -> dict[str, dict[str, float]]:
-    """Shares of clips that pass: over all, by category, by template."""
-    groups: dict[str, dict[str, list[bool]]] = {"all": defaultdict(list), "category": {}, "template": {}}
-    groups["category"], groups["template"] = defaultdict(list), defaultdict(list)
-    for ok, prompt in zip(passed, prompts, strict=True):
-        groups["all"]["all"].append(ok)
-        groups["category"][prompt.category].append(ok)
-        groups["template"][prompt.template].append(ok)
+def success(
+    clips: Tensor, captions: Sequence[str], pool: Executor | None, **groups: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Shares of clips (uint8 [N, T, H, W, 3]) that the oracle passes, by each of `groups`, and over all."""
+    passed = np.array([verdict.passed for verdict in verdicts(clips.numpy(), captions, pool)])
     return {
-        kind: {k: round(float(np.mean(v)), 4) for k, v in sorted(g.items())} for kind, g in groups.items()
+        kind: {name: round(float(passed[np.array(names) == name].mean()), 4) for name in sorted(set(names))}
+        for kind, names in {"all": ["all"] * len(captions), **groups}.items()
     }
 
 
@@ -86,23 +77,20 @@ def measure_base(
 ) -> dict[str, dict[str, float]]:
     """Oracle success of about `count` samples over the prompts of `split`."""
     prompts = prompt_set(split)
-    repeated = prompts * max(1, round(count / len(prompts)))
-    captions = [p.text for p in repeated]
-    return success(judge_all(sample(pipe, captions, sampling, seed), captions, pool), repeated)
+    prompts *= max(1, round(count / len(prompts)))
+    captions = [prompt.text for prompt in prompts]
+    clips = sample(pipe, captions, sampling, seed)
+    by = {"category": [p.category for p in prompts], "template": [p.template for p in prompts]}
+    return success(clips, captions, pool, **by)
 
 
 def measure_round_trip(pipe: WanPipeline, count: int, seed: int, pool: Executor | None) -> dict[str, float]:
     """Share of lawful rendered clips that still pass the oracle after encoding and decoding, by template."""
-    corpus = sample_corpus(count, 0.0, seed)
-    clips = render(corpus.scenes, 64, pipe.vae.device)
-    rebuilt = decode(pipe.vae, encode(pipe.vae, clips)).cpu()
-    passed = judge_all(rebuilt, corpus.captions, pool)
-    by: Mapping[str, list[bool]] = defaultdict(list)
-    for ok, template in zip(passed, corpus.templates, strict=True):
-        by[template].append(ok)
-    return {"all": round(float(np.mean(passed)), 4)} | {
-        k: round(float(np.mean(v)), 4) for k, v in sorted(by.items())
-    }
+    scenes = sample_corpus(count, 0.0, seed)
+    rebuilt = decode(pipe.vae, encode(pipe.vae, render(scenes, 64, pipe.vae.device))).cpu()
+    captions = [scene.caption for scene in scenes]
+    found = success(rebuilt, captions, pool, template=[scene.template for scene in scenes])
+    return found["all"] | found["template"]
 
 
 def measure(

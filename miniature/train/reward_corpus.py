@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from miniature.world.catalog import SHAPES, TEMPLATES, caption
+from miniature.world.catalog import SHAPES, TEMPLATES
 from miniature.world.draft import PALETTE
 from miniature.world.render import true_flow
 from miniature.world.scene import Scene, random_subjects, sample_scene
@@ -63,11 +63,6 @@ def flying_scenes(count: int, seed: int) -> list[Scene]:
         colour, shape = (values.astype(np.int8) for values in look)
         scenes.append(Scene("flying", (), None, x, y, rx, ry, np.ones_like(x, np.bool_), colour, shape))
     return scenes
-
-
-def captions_of(scenes: Sequence[Scene]) -> list[str]:
-    """The caption of each scene of the world."""
-    return [caption(scene.template, scene.subjects) for scene in scenes]
 
 
 def meanings_of(scenes: Sequence[Scene]) -> list[int]:

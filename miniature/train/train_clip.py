@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional
 
 from miniature.train.measure_clip import CLIPS, MEANING, measure_clip
-from miniature.train.reward_corpus import augment, captions_of, meanings_of, pick, world_scenes
+from miniature.train.reward_corpus import augment, meanings_of, pick, world_scenes
 from miniature.train.tokenizer import EOS_ID, build_tokenizer
 from miniature.train.training import Options, Trained, autocast, cosine, finish, fit, parse, save_half
 from miniature.world.catalog import vocabulary
@@ -81,7 +81,8 @@ def clip_batches(model: open_clip.CLIP, options: Options) -> Callable[[], torch.
     """Renders the corpus; returns a function that gives the model's loss on a new batch."""
     scenes = world_scenes(options.clips, options.seed)
     clips = render(scenes, SIZE, options.device)
-    tokens = open_clip.get_tokenizer(f"local-dir:{options.out}")(captions_of(scenes)).to(options.device)
+    tokenize = open_clip.get_tokenizer(f"local-dir:{options.out}")
+    tokens = tokenize([scene.caption for scene in scenes]).to(options.device)
     meaning = torch.tensor(meanings_of(scenes), device=options.device)
     random = torch.Generator(options.device).manual_seed(options.seed)
 

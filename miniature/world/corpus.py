@@ -8,25 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from dataclasses import dataclass
+from itertools import chain
 from multiprocessing import get_context
 
 import numpy as np
 from numpy.typing import NDArray
 
-from miniature.world.catalog import TEMPLATES, caption
+from miniature.world.catalog import TEMPLATES
 from miniature.world.oracle import Verdict, judge
 from miniature.world.scene import Scene, random_subjects, sample_scene
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Scenes with their captions; `broken[i]` names the law that clip i breaks, or is None."""
-
-    scenes: list[Scene]
-    captions: list[str]
-    templates: list[str]
-    broken: list[str | None]
 
 
 def processes(workers: int) -> Executor:
@@ -37,11 +27,11 @@ def processes(workers: int) -> Executor:
     return ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
 
 
-def _draw(task: tuple[int, int, Mapping[str, float], Collection[str]]) -> Corpus:
+def _draw(task: tuple[int, int, Mapping[str, float], Collection[str]]) -> list[Scene]:
     seed, count, broken_share, without = task
     rng = np.random.default_rng(seed)
     names = sorted(TEMPLATES)
-    corpus = Corpus([], [], [], [])
+    scenes = []
     for _ in range(count):
         template = TEMPLATES[names[int(rng.integers(len(names)))]]
         subjects = random_subjects(template.name, rng)
@@ -49,11 +39,8 @@ def _draw(task: tuple[int, int, Mapping[str, float], Collection[str]]) -> Corpus
         if rng.random() < broken_share[template.name]:
             kinds = [kind for kind in template.violations if kind not in without]
             violation = kinds[int(rng.integers(len(kinds)))]
-        corpus.scenes.append(sample_scene(template.name, subjects, rng, violation=violation))
-        corpus.captions.append(caption(template.name, subjects))
-        corpus.templates.append(template.name)
-        corpus.broken.append(violation)
-    return corpus
+        scenes.append(sample_scene(template.name, subjects, rng, violation=violation))
+    return scenes
 
 
 def sample_corpus(
@@ -63,23 +50,17 @@ def sample_corpus(
     pool: Executor | None = None,
     block: int = 2048,
     without: Collection[str] = (),
-) -> Corpus:
+) -> list[Scene]:
     """`count` scenes over all templates alike.
 
     `broken_share` is the share of scenes that break one law, one number or one per template; no scene breaks
-    one of `without`. The same arguments give the same corpus whatever `pool` is.
+    one of `without`. The same arguments give the same scenes whatever `pool` is.
     """
     shares = broken_share if isinstance(broken_share, Mapping) else dict.fromkeys(TEMPLATES, broken_share)
     sizes = [min(block, count - start) for start in range(0, count, block)]
     seeds = np.random.SeedSequence(seed).generate_state(len(sizes))
     tasks = [(int(s), size, dict(shares), tuple(without)) for s, size in zip(seeds, sizes, strict=True)]
-    blocks = list(pool.map(_draw, tasks) if pool else map(_draw, tasks))
-    return Corpus(
-        scenes=[s for b in blocks for s in b.scenes],
-        captions=[c for b in blocks for c in b.captions],
-        templates=[t for b in blocks for t in b.templates],
-        broken=[v for b in blocks for v in b.broken],
-    )
+    return list(chain.from_iterable(pool.map(_draw, tasks) if pool else map(_draw, tasks)))
 
 
 def _judge(task: tuple[NDArray[np.uint8], str]) -> Verdict:

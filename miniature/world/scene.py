@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from data.errors import DataError
 from miniature.world import laws
-from miniature.world.catalog import COLOURS, SHAPES, TEMPLATES, Subject, allows
+from miniature.world.catalog import COLOURS, SHAPES, TEMPLATES, Subject, allows, caption
 from miniature.world.draft import COLOUR_INDEX, SHAPE_INDEX, Draft
 from miniature.world.trajectories import MOTIONS
 
@@ -38,6 +38,11 @@ class Scene:
     visible: NDArray[np.bool_]
     colour: NDArray[np.int8]
     shape: NDArray[np.int8]
+
+    @property
+    def caption(self) -> str:
+        """What the scene shows, or is to show."""
+        return caption(self.template, self.subjects)
 
     @property
     def frames(self) -> int:

@@ -8,7 +8,6 @@ import torch
 
 from miniature.train.reward_corpus import (
     augment,
-    captions_of,
     flows_of,
     flying_scenes,
     meanings_of,
@@ -24,7 +23,8 @@ RED, BLUE = Subject("red", "ball"), Subject("blue", "square")
 
 def test_scenes_are_their_seed() -> None:
     one, same, other = (world_scenes(26, seed, broken=0.5) for seed in (1, 1, 2))
-    assert captions_of(one) == captions_of(same) != captions_of(other)
+    captions = [[scene.caption for scene in scenes] for scenes in (one, same, other)]
+    assert captions[0] == captions[1] != captions[2]
     assert torch.equal(render(one, 16), render(same, 16))
     assert {scene.violation is None for scene in one} == {True, False}
     assert {scene.violation for scene in world_scenes(26, 1)} == {None}

@@ -26,13 +26,14 @@ def test_no_judge_trains_on_what_it_is_measured_on() -> None:
 
 
 def test_clips_are_written_with_the_oracles_verdicts(tmp_path: Path) -> None:
-    corpus = sample_corpus(4, 0.5, 0)
-    clips = render(corpus.scenes)
-    passed = write(tmp_path, "train", clips, corpus.captions, None)
+    scenes = sample_corpus(4, 0.5, 0)
+    captions = [scene.caption for scene in scenes]
+    clips = render(scenes)
+    passed = write(tmp_path, "train", clips, captions, None)
     assert torch.equal(load_file(tmp_path / "train.safetensors")["frames"], clips)
     rows = [json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines()]
-    expected = [judge(frames, text) for frames, text in zip(clips.numpy(), corpus.captions, strict=True)]
+    expected = [judge(frames, text) for frames, text in zip(clips.numpy(), captions, strict=True)]
     assert [(row["caption"], row["passed"], row["law"]) for row in rows] == [
-        (text, one.passed, one.law) for text, one in zip(corpus.captions, expected, strict=True)
+        (text, one.passed, one.law) for text, one in zip(captions, expected, strict=True)
     ]
     assert passed == sum(one.passed for one in expected) / 4

@@ -24,6 +24,10 @@ from miniature.world.prompts import prompt_set
 from miniature.world.render import render
 
 
+def captions_of(scenes):
+    return [scene.caption for scene in scenes]
+
+
 @pytest.fixture(scope="module")
 def corpus():
     return sample_corpus(24, 0.5, seed=3)
@@ -31,7 +35,7 @@ def corpus():
 
 @pytest.fixture(scope="module")
 def clips(corpus):
-    return render(corpus.scenes[:8], 32, torch.device("cpu"))
+    return render(corpus[:8], 32, torch.device("cpu"))
 
 
 def test_every_prompt_is_known_to_the_tokenizer():
@@ -48,20 +52,20 @@ def test_a_corpus_depends_on_its_seed_and_not_on_the_workers():
     alone = sample_corpus(6, 0.5, seed=1, block=3)
     with processes(2) as pool:
         together = sample_corpus(6, 0.5, seed=1, pool=pool, block=3)
-    assert alone.captions == together.captions
+    assert captions_of(alone) == captions_of(together)
     assert torch.equal(
-        render(alone.scenes, 32, torch.device("cpu")),
-        render(together.scenes, 32, torch.device("cpu")),
+        render(alone, 32, torch.device("cpu")),
+        render(together, 32, torch.device("cpu")),
     )
-    assert sample_corpus(6, 0.5, seed=2, block=3).captions != alone.captions
+    assert captions_of(sample_corpus(6, 0.5, seed=2, block=3)) != captions_of(alone)
 
 
 def test_the_share_of_broken_clips_is_as_asked_for_each_template():
     shares = dict.fromkeys(TEMPLATES, 0.0)
     chosen = sorted(TEMPLATES)[0]
     drawn = sample_corpus(600, shares | {chosen: 1.0}, seed=0)
-    for template, broken in zip(drawn.templates, drawn.broken, strict=True):
-        assert (broken is not None) == (template == chosen)
+    for scene in drawn:
+        assert (scene.violation is not None) == (scene.template == chosen)
 
 
 def test_text_is_encoded_as_the_pipeline_encodes_it():
@@ -106,8 +110,10 @@ def test_some_steps_of_the_denoiser_lower_its_loss(corpus):
     model = Denoiser(build_transformer(width=64, layers=1), build_text_encoder(tokenizer))
     said: list[str] = []
     settings = DenoiserSettings(steps=40, batch_size=8, warmup=5, compile=False, seconds=600)
-    trained = train_denoiser(model, tokenizer, latents, corpus.captions, settings, seed=0, say=said.append)
-    tokens, mask = tokenize(tokenizer, corpus.captions)
+    trained = train_denoiser(
+        model, tokenizer, latents, captions_of(corpus), settings, seed=0, say=said.append
+    )
+    tokens, mask = tokenize(tokenizer, captions_of(corpus))
     torch.manual_seed(5)
     noise = torch.randn_like(latents)
     with torch.no_grad():
