@@ -30,7 +30,7 @@ import yaml
 from torch import nn
 
 from data.errors import ConfigError
-from models.families.ltx import DEFAULT_FRAME_RATE, Positions
+from models.families.ltx import DEFAULT_FRAME_RATE, position_facts
 
 TOKENIZER: Final = Path(__file__).resolve().parent.parent / "miniature/weights/wan/tokenizer"
 # Of the spread that keeps the variance of a layer's output at that of its input.
@@ -138,7 +138,8 @@ def build_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     if found.family == "ltx":
         stride = pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio
-        pipeline.transformer.positions = Positions(DEFAULT_FRAME_RATE, *stride)
+        for name, fact in position_facts(DEFAULT_FRAME_RATE, *stride).items():
+            setattr(pipeline.transformer, name, fact)
     return pipeline
 
 

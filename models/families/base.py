@@ -1,12 +1,13 @@
-"""What a model family provides: the protocol that the rest of models/ rests on. No torch at import."""
+"""What a model family provides, over its diffusers pipeline. No torch at import."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -37,83 +38,6 @@ EXPERT_PARTS: Mapping[Expert, str] = {"high": "transformer", "low": "transformer
 """What diffusers calls the networks of a model that has two."""
 
 
-class Family(Protocol):
-    """An architecture: how its diffusers pipeline is loaded, driven and trained.
-
-    `pipeline` is the family's diffusers pipeline, `transformer` its denoising network, adapter or not.
-
-    Attributes:
-        name: as in recipes.
-        parameterization: what the network predicts.
-        lora_targets: suffixes of the linear layers that get an adapter by default.
-        experts: its networks where it has two, the one for high noise first; see `DiffusersFamily`.
-    """
-
-    name: str
-    parameterization: Parameterization
-    lora_targets: tuple[str, ...]
-    experts: tuple[Expert, ...]
-
-    def grid(self, read: Read) -> Grid | None:
-        """Which sizes and steps a model takes, by its configurations; None: they are not at hand.
-
-        Asked before any weights are read, and so without PyTorch. KeyError, TypeError and ValueError mean
-        that a configuration is another class's.
-        """
-        ...
-
-    def load_pipeline(self, settings: ModelSettings) -> Any:
-        """The whole pipeline, in eval mode, frozen, quantised as asked; on a GPU only its VAE is there yet.
-
-        The other parts go to a GPU when they are needed (`models.sampling.offload`). Raises ModelError if it
-        cannot be loaded.
-        """
-        ...
-
-    def load_transformer(self, settings: ModelSettings) -> nn.Module:
-        """Only the denoising network (`settings.expert`'s, of two), frozen and quantised, on its device.
-
-        Training needs no VAE and no text encoder. Raises ModelError.
-        """
-        ...
-
-    def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
-        """The noise levels at which `settings.expert` works: from the first on, below the second."""
-        ...
-
-    def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
-        """[B, L, D] text embeddings with the padding that the network sees, L = max_sequence_length."""
-        ...
-
-    def sample_latents(
-        self,
-        pipeline: Any,
-        embeds: Tensor,
-        negative: Tensor | None,
-        seeds: Sequence[int],
-        settings: SampleSettings,
-    ) -> Tensor:
-        """Latents float32 [B, C, T, H, W] as the sampler leaves them: normalised, the x0 of training.
-
-        Args:
-            embeds: [B, L, D].
-            negative: [B, L, D] of the unconditional branch, or None without guidance.
-            seeds: one a clip; a clip's starting noise depends on its own seed alone.
-
-        Raises:
-            ModelError: the geometry does not fit the model.
-        """
-        ...
-
-    def decode(self, pipeline: Any, latents: Tensor) -> Frames:
-        """Frames of normalised latents [B, C, T, H, W], untiled, rounded as diffusers rounds."""
-        ...
-
-    def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
-        """The network's prediction [B, C, T, H, W] at noise levels sigma [B]."""
-        ...
-
-
 def without_gradients(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorator: within the call PyTorch records nothing for a backward pass."""
 
@@ -131,22 +55,43 @@ def networks_of(experts: Sequence[Expert], pipeline: Any) -> dict[str, nn.Module
     return {part: getattr(pipeline, part) for part in parts}
 
 
-class DiffusersFamily:
-    """What families over a diffusers pipeline have in common: loading, texts, the call of the pipeline.
+class Family(ABC):
+    """An architecture: how its diffusers pipeline is loaded, driven and trained.
+
+    `pipeline` is the family's diffusers pipeline, `transformer` its denoising network, adapter or not.
 
     Attributes:
+        name: as in recipes.
+        parameterization: what the network predicts.
+        lora_targets: suffixes of the linear layers that get an adapter by default.
         pipeline_class, network_class: names of the diffusers classes.
         training_parts: folders that training reads beside the network's own.
+        experts: its networks where it has two, the one for high noise first.
     """
 
+    name: str
+    parameterization: Parameterization
+    lora_targets: tuple[str, ...]
     pipeline_class: str
     network_class: str
     training_parts: tuple[str, ...] = ()
     experts: tuple[Expert, ...] = ()
 
+    @abstractmethod
     def grid(self, read: Read) -> Grid | None:
-        """See `Family.grid`."""
-        raise NotImplementedError
+        """Which sizes and steps a model takes, by its configurations; None: they are not at hand.
+
+        Asked before any weights are read, and so without PyTorch. KeyError, TypeError and ValueError mean
+        that a configuration is another class's.
+        """
+
+    @abstractmethod
+    def decode(self, pipeline: Any, latents: Tensor) -> Frames:
+        """Frames of normalised latents [B, C, T, H, W], untiled, rounded as diffusers rounds."""
+
+    @abstractmethod
+    def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
+        """The network's prediction [B, C, T, H, W] at noise levels sigma [B]."""
 
     def facts(self, settings: ModelSettings) -> dict[str, Any]:
         """What the network is told beside its configuration: attributes; tensors are buffers, not saved.
@@ -161,16 +106,20 @@ class DiffusersFamily:
         return "transformer"
 
     def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
-        """See `Family.sigma_range`."""
+        """The noise levels at which `settings.expert` works: from the first on, below the second."""
         return 0.0, 1.0
 
     def load_pipeline(self, settings: ModelSettings) -> Any:
-        """See `Family.load_pipeline`."""
+        """The whole pipeline, in eval mode, frozen, quantised as asked; on a GPU only its VAE is there yet.
+
+        The other parts go to a GPU when they are needed (`models.sampling.offload`). Raises ModelError if it
+        cannot be loaded.
+        """
         check_parts(settings.path, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
         facts = self.facts(settings)
         with loading(settings, "the pipeline"):
             kind = getattr(diffusers, self.pipeline_class)
-            pipeline = kind.from_pretrained(settings.path, **load_arguments(settings))
+            pipeline = kind.from_pretrained(settings.path, **_weights(settings))
         pipeline.set_progress_bar_config(disable=True)
         for network in networks_of(self.experts, pipeline).values():
             _ready(network, settings, facts)
@@ -180,14 +129,25 @@ class DiffusersFamily:
         return pipeline
 
     def load_transformer(self, settings: ModelSettings) -> nn.Module:
-        """See `Family.load_transformer`."""
+        """Only the denoising network (`settings.expert`'s, of two), frozen and quantised, on its device.
+
+        Training needs no VAE and no text encoder. Raises ModelError.
+        """
         part = self.network_part(settings)
         check_parts(settings.path, (part, *self.training_parts))
         facts = self.facts(settings)
         with loading(settings, f"the {part}"):
             kind = getattr(diffusers, self.network_class)
-            network = kind.from_pretrained(settings.path, subfolder=part, **load_arguments(settings))
+            network = kind.from_pretrained(settings.path, subfolder=part, **_weights(settings))
         return _ready(network, settings, facts).to(settings.torch_device)
+
+    @without_gradients
+    def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
+        """[B, L, D] text embeddings with the padding that the network sees, L = max_sequence_length."""
+        embeds: Tensor = pipeline.encode_prompt(
+            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+        )[0]
+        return embeds
 
     def told(
         self, pipeline: Any, embeds: Tensor, negative: Tensor | None, settings: SampleSettings
@@ -195,13 +155,9 @@ class DiffusersFamily:
         """What this pipeline alone is told when it samples; asked once the request was found to fit."""
         return {}
 
-    @without_gradients
-    def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
-        """See `Family.encode_prompts`."""
-        embeds: Tensor = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
-        )[0]
-        return embeds
+    def arranged(self, pipeline: Any, latents: Tensor, settings: SampleSettings) -> Tensor:
+        """Latents [B, C, T, H, W] of what the pipeline gave."""
+        return latents
 
     def sample_latents(
         self,
@@ -211,7 +167,16 @@ class DiffusersFamily:
         seeds: Sequence[int],
         settings: SampleSettings,
     ) -> Tensor:
-        """See `Family.sample_latents`."""
+        """Latents float32 [B, C, T, H, W] as the sampler leaves them: normalised, the x0 of training.
+
+        Args:
+            embeds: [B, L, D].
+            negative: [B, L, D] of the unconditional branch, or None without guidance.
+            seeds: one a clip; a clip's starting noise depends on its own seed alone.
+
+        Raises:
+            ConfigError: the geometry does not fit the model.
+        """
         # A pipeline would round a size that is off its grid, and only warn.
         grid = self.grid(lambda part: dict(getattr(pipeline, part).config))
         assert grid is not None
@@ -234,7 +199,7 @@ class DiffusersFamily:
             return_dict=False,
             **self.told(pipeline, embeds, negative, settings),
         )[0].float()
-        return latents
+        return self.arranged(pipeline, latents, settings)
 
 
 def _ready(network: Any, settings: ModelSettings, facts: Mapping[str, Any]) -> nn.Module:
@@ -261,14 +226,13 @@ def quantise(network: nn.Module, how: Quantise, dtype: torch.dtype) -> None:
         model.enable_layerwise_casting(storage_dtype=torch.float8_e4m3fn, compute_dtype=dtype)
 
 
-def load_arguments(settings: ModelSettings) -> dict[str, Any]:
-    """What every `from_pretrained` gets: pinned, safetensors only; a local folder never asks the network."""
-    return {
-        "revision": settings.revision,
-        "dtype": getattr(torch, settings.dtype),
-        "use_safetensors": True,
-        "local_files_only": Path(settings.path).is_dir(),
-    }
+def _source(settings: ModelSettings) -> dict[str, Any]:
+    """Pinned; and a local folder never asks the network."""
+    return {"revision": settings.revision, "local_files_only": Path(settings.path).is_dir()}
+
+
+def _weights(settings: ModelSettings) -> dict[str, Any]:
+    return {**_source(settings), "dtype": getattr(torch, settings.dtype), "use_safetensors": True}
 
 
 def load_config(settings: ModelSettings, kind: Any, part: str | None = None) -> dict[str, Any]:
@@ -282,12 +246,7 @@ def load_config(settings: ModelSettings, kind: Any, part: str | None = None) -> 
         ModelError: it cannot be read.
     """
     with loading(settings, f"the configuration of the {part or 'pipeline'}"):
-        config: dict[str, Any] = kind.load_config(
-            settings.path,
-            subfolder=part,
-            revision=settings.revision,
-            local_files_only=load_arguments(settings)["local_files_only"],
-        )
+        config: dict[str, Any] = kind.load_config(settings.path, subfolder=part, **_source(settings))
     return config
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import DiffusersFamily, Frames, load_config, pixels, without_gradients
+from models.families.base import Family, Frames, load_config, pixels, without_gradients
 from models.families.fit import Grid, Read, check_tokens
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
@@ -29,7 +29,7 @@ _SCHEDULERS: Final = ("CogVideoXDDIMScheduler", "CogVideoXDPMScheduler")
 _LATENTS: Final = 2
 
 
-class CogVideoX(DiffusersFamily):
+class CogVideoX(Family):
     """CogVideoX 2B and 5B. Text is padded to the length of training and not masked.
 
     The path of `VPrediction` is that of the model: sigma = sqrt(1 - alphas_cumprod[t]). Which timestep t
@@ -54,7 +54,7 @@ class CogVideoX(DiffusersFamily):
         return Grid(_LATENTS * temporal, side, side, tokens=network.get("max_text_seq_length", 226))
 
     def facts(self, settings: ModelSettings) -> dict[str, Any]:
-        """See `DiffusersFamily.facts`: the table of noise levels, by the scheduler's configuration.
+        """See `Family.facts`: the table of noise levels, by the scheduler's configuration.
 
         CogVideoX 1.5 pads latents in time, image-to-video takes twice the channels: both would be wrong.
         """
@@ -78,16 +78,8 @@ class CogVideoX(DiffusersFamily):
         check_tokens(max_sequence_length, pipeline.transformer.config.max_text_seq_length)
         return super().encode_prompts(pipeline, prompts, max_sequence_length)
 
-    def sample_latents(
-        self,
-        pipeline: diffusers.CogVideoXPipeline,
-        embeds: Tensor,
-        negative: Tensor | None,
-        seeds: Sequence[int],
-        settings: SampleSettings,
-    ) -> Tensor:
-        """See `Family.sample_latents`."""
-        latents = super().sample_latents(pipeline, embeds, negative, seeds, settings)
+    def arranged(self, pipeline: Any, latents: Tensor, settings: SampleSettings) -> Tensor:
+        """See `Family.arranged`."""
         return latents.transpose(1, 2).contiguous()
 
     @without_gradients

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import DiffusersFamily, Frames, load_config, pixels, without_gradients
+from models.families.base import Family, Frames, load_config, pixels, without_gradients
 from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
@@ -33,26 +32,7 @@ TRAIN_TIMESTEPS: Final = 1000
 DEFAULT_FRAME_RATE: Final = 25
 
 
-@dataclass(frozen=True, slots=True)
-class Positions:
-    """What turns latent cells into seconds and pixels; the network's positions are in those.
-
-    Attributes:
-        frame_rate: frames a second.
-        temporal, spatial: frames and pixels that one latent cell stands for.
-    """
-
-    frame_rate: float
-    temporal: int
-    spatial: int
-
-    @property
-    def scale(self) -> tuple[float, int, int]:
-        """Seconds and pixels a latent cell: `rope_interpolation_scale` of the network."""
-        return self.temporal / self.frame_rate, self.spatial, self.spatial
-
-
-class LTX(DiffusersFamily):
+class LTX(Family):
     """LTX-Video. Text is masked, and the mask travels in the embeddings: rows of padding are zero.
 
     The network masks those rows with a weight of exactly 0, so zeroing them changes nothing; a real token's
@@ -78,9 +58,13 @@ class LTX(DiffusersFamily):
         return Grid(temporal, side, side, steps=2 if read("scheduler").get("shift_terminal") else 1)
 
     def facts(self, settings: ModelSettings) -> dict[str, Any]:
-        """See `DiffusersFamily.facts`: `positions`, by the VAE's configuration."""
+        """See `Family.facts`: the frame rate, and what turns latent cells into seconds and pixels."""
         _refuse_relatives(settings)
-        return {"positions": _positions(settings)}
+        config = load_config(settings, diffusers.AutoencoderKLLTXVideo, "vae")
+        with torch.device("meta"):  # diffusers' own rule, without memory for weights
+            vae = diffusers.AutoencoderKLLTXVideo.from_config(config)
+        rate = DEFAULT_FRAME_RATE if settings.frame_rate is None else settings.frame_rate
+        return position_facts(rate, vae.temporal_compression_ratio, vae.spatial_compression_ratio)
 
     @without_gradients
     def encode_prompts(
@@ -94,33 +78,21 @@ class LTX(DiffusersFamily):
         return zeroed
 
     def told(
-        self,
-        pipeline: diffusers.LTXPipeline,
-        embeds: Tensor,
-        negative: Tensor | None,
-        settings: SampleSettings,
+        self, pipeline: Any, embeds: Tensor, negative: Tensor | None, settings: SampleSettings
     ) -> dict[str, Any]:
-        """See `DiffusersFamily.told`."""
+        """See `Family.told`."""
         return {
             "prompt_attention_mask": _mask(embeds),
             "negative_prompt_attention_mask": None if negative is None else _mask(negative),
-            "frame_rate": pipeline.transformer.positions.frame_rate,
+            "frame_rate": pipeline.transformer.frame_rate,
         }
 
-    def sample_latents(
-        self,
-        pipeline: diffusers.LTXPipeline,
-        embeds: Tensor,
-        negative: Tensor | None,
-        seeds: Sequence[int],
-        settings: SampleSettings,
-    ) -> Tensor:
-        """See `Family.sample_latents`."""
-        packed = super().sample_latents(pipeline, embeds, negative, seeds, settings)
-        positions = pipeline.transformer.positions
-        depth = (settings.frames - 1) // positions.temporal + 1
-        size = depth, settings.height // positions.spatial, settings.width // positions.spatial
-        return _unpack(pipeline.transformer, packed, size)
+    def arranged(self, pipeline: Any, latents: Tensor, settings: SampleSettings) -> Tensor:
+        """See `Family.arranged`."""
+        temporal, spatial = pipeline.vae_temporal_compression_ratio, pipeline.vae_spatial_compression_ratio
+        depth = (settings.frames - 1) // temporal + 1
+        size = depth, settings.height // spatial, settings.width // spatial
+        return _unpack(pipeline.transformer, latents, size)
 
     @without_gradients
     def decode(self, pipeline: diffusers.LTXPipeline, latents: Tensor) -> Frames:
@@ -146,10 +118,15 @@ class LTX(DiffusersFamily):
             num_frames=depth,
             height=height,
             width=width,
-            rope_interpolation_scale=network.positions.scale,
+            rope_interpolation_scale=network.position_scale,
             return_dict=False,
         )[0]
         return _unpack(network, prediction, (depth, height, width))
+
+
+def position_facts(frame_rate: float, temporal: int, spatial: int) -> dict[str, Any]:
+    """What the network is told: seconds and pixels a latent cell, for cells of so many frames and pixels."""
+    return {"frame_rate": frame_rate, "position_scale": (temporal / frame_rate, spatial, spatial)}
 
 
 def _mask(embeds: Tensor) -> Tensor:
@@ -162,15 +139,6 @@ def _unpack(network: Any, packed: Tensor, size: tuple[int, int, int]) -> Tensor:
     patch = network.config.patch_size, network.config.patch_size_t
     latents: Tensor = diffusers.LTXPipeline._unpack_latents(packed, *size, *patch).contiguous()
     return latents
-
-
-def _positions(settings: ModelSettings) -> Positions:
-    """Read from the VAE's configuration by diffusers' own rule, without memory for its weights."""
-    config = load_config(settings, diffusers.AutoencoderKLLTXVideo, "vae")
-    with torch.device("meta"):
-        vae = diffusers.AutoencoderKLLTXVideo.from_config(config)
-    rate = DEFAULT_FRAME_RATE if settings.frame_rate is None else settings.frame_rate
-    return Positions(rate, vae.temporal_compression_ratio, vae.spatial_compression_ratio)
 
 
 def _refuse_relatives(settings: ModelSettings) -> None:

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import DiffusersFamily, Frames, load_config, pixels, without_gradients
+from models.families.base import Family, Frames, load_config, pixels, without_gradients
 from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings
 from models.lazy import LazyModule
@@ -29,7 +29,7 @@ _PIXELS: Final = 16
 TRAIN_TIMESTEPS: Final = 1000
 
 
-class Wan(DiffusersFamily):
+class Wan(Family):
     """Wan2.1 T2V, and Wan2.2 TI2V where it makes a clip from text alone.
 
     Text embeddings are padded with zeros and not masked, in sampling and in training alike.
@@ -54,7 +54,7 @@ class Wan(DiffusersFamily):
         return Grid(vae.get("scale_factor_temporal", 4), height, width, depth)
 
     def facts(self, settings: ModelSettings) -> dict[str, Any]:
-        """See `DiffusersFamily.facts`: none, but relatives are refused."""
+        """See `Family.facts`: none, but relatives are refused."""
         index = load_config(settings, diffusers.WanPipeline)
         # One TI2V network makes clips from text or from a picture, whatever pipeline its index names.
         if index["_class_name"] != self.pipeline_class and not index.get("expand_timesteps"):

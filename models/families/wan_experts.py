@@ -39,7 +39,7 @@ class WanExperts(Wan):
     def told(
         self, pipeline: Any, embeds: Tensor, negative: Tensor | None, settings: SampleSettings
     ) -> dict[str, Any]:
-        """See `DiffusersFamily.told`."""
+        """See `Family.told`."""
         return {"guidance_scale_2": settings.guidance_2}
 
     def sigma_range(self, settings: ModelSettings) -> tuple[float, float]:
@@ -48,7 +48,7 @@ class WanExperts(Wan):
         return (boundary, 1.0) if settings.expert == "high" else (0.0, boundary)
 
     def network_part(self, settings: ModelSettings) -> str:
-        """See `DiffusersFamily.network_part`."""
+        """See `Family.network_part`."""
         if settings.expert is None:
             raise ModelError(f"{settings.path} has two experts: say finetune.expert: high, low or both")
         return EXPERT_PARTS[settings.expert]
