@@ -202,7 +202,7 @@ def write_clips(store: Store, asked: argparse.Namespace) -> list[str]:
                 )
             )  # fmt: skip
         question = {"stage": "generate", "version": 1, "benchmark": "scoring", "shard": shard}
-        store.commit("generate", question, {"clips": rows}, media, counts={"clips": len(rows)})
+        store.commit("generate", question, {"clips": rows}, media, info={"clips": len(rows)})
         keys.append(digest(question))
     return keys
 

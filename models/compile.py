@@ -3,7 +3,7 @@
 Block by block ("regional compilation", diffusers' `compile_repeated_blocks`): the blocks are alike, so one is
 compiled and all run it, in seconds where the whole network takes minutes. Two things differ from diffusers'
 own method: all blocks share one compiled function, and it takes the place of `forward` itself, below any
-hook, so that a step cache (`models.sampling.step_cache`) and the compiled block work together without graph
+hook, so that a step cache (`models.sampling.sampler`) and the compiled block work together without graph
 breaks.
 """
 

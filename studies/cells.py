@@ -113,9 +113,9 @@ class CellWork:
             for unit in (curate.unit(context), finetune.unit(context), evaluate.unit_of(context))
         )
         after = finetune.candidate(context)
-        report, found = curated.counts, examined.counts
+        report, found = curated.info, examined.info
         primary = found["primary"]
-        diagnosis = [] if after is None else [dataclasses.asdict(one) for one in diagnose(trained.counts)]
+        diagnosis = [] if after is None else [dataclasses.asdict(one) for one in diagnose(trained.info)]
         row = Studied(
             study=self.study,
             cell=cell_id(self.key),

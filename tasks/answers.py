@@ -57,7 +57,7 @@ def keep(
     ]
     if rows:
         question = _question(part, clips_digest, len(_keys(store, part, clips_digest)))
-        store.commit(UNFINISHED, question, {"scores": rows}, parents=[clips_key], counts={"clips": len(rows)})
+        store.commit(UNFINISHED, question, {"scores": rows}, parents=[clips_key], info={"clips": len(rows)})
 
 
 def forget(store: Store, part: Part, clips_digest: str) -> None:

@@ -52,7 +52,7 @@ class CurateUnit(OneAnswer):
             self.question,
             tables,
             parents=(*self.clip_keys, *self.score_keys),
-            counts=result.report,
+            info=result.report,
         )
         log.info("%s", result.report["outcome"])
 

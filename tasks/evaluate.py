@@ -71,7 +71,7 @@ class EvaluateUnit(OneAnswer):
             rows = [row for side in self.sides for row in _rows(store, side, self.settings)]
             found = self._decide(rows, self.after)
         parents = [key for side in self.sides for key in (*side.clip_keys, *side.score_keys)]
-        store.commit(STAGE, self.question, {"evaluations": rows}, parents=parents, counts=found)
+        store.commit(STAGE, self.question, {"evaluations": rows}, parents=parents, info=found)
 
     def _decide(self, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
         def side(policy: PolicyRef, split: str) -> list[Evaluation]:
@@ -129,7 +129,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     if candidate is None:
         manifest = store.manifest(learned.keys[0])
         assert manifest is not None
-        yield Phase([comparison(None, (), manifest.counts["no_training_data"])])
+        yield Phase([comparison(None, (), manifest.info["no_training_data"])])
         return
     made: list[tuple[str, str, list[GenerateShard]]] = [
         (policy.policy_id, split, generate.shards(context.generation, policy, jobs, f"{split} {when}"))
@@ -157,7 +157,7 @@ def findings(context: RoundContext) -> Findings:
     manifest = context.store.manifest(unit_of(context).keys[0])
     if manifest is None:
         raise ConfigError(f"{context.store.root} holds no evaluation of this recipe: run `vidloop round`")
-    return Findings.model_validate(manifest.counts)
+    return Findings.model_validate(manifest.info)
 
 
 def _side(store: Store, policy: str, split: str, shards: Sequence[ScoreShard]) -> Side:

@@ -66,7 +66,7 @@ class FinetuneUnit(OneAnswer):
         lacking = self.settings.algorithm.lacking(examples, pairs, self.settings.label)
         if lacking:
             store.commit(
-                STAGE, self.question, {"policies": []}, parents=parents, counts={"no_training_data": lacking}
+                STAGE, self.question, {"policies": []}, parents=parents, info={"no_training_data": lacking}
             )
             return
         from models.families import get_family

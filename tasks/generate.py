@@ -72,7 +72,7 @@ class GenerateShard(OneAnswer):
         rows, media = self._keep(store, made, name, compiled)
         counts = {"clips": len(rows), "prompts": len({row.prompt_id for row in rows})}
         prompts = list(dict.fromkeys(job.prompt for job in self.jobs))
-        store.commit(STAGE, self.question, {"clips": rows, "prompts": prompts}, media, counts=counts)
+        store.commit(STAGE, self.question, {"clips": rows, "prompts": prompts}, media, info=counts)
 
     def _keep(
         self, store: Store, made: Generated, sampler: str, compiled: bool

@@ -152,7 +152,7 @@ class ScoreShard(Unit):
         if again:
             counts["again"] = again
         question = fingerprints.score(reward, self.clips_digest)
-        store.commit(STAGE, question, {"scores": rows}, parents=[self.clips_key], counts=counts)
+        store.commit(STAGE, question, {"scores": rows}, parents=[self.clips_key], info=counts)
 
 
 def serves(reward: RewardRef) -> bool:
@@ -399,7 +399,7 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
 def _counted(store: Store, scored: Sequence[ScoreShard], reward: RewardRef) -> tuple[int, int]:
     """(clips that the reward was asked about, those it failed on), of the shards that are in the store."""
     manifests = [store.manifest(shard.key_of(reward)) for shard in scored]
-    counts = [manifest.counts for manifest in manifests if manifest is not None]
+    counts = [manifest.info for manifest in manifests if manifest is not None]
     return sum(count["clips"] for count in counts), sum(count["failed"] for count in counts)
 
 
@@ -410,7 +410,7 @@ def _too_many(count: tuple[int, int], allowed: float) -> bool:
 
 def _again(store: Store, key: str) -> int:
     manifest = store.manifest(key)
-    return 0 if manifest is None else int(manifest.counts.get("again", 0))
+    return 0 if manifest is None else int(manifest.info.get("again", 0))
 
 
 SPEC: Final = StageSpec(

@@ -26,18 +26,15 @@ def storage_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        match error.errno:
-            case errno.ENOSPC | errno.EDQUOT:
-                said = (
-                    f"disk full at {path}; free space and run the same command again; nothing committed is lost"
-                )
-            case errno.EROFS | errno.EACCES | errno.EPERM:
-                said = (
-                    f"cannot write {path}: {error.strerror}; make the store writable for this user, or give "
-                    "another one with --store"
-                )
-            case _:
-                said = f"cannot use {path}: {error.strerror or error}; check the store's folder"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said = f"disk full at {path}; free space and run the same command again; nothing committed is lost"
+        elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            said = (
+                f"cannot write {path}: {error.strerror}; make the store writable for this user, or give "
+                "another one with --store"
+            )
+        else:  # any other of the system's errors
+            said = f"cannot use {path}: {error.strerror or error}; check the store's folder"
         raise StoreError(said) from error
 
 

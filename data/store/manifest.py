@@ -53,7 +53,7 @@ class Manifest:
         parts: one Parquet file a table.
         media: every file that the rows name.
         parents: keys of the manifests that were read.
-        counts: what the stage wants said about its work, for example {"failed": 0}.
+        info: what the stage says of its work, for example {"failed": 0}; "counts" in the file.
         schema_version: version of the row schemas.
         digest: SHA-256 of the committed bytes; what the questions of later stages name.
     """
@@ -64,7 +64,7 @@ class Manifest:
     parts: tuple[Part, ...]
     media: tuple[Media, ...]
     parents: tuple[str, ...]
-    counts: dict[str, Any]
+    info: dict[str, Any]
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -83,6 +83,7 @@ class Manifest:
     def to_bytes(self) -> bytes:
         """The committed form: readable JSON, closed by a digest of all the rest."""
         body = dataclasses.asdict(self)
+        body["counts"] = body.pop("info")
         return (json.dumps(body | {"check": digest(body)}, sort_keys=True, indent=1) + "\n").encode("ascii")
 
     @staticmethod
@@ -106,7 +107,8 @@ class Manifest:
                 raise DamagedManifest(f"{where} was changed after it was written. {REMEDY}")
             parts = tuple(Part(**part) for part in body.pop("parts"))
             media = tuple(Media(**item) for item in body.pop("media"))
-            return Manifest(parts=parts, media=media, parents=tuple(body.pop("parents")), **body)
+            parents, info = tuple(body.pop("parents")), body.pop("counts")
+            return Manifest(parts=parts, media=media, parents=parents, info=info, **body)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedManifest(f"{where} is not a readable manifest ({error}). {REMEDY}") from error
 
@@ -117,15 +119,15 @@ def build(
     parts: tuple[Part, ...],
     media: tuple[Media, ...],
     parents: tuple[str, ...],
-    counts: Mapping[str, Any],
+    info: Mapping[str, Any],
 ) -> Manifest:
     """A manifest whose lists are in one order, whatever order the caller found them in.
 
     Raises:
-        TypeError, ValueError: `question` or `counts` is not exact JSON (see `data.keys.digest`).
+        TypeError, ValueError: `question` or `info` is not exact JSON (see `data.keys.digest`).
     """
     # Through JSON and back: the manifest in memory equals the one read from the file (tuples become lists).
-    plain: dict[str, Any] = json.loads(canonical_json({"question": dict(question), "counts": dict(counts)}))
+    plain: dict[str, Any] = json.loads(canonical_json({"question": dict(question), "info": dict(info)}))
     return Manifest(
         key=digest(plain["question"]),
         stage=stage,
@@ -133,5 +135,5 @@ def build(
         parts=tuple(sorted(parts, key=lambda part: part.table)),
         media=tuple(sorted(set(media), key=lambda item: item.path)),
         parents=tuple(sorted(set(parents))),
-        counts=plain["counts"],
+        info=plain["info"],
     )

@@ -154,7 +154,7 @@ class Store:
         tables: Mapping[str, Sequence[Row]],
         media: Sequence[Media] = (),
         parents: Sequence[str] = (),
-        counts: Mapping[str, Any] | None = None,
+        info: Mapping[str, Any] | None = None,
     ) -> Manifest:
         """Write a unit's rows and make it visible, in one step.
 
@@ -167,7 +167,7 @@ class Store:
             tables: rows of each table; an empty sequence states that there are none.
             media: files written with `write_media` that the rows name.
             parents: keys of the manifests this unit was computed from.
-            counts: numbers worth saying about the work.
+            info: what is worth saying about the work.
 
         Returns:
             The manifest that is in the store now.
@@ -184,7 +184,7 @@ class Store:
         encoded = {name: to_table(name, rows) for name, rows in sorted(tables.items())}
         self._check_media(encoded, media)
         parts = tuple(self._write_part(stage, key, name, table) for name, table in encoded.items())
-        manifest = build(stage, question, parts, tuple(media), tuple(parents), counts or {})
+        manifest = build(stage, question, parts, tuple(media), tuple(parents), info or {})
         failpoint("store.before_manifest")
         won = self._write(_manifest_path(stage, key), manifest.to_bytes(), replace=False)
         failpoint("store.after_manifest")

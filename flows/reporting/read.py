@@ -64,7 +64,7 @@ def _curation(store: Store, curated: Manifest | None) -> dict[str, Any]:
     """What the curation reported (the manifest's counts), and the reasons that its rows give."""
     if curated is None:
         return {}
-    report = curated.counts
+    report = curated.info
     total = {**report["clips"], "clips": report["clips"]["scored"], "pairs": report["pairs"]["formed"]}
     reasons = Counter(example.reason for example in store.read(curated.key, "examples"))
     for error, count in report["unscored_reasons"].items():
@@ -89,9 +89,9 @@ def _curves(store: Store, trained: Manifest | None) -> dict[str, list[tuple[floa
 
 def _findings(trained: Manifest | None, motion: GuardFinding | None) -> tuple[Finding, ...]:
     """What ails the training, in words; a lost motion is seen by the guard, not by any curve."""
-    if trained is None or "last_quarter" not in trained.counts:
+    if trained is None or "last_quarter" not in trained.info:
         return ()
-    found = diagnose(trained.counts)
+    found = diagnose(trained.info)
     if motion is not None and motion.ok is False:
         kept = words.ratio(motion.before, motion.after)
         lost = Finding("motion loss", f"The clips stand still: motion is {kept} times what it was.")

@@ -51,9 +51,7 @@ def mean(values: Floats, clusters: Ints, draws: int, confidence: float, seed: in
         confidence: for example 0.95.
         seed: of the draws; equal seeds give equal intervals.
     """
-    totals, counts = _by_cluster(clusters, values, np.ones_like(values))
-    estimate = float(values.mean())
-    return _interval(estimate, totals, counts, draws, confidence, seed)
+    return ratio(values, np.ones_like(values), clusters, draws, confidence, seed)
 
 
 def crossed(values: Floats, rows: Ints, columns: Ints, draws: int, confidence: float, seed: int) -> Interval:
@@ -99,26 +97,18 @@ def crossed(values: Floats, rows: Ints, columns: Ints, draws: int, confidence: f
 def ratio(
     after: Floats, before: Floats, clusters: Ints, draws: int, confidence: float, seed: int
 ) -> Interval:
-    """mean(after) / mean(before) of paired values [n] that are not negative; see `mean` for the rest.
+    """mean(after) / mean(before) of paired values [n], `before` not negative; see `mean` for the rest.
 
     Raises:
         ValueError: mean(before) is not above 0, so there is no ratio.
     """
     if not before.sum() > 0:
         raise ValueError("the mean before is not above 0: there is no ratio")
-    totals, counts = _by_cluster(clusters, after, before)
-    return _interval(float(after.sum() / before.sum()), totals, counts, draws, confidence, seed)
-
-
-def _by_cluster(clusters: Ints, *columns: Floats) -> tuple[Floats, ...]:
-    _, row = np.unique(clusters, return_inverse=True)
-    return tuple(np.bincount(row, weights=column).astype(np.float64) for column in columns)
-
-
-def _interval(
-    estimate: float, numerator: Floats, denominator: Floats, draws: int, confidence: float, seed: int
-) -> Interval:
-    """Interval of sum(numerator) / sum(denominator) over clusters."""
+    estimate = float(after.sum() / before.sum())
+    row = np.unique(clusters, return_inverse=True)[1]
+    numerator, denominator = (
+        np.bincount(row, weights=column).astype(np.float64) for column in (after, before)
+    )
     if len(numerator) < 2:
         return Interval(estimate, None, None)
     drawn: list[Floats] = []

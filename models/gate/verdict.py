@@ -9,7 +9,7 @@ it never becomes a number.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -31,7 +31,7 @@ class Paired:
         metric: its name.
         before, after: float64 [n]; NaN where the measurement failed.
         prompts, categories: n names.
-        unmatched: rows that only one of the two policies has.
+        excluded: rows left out: only one of the policies has them, or a measurement failed.
     """
 
     metric: str
@@ -39,22 +39,22 @@ class Paired:
     after: Floats
     prompts: tuple[str, ...]
     categories: tuple[str, ...]
-    unmatched: int = 0
+    excluded: int = 0
 
     def category(self, name: str) -> Paired:
         """The rows of one category."""
-        keep = np.array([c == name for c in self.categories], dtype=bool)
-        return self._take(keep, 0)
+        return self._take(np.array(self.categories) == name, 0)
 
     def measured(self) -> Paired:
         """The rows measured under both policies."""
-        return self._take(np.isfinite(self.before) & np.isfinite(self.after), self.unmatched)
+        keep = np.isfinite(self.before) & np.isfinite(self.after)
+        return self._take(keep, self.excluded + int((~keep).sum()))
 
     def clusters(self) -> npt.NDArray[np.int64]:
         """Which prompt each row belongs to, as integers."""
         return np.unique(np.array(self.prompts, dtype=str), return_inverse=True)[1].astype(np.int64)
 
-    def _take(self, keep: npt.NDArray[np.bool_], unmatched: int) -> Paired:
+    def _take(self, keep: npt.NDArray[np.bool_], excluded: int) -> Paired:
         rows = np.flatnonzero(keep)
         return Paired(
             self.metric,
@@ -62,7 +62,7 @@ class Paired:
             self.after[rows],
             tuple(self.prompts[i] for i in rows),
             tuple(self.categories[i] for i in rows),
-            unmatched,
+            excluded,
         )
 
 
@@ -72,18 +72,18 @@ class Comparison:
 
     Attributes:
         n: rows measured under both policies; prompts: how many prompts they belong to.
-        excluded: rows left out because a measurement failed or has no partner.
+        excluded: see `Paired`.
     """
 
     metric: str
-    before: float | None
-    after: float | None
-    delta: float | None
-    ci_low: float | None
-    ci_high: float | None
-    n: int
-    prompts: int
     excluded: int
+    before: float | None = None
+    after: float | None = None
+    delta: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    n: int = 0
+    prompts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +91,24 @@ class Guard:
     """A guard's finding.
 
     Attributes:
+        excluded: see `Paired`.
         before, after: means; None where nothing was measured.
         ratio, ci_low, ci_high: after / before with its interval, overall.
         ok: False if broken; None if it could not be measured.
         broken_in: "overall" and categories in which it is broken.
         reason: why it is broken or was not measured; None if it holds.
-        excluded: rows left out because a measurement failed or has no partner.
     """
 
     name: str
-    before: float | None
-    after: float | None
-    ratio: float | None
-    ci_low: float | None
-    ci_high: float | None
-    ok: bool | None
-    broken_in: tuple[str, ...]
-    reason: str | None
     excluded: int
+    before: float | None = None
+    after: float | None = None
+    ratio: float | None = None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    ok: bool | None = None
+    broken_in: tuple[str, ...] = ()
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,11 @@ def pair_up(before: Sequence[Evaluation], after: Sequence[Evaluation], metric: s
     both = sorted(first.keys() & second.keys())
     return Paired(
         metric,
-        np.array([_number(first[key].value) for key in both], dtype=np.float64),
-        np.array([_number(second[key].value) for key in both], dtype=np.float64),
+        np.array([first[key].value for key in both], dtype=np.float64),  # None becomes NaN
+        np.array([second[key].value for key in both], dtype=np.float64),
         tuple(first[key].prompt_id for key in both),
         tuple(first[key].category for key in both),
-        unmatched=len(first.keys() ^ second.keys()),
+        excluded=len(first.keys() ^ second.keys()),
     )
 
 
@@ -166,53 +166,55 @@ def diversity(latents: npt.NDArray[np.floating], prompts: Sequence[str]) -> dict
 def compare(paired: Paired, settings: GateSettings, seed: int) -> Comparison:
     """Means before and after with the bootstrap interval of their difference."""
     rows = paired.measured()
-    n = len(rows.prompts)
-    excluded = len(paired.prompts) - n + paired.unmatched
-    if n == 0:
-        return Comparison(paired.metric, None, None, None, None, None, 0, 0, excluded)
+    if not rows.prompts:
+        return Comparison(paired.metric, rows.excluded)
     difference = bootstrap.mean(
         rows.after - rows.before, rows.clusters(), settings.draws, settings.confidence, seed
     )
     return Comparison(
         paired.metric,
+        rows.excluded,
         float(rows.before.mean()),
         float(rows.after.mean()),
         difference.value,
         difference.low,
         difference.high,
-        n,
+        len(rows.prompts),
         len(set(rows.prompts)),
-        excluded,
     )
 
 
 def guard(paired: Paired, settings: GateSettings, seed: int, rising: bool = False) -> Guard:
     """Whether `paired.metric` still holds, overall and in every category; it breaks by falling, or rising."""
-    name = paired.metric
     rows = paired.measured()
-    excluded = len(paired.prompts) - len(rows.prompts) + paired.unmatched
+    found = Guard(paired.metric, rows.excluded)
     if not rows.prompts:
-        lost = bool(np.isfinite(paired.before).any())
-        reason = "it was measured before, and never after" if lost else "nothing was measured"
-        return Guard(name, None, None, None, None, None, False if lost else None, (), reason, excluded)
-    before, after = float(rows.before.mean()), float(rows.after.mean())
-    if not before > 0:
-        reason = f"it was {before:g} before, so there is no ratio"
-        return Guard(name, before, after, None, None, None, None, (), reason, excluded)
-    whole = _ratio(rows, settings, seed)
-    findings = {"overall": whole}
-    for category in sorted(set(rows.categories)):
-        part = rows.category(category)
-        if part.before.sum() > 0:
-            findings[category] = _ratio(part, settings, seed)
-    broken = {where: found for where, found in findings.items() if _broken(found, settings, rising)}
-    why: str | None = None
-    if broken:
-        told = ", ".join(f"{where} {found.value:.2f} times what it was" for where, found in broken.items())
-        limit = f"above {settings.max_ratio:g}" if rising else f"below {settings.min_ratio:g}"
-        why = f"{told}: surely {limit}"
-    return Guard(
-        name, before, after, whole.value, whole.low, whole.high, not broken, tuple(broken), why, excluded
+        if np.isfinite(paired.before).any():
+            return replace(found, ok=False, reason="it was measured before, and never after")
+        return replace(found, reason="nothing was measured")
+    found = replace(found, before=float(rows.before.mean()), after=float(rows.after.mean()))
+    if not rows.before.mean() > 0:
+        return replace(found, reason=f"it was {found.before:g} before, so there is no ratio")
+    parts = {"overall": rows} | {name: rows.category(name) for name in sorted(set(rows.categories))}
+    ratios = {
+        where: bootstrap.ratio(
+            part.after, part.before, part.clusters(), settings.draws, settings.confidence, seed
+        )
+        for where, part in parts.items()
+        if part.before.sum() > 0
+    }
+    broken = {where: one for where, one in ratios.items() if _broken(one, settings, rising)}
+    limit = f"above {settings.max_ratio:g}" if rising else f"below {settings.min_ratio:g}"
+    told = ", ".join(f"{where} {one.value:.2f} times what it was" for where, one in broken.items())
+    whole = ratios["overall"]
+    return replace(
+        found,
+        ratio=whole.value,
+        ci_low=whole.low,
+        ci_high=whole.high,
+        ok=not broken,
+        broken_in=tuple(broken),
+        reason=f"{told}: surely {limit}" if broken else None,
     )
 
 
@@ -262,18 +264,9 @@ def _sentence(
     if promoted:
         tail = " and no guard is broken" + (f"; {'; '.join(unsure)}" if unsure else "")
         return f"Promoted: {told}{tail}."
-    doubts = (
-        broken
-        if primary.ci_low is not None and primary.ci_low > 0
-        else ["that is not surely better", *broken]
-    )
-    return f"Not promoted: {told}, but {'; '.join(doubts + unsure)}."
-
-
-def _ratio(rows: Paired, settings: GateSettings, seed: int) -> bootstrap.Interval:
-    return bootstrap.ratio(
-        rows.after, rows.before, rows.clusters(), settings.draws, settings.confidence, seed
-    )
+    better = primary.ci_low is not None and primary.ci_low > 0
+    doubts = [*([] if better else ["that is not surely better"]), *broken, *unsure]
+    return f"Not promoted: {told}, but {'; '.join(doubts)}."
 
 
 def _broken(found: bootstrap.Interval, settings: GateSettings, rising: bool) -> bool:
@@ -292,7 +285,3 @@ def _keyed(rows: Sequence[Evaluation], metric: str) -> dict[tuple[str, int], Eva
             raise ValueError(f"{metric} has two rows for prompt {row.prompt_id}, seed {row.seed}")
         keyed[key] = row
     return keyed
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -19,10 +19,9 @@ from models.families import get_family
 from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
 from models.families.check_fit import check_fit
 from models.families.fit import shift_key
-from models.families.settings import Expert, ModelSettings, Quantise, SampleSettings
-from models.sampling.memory_estimate import Room, advice, measure
+from models.families.settings import Expert, ModelSettings, Quantise, SampleSettings, StepCacheSettings
+from models.sampling.memory_estimate import advice, measure
 from models.sampling.offload import ModelOffloader
-from models.sampling.step_cache import step_cache
 from models.sampling.texts import Texts
 from models.sharing import clone_sharing_weights
 
@@ -85,18 +84,21 @@ class Sampler:
         self.offloader = offloader
         self.quantised: Quantise = quantised
         self.source = pipeline  # never sampled from: a fork must not copy state that is in use
-        self.pipeline = _private(pipeline, settings.flow_shift)
-        if compiled or settings.step_cache is not None or offloader is not None:
+        self._take_own_state()
+
+    def _take_own_state(self) -> None:
+        self._negative: dict[int, Tensor] = {}
+        self.pipeline = _private(self.source, self.settings.flow_shift)
+        if self.compiled or self.settings.step_cache is not None or self.offloader is not None:
             # All put something of their own on the network's layers.
-            for part, network in networks_of(family.experts, pipeline).items():
+            for part, network in networks_of(self.family.experts, self.source).items():
                 setattr(self.pipeline, part, clone_sharing_weights(network))
-        self.networks = networks_of(family.experts, self.pipeline)
-        if compiled:
+        self.networks = networks_of(self.family.experts, self.pipeline)
+        if self.compiled:
             for network in self.networks.values():
                 compile_blocks(network, device=self.device)
-        if texts is not None:
+        if self.texts is not None:
             self.pipeline.text_encoder = None
-        self._negative: dict[int, Tensor] = {}
 
     @classmethod
     def open(
@@ -121,13 +123,23 @@ class Sampler:
                 does not fit the model.
         """
         family = get_family(model.family)
-        _check_adapters(family, adapter, experts or {})
+        if adapter is not None and family.experts:
+            raise ModelError(
+                f"family {family.name} has two experts and takes an adapter for each; this is one of a model "
+                "with one network"
+            )
+        if experts and not family.experts:
+            raise ModelError(
+                f"family {family.name} has one network; these adapters are of a model of two experts"
+            )
         check_fit(model, settings, fetch=True)
         pipeline = family.load_pipeline(model)
         _load_linear_algebra(pipeline.vae.device)
-        held = {EXPERT_PARTS[name]: (data, name) for name, data in (experts or {}).items()}
-        for part, (data, expert) in held.items() if adapter is None else [("transformer", (adapter, None))]:
-            network = getattr(pipeline, part)
+        adapters: list[tuple[Expert | None, bytes]] = [*(experts or {}).items()]
+        if adapter is not None:
+            adapters.append((None, adapter))
+        for expert, data in adapters:
+            network = getattr(pipeline, "transformer" if expert is None else EXPERT_PARTS[expert])
             if model.quantise == "none":
                 lora.merge(network, data, base_id, expert, device=pipeline.vae.device)
             else:
@@ -161,15 +173,9 @@ class Sampler:
 
     def fork(self) -> Sampler:
         """A sampler for another thread, over the same weights."""
-        return Sampler(
-            self.family,
-            self.source,
-            self.settings,
-            compiled=self.compiled,
-            texts=self.texts,
-            offloader=self.offloader,
-            quantised=self.quantised,
-        )
+        other = copy.copy(self)
+        other._take_own_state()
+        return other
 
     @property
     def name(self) -> str:
@@ -206,18 +212,13 @@ class Sampler:
         """
         settings = self.settings if steps is None else self.settings.changed(steps=steps)
         negative = self._negatives(len(seeds))
-        with self._prepared(settings):
-            return self.family.sample_latents(self.pipeline, embeds, negative, seeds, settings)
-
-    @contextmanager
-    def _prepared(self, settings: SampleSettings) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(fastest_attention(self.device))
             for network in self.networks.values():
-                stack.enter_context(step_cache(network, settings.step_cache))
+                stack.enter_context(_step_cache(network, settings.step_cache))
             if self.offloader is not None:
                 stack.enter_context(self.offloader.in_turn(self.networks))
-            yield
+            return self.family.sample_latents(self.pipeline, embeds, negative, seeds, settings)
 
     def decode(self, latents: Tensor) -> Frames:
         """Frames uint8 [B, T, H, W, 3] of latents [B, C, T, H, W], `decode_batch` clips at a time."""
@@ -236,16 +237,12 @@ class Sampler:
         except torch.OutOfMemoryError:
             # Measured outside the handler: its traceback holds the failed batch's tensors.
             pass
-        raise ModelError(advice(self.settings, len(seeds), self._room(prompts[0], seeds[0])))
-
-    def _room(self, prompt: str, seed: int) -> Room:
-        """What one clip takes: two steps and the decoding, which together hold the peak."""
+        # What one clip takes: two steps and the decoding together hold its peak.
         steps = min(2, self.settings.steps)
-
-        def one_clip() -> None:
-            self.decode(self.sample(self.encode([prompt]), [seed], steps))
-
-        return measure(self.device, one_clip)
+        room = measure(
+            self.device, lambda: self.decode(self.sample(self.encode(prompts[:1]), seeds[:1], steps))
+        )
+        raise ModelError(advice(self.settings, len(seeds), room))
 
     def _generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Generated:
         different = list(dict.fromkeys(prompts))
@@ -269,26 +266,13 @@ def _private(pipeline: Any, flow_shift: float | None) -> Any:
     """A pipeline over the same weights with its own scheduler, tokenizer and VAE cache."""
     mine = copy.copy(pipeline)
     config = pipeline.scheduler.config
-    change: dict[str, float] = {}
+    change = {}
     if flow_shift is not None:
-        key = shift_key(type(pipeline.scheduler).__name__, dict(config))
-        change[key] = flow_shift
+        change[shift_key(type(pipeline.scheduler).__name__, dict(config))] = flow_shift
     mine.scheduler = type(pipeline.scheduler).from_config(config, **change)
     mine.tokenizer = copy.deepcopy(pipeline.tokenizer)
     mine.vae = clone_sharing_weights(pipeline.vae)
     return mine
-
-
-def _check_adapters(family: Family, adapter: bytes | None, experts: Mapping[Expert, bytes]) -> None:
-    if adapter is not None and family.experts:
-        raise ModelError(
-            f"family {family.name} has two experts and takes an adapter for each; this is one of a model "
-            "with one network"
-        )
-    if experts and not family.experts:
-        raise ModelError(
-            f"family {family.name} has one network; these adapters are of a model of two experts"
-        )
 
 
 def _load_linear_algebra(device: torch.device) -> None:
@@ -298,3 +282,31 @@ def _load_linear_algebra(device: torch.device) -> None:
     """
     if device.type == "cuda":
         torch.linalg.solve(torch.eye(1, device=device), torch.ones(1, 1, device=device))
+
+
+@contextmanager
+def _step_cache(transformer: Any, settings: StepCacheSettings | None) -> Iterator[None]:
+    """Within: at most steps, blocks are skipped and the last projection's output is extrapolated: TaylorSeer.
+
+    The network must be this thread's own (`clone_sharing_weights`): the hooks keep state between steps. They
+    are put on for one run and taken away after it, so that a run that failed leaves nothing behind.
+    """
+    if settings is None:
+        yield
+        return
+    from diffusers import TaylorSeerCacheConfig
+
+    transformer.enable_cache(
+        TaylorSeerCacheConfig(
+            cache_interval=settings.interval,
+            disable_cache_before_step=settings.warmup,
+            max_order=settings.order,
+            # Differences of bfloat16 answers lose digits that the expansion then multiplies.
+            taylor_factors_dtype=torch.float32,
+            use_lite_mode=True,
+        )
+    )
+    try:
+        yield
+    finally:
+        transformer.disable_cache()

@@ -212,7 +212,7 @@ def judge_anew(tiny: Tiny, policy: str, reward: str, value: float) -> None:
         question = fingerprints.score(ref, shard.clips_digest)
         context.store.discard(digest(question))
         rows = [Score(clip.clip_id, reward, ref.version, value, "ok", None, "{}") for clip in clips]
-        context.store.commit("score", question, {"scores": rows}, counts={"clips": len(rows), "failed": 0})
+        context.store.commit("score", question, {"scores": rows}, info={"clips": len(rows), "failed": 0})
 
 
 def test_a_better_candidate_is_promoted_and_stays_so(copy: Tiny) -> None:

@@ -125,7 +125,7 @@ def test_experts_share_what_was_trained_and_go_on_from_it(tiny: Tiny, options: t
     measured = json.loads(trained(store, further).settings)
     assert measured["expert"] == "low"
     assert measured["sigma_range"] == [0.0, BOUNDARY]
-    counts = next(unit for unit in store.manifests("finetune") if unit.key == further_key).counts
+    counts = next(unit for unit in store.manifests("finetune") if unit.key == further_key).info
     assert max(counts["probe"]["sigmas"]) < BOUNDARY
 
 

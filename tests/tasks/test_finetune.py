@@ -66,7 +66,7 @@ def test_every_new_objective_plays_a_round_and_says_what_it_did(tiny: Tiny) -> N
         assert policy.objective == objective
         manifest = store.manifest(key)
         assert manifest is not None
-        assert {"last_quarter", "probe", "effective_sample_size"} <= manifest.counts.keys()
+        assert {"last_quarter", "probe", "effective_sample_size"} <= manifest.info.keys()
 
 
 @pytest.mark.slow

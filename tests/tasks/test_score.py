@@ -46,7 +46,7 @@ def test_a_file_that_cannot_be_decoded_is_a_failed_score_never_a_number(
         assert (noise.value, noise.status) == (None, "failed")
         assert "cannot be" in noise.error
         assert (cut.value, cut.status) == (None, "failed")
-        assert store.manifest(key).counts == {"clips": 3, "failed": 2}
+        assert store.manifest(key).info == {"clips": 3, "failed": 2}
         assert json.loads(good.detail) is not None
     with pytest.raises(StageFailed, match="reward sharpness failed on 2 of 3 clips"):
         check_failures(store, "score", [asked], allowed=0.5)

@@ -183,7 +183,7 @@ def test_a_few_unanswered_clips_are_null_and_too_many_are_asked_again(
     assert sum(value is None for value in values(store, one)["judge"]) == 1
     manifest = store.manifest(one.keys[-1])
     assert manifest is not None
-    assert manifest.counts == {"clips": 4, "failed": 1, "again": 1}
+    assert manifest.info == {"clips": 4, "failed": 1, "again": 1}
 
     # The round can live with it: it stays as it is, also the next time.
     check_failures(store, "score", [one], allowed=0.25)
@@ -210,7 +210,7 @@ def test_a_refused_clip_stays_refused(store: Store, unit: Make, server: FaultSer
     one.run()
     manifest = store.manifest(one.keys[-1])
     assert manifest is not None
-    assert manifest.counts == {"clips": 4, "failed": 1}
+    assert manifest.info == {"clips": 4, "failed": 1}
     release_unanswered(store, [one], allowed=0.0)
     assert all(store.verify(key) is None for key in one.keys)
 

@@ -23,7 +23,7 @@ def unit(store, make_clip):
     """A committed unit: one clip with a video and a latent."""
     video, latent = store.write_media(b"video" * 100, "mp4"), store.write_media(b"latent", ".safetensors")
     clip = make_clip("c1", video_path=video.path, video_sha256=video.sha256, latent_path=latent.path)
-    return store.commit("generate", QUESTION, {"clips": [clip]}, [video, latent], counts={"failed": 0})
+    return store.commit("generate", QUESTION, {"clips": [clip]}, [video, latent], info={"failed": 0})
 
 
 def everything(root):
@@ -50,7 +50,7 @@ def test_a_committed_unit_is_found_whole_and_read_back(store, unit, make_clip):
     assert again.manifests() == again.manifests("generate") == [unit]
     assert again.manifests("score") == []
     assert unit.question == QUESTION
-    assert unit.counts == {"failed": 0}
+    assert unit.info == {"failed": 0}
 
 
 def test_parts_are_parquet_that_any_tool_opens(store, unit):
@@ -125,7 +125,7 @@ def test_a_harmed_file_is_noticed_and_the_unit_heals(store, unit, which, harm, r
     video, latent = store.write_media(b"video" * 100, "mp4"), store.write_media(b"latent", "safetensors")
     if clips:
         assert (
-            store.commit("generate", QUESTION, {"clips": clips}, [latent, video], counts={"failed": 0})
+            store.commit("generate", QUESTION, {"clips": clips}, [latent, video], info={"failed": 0})
             == unit
         )
         assert everything(store.root) == before

@@ -30,7 +30,7 @@ def work(root):
     prompts = [Prompt(f"p{i}", f"text {i}", "falling down", "", "train", "t") for i in range(9)]
     scores = [Score(f"c{i}", "clip", "v1", i / 7, "ok", None, "{}") for i in range(9)]
     question = {"stage": "score", "version": 1}
-    store.commit("score", question, {"scores": scores, "prompts": prompts}, media, counts={"failed": 0})
+    store.commit("score", question, {"scores": scores, "prompts": prompts}, media, info={"failed": 0})
     champion.promote(store, "y1", "r1")
 
 for line in sys.stdin:

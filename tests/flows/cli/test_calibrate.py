@@ -67,7 +67,7 @@ def rewrite(store: Store, reward: str, change: Callable[[Score], Score]) -> None
         if old.question["reward"] == reward:
             rows = [change(row) for row in store.read(old.key, "scores")]
             store.discard(old.key)
-            new = store.commit("score", old.question, {"scores": rows}, (), old.parents, old.counts)
+            new = store.commit("score", old.question, {"scores": rows}, (), old.parents, old.info)
             assert new.key == old.key
             assert new.digest != old.digest
 

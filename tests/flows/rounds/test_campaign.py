@@ -66,7 +66,7 @@ def play_better(context: RoundContext) -> RoundSummary:
                 for clip in context.store.read(clips_key, "clips")
             ]
             counts = {"clips": len(rows), "failed": 0}
-            context.store.commit("score", question, {"scores": rows}, counts=counts)
+            context.store.commit("score", question, {"scores": rows}, info=counts)
     return plain_round(context)
 
 
@@ -124,7 +124,7 @@ def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
     # It learns from both rounds' clips, and is examined on seeds of its own.
     curated = store.manifest(summary["stages"]["curate"]["key"])
     assert curated is not None
-    assert (second.learns_from, curated.counts["clips"]["total"]) == ((first.round,), 12)
+    assert (second.learns_from, curated.info["clips"]["total"]) == ((first.round,), 12)
     begun_first = open_round(load_recipe(str(store.path(f"rounds/{first.round}/recipe.json"))), store, "look")
     seeds = [
         {job.seed for _, jobs in one.evaluate.jobs for job in jobs} for one in (begun_first, context)

@@ -49,7 +49,7 @@ def test_pairs_are_compared_in_the_segments_that_differ(judged: Tiny) -> None:
     pairs = store.read(curated.key, "pairs")
     kept = {(row.chosen, row.rejected, row.start_s) for row in store.read(curated.key, "pair_segments")}
     assert pairs
-    shaping = curated.counts["shaping"]
+    shaping = curated.info["shaping"]
 
     def label(value: float) -> float:
         return min(1.0, max(0.0, shaping["eta"] * (value - shaping["gamma"])))
@@ -65,7 +65,7 @@ def test_pairs_are_compared_in_the_segments_that_differ(judged: Tiny) -> None:
     assert len(kept) < 2 * len(pairs)
 
     trained = unit(judged, "finetune", summary)
-    assert trained.counts["gap_at_start"] == 0.0
+    assert trained.info["gap_at_start"] == 0.0
     again = play(judged, "finetune.steps=2")
     assert all(done == total for done, total in cached(again).values())
 

@@ -151,7 +151,7 @@ def test_rows_are_matched_by_prompt_and_seed() -> None:
     assert found.before.tolist()[0] == 1.0
     assert np.isnan(found.before[1])
     assert found.after.tolist() == [0.0, 1.0, 1.0]
-    assert found.unmatched == 1
+    assert found.excluded == 1
     assert gate.compare(found, SETTINGS, 0).excluded == 2
 
 
