@@ -15,8 +15,9 @@ row that several units hold (a clip that two rounds used) appears once.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import DataError, StoreError
@@ -32,32 +33,7 @@ _TYPES: Final = {
     "list<item: string>": "VARCHAR[]", "list<element: string>": "VARCHAR[]",
 }  # fmt: skip
 
-# Columns that are read out of a round's summary, and of a run's fact; those of a part stand in its place.
-_ROUND: Final = {
-    **dict.fromkeys(
-        ("round", "recipe_name", "feedback", "objective", "policy_before", "policy_after"), "VARCHAR"
-    ),
-    "primary": {
-        "metric": "VARCHAR",
-        **dict.fromkeys(("before", "after", "delta", "ci_low", "ci_high"), "DOUBLE"),
-        "n": "BIGINT",
-    },
-    "verdict": "VARCHAR",
-    "promoted": "BOOLEAN",
-}
-_TIMING: Final = {
-    **dict.fromkeys(("time", "host", "stage", "key"), "VARCHAR"),
-    "seconds": "DOUBLE",
-    "cached": "BOOLEAN",
-}
-
-# Each round's rewards: an object by name in its summary.
-NAMES: Final = """
-SELECT round, name, json_extract_string(asked, '$.kind') AS reward,
-       json_extract_string(asked, '$.version') AS reward_version
-FROM (SELECT round, unnest(json_keys(summary, '$.rewards')) AS name, summary FROM rounds),
-     LATERAL (SELECT json_extract(summary, '$.rewards."' || name || '"') AS asked)
-"""
+_VIEWS: Final = Path(__file__).with_name("views.sql")
 
 # (reward, version) of every score, by reward, the version committed last first.
 VERSIONS: Final = """
@@ -65,22 +41,6 @@ SELECT reward, reward_version
 FROM read_parquet($files, filename = true)
 JOIN (SELECT unnest($files) AS filename, unnest($times) AS time) USING (filename)
 GROUP BY ALL ORDER BY reward, max(time) DESC, reward_version
-"""
-
-LINEAGE: Final = """
-SELECT 'clip' AS child_kind, clip_id AS child, 'shows' AS relation, 'prompt' AS parent_kind,
-       prompt_id AS parent FROM clips
-UNION ALL SELECT 'clip', clip_id, 'sampled by', 'policy', policy_id FROM clips
-UNION ALL SELECT 'curation', curation_id, CASE WHEN accepted THEN 'accepted' ELSE 'rejected' END,
-       'clip', clip_id FROM examples
-UNION ALL SELECT 'policy', policy_id, 'trained on', 'curation', curation_id FROM policies
-       WHERE curation_id <> ''
-UNION ALL SELECT 'policy', policy_id, 'adapts', 'base', base_id FROM policies
-UNION ALL SELECT 'policy', policy_id, 'continues', 'policy', unnest(parents) FROM policies
-UNION ALL SELECT 'round', round, 'started from', 'policy', policy_before FROM rounds
-       WHERE policy_before IS NOT NULL
-UNION ALL SELECT 'policy', policy_after, 'made in', 'round', round FROM rounds
-       WHERE policy_after IS NOT NULL AND policy_after IS DISTINCT FROM policy_before
 """
 
 
@@ -143,14 +103,12 @@ def catalog_sql(store: Store) -> str:
     import duckdb
 
     with duckdb.connect() as con:
-        statements = _views(store, store.manifests(), con)
-    return f"-- Views over {store.root} as it was; write this again to see newer work.\n" + "".join(
-        statement.strip() + ";\n" for statement in statements
-    )
+        script = _views(store, store.manifests(), con)
+    return f"-- Views over {store.root} as it was; write this again to see newer work.\n{script}"
 
 
-def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConnection) -> list[str]:
-    """Make the views in `con`; returns the statements that do it."""
+def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConnection) -> str:
+    """Make the views in `con`; returns the script that does it."""
     files: dict[str, list[str]] = {name: [] for name in TABLES}
     scored_at: list[int] = []
     for manifest in manifests:
@@ -159,31 +117,20 @@ def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConn
             if part.table == "scores":
                 path = store.path(f"manifests/{manifest.stage}/{manifest.key}.json")
                 scored_at.append(path.stat().st_mtime_ns)
-    bodies = {name: _table(name, paths) for name, paths in files.items()}
-    bodies["rounds"] = _json_rows(
-        sorted(map(str, store.root.glob("rounds/*/summary.json"))),
-        _ROUND,
-        "content",
-        "{}, document AS summary",
-    )
-    bodies["names"] = NAMES
-    bodies["lineage"] = LINEAGE
-    bodies["timings"] = _json_rows(
-        sorted(map(str, store.root.glob("runs/*.jsonl"))),
-        _TIMING,
-        "unnest(string_split(content, chr(10)))",
-        "parse_filename(filename, true) AS run_id, {}, document AS fact",
-    )
-    statements = []
+    texts = {
+        name: _documents(sorted(map(str, store.root.glob(pattern))))
+        for name, pattern in {"summaries": "rounds/*/summary.json", "runs": "runs/*.jsonl"}.items()
+    }
+    script = "".join(_view(name, _table(name, paths)) for name, paths in files.items())
+    script += Template(_VIEWS.read_text(encoding="utf-8")).substitute(texts)
+    con.execute(script)
+    wide = _view("scores_wide", _wide(con, files["scores"], scored_at))
+    con.execute(wide)
+    return script + wide
 
-    def make(name: str, body: str) -> None:
-        statements.append(f"CREATE OR REPLACE VIEW {name} AS {body}")
-        con.execute(statements[-1])
 
-    for name, body in bodies.items():
-        make(name, body)
-    make("scores_wide", _wide(con, files["scores"], scored_at))
-    return statements
+def _view(name: str, body: str) -> str:
+    return f"CREATE OR REPLACE VIEW {name} AS {body};\n"
 
 
 def _table(name: str, paths: Sequence[str]) -> str:
@@ -216,14 +163,8 @@ def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[
     return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")
 
 
-def _json_rows(files: Sequence[str], columns: Mapping[str, Any], document: str, rest: str) -> str:
-    """A view of JSON documents, with `rest` beside the columns; a line that a crash tore is left out."""
-    source = (
-        f"read_text({_list(files)})" if files else "(VALUES ('', '')) none (filename, content) WHERE false"
-    )
-    said = f"unnest(json_transform(document, {_literal(json.dumps(columns))}), recursive := true)"
-    documents = _select(["filename", f"{document} AS document"], f"FROM {source}")
-    return _select([rest.format(said)], f"FROM ({documents}) WHERE json_valid(document)")
+def _documents(files: Sequence[str]) -> str:
+    return f"read_text({_list(files)})" if files else "(VALUES ('', '')) none (filename, content)"
 
 
 # DuckDB takes no parameters in a view, so texts and names that come from rows or paths are quoted here.
