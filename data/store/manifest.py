@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from data.errors import StoreError
-from data.keys import bytes_digest, canonical_json, digest
+from data.keys import bytes_digest, digest
 from data.records import SCHEMA_VERSION
 
 REMEDY = "Run the command that made it again: what does not verify is computed anew"
@@ -111,29 +110,3 @@ class Manifest:
             return Manifest(parts=parts, media=media, parents=parents, info=info, **body)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedManifest(f"{where} is not a readable manifest ({error}). {REMEDY}") from error
-
-
-def build(
-    stage: str,
-    question: Mapping[str, Any],
-    parts: tuple[Part, ...],
-    media: tuple[Media, ...],
-    parents: tuple[str, ...],
-    info: Mapping[str, Any],
-) -> Manifest:
-    """A manifest whose lists are in one order, whatever order the caller found them in.
-
-    Raises:
-        TypeError, ValueError: `question` or `info` is not exact JSON (see `data.keys.digest`).
-    """
-    # Through JSON and back: the manifest in memory equals the one read from the file (tuples become lists).
-    plain: dict[str, Any] = json.loads(canonical_json({"question": dict(question), "info": dict(info)}))
-    return Manifest(
-        key=digest(plain["question"]),
-        stage=stage,
-        question=plain["question"],
-        parts=tuple(sorted(parts, key=lambda part: part.table)),
-        media=tuple(sorted(set(media), key=lambda item: item.path)),
-        parents=tuple(sorted(set(parents))),
-        info=plain["info"],
-    )

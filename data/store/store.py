@@ -33,8 +33,8 @@ import pyarrow.parquet as pq
 
 from data.errors import StoreError
 from data.store.failpoints import failpoint
-from data.keys import bytes_digest, digest, file_digest
-from data.store.manifest import REMEDY, DamagedManifest, Manifest, Media, Part, build
+from data.keys import bytes_digest, canonical_json, digest, file_digest
+from data.store.manifest import REMEDY, DamagedManifest, Manifest, Media, Part
 from data.records import TABLES, Row, from_table, to_table
 from data.store.durable_files import inside, make_folder, remove, storage_errors, sync_folder, write_durably
 
@@ -175,6 +175,7 @@ class Store:
         Raises:
             StoreError: the disk is full, the store is read-only, or a media file is not there.
             ValueError: rows that `data.records.to_table` refuses, or that name media missing from `media`.
+            TypeError, ValueError: `question` or `info` is not exact JSON (see `data.keys.digest`).
         """
         if not _STAGE.fullmatch(stage) or question.get("stage") != stage:
             raise ValueError(
@@ -184,7 +185,10 @@ class Store:
         encoded = {name: to_table(name, rows) for name, rows in sorted(tables.items())}
         self._check_media(encoded, media)
         parts = tuple(self._write_part(stage, key, name, table) for name, table in encoded.items())
-        manifest = build(stage, question, parts, tuple(media), tuple(parents), info or {})
+        # Through JSON and back: what is in memory equals what is read from the file (tuples become lists).
+        plain = json.loads(canonical_json({"question": dict(question), "info": dict(info or {})}))
+        files = tuple(sorted(set(media), key=lambda item: item.path))
+        manifest = Manifest(key, stage, plain["question"], parts, files, tuple(sorted(set(parents))), plain["info"])
         failpoint("store.before_manifest")
         won = self._write(_manifest_path(stage, key), manifest.to_bytes(), replace=False)
         failpoint("store.after_manifest")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,25 +27,11 @@ if TYPE_CHECKING:
 else:
     diffusers, torch = LazyModule("diffusers"), LazyModule("torch")
 
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
-
 Frames = npt.NDArray[np.uint8]
 """uint8 [B, T, H, W, 3], RGB."""
 
 EXPERT_PARTS: Mapping[Expert, str] = {"high": "transformer", "low": "transformer_2"}
 """What diffusers calls the networks of a model that has two."""
-
-
-def without_gradients(method: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """Decorator: within the call PyTorch records nothing for a backward pass."""
-
-    @wraps(method)
-    def called(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with torch.no_grad():
-            return method(*args, **kwargs)
-
-    return called
 
 
 def networks_of(experts: Sequence[Expert], pipeline: Any) -> dict[str, nn.Module]:
@@ -117,6 +102,7 @@ class Family(ABC):
         """
         check_parts(settings.path, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
         facts = self.facts(settings)
+        check_parts(settings.path, [EXPERT_PARTS[expert] for expert in self.experts])
         with loading(settings, "the pipeline"):
             kind = getattr(diffusers, self.pipeline_class)
             pipeline = kind.from_pretrained(settings.path, **_weights(settings))
@@ -141,12 +127,12 @@ class Family(ABC):
             network = kind.from_pretrained(settings.path, subfolder=part, **_weights(settings))
         return _ready(network, settings, facts).to(settings.torch_device)
 
-    @without_gradients
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:
         """[B, L, D] text embeddings with the padding that the network sees, L = max_sequence_length."""
-        embeds: Tensor = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
-        )[0]
+        with torch.no_grad():
+            embeds: Tensor = pipeline.encode_prompt(
+                list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+            )[0]
         return embeds
 
     def told(

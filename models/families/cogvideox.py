@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import Family, Frames, load_config, pixels, without_gradients
+from models.families.base import Family, Frames, load_config, pixels
 from models.families.fit import Grid, Read, check_tokens
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
@@ -82,11 +82,12 @@ class CogVideoX(Family):
         """See `Family.arranged`."""
         return latents.transpose(1, 2).contiguous()
 
-    @without_gradients
     def decode(self, pipeline: diffusers.CogVideoXPipeline, latents: Tensor) -> Frames:
         """See `Family.decode`. De-normalises as `CogVideoXPipeline.decode_latents` does."""
         vae = pipeline.vae
-        return pixels(vae.decode(1 / vae.config.scaling_factor * latents.to(vae.device, vae.dtype)).sample)
+        scaled = 1 / vae.config.scaling_factor * latents.to(vae.device, vae.dtype)
+        with torch.no_grad():
+            return pixels(vae.decode(scaled).sample)
 
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """See `Family.predict`.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import Family, Frames, load_config, pixels, without_gradients
+from models.families.base import Family, Frames, load_config, pixels
 from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
@@ -66,14 +66,14 @@ class LTX(Family):
         rate = DEFAULT_FRAME_RATE if settings.frame_rate is None else settings.frame_rate
         return position_facts(rate, vae.temporal_compression_ratio, vae.spatial_compression_ratio)
 
-    @without_gradients
     def encode_prompts(
         self, pipeline: diffusers.LTXPipeline, prompts: Sequence[str], max_sequence_length: int
     ) -> Tensor:
         """See `Family.encode_prompts`; rows of padding are zero."""
-        embeds, mask, _, _ = pipeline.encode_prompt(
-            list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
-        )
+        with torch.no_grad():
+            embeds, mask, _, _ = pipeline.encode_prompt(
+                list(prompts), do_classifier_free_guidance=False, max_sequence_length=max_sequence_length
+            )
         zeroed: Tensor = embeds.masked_fill(~mask.unsqueeze(-1), 0)
         return zeroed
 
@@ -94,7 +94,6 @@ class LTX(Family):
         size = depth, settings.height // spatial, settings.width // spatial
         return _unpack(pipeline.transformer, latents, size)
 
-    @without_gradients
     def decode(self, pipeline: diffusers.LTXPipeline, latents: Tensor) -> Frames:
         """See `Family.decode`. As the pipeline by default: a VAE that asks for a timestep is told 0."""
         vae = pipeline.vae
@@ -102,7 +101,8 @@ class LTX(Family):
             latents.to(vae.device), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
         ).to(vae.dtype)
         timestep = z.new_zeros(len(z)) if vae.config.timestep_conditioning else None
-        return pixels(vae.decode(z, timestep, return_dict=False)[0])
+        with torch.no_grad():
+            return pixels(vae.decode(z, timestep, return_dict=False)[0])
 
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """See `Family.predict`."""

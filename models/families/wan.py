@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import Family, Frames, load_config, pixels, without_gradients
+from models.families.base import Family, Frames, load_config, pixels
 from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings
 from models.lazy import LazyModule
@@ -65,7 +65,6 @@ class Wan(Family):
         self._refuse_networks(settings, index)
         return {}
 
-    @without_gradients
     def decode(self, pipeline: diffusers.WanPipeline, latents: Tensor) -> Frames:
         """See `Family.decode`. De-normalises as `WanPipeline` does: z * std + mean, channel by channel."""
         vae = pipeline.vae
@@ -73,7 +72,8 @@ class Wan(Family):
         mean = torch.tensor(vae.config.latents_mean).view(1, -1, 1, 1, 1).to(latents)
         # Written as a division by 1 / std, because that is how the pipeline rounds.
         inverse_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
-        return pixels(vae.decode(latents / inverse_std + mean, return_dict=False)[0])
+        with torch.no_grad():
+            return pixels(vae.decode(latents / inverse_std + mean, return_dict=False)[0])
 
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """See `Family.predict`."""

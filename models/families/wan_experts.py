@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
 from models.families.base import EXPERT_PARTS, load_config
-from models.families.layout import check_parts
 from models.families.settings import Expert, ModelSettings, SampleSettings
 from models.families.wan import Wan, refuse_network
 from models.lazy import LazyModule
@@ -28,13 +27,6 @@ class WanExperts(Wan):
 
     name = "wan-experts"
     experts: tuple[Expert, ...] = ("high", "low")
-
-    def load_pipeline(self, settings: ModelSettings) -> diffusers.WanPipeline:
-        """See `Family.load_pipeline`."""
-        check_parts(settings.path, ())
-        self.facts(settings)
-        check_parts(settings.path, ("transformer_2",))
-        return super().load_pipeline(settings)
 
     def told(
         self, pipeline: Any, embeds: Tensor, negative: Tensor | None, settings: SampleSettings

@@ -66,7 +66,11 @@ class ModelOffloader:
             total = torch.cuda.get_device_properties(device).total_memory
         size = sum(self._bytes(name) for name in networks)
         self.stays = total is None or size <= STAYING * total
-        self.present = {name for name in self._weights if self._is_there(name)}
+        self.present = {
+            name
+            for name, weights in self._weights.items()
+            if all(weight.device.type == device.type for weight in weights)
+        }
         for name in networks:
             if self.stays:
                 self.to_device(name)
@@ -84,7 +88,8 @@ class ModelOffloader:
         """
         if name in self.present:
             return
-        if not (self._shares(name) and self._fits_beside(name)):
+        # Networks that take turns may not lie beside others, whatever the room.
+        if not ((name == self.TEXT or self.stays) and self._fits_beside(name)):
             self._all_to_host()
         while True:
             try:
@@ -146,10 +151,6 @@ class ModelOffloader:
         for name in sorted(self.present):
             self.to_host(name)
 
-    def _shares(self, name: str) -> bool:
-        """Whether a part may lie beside others: networks that take turns may not, whatever the room."""
-        return name == self.TEXT or self.stays
-
     def _too_large(self, name: str) -> str:
         free = ""
         if self._device.type == "cuda":
@@ -169,6 +170,3 @@ class ModelOffloader:
 
     def _bytes(self, name: str) -> int:
         return sum(weight.numel() * weight.element_size() for weight in self._weights[name])
-
-    def _is_there(self, name: str) -> bool:
-        return all(weight.device.type == self._device.type for weight in self._weights[name])
