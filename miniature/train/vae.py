@@ -8,9 +8,9 @@ from diffusers import AutoencoderKLWan
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
+from miniature.train import full_sequence
 from miniature.train.architecture import LATENT_CHANNELS, build_vae
 from miniature.train.training import fit
-from models import full_sequence
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ numbers come from one pass: a causal convolution over the whole clip sees just w
 Only the two layers that change the frame rate treat the first frame apart; they are written out here.
 
 `encode_moments` and `decode` equal the chunked methods up to the order of floating-point sums
-(tests/models/families/test_full_sequence.py states the tolerance). They hold no state, so threads may share
+(tests/miniature/train/test_full_sequence.py states the tolerance). They hold no state, so threads may share
 one VAE.
 """
 

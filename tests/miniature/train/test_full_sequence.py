@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLWan
 
-from models.full_sequence import decode, encode_moments
+from miniature.train.full_sequence import decode, encode_moments
 
 # Sums in another order, in float32: a thousandth of the 8-bit step that frames are rounded to.
 TOLERANCE = 1e-5
