@@ -341,14 +341,8 @@ def clip_id(policy_id: str, text: str, seed: int, sampling: Mapping[str, object]
         sampling: every setting that changes pixels (steps, guidance, geometry, dtype, ...), JSON values only.
         batch_size: the generation batch's fixed size, because low-precision results depend on it.
     """
-    question = {
-        "policy": policy_id,
-        "prompt": text,
-        "seed": seed,
-        "sampling": dict(sampling),
-        "batch_size": batch_size,
-    }
-    return "c" + digest(question)[:24]
+    made = {"policy": policy_id, "prompt": text, "seed": seed, "sampling": dict(sampling)}
+    return "c" + digest(made | {"batch_size": batch_size})[:24]
 
 
 def _value_or_reason(value: float | None, status: str, error: str | None, what: str) -> None:
