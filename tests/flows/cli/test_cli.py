@@ -12,11 +12,28 @@ from pathlib import Path
 import pytest
 import typer.testing
 
+import flows.cli.doctor
+import flows.cli.round
+import flows.cli.store
 from data import champion
 from data.records import Clip
 from data.store import Manifest, Store
 from flows.cli.app import app
 from tests.tiny_round import Tiny, tiny_settings
+
+COMMANDS = (flows.cli.doctor, flows.cli.round, flows.cli.store)
+
+
+@pytest.fixture
+def vidloop() -> Callable[..., str]:
+    """The command line in this process; what it printed."""
+
+    def run(*args: object) -> str:
+        result = typer.testing.CliRunner().invoke(app, [str(arg) for arg in args])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
 
 
 @pytest.fixture

@@ -11,14 +11,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer.testing
 
+import flows.cli.round
+import flows.cli.store
 from data import champion
 from data.policies import ancestry, policies
 from data.store import Store
+from flows.cli.app import app
 from tasks.rounds import read_summary
 from tests.tiny_round import Tiny
 
+COMMANDS = (flows.cli.round, flows.cli.store)
 ROUND = "20261120T101500-ab"
+
+
+@pytest.fixture
+def vidloop() -> Callable[..., str]:
+    """The command line in this process; what it printed."""
+
+    def run(*args: object) -> str:
+        result = typer.testing.CliRunner().invoke(app, [str(arg) for arg in args])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    return run
 
 
 @pytest.fixture
