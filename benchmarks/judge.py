@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -24,7 +25,7 @@ from typing import Any, Final
 import httpx
 
 from benchmarks.harness import Result, in_turn, options, write
-from benchmarks.judge_sides import Answers, OurClient, PlainClient, StoredClip, judged_frames_only
+from benchmarks.judge_sides import Answers, PlainClient, StoredClip, ask_ours, judged_frames_only
 from data.processes import descendants
 from data.video import encode_mp4
 from miniature.world.corpus import sample_corpus
@@ -82,14 +83,14 @@ def compare(clips: int, repeats: int, environment: str) -> Result:
         ids = single_tokens(spellings, Processing(model_path(judge.settings), "", judge.rubric).encode)
         plain = PlainClient(server.url, server.key, NAME, judge.rubric, ids)
         stack.callback(plain.close)
-        ours = OurClient(judge, _SHARD, _WORKERS)
-        sides = {"ours": ours.ask, "plain": plain.ask}
+        ours = partial(ask_ours, judge, _SHARD, _WORKERS)
+        sides: dict[str, Callable[[Sequence[StoredClip]], Answers]] = {"ours": ours, "plain": plain.ask}
         for ask in sides.values():
             ask(rendered(_WARM_UP, 0))
         passes = [_timed(side, sides[side], sets[repeat], server) for repeat, side in in_turn(SIDES, repeats)]
         sent_exactly = plain.ask([judged_frames_only(clip, judge.rubric) for clip in sets[0]])
         _forget(server)
-        again = ours.ask(sets[0])
+        again = ours(sets[0])
     return _result(clips, judge, passes, _differences(again, sent_exactly), served)
 
 

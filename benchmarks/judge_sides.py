@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,31 +35,26 @@ class StoredClip:
     mp4: bytes
 
 
-class OurClient:
-    """What a round does: shards side by side, each decoded once and judged by `JudgeReward`."""
+def ask_ours(judge: JudgeReward, shard: int, workers: int, clips: Sequence[StoredClip]) -> Answers:
+    """P(yes) of every question about every clip as a round asks: shards side by side, each decoded once.
 
-    def __init__(self, judge: JudgeReward, shard: int, workers: int) -> None:
-        self._judge = judge
-        self._shard = shard
-        self._workers = workers
+    Raises RuntimeError for a clip that was not judged.
+    """
 
-    def ask(self, clips: Sequence[StoredClip]) -> Answers:
-        """P(yes) of every question about every clip. Raises RuntimeError for a clip that was not judged."""
-        shards = [clips[start : start + self._shard] for start in range(0, len(clips), self._shard)]
-        with ThreadPoolExecutor(self._workers) as pool:
-            found = list(pool.map(self._ask_shard, shards))
-        return {place: value for some in found for place, value in some.items()}
-
-    def _ask_shard(self, clips: Sequence[StoredClip]) -> Answers:
-        loaded = [LoadedClip(clip.clip_id, clip.prompt, *decode_mp4(clip.mp4)) for clip in clips]
-        scored = self._judge.score_parts({part.name: loaded for part in self._judge.parts})
+    def ask(some: Sequence[StoredClip]) -> Answers:
+        loaded = [LoadedClip(clip.clip_id, clip.prompt, *decode_mp4(clip.mp4)) for clip in some]
+        scored = judge.score_parts({part.name: loaded for part in judge.parts})
         answers: Answers = {}
-        for question in self._judge.rubric.questions:
+        for question in judge.rubric.questions:
             for clip_id, judgement in scored.judgements[part_name(question)].items():
                 if judgement.value is None:
                     raise RuntimeError(f"{clip_id}, {question.id}: {judgement.error}")
                 answers[clip_id, question.id] = judgement.detail["answers"][0]["p_yes"]
         return answers
+
+    shards = [clips[start : start + shard] for start in range(0, len(clips), shard)]
+    with ThreadPoolExecutor(workers) as pool:
+        return dict(ChainMap(*pool.map(ask, shards)))
 
 
 class PlainClient:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from miniature.world import laws
-from miniature.world.catalog import COLOURS, PROPS, SHAPES, Subject
+from miniature.world.catalog import COLOURS, FLOOR, PROPS, SHAPES, Subject
 
 PALETTE = (*COLOURS, *PROPS)  # a layer's colour is an index into it
 COLOUR_INDEX = {name: index for index, name in enumerate(PALETTE)}
@@ -55,6 +55,20 @@ class Draft:
 
     def prop(self, name: str, x: laws.Value, y: laws.Value, rx: laws.Value, ry: laws.Value) -> None:
         self.layers.append((x, y, rx, ry, COLOUR_INDEX[name], SHAPE_INDEX["square"]))
+
+    def floor(self) -> None:
+        """The floor, from its surface down."""
+        self.prop("floor", 0.5, FLOOR + 0.25, 0.5, 0.25)
+
+    def hand_above(self, x: laws.Value, tip: laws.Value, palm: float = 0.09) -> None:
+        """An arm from above whose palm ends at y = tip."""
+        self.prop("hand", x, tip - 0.03, palm, 0.03)
+        self.prop("hand", x, tip - 1.03, 0.045, 1.0)
+
+    def hand_right(self, tip: laws.Value, y: laws.Value) -> None:
+        """An arm from the right whose palm ends at x = tip."""
+        self.prop("hand", tip + 0.03, y, 0.03, 0.09)
+        self.prop("hand", tip + 1.03, y, 1.0, 0.045)
 
     def body(self, subject: int, x: laws.Value, y: laws.Value, rx: laws.Value, ry: laws.Value) -> None:
         self.rows[subject] = len(self.layers)

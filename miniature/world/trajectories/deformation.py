@@ -7,7 +7,6 @@ import numpy as np
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
 from miniature.world.draft import Draft, Motions
-from miniature.world.trajectories.props import floor, hand_above
 
 
 def _strained(s: Draft, rx: float, ry: float, strain: laws.Value) -> tuple[laws.Value, laws.Value]:
@@ -23,7 +22,7 @@ def _bend(s: Draft, amplitude: float) -> None:
     if s.broken == "never_relaxes":
         t = np.minimum(t, 0.5)
     wide, high = _strained(s, rx, ry, laws.pulse(t, 0.0 if s.broken == "stays_rigid" else amplitude))
-    floor(s)
+    s.floor()
     s.body(0, x, FLOOR - high, wide, high)
 
 
@@ -42,9 +41,9 @@ def press(s: Draft) -> None:
     elif s.broken == "springs_back":
         half_y = np.clip((FLOOR - tip) / 2, flat, ry)
     wide, high_y = _strained(s, rx, ry, np.log(ry / half_y))
-    floor(s)
+    s.floor()
     s.body(0, x, FLOOR - high_y, wide, high_y)
-    hand_above(s, x, tip, palm=0.2)
+    s.hand_above(x, tip, palm=0.2)
 
 
 def splat(s: Draft) -> None:
@@ -59,7 +58,7 @@ def splat(s: Draft) -> None:
     if s.broken == "passes_through":
         bottom = laws.free_fall(t, y0 + ry, g)
     wide, high = _strained(s, rx, ry, strain)
-    floor(s)
+    s.floor()
     s.body(0, x, bottom - high, wide, high)
 
 
@@ -74,7 +73,7 @@ def wobble(s: Draft) -> None:
     elif s.broken == "stays_rigid":
         amplitude = 0.0
     wide, high = _strained(s, rx, ry, laws.wobble(t, amplitude, damping, frequency))
-    floor(s)
+    s.floor()
     s.body(0, x, FLOOR - high, wide, high)
 
 

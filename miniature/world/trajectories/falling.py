@@ -7,7 +7,6 @@ import numpy as np
 from miniature.world import laws
 from miniature.world.catalog import FLOOR, TABLE
 from miniature.world.draft import Draft, Motions
-from miniature.world.trajectories.props import floor
 
 
 def _fall(s: Draft, restitution: float) -> None:
@@ -21,7 +20,7 @@ def _fall(s: Draft, restitution: float) -> None:
         y = laws.free_fall(t, y0, g)
     else:
         y = laws.bounce(t, y0, g, rest, s.draw(1.15, 1.3) if s.broken == "gains_energy" else restitution)
-    floor(s)
+    s.floor()
     s.body(0, x, y, rx, ry)
 
 
@@ -42,7 +41,7 @@ def off_table(s: Draft) -> None:
     y = laws.land(fall, TABLE - ry, gravity, FLOOR - ry)
     landed = leaves + float(laws.fall_time(FLOOR - TABLE, g))
     x = laws.uniform(np.minimum(t, landed), x0, v)
-    floor(s)
+    s.floor()
     s.prop("wood", edge / 2, TABLE + 0.025, edge / 2, 0.025)
     s.prop("wood", 0.09, (TABLE + FLOOR) / 2, 0.03, (FLOOR - TABLE) / 2)
     s.body(0, x, y, rx, ry)
@@ -56,7 +55,7 @@ def fall_together(s: Draft) -> None:
         places.reverse()
     bottom, g = s.draw(0.36, 0.42), s.draw(3.2, 4.4)
     t = s.clock(0.0, float(laws.fall_time(FLOOR - bottom, g)))
-    floor(s)
+    s.floor()
     for i, ((rx, ry), x) in enumerate(zip(sizes, places, strict=True)):
         # Galileo's law: the same g for both, whatever their size.
         slow = 0.3 if i == 1 and s.broken == "falls_slowly" else 1.0
@@ -76,7 +75,7 @@ def toss(s: Draft) -> None:
     t = s.clock(0.0, flight)
     if s.broken == "floats":  # stays where it has risen to
         t = np.minimum(t, flight / 2)
-    floor(s)
+    s.floor()
     s.body(0, x, laws.toss(t, rest, g * flight / 2, g), rx, ry)
 
 

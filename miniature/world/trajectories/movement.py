@@ -5,7 +5,6 @@ from __future__ import annotations
 from miniature.world import laws
 from miniature.world.catalog import FLOOR
 from miniature.world.draft import Draft, Motions
-from miniature.world.trajectories.props import floor
 
 ROOM = 0.02  # between a subject and the border of the stage
 
@@ -35,7 +34,7 @@ def slide(s: Draft) -> None:
     x0, stop, t = rx + s.draw(0.02, 0.06), s.draw(0.62, 0.78), s.clock(0.0, 0.6)
     distance = s.draw(0.86, 1.0) * (1 - rx - ROOM - x0)
     x = laws.uniform(t, x0, distance) if s.broken == "never_stops" else laws.friction(t, x0, distance, stop)
-    floor(s)
+    s.floor()
     s.body(0, 1 - x if s.broken == "wrong_way" else x, FLOOR - ry, rx, ry)
 
 

@@ -7,7 +7,6 @@ import numpy as np
 from miniature.world import laws
 from miniature.world.catalog import BOX_FLOOR, FLOOR
 from miniature.world.draft import Draft, Motions
-from miniature.world.trajectories.props import floor, hand_above, hand_right
 
 
 def _lift(s: Draft, x: float, y0: float, ry: float) -> tuple[laws.Array, laws.Array]:
@@ -16,7 +15,7 @@ def _lift(s: Draft, x: float, y0: float, ry: float) -> tuple[laws.Array, laws.Ar
     t = s.clock(start, start + (y0 + ry) / v)
     s.span = (0.0, start + (y0 - ry) / v)  # as long as it is wholly in the picture
     y = laws.delayed(t, y0, -v, start)
-    hand_above(s, x, y - ry)
+    s.hand_above(x, y - ry)
     return (np.full_like(t, y0) if s.broken == "never_leaves" else y), y
 
 
@@ -26,7 +25,7 @@ def lift_from_box(s: Draft) -> None:
     thick = FLOOR - BOX_FLOOR
     wall = rx + 0.02 + thick
     x = s.draw(wall + 0.05, 0.95 - wall)
-    floor(s)
+    s.floor()
     s.prop("wood", x, FLOOR - thick / 2, wall, thick / 2)
     for side in (-1, 1):
         s.prop("wood", x + side * (wall - thick / 2), 0.75, thick / 2, 0.15)
@@ -42,8 +41,8 @@ def pull_away(s: Draft) -> None:
     t = s.clock(start, start + (1.0 + rx - x0) / v)
     s.span = (0.0, start + (1.0 - rx - x0) / v)
     x = laws.delayed(t, x0, v, start)
-    floor(s)
-    hand_right(s, x + rx, FLOOR - ry)
+    s.floor()
+    s.hand_right(x + rx, FLOOR - ry)
     s.body(0, x0 if s.broken == "never_leaves" else x, FLOOR - ry, rx, ry)
 
 
@@ -53,7 +52,7 @@ def lift_beside(s: Draft) -> None:
     x, other = s.draw(0.24, 0.3), s.draw(0.7, 0.76)
     if s.chance():
         x, other = other, x
-    floor(s)
+    s.floor()
     y, hand = _lift(s, x, FLOOR - ry, ry)
     s.body(0, x, y, rx, ry)
     s.body(1, other, FLOOR - qy + (hand - hand[0] if s.broken == "takes_both" else 0.0), qx, qy)
@@ -68,8 +67,8 @@ def lower_into_box(s: Draft) -> None:
     t = s.clock(start, start + (top - y0) / v)
     s.span = (0.0, start + (top - y0 - ry) / v)
     y = np.minimum(laws.delayed(t, y0, v, start), FLOOR - 0.02 - ry)
-    floor(s)
-    hand_above(s, x, y - ry)
+    s.floor()
+    s.hand_above(x, y - ry)
     body_first = s.broken != "passes_through"  # else it sinks in front of the box: through its wall
     if not body_first:
         s.prop("wood", x, (top + FLOOR) / 2, wall, (FLOOR - top) / 2)
@@ -82,7 +81,7 @@ def lift_off(s: Draft) -> None:
     """Up at constant speed; what it lay on stays."""
     (rx, ry), (qx, qy) = s.half(0, s.draw(0.10, 0.12)), s.half(1, s.draw(0.115, 0.135))
     x = s.draw(0.25, 0.75)
-    floor(s)
+    s.floor()
     y, hand = _lift(s, x, FLOOR - 2 * qy - ry, ry)
     s.body(0, x, y, rx, ry)
     s.body(1, x, FLOOR - qy + (hand - hand[0] if s.broken == "takes_both" else 0.0), qx, qy)

@@ -14,8 +14,7 @@ from miniature.train.architecture import (
     build_transformer,
     build_vae,
 )
-from miniature.train.backward import Backward
-from miniature.train.denoiser import Denoiser, DenoiserSettings, tokenize, train_denoiser
+from miniature.train.denoiser import Backward, Denoiser, DenoiserSettings, tokenize, train_denoiser
 from miniature.train.tokenizer import build_tokenizer
 from miniature.train.vae import VaeSettings, decode, encode, reconstruction_loss, to_unit, train_vae
 from miniature.world.catalog import TEMPLATES, vocabulary
