@@ -1,24 +1,46 @@
-"""CLIP reward: how well single frames match the prompt.
+"""CLIP reward: how well single frames match the prompt; and the base of every reward with two such encoders.
 
-    score = mean over F frames of cos(image(frame), text(prompt))        in [-1, 1]
+    score = mean over F frames of scale * cos(image(frame), text(prompt))        CLIP: scale 1, in [-1, 1]
 
 CLIPScore without its rescaling (Hessel et al., 2021, arXiv 2104.08718, eq. 1) applied frame by frame, as
-text-to-video papers do (Furuta et al., 2024, arXiv 2412.02617, section 4). It sees frames, never their
-order: it cannot tell a fall from a rise. That is a property of this feedback and not a defect.
+text-to-video papers do (Furuta et al., 2024, arXiv 2412.02617, section 4). Such a reward sees frames and
+never their order: it cannot tell a fall from a rise, and a still can please it. That is a property of this
+feedback and not a defect; `rewards.composite` mixes it with a motion floor.
 """
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
+from data.device import resolve_device
 from data.errors import ModelError
-from data.settings import setting
-from rewards.kind import RewardKind, version_of
+from data.settings import Settings, setting
+from data.threads import in_threads
+from rewards.base import Judgement, LoadedClip, frame_indices, guarded
+from rewards.kind import NetworkSettings, RewardKind, version_of
 from rewards.loading import HUB, local_folder, opening, weights_identity
-from rewards.similarity import FramesSettings, OpenClipReward
+
+if TYPE_CHECKING:
+    import torch
 
 # Raise it when the same weights and settings would give other values.
 _CODE: Final = 1
+Frame = NDArray[np.uint8]  # [H, W, 3]
+
+
+class FramesSettings(NetworkSettings):
+    """Settings that all rewards with two encoders have."""
+
+    frames: int = setting(
+        8, "Frames", "Looked at, evenly spread over the clip, first and last included.", ge=1, le=1024
+    )
+    batch_size: int = setting(32, "Batch size", "Frames a forward pass: memory only.", cost_only=True, ge=1)
 
 
 class ClipSettings(FramesSettings):
@@ -41,49 +63,135 @@ class ClipSettings(FramesSettings):
     precision: Literal["fp32", "bf16", "fp16"] = setting("fp32", "Precision", "16 bit: GPU only.")
 
 
-def clip_version(settings: ClipSettings) -> str:
-    """Digest of weights, frame sampling and code; loads nothing. Raises ModelError for want of weights."""
-    weights = weights_identity("clip", settings.model, settings.pretrained)
-    return version_of("clip", _CODE, settings, weights, "model", "pretrained")
-
-
-class ClipReward(OpenClipReward):
-    """Mean cosine of frames and prompt; see the module's docstring for the equation.
+class SimilarityReward(ABC):
+    """Base of the rewards with two encoders; see the module's docstring. A class of its own loads its model.
 
     Raises:
         ModelError: the model cannot be found or loaded.
     """
 
-    name = "clip"
+    name: str
     range = (-1.0, 1.0)
+    scale = 1.0
+    each = "scores"
+    """What `detail` calls the frames' values."""
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+        self.version = self.version_of(settings)
+        self.device = resolve_device(settings.device)
+        with opening(self.name, settings.model):
+            self.model: Any = self.load()
+
+    @classmethod
+    @abstractmethod
+    def version_of(cls, settings: Any) -> str:
+        """Digest of weights, frame sampling and code; loads nothing. ModelError: there are no weights."""
+
+    @abstractmethod
+    def load(self) -> Any:
+        """The model, and whatever else the encoders need."""
+
+    @abstractmethod
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit embeddings [N, D]. What exceeds the model's context is cut by its tokenizer."""
+
+    @abstractmethod
+    def encode_frames(self, frames: Sequence[Frame]) -> torch.Tensor:
+        """Unit embeddings [N, D] of frames, uint8 [H, W, 3] each, preprocessed as the model wants."""
+
+    @guarded
+    def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+        """One mean a clip; `detail` has the frame numbers seen and the value of each."""
+        seen = [frame_indices(len(clip.frames), self.settings.frames) for clip in clips]
+        prompts = sorted({clip.prompt for clip in clips})
+        text = dict(zip(prompts, self.embed_texts(prompts), strict=True))
+        images = self.embed_frames(
+            clip.frames[i] for clip, indices in zip(clips, seen, strict=True) for i in indices
+        )
+        ends = np.cumsum([len(indices) for indices in seen])[:-1]
+        judgements = []
+        for clip, indices, embedded in zip(clips, seen, np.split(images, ends), strict=True):
+            values = [float(value) for value in self.scale * (embedded @ text[clip.prompt])]
+            judgements.append(Judgement(float(np.mean(values)), {"frames": indices, self.each: values}))
+        return judgements
+
+    def embed_texts(self, texts: Iterable[str]) -> NDArray[np.float64]:
+        """`encode_texts` in batches, float64 [N, D]."""
+        return self._embedded(self.encode_texts, texts)
+
+    def embed_frames(self, frames: Iterable[Frame]) -> NDArray[np.float64]:
+        """`encode_frames` in batches, float64 [N, D]."""
+        return self._embedded(self.encode_frames, frames)
+
+    def _embedded(
+        self, encode: Callable[[Sequence[Any]], torch.Tensor], items: Iterable[Any]
+    ) -> NDArray[np.float64]:
+        import torch
+
+        rows, waiting = [], iter(items)
+        with torch.inference_mode():
+            while batch := list(islice(waiting, self.settings.batch_size)):
+                rows.append(encode(batch).double().cpu().numpy())
+        return np.concatenate(rows)
+
+    @classmethod
+    def kind(cls, settings: type[Settings]) -> RewardKind:
+        """What the loop knows of it."""
+        return RewardKind(
+            cls.name, settings, cls, cls.version_of, cls.range, reads="single frames and the prompt"
+        )
+
+
+class OpenClipReward(SimilarityReward):
+    """One whose model is open_clip's."""
+
+    transform: Callable[[Any], torch.Tensor]
+    tokenize: Callable[[Any], torch.Tensor]
+    dtype: torch.dtype | None = None
+
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        found: torch.Tensor = self.model.encode_text(self.tokenize(texts).to(self.device), normalize=True)
+        return found
+
+    def encode_frames(self, frames: Sequence[Frame]) -> torch.Tensor:
+        import torch
+        from PIL import Image
+
+        pixels = torch.stack(in_threads(lambda frame: self.transform(Image.fromarray(frame)), frames))
+        found: torch.Tensor = self.model.encode_image(pixels.to(self.device, self.dtype), normalize=True)
+        return found
+
+
+class ClipReward(OpenClipReward):
+    """Mean cosine of frames and prompt."""
+
+    name = "clip"
     each = "cosines"
 
-    def __init__(self, settings: ClipSettings) -> None:
+    @classmethod
+    def version_of(cls, settings: ClipSettings) -> str:
+        weights = weights_identity(cls.name, settings.model, settings.pretrained)
+        return version_of(cls.name, _CODE, settings, weights, "model", "pretrained")
+
+    def load(self) -> Any:
         import open_clip
 
-        super().__init__(settings, clip_version(settings))
-        folder = local_folder(settings.model)
-        name = settings.model if folder is None else f"local-dir:{folder}"
+        folder = local_folder(self.settings.model)
+        name = self.settings.model if folder is None else f"local-dir:{folder}"
         named = folder is None and not name.startswith(HUB)
         if named and name not in open_clip.list_models():
             raise ModelError(
                 f"clip: {name!r} is neither a folder, nor a hub id ({HUB}org/name), nor an architecture of "
                 "open_clip (its list_models() names them)"
             )
-        with opening(self.name, settings.model):
-            self.model, self.transform = open_clip.create_model_from_pretrained(
-                name, settings.pretrained if named else None, precision=settings.precision, device=self.device
-            )
-            self.tokenize = open_clip.get_tokenizer(name)
-        self.model.eval().requires_grad_(False)
-        self.dtype = open_clip.get_input_dtype(settings.precision)
+        precision = self.settings.precision
+        model, self.transform = open_clip.create_model_from_pretrained(
+            name, self.settings.pretrained if named else None, precision=precision, device=self.device
+        )
+        self.tokenize = open_clip.get_tokenizer(name)
+        self.dtype = open_clip.get_input_dtype(precision)
+        return model.eval().requires_grad_(False)
 
 
-REWARD: Final = RewardKind(
-    name="clip",
-    settings=ClipSettings,
-    build=ClipReward,
-    version=clip_version,
-    range=ClipReward.range,
-    reads="single frames and the prompt",
-)
+REWARD: Final = ClipReward.kind(ClipSettings)

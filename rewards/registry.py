@@ -1,6 +1,6 @@
 """Every kind of reward there is, found by itself: ours in the modules of this package, others by entry point.
 
-    rewards/NAME.py          exports REWARD, or REWARDS: one RewardKind, or several
+    rewards/NAME.py          exports REWARD: a RewardKind, or a tuple of several
     "vidloop.rewards"        an entry point of an installed package that names a RewardKind
 
 Nothing here loads a network, and no module of this package imports torch.
@@ -56,9 +56,9 @@ def _found() -> dict[str, tuple[RewardKind, str]]:
 def _ours() -> Iterator[tuple[RewardKind, str]]:
     folder = str(Path(__file__).parent)
     for name in sorted(module.name for module in pkgutil.iter_modules([folder], "rewards.")):
-        exported = getattr(importlib.import_module(name), "REWARD", None)
-        if exported is not None:
-            yield _checked(exported, name), name
+        exported = getattr(importlib.import_module(name), "REWARD", ())
+        for kind in exported if isinstance(exported, tuple) else (exported,):
+            yield _checked(kind, name), name
 
 
 def _others() -> Iterator[tuple[RewardKind, str]]:
