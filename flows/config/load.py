@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +20,7 @@ from data.yaml_text import parse_yaml
 from flows.config import rewards
 from flows.config.log import logger
 from flows.config.recipe import Recipe
-from rewards import reward_kinds
+from rewards import reward_kind, reward_kinds
 
 # Environment variable: folders with more recipes for the run forms, as in PATH.
 RECIPES = "VIDLOOP_RECIPES"
@@ -58,7 +58,7 @@ def read_tree(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     if not isinstance(tree, dict):
         kind = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(f"recipe {path}: expected keys and values (name: ..., model: ...), found {kind}")
-    rename(Recipe, tree)
+    _rename(tree, rewards.kinds_of(tree))
     for override in overrides:
         _override(tree, override)
     return tree
@@ -123,6 +123,12 @@ def offered(*, studies: bool = False) -> list[str]:
     return list(dict.fromkeys([*shipped(studies=studies), *own]))
 
 
+def _rename(tree: dict[str, Any], kinds: Mapping[str, str]) -> None:
+    rename(Recipe, tree)
+    for place, kind, said in rewards.bodies(tree, kinds):
+        rename(reward_kind(kind).settings, said, f"{place}.")
+
+
 def _override(tree: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     given = name.strip().split(".")
@@ -131,7 +137,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
     said = parse_yaml(text, f"--set {override!r}")
     for step in reversed(given):
         said = {step: said}
-    rename(Recipe, said)
+    _rename(said, rewards.kinds_of(tree))
     names, value = [], said
     for _ in given:
         ((step, value),) = value.items()

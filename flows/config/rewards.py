@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, PlainValidator, SerializeAsAny, create_model
@@ -143,6 +143,23 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(one[key], Mapping) and isinstance(other[key], Mapping):
             both[key] = merged(one[key], other[key])
     return both
+
+
+def bodies(tree: Mapping[str, Any], kinds: Mapping[str, str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Wherever a recipe says settings of a reward: (place, kind, what it says there)."""
+    given = tree.get(REWARDS)
+    named = {f"{REWARDS}.{name}": body for name, body in given.items()} if isinstance(given, dict) else {}
+    for place, body in {**tree, **named}.items():
+        kind = _kind(body) or kinds.get(place.removeprefix(f"{REWARDS}."))
+        if isinstance(body, dict) and kind is not None and kind in reward_kinds():
+            yield place, kind, body
+
+
+def kinds_of(tree: Mapping[str, Any]) -> dict[str, str]:
+    """Names that a recipe's rewards go by, those of kinds among them, and their kinds."""
+    given = tree.get(REWARDS)
+    own = {name: _kind(body) or name for name, body in given.items()} if isinstance(given, dict) else {}
+    return {kind: kind for kind in reward_kinds()} | own
 
 
 def settings_at(tree: Mapping[str, Any], places: Sequence[str]) -> type[BaseModel] | None:

@@ -138,7 +138,11 @@ def test_the_api_wants_the_auth_string(composed: Composed) -> None:
     declared = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
     assert {one["name"] for one in deployments} == {one["name"] for one in declared}
     assert {one["parameters"]["store"] for one in deployments} == {"/srv/store"}
-    assert {one["path"] for one in deployments} == {"/opt/vidloop"}
+    begins = [
+        step for one in deployments for step in one["pull_steps"] if "set_working_directory" in str(step)
+    ]
+    assert {one["directory"] for step in begins for one in step.values()} == {"/opt/vidloop"}
+    assert len(begins) == len(deployments)
     assert composed.ask("/work_pools/vidloop")[1]["concurrency_limit"] == 1
 
 

@@ -70,3 +70,32 @@ def test_a_key_under_both_names_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(UserError, match="top_q and accept_fraction are one setting"):
         load_recipe(str(path))
+
+
+@pytest.mark.parametrize("said", ["environment", "venv"])
+@pytest.mark.parametrize(
+    ("block", "place"),
+    [
+        ({"judge": {"environment": "/in/file"}}, "judge"),
+        ({"rewards": {"physics": {}, "judge": {"environment": "/in/file"}}}, "judge"),
+        (
+            {"rewards": {"physics": {}, "teacher": {"kind": "judge", "environment": "/in/file"}}},
+            "rewards.teacher",
+        ),
+        ({"rewards": {"physics": {}, "teacher": {"kind": "judge", "environment": "/in/file"}}}, "judge"),
+    ],
+    ids=["block", "instance", "named", "of all judges"],
+)
+def test_former_keys_of_a_reward_too(
+    said: str, block: dict[str, object], place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever name the file uses, an option under either takes its place."""
+    tree = json.loads(dump(load_recipe("mini")))
+    path = tmp_path / "old.json"
+    name = "teacher" if "teacher" in str(block) else "judge"
+    path.write_text(json.dumps(tree | {"rewards": ["physics", "judge"], "feedback": name, **block}))
+    with caplog.at_level(logging.WARNING, logger="vidloop"):
+        assert load_recipe(str(path)).rewards[name].model_dump()["venv"] == "/in/file"
+        recipe = load_recipe(str(path), [f"{place}.{said}=/in/option"])
+    assert recipe.rewards[name].model_dump()["venv"] == "/in/option"
+    assert any("environment is now called" in record.getMessage() for record in caplog.records)

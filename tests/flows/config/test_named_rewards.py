@@ -95,7 +95,7 @@ def test_a_former_key_still_works_and_says_what_it_is_called_now(
     load: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     recipe = load(TWO | {"judge": {"max_tokens": 4096}})
-    assert "max_tokens is now called max_model_len" in caplog.text
+    assert "judge.max_tokens is now called judge.max_model_len" in caplog.text
     assert settings(recipe, "teacher").max_model_len == 4096
 
 
