@@ -9,12 +9,14 @@ written in sorted order.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 import safetensors.torch
@@ -23,7 +25,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data.errors import ModelError
-from models.sharing import clone_sharing_weights
 
 FILE_NAME: Final = "pytorch_lora_weights.safetensors"
 POLICY: Final = "policy"
@@ -132,6 +133,12 @@ def reference_of(transformer: nn.Module) -> Any:
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_(f".{POLICY}." in name)
     return still
+
+
+def clone_sharing_weights(network: nn.Module) -> Any:
+    """A copy for another thread: every weight shared; switches, caches and hooks are its own."""
+    tensors = chain(network.parameters(), network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
 
 
 def layers_of(transformer: nn.Module) -> list[Any]:

@@ -65,7 +65,7 @@ class ReferenceShard(OneAnswer):
         """Measure and commit."""
         quieten_libraries()
         from models.families import get_family
-        from models.sharing import clone_sharing_weights
+        from models.lora import clone_sharing_weights
         from models.training.noise import fixed_sigma
         from models.training.reference import measure, reference_network
         from models.training.train_data import load_clips

@@ -20,10 +20,10 @@ from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
 from models.families.check_fit import check_fit
 from models.families.fit import shift_key
 from models.families.settings import Expert, ModelSettings, Quantise, SampleSettings, StepCacheSettings
+from models.lora import clone_sharing_weights
 from models.sampling.memory_estimate import advice, measure
 from models.sampling.offload import ModelOffloader
 from models.sampling.texts import Texts
-from models.sharing import clone_sharing_weights
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,8 +22,11 @@ and in the others logits up to 0.019 (beta 500) lay between them.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache, partial
+from statistics import median
 from typing import Any, Final, Literal, cast
 
 import torch
@@ -33,9 +36,14 @@ from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selectiv
 from data.errors import ConfigError
 from models.compile import compile_blocks, compiled, repeated_blocks
 
+log = logging.getLogger(__name__)
+
 Forward = Callable[..., Any]
 Keep = Literal["everything", "attention", "nothing"]
 
+# Of the free memory: the rest is for fragments between tensors of different sizes.
+_USABLE: Final = 0.93
+_CORRECTIONS: Final = 3
 _ATTENTION: Final = tuple(
     getattr(torch.ops.aten, f"_scaled_dot_product_{kind}").default
     for kind in (
@@ -48,13 +56,26 @@ _ATTENTION: Final = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """What was chosen.
+
+    Attributes:
+        kept: blocks that keep everything; attention: of the others, whether they keep attention's output.
+        peak_bytes: of the checked pass; budget_bytes: what it had to stay below.
+    """
+
+    kept: int
+    attention: bool
+    peak_bytes: int
+    budget_bytes: int
+
+
 class BlockRunner:
     """Runs the blocks of one network as asked, wherever gradients are on. At first they keep everything.
 
     Attributes:
         count: of the blocks.
-        watched: whether `taken` is measured, on a GPU only: it costs time.
-        taken: bytes of GPU memory that each block's forward pass left allocated, of the last watched pass.
     """
 
     def __init__(self, network: nn.Module, *, compile: bool = False, backend: str = "inductor") -> None:
@@ -68,8 +89,9 @@ class BlockRunner:
         """
         blocks = repeated_blocks(network)
         self.count = len(blocks)
-        self.watched = False
-        self.taken: list[int] = []
+        # Whether it is measured, and bytes of GPU memory that each block's forward pass left allocated.
+        self._watched = False
+        self._taken: list[int] = []
         self._keeps: list[Keep] = ["everything"] * self.count
         self._network = cast(Any, network)
         self._backend = backend if compile else None
@@ -90,17 +112,70 @@ class BlockRunner:
         less: Keep = "attention" if attention else "nothing"
         self._keeps = [less] * (self.count - everything) + ["everything"] * everything
 
+    def fit(self, once: Callable[[], object], device: torch.device, most: int) -> MemoryPlan:
+        """Keep as much as fits below `most` bytes, found by measuring training passes on the GPU itself.
+
+        First all blocks but the last keep only their attention; that pass says what a block takes in either
+        mode and where the peak lies. Then as many blocks as the budget has room for keep everything, the last
+        ones, since the backward pass frees theirs before it starts to compute the others again. Further
+        passes check the prediction.
+
+        Args:
+            once: one forward and backward pass of a micro-batch, with no trace left.
+
+        Raises:
+            torch.OutOfMemoryError: not even the trial pass fits; nothing is kept from now on.
+        """
+        self.keep(1)
+        try:
+            once()  # compiles, and lets libraries take their workspaces
+            self._watched = True
+            peak = _peak(once, device)
+        except torch.OutOfMemoryError:
+            self.keep(0, attention=False)
+            raise
+        finally:
+            self._watched = False
+        room = max(1, self._taken[-1] - int(median(self._taken[:-1])))
+        kept, attention = 0, peak <= most
+        if attention:
+            kept = min(self.count, 1 + (most - peak) // room)
+            for _ in range(_CORRECTIONS):
+                self.keep(kept)
+                torch.cuda.empty_cache()
+                try:
+                    once()
+                    peak = _peak(once, device)
+                    over = -(-(peak - most) // room)
+                except torch.OutOfMemoryError:
+                    peak, over = most, 1 + kept // 8
+                if over <= 0 or kept == 0:
+                    break
+                kept = max(0, kept - over)
+            self.keep(kept)
+        else:
+            self.keep(0, attention=False)
+            once()
+            peak = _peak(once, device)
+        log.info(
+            "%d of %d blocks keep everything, the others %s: peak %.1f GB of %.1f GB allowed",
+            kept, self.count, "attention" if attention else "nothing", peak / 1e9, most / 1e9,
+        )  # fmt: skip
+        if peak > most:
+            log.warning("training takes %.1f GB, more than it may: less does not go", peak / 1e9)
+        return MemoryPlan(kept, attention, peak, most)
+
     def _run(self, block: nn.Module, *args: Any) -> Any:
         place = self._place[id(block)]
         how, device = self._keeps[place], args[0].device
         run = _MODES[how] if self._backend is None else _compiled_mode(how, self._backend, device)
-        if not self.watched:
+        if not self._watched:
             return run(type(block).forward, block, *args)
         before = torch.cuda.memory_allocated(device)
         out = run(type(block).forward, block, *args)
         if place == 0:
-            self.taken = []
-        self.taken.append(torch.cuda.memory_allocated(device) - before)
+            self._taken = []
+        self._taken.append(torch.cuda.memory_allocated(device) - before)
         return out
 
 
@@ -141,3 +216,24 @@ def _policy(_: Any, op: Any, *args: Any, **__: Any) -> CheckpointPolicy:
         if isinstance(query, Tensor) and query.shape[-2] == key.shape[-2]:
             return CheckpointPolicy.MUST_SAVE
     return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def budget(device: torch.device, asked_gb: float | None, reserve: int) -> int:
+    """Bytes that tensors on `device` may take at the peak.
+
+    Args:
+        asked_gb: the user's bound, in 1e9 bytes; None: what is free now.
+        reserve: bytes that come later, such as the optimiser's state.
+    """
+    allocated = torch.cuda.memory_allocated(device)
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - allocated
+    most = allocated + int(_USABLE * free)
+    return (most if asked_gb is None else min(most, int(asked_gb * 1e9))) - reserve
+
+
+def _peak(once: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    once()
+    torch.cuda.synchronize(device)
+    return int(torch.cuda.max_memory_allocated(device))

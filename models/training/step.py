@@ -30,14 +30,12 @@ from models import lora
 from models.compile import compile_blocks, fastest_attention
 from models.families.base import Family
 from models.lora import Adapter
-from models.sharing import clone_sharing_weights
 from models.training.batches import Batches, Units
-from models.training.blocks import BlockRunner
+from models.training.blocks import BlockRunner, MemoryPlan, budget
 from models.training.distributed import ALONE, ProcessGroup
 from models.training.equations import error
 from models.training.fused_lora import fused
 from models.training.loss import WORST, Passes, finish, loss_of
-from models.training.memory_plan import MemoryPlan, budget, choose
 from models.training.objectives import Logs
 from models.training.reference import ErrorTable, predict
 from models.training.settings import STORED_SEGMENTS, TrainSettings
@@ -109,7 +107,7 @@ class Run:
         needs_reference = settings.compares_predictions or (
             settings.compares_errors and reference_errors is None
         )
-        for policy in (transformer, *(clone_sharing_weights(transformer) for _ in range(threads - 1))):
+        for policy in (transformer, *(lora.clone_sharing_weights(transformer) for _ in range(threads - 1))):
             reference = lora.reference_of(policy) if needs_reference else None
             self._free.put((policy, reference))
             self._set_up(policy, reference)
@@ -188,7 +186,7 @@ class Run:
         # Still to come: the sum of the micro-batches' gradients, and AdamW's two moments.
         size = sum(parameter.numel() * parameter.element_size() for parameter in self.parameters.values())
         reserve = size * (1 + (0 if self.optimizer.state else 2))
-        return choose(runner, once, self.device, budget(self.device, self.settings.memory_gb, reserve))
+        return runner.fit(once, self.device, budget(self.device, self.settings.memory_gb, reserve))
 
     def _agree(self, plan: MemoryPlan) -> MemoryPlan:
         """All processes of a group keep as much as the one with the least room."""
