@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import cast
 from uuid import UUID
 
-from prefect.artifacts import (
-    ProgressArtifact,
-    create_markdown_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import ProgressArtifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import Artifact
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
 from flows.reporting import console
-
-Cell = str | int | float | None
 
 
 def seen() -> bool:
@@ -51,16 +44,6 @@ def complain(what: str, error: Exception) -> None:
 def key_of(kind: str, name: str = "") -> str:
     """A key that Prefect takes: lowercase letters, digits and dashes. The same name gives the same key."""
     return re.sub(r"[^a-z0-9]+", "-", f"{kind} {name}".lower()).strip("-")
-
-
-def markdown(key: str, text: str, about: str) -> None:
-    """Write a markdown artifact of the flow run at work; `about` is its description."""
-    create_markdown_artifact(text, key=key, description=about)
-
-
-def table(key: str, rows: Sequence[Mapping[str, Cell]], about: str) -> None:
-    """Write a table artifact of the flow run at work; `about` is its description."""
-    create_table_artifact([dict(row) for row in rows], key=key, description=about)
 
 
 def progress(key: str, percent: float, text: str, artifact: UUID | None, run: UUID | None) -> UUID:

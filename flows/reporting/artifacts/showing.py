@@ -6,6 +6,8 @@ Keys are the same in every run of a recipe, so that the UI shows the history of 
 
 from __future__ import annotations
 
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
 from data.store import Store
 from flows.reporting import words
 from flows.reporting.artifacts import server
@@ -28,14 +30,14 @@ def _show_round(store: Store, summary: RoundSummary) -> None:
     # The UI cuts descriptions after some thirty letters: what tells most comes first.
     gained = "" if primary.delta is None else f" {words.signed(primary.delta)} {primary.metric}"
     told = f"{'Promoted' if summary.promoted else 'Not promoted'}{gained}, round {summary.round}"
-    server.markdown(server.key_of("round-report", name), card(store, facts), told)
+    create_markdown_artifact(card(store, facts), server.key_of("round-report", name), told)
     for kind, rows, said in (
         ("gains", gains_by_category(facts), f"{primary.metric} before and after"),
         ("rewards", rewards_by_category(facts), "Training clips"),
     ):
         if rows:
             about = f"{said} by category, round {summary.round}"
-            server.table(server.key_of(kind, name), rows, about)
+            create_table_artifact(rows, server.key_of(kind, name), about)
 
 
 def show_series(series: Series) -> None:
@@ -44,4 +46,6 @@ def show_series(series: Series) -> None:
         key = server.key_of("series", str(series.recipe["name"]))
         promoted = sum(one.promoted for one in series.rounds)
         about = f"{promoted} of {len(series.rounds)} rounds promoted: {series.reason}; {series.improve}"
-        server.attempt("the table of the rounds", lambda: server.table(key, rounds_in_a_row(series), about))
+        server.attempt(
+            "the table of the rounds", lambda: create_table_artifact(rounds_in_a_row(series), key, about)
+        )
