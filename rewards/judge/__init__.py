@@ -6,7 +6,7 @@
     judge      the reward: questions are its parts, each with a version of its own
     prompt, frames, answers    the same for both backends
     local      transformers in this process
-    served     an OpenAI-compatible server: `asking` over `transport`, `selftest` before the first clip
+    served     an OpenAI-compatible server: `asking` over `transport`
     server     vLLM started by the run; `supervisor` ends it with the run, whatever happens
 
 What comes in: clips. What goes out: a value in [0, 1], or why there is none: a judge that is silent, refuses,

@@ -1,16 +1,20 @@
 """Questions as requests, and replies as probabilities, if the server did as it was asked.
 
 A segment's questions travel together where the server can take them so (vLLM's /chat/completions/batch),
-which saves it, and us, most of what a request costs beside the model; else one by one.
+which saves it, and us, most of what a request costs beside the model; else one by one. `self_test` finds out
+whether a server does what it is asked, or only answers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from data.errors import ServiceError, UserError
-from rewards.judge.answers import Fault, NoAnswer, Probability, Refused, Unanswered, p_yes
+from rewards.judge.answers import Ask, Fault, NoAnswer, Probability, Refused, Unanswered, p_yes
 from rewards.judge.frames import Segment, Timing, media_parts
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.prompt import conversation
@@ -223,3 +227,66 @@ def _clock(timing: Timing) -> dict[str, Any]:
         "frames_indices": list(timing.indices),
         "total_num_frames": timing.length,
     }
+
+
+def self_test(requests: Requests, settings: JudgeSettings, first: Ask) -> dict[str, str]:
+    """Check, before the first clip counts, on synthetic frames that the server does what it is asked.
+
+    The first request is also the warm-up: vLLM compiles at the first one that wants log-probabilities, which
+    may take half a minute, and no clip's time-out should pay for it.
+
+    Returns:
+        What the server says of itself: "library", to be kept with each answer.
+
+    Raises:
+        ServiceError: it does not serve the model, or ignores the frames, the question, the log-probabilities
+            or the length that it is asked for; or it does not answer at all.
+    """
+    http = requests.http
+    about = {"library": _library(http, settings)}
+    _check_served(http, requests.model)
+    shape = first.segment.frames.shape
+    noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    moving = replace(first.segment, frames=noise)
+    still = replace(first.segment, frames=np.full(shape, 237, np.uint8))
+    try:
+        # How likely yes and no are at the sight of noise says nothing about the server.
+        one, tokens = requests.ask(moving, first.text, False, settings.start_timeout_s, min_mass=0.0)
+        again, _ = requests.ask(moving, first.text, True, min_mass=0.0)
+        other, _ = requests.ask(still, first.text, False, min_mass=0.0)
+        _, longer = requests.ask(moving, f"{first.text} {first.text}", True, min_mass=0.0)
+        if not abs(one.yes - again.yes) <= SAME:
+            raise Fault(
+                f"the same question about the same frames gave P(yes) {one.yes:.4f} and {again.yes:.4f}: it "
+                "ignores the temperature, or mixes up ids of frames"
+            )
+        if one.logprobs == other.logprobs:
+            raise Fault("noise and a blank picture get the very same answer: it does not look at the frames")
+        if longer <= tokens:
+            raise Fault("a longer question has no more tokens: it cuts prompts")
+    except Unanswered as error:
+        raise ServiceError(f"judge: {http.url} does not pass the self-test: {error}") from None
+    requests.try_together(moving, first.text, one)
+    return about
+
+
+def _check_served(http: Http, model: str) -> None:
+    try:
+        listed = http.get("/models").get("data")
+    except Exception as error:
+        if isinstance(error, UserError):
+            raise
+        raise ServiceError(f"judge: {http.url} does not answer: {error}") from None
+    served = [item.get("id") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    if model not in served:
+        known = ", ".join(map(str, served)) or "nothing"
+        raise ServiceError(f"judge: {http.url} does not serve {model!r} but {known}: set judge.served_name")
+
+
+def _library(http: Http, settings: JudgeSettings) -> str:
+    if settings.api != "vllm":
+        return "OpenAI-compatible"
+    try:
+        return f"vllm {http.root().get('/version').get('version', 'unknown')}"
+    except Exception:  # an address that only old and foreign servers lack; the chat request decides
+        return "vllm, version unknown"

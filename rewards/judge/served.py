@@ -18,10 +18,9 @@ from pathlib import Path
 
 from data.errors import UserError
 from rewards.judge.answers import Ask, Fault, NoAnswer, Refused, Reply, Unanswered
-from rewards.judge.asking import Requests
+from rewards.judge.asking import Requests, self_test
 from rewards.judge.processing import Processing
 from rewards.judge.rubric import Rubric
-from rewards.judge.selftest import self_test
 from rewards.judge.server import ManagedServer, on_cpu
 from rewards.judge.settings import JudgeSettings, model_path
 from rewards.judge.transport import Http
