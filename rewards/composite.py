@@ -102,6 +102,16 @@ class Mixture:
         return all(name in self.bounds for name in self.settings.components)
 
 
+def is_mixture(reward: RewardRef) -> bool:
+    """Whether the reward's parts are rewards of their own."""
+    return isinstance(reward.settings, Mixture)
+
+
+def is_bounded(reward: RewardRef) -> bool:
+    """Whether the reward can give values; a mixture with open bounds has none yet, and no version."""
+    return not isinstance(reward.settings, Mixture) or reward.settings.bounded
+
+
 def mix(settings: CompositeSettings, named: Named) -> Mixture:
     """The mixture of the rewards that the settings name.
 
@@ -111,7 +121,7 @@ def mix(settings: CompositeSettings, named: Named) -> Mixture:
     if not settings.components:
         raise ConfigError("composite: it has no components; name the rewards that it mixes")
     asked = tuple(named(name) for name in settings.asked)
-    nested = [ref.name for ref in asked if isinstance(ref.settings, Mixture)]
+    nested = [ref.name for ref in asked if is_mixture(ref)]
     if nested:
         raise ConfigError(f"composite: {nested[0]} is a composite, which is no component of a composite")
     stated = {

@@ -24,8 +24,9 @@ from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part
 from rewards.calibration import Bin, Figures, figures, reliability
+from rewards.composite import is_mixture
 from rewards.judge.settings import NAME as JUDGE
-from tasks import answers, generate, mixture, score
+from tasks import answers, generate, score
 from tasks.context import RewardRef, RoundContext
 from tasks.score import ShardClips, lent
 from tasks.units import Runner, is_whole
@@ -103,7 +104,7 @@ def calibrate(
         raise DataError(f"{store.root} holds no clips of this recipe: run `vidloop generate` first")
     reward = score.measure(context, reward)
     names = {part.name for part in reward.parts}
-    components = tuple(one for one in context.rewards if mixture.is_one(reward) and one.name in names)
+    components = tuple(one for one in context.rewards if is_mixture(reward) and one.name in names)
     asked = (*components, reward, *((labels,) if isinstance(labels, RewardRef) else ()))
     units = score.shards(store, shards, asked)
     runner(store, score.STAGE, units)
@@ -129,7 +130,7 @@ def calibrate(
     if threshold is None:
         found = np.array([values[clip] for clip in judged], np.float64)
         threshold = float(np.quantile(found, 1 - np.mean([truth[clip] for clip in judged])))
-    probability = bool(reward.parts) and not mixture.is_one(reward)
+    probability = bool(reward.parts) and not is_mixture(reward)
 
     def of(some: Sequence[str]) -> Figures:
         return figures([values[c] for c in some], [truth[c] for c in some], threshold, probability)
@@ -188,7 +189,7 @@ def warnings(context: RoundContext) -> list[str]:
 
 def judges(reward: RewardRef) -> list[RewardRef | Part]:
     """The judges behind a reward: itself, those that it mixes, or none."""
-    if mixture.is_one(reward):
+    if is_mixture(reward):
         return [part for part in reward.parts if part.kind == JUDGE]
     return [reward] if reward.parts else []
 

@@ -12,9 +12,8 @@ from data.curation import CurateSettings, curate
 from data.records import Row
 from tasks import fingerprints, score
 from tasks.context import RewardRef, RoundContext, open_store
-from tasks.score import digests
 from tasks.stage_spec import Phase, StageSpec
-from tasks.units import OneAnswer
+from tasks.units import Inputs, OneAnswer
 
 STAGE = "curate"
 
@@ -28,48 +27,33 @@ class CurateUnit(OneAnswer):
     root: str
     settings: CurateSettings
     feedback: RewardRef
-    clip_keys: tuple[str, ...]
-    clip_digests: tuple[str, ...]
-    score_keys: tuple[str, ...]
-    score_digests: tuple[str, ...]
+    clips: Inputs
+    scores: Inputs
     label: str = "examples and pairs"
     task: ClassVar[str] = "curate-clips"
 
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides what is kept."""
-        return fingerprints.curate(self.settings, self.feedback, self.clip_digests, self.score_digests)
+        return fingerprints.curate(self.settings, self.feedback, self.clips.digests, self.scores.digests)
 
     def run(self) -> None:
         """Decide, and commit the decisions with their reasons."""
         store = open_store(self.root)
-        result = curate(store, self.clip_keys, self.score_keys, self.settings, self.feedback.version)
+        clips, scores = self.clips.keys, self.scores.keys
+        result = curate(store, clips, scores, self.settings, self.feedback.version)
         tables: dict[str, Sequence[Row]] = {"examples": result.examples, "pairs": result.pairs}
         if result.pair_segments:
             tables["pair_segments"] = result.pair_segments
-        store.commit(
-            STAGE,
-            self.question,
-            tables,
-            parents=(*self.clip_keys, *self.score_keys),
-            info=result.report,
-        )
+        store.commit(STAGE, self.question, tables, parents=(*clips, *scores), info=result.report)
         log.info("%s", result.report["outcome"])
 
 
 def unit(context: RoundContext) -> CurateUnit:
     """The round's curation. Raises StageFailed if a shard of clips or scores is missing."""
     scored, feedback = score.units(context), score.measure(context, context.feedback)
-    score_keys = tuple(shard.key_of(feedback) for shard in scored)
-    return CurateUnit(
-        context.generation.root,
-        context.curate,
-        feedback,
-        tuple(shard.clips_key for shard in scored),
-        tuple(shard.clips_digest for shard in scored),
-        score_keys,
-        tuple(digests(context.store, STAGE, score_keys)),
-    )
+    scores = Inputs.of(context.store, STAGE, [shard.key_of(feedback) for shard in scored])
+    return CurateUnit(context.generation.root, context.curate, feedback, score.clips_of(scored), scores)
 
 
 def phases(context: RoundContext) -> Iterator[Phase]:

@@ -17,10 +17,10 @@ from models.gate.verdict import DIVERSITY, compare, decide, diversity, pair_up
 from tasks import finetune, fingerprints, generate, score
 from tasks.context import EvaluationPlan, PolicyRef, RoundContext, open_store
 from tasks.generate import GenerateShard
-from tasks.score import ScoreShard, check_failures, digests
+from tasks.score import ScoreShard, check_failures
 from tasks.stage_spec import Phase, StageSpec
 from tasks.summary import Findings
-from tasks.units import OneAnswer, Unit
+from tasks.units import Inputs, OneAnswer, Unit
 
 STAGE = "evaluate"
 NO_TRAINING_DATA = "no training data"
@@ -34,10 +34,8 @@ class Side:
 
     policy_id: str
     split: str
-    clip_keys: tuple[str, ...]
-    clip_digests: tuple[str, ...]
-    score_keys: tuple[str, ...]
-    score_digests: tuple[str, ...]
+    clips: Inputs
+    scores: Inputs
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class EvaluateUnit(OneAnswer):
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the verdict."""
-        inputs = [[s.policy_id, s.split, list(s.clip_digests), list(s.score_digests)] for s in self.sides]
+        inputs = [[s.policy_id, s.split, list(s.clips.digests), list(s.scores.digests)] for s in self.sides]
         return fingerprints.evaluate(self.before, self.after, self.settings, self.gate, self.seed, inputs)
 
     def run(self) -> None:
@@ -70,7 +68,7 @@ class EvaluateUnit(OneAnswer):
         else:
             rows = [row for side in self.sides for row in _rows(store, side, self.settings)]
             found = self._decide(rows, self.after)
-        parents = [key for side in self.sides for key in (*side.clip_keys, *side.score_keys)]
+        parents = [key for side in self.sides for key in (*side.clips.keys, *side.scores.keys)]
         store.commit(STAGE, self.question, {"evaluations": rows}, parents=parents, info=found)
 
     def _decide(self, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
@@ -122,12 +120,12 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     """
     settings, store = context.evaluate, context.store
     learned = finetune.unit(context)
-    digests(store, STAGE, learned.keys)
+    Inputs.of(store, STAGE, learned.keys)
     candidate = finetune.candidate(context)
     root, gate = context.generation.root, context.gate
     comparison = functools.partial(EvaluateUnit, root, context.policy, settings, gate, context.seed)
     if candidate is None:
-        manifest = store.manifest(learned.keys[0])
+        manifest = store.manifest(learned.key)
         assert manifest is not None
         yield Phase([comparison(None, (), manifest.info["no_training_data"])])
         return
@@ -161,21 +159,14 @@ def findings(context: RoundContext) -> Findings:
 
 
 def _side(store: Store, policy: str, split: str, shards: Sequence[ScoreShard]) -> Side:
-    scores = tuple(key for shard in shards for key in shard.keys)
-    return Side(
-        policy,
-        split,
-        tuple(shard.clips_key for shard in shards),
-        tuple(shard.clips_digest for shard in shards),
-        scores,
-        tuple(digests(store, STAGE, scores)),
-    )
+    scores = Inputs.of(store, STAGE, [key for shard in shards for key in shard.keys])
+    return Side(policy, split, score.clips_of(shards), scores)
 
 
 def _rows(store: Store, side: Side, settings: EvaluationPlan) -> list[Evaluation]:
     """Every measure of every clip of one side, and the diversity of its prompts."""
-    clips: dict[str, Clip] = {row.clip_id: row for key in side.clip_keys for row in store.read(key, "clips")}
-    scores: list[Score] = [row for key in side.score_keys for row in store.read(key, "scores")]
+    clips: dict[str, Clip] = {row.clip_id: row for key in side.clips.keys for row in store.read(key, "clips")}
+    scores: list[Score] = [row for key in side.scores.keys for row in store.read(key, "scores")]
     metrics = _metrics(settings)
     rows = [
         Evaluation(

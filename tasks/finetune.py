@@ -27,9 +27,8 @@ from tasks.context import (
     quieten_libraries,
 )
 from tasks.policies import policy_ref
-from tasks.score import digests
 from tasks.stage_spec import Phase, StageSpec
-from tasks.units import OneAnswer, report_steps
+from tasks.units import Inputs, OneAnswer, report_steps
 
 STAGE = "finetune"
 
@@ -41,10 +40,8 @@ class FinetuneUnit(OneAnswer):
     how: Generation
     policy: PolicyRef
     settings: TrainSettings
-    curation_key: str
-    curation_digest: str
-    clip_keys: tuple[str, ...]
-    clip_digests: tuple[str, ...]
+    curation: Inputs
+    clips: Inputs
     label: str
     reference_keys: tuple[str, ...] = ()  # stored errors of the reference; none computes them beside training
     threads: int = 1  # share the micro-batches of a step; no part of the question: the sums keep their order
@@ -53,16 +50,15 @@ class FinetuneUnit(OneAnswer):
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the adapter."""
-        return fingerprints.finetune(
-            self.how.model, self.settings, self.policy, self.curation_digest, self.clip_digests
-        )
+        curation, clips = self.curation.digests[0], self.clips.digests
+        return fingerprints.finetune(self.how.model, self.settings, self.policy, curation, clips)
 
     def run(self) -> None:
         """Train, and commit the policy; checkpoints lie in the store's scratch folder until then."""
         store = open_store(self.how.root)
-        examples: list[Example] = store.read(self.curation_key, "examples")
-        pairs: list[Pair] = store.read(self.curation_key, "pairs")
-        parents = [self.curation_key, *self.clip_keys, *self.reference_keys]
+        examples: list[Example] = store.read(self.curation.keys[0], "examples")
+        pairs: list[Pair] = store.read(self.curation.keys[0], "pairs")
+        parents = [*self.curation.keys, *self.clips.keys, *self.reference_keys]
         lacking = self.settings.algorithm.lacking(examples, pairs, self.settings.label)
         if lacking:
             store.commit(
@@ -93,7 +89,7 @@ class FinetuneUnit(OneAnswer):
             curve=json.dumps(curve, sort_keys=True, allow_nan=False),
         )
         store.commit(STAGE, self.question, {"policies": [row]}, [media], parents, facts)
-        store.clear_scratch(self.keys[0])
+        store.clear_scratch(self.key)
 
     def _train(
         self, store: Store, settings: TrainSettings, examples: list[Example], pairs: list[Pair]
@@ -111,8 +107,8 @@ class FinetuneUnit(OneAnswer):
                 unconditional = sampler.encode([self.how.sample.negative_prompt])[0].float().cpu()
         # Whatever sampled and judged makes room for what learns.
         RESIDENTS.release()
-        clips = [clip for key in self.clip_keys for clip in store.read(key, "clips")]
-        segments: list[PairSegment] = store.read(self.curation_key, "pair_segments")
+        clips = [clip for key in self.clips.keys for clip in store.read(key, "clips")]
+        segments: list[PairSegment] = store.read(self.curation.keys[0], "pair_segments")
         data = load_train_data(store.root, clips, examples, pairs, unconditional, segments)
         family = get_family(self.how.model.family)
         model = reference.model_of(self.how.model, settings)
@@ -121,7 +117,7 @@ class FinetuneUnit(OneAnswer):
             data,
             settings,
             self.policy.base_id,
-            store.scratch(self.keys[0]),
+            store.scratch(self.key),
             start=self.policy.adapter(store, model.expert),
             reference_errors=ErrorTable(data.clip_ids, errors) if errors else None,
             threads=max(1, self.threads // self.settings.processes),
@@ -180,12 +176,10 @@ def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit
                 context.generation,
                 policy,
                 context.finetune.changed(expert=expert),
-                curated.keys[0],
-                digests(context.store, STAGE, curated.keys)[0],
-                curated.clip_keys,
-                curated.clip_digests,
+                Inputs.of(context.store, STAGE, curated.keys),
+                curated.clips,
                 what + (f", the expert for {expert} noise" if expert else ""),
-                tuple(shard.keys[0] for shard in reference.units(context, expert)),
+                tuple(shard.key for shard in reference.units(context, expert)),
                 threads=context.workers if shared else 1,
             )
         )
@@ -202,9 +196,8 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     for place, expert in enumerate(trained_here, start=1):
         trained = units(context, place)[-1]
         if trained.reference_keys:
-            if trained.settings.algorithm.pairwise and context.store.read(
-                trained.curation_key, "pair_segments"
-            ):
+            curation = trained.curation.keys[0]
+            if trained.settings.algorithm.pairwise and context.store.read(curation, "pair_segments"):
                 raise ConfigError(STORED_SEGMENTS)
             yield Phase(reference.units(context, expert), more=True)
         yield Phase([trained], more=place < len(trained_here))
@@ -217,7 +210,7 @@ def candidate(context: RoundContext) -> PolicyRef | None:
 
 def _made(store: Store, trained: FinetuneUnit) -> PolicyRef | None:
     """The policy that a training run made; None if there was nothing to learn from."""
-    found: list[Policy] = store.read(trained.keys[0], "policies")
+    found: list[Policy] = store.read(trained.key, "policies")
     return policy_ref(found[0], trained.policy) if found else None
 
 

@@ -28,8 +28,7 @@ from tasks.context import (
     open_store,
     quieten_libraries,
 )
-from tasks.score import digests
-from tasks.units import OneAnswer
+from tasks.units import Inputs, OneAnswer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -131,18 +130,18 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
         policy = PolicyRef(policy_id(policy.base_id), policy.base_id)
     micro_batch = min(settings.micro_batch or settings.batch_size, settings.batch_size)
     generated = generate.units(context)
-    keys = [shard.keys[0] for shard in generated]
+    clips = Inputs.of(context.store, "finetune", [shard.key for shard in generated])
     return [
         ReferenceShard(
             context.generation,
             policy,
             settings,
             2 * micro_batch if settings.algorithm.pairwise else micro_batch,
-            shard.keys[0],
+            shard.key,
             clips_digest,
             f"reference errors of {shard.label}" + (f", {expert} noise" if expert else ""),
         )
-        for shard, clips_digest in zip(generated, digests(context.store, "finetune", keys), strict=True)
+        for shard, clips_digest in zip(generated, clips.digests, strict=True)
     ]
 
 

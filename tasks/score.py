@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,12 +25,12 @@ from rewards import (
     reward_kind,
     reward_ref,
 )
-from rewards.composite import measured
+from rewards.composite import is_bounded, is_mixture, measured
 from rewards.judge.judge import JudgeReward
-from tasks import answers, fingerprints, generate, mixture
+from tasks import answers, fingerprints, generate
 from tasks.context import RESIDENTS, RewardRef, RoundContext, gpu_turn, on_gpu, open_store
 from tasks.stage_spec import Phase, StageSpec
-from tasks.units import Unit, is_there
+from tasks.units import Inputs, Unit, is_there
 
 STAGE = "score"
 # Kind of resident: one server of the run's own at a time; the next judge's takes its place.
@@ -200,7 +200,7 @@ def in_turns(units: Sequence[ScoreShard], *, more: bool) -> Iterator[Phase]:
     if not later:
         yield Phase(units, more=more)
         return
-    mixed = [reward for reward in rewards if mixture.is_one(reward)]  # once all that they mix is there
+    mixed = [reward for reward in rewards if is_mixture(reward)]  # once all that they mix is there
     first = [reward for reward in rewards if reward not in (*later, *mixed)]
     turns = [some for some in (first, *([reward] for reward in later), mixed) if some]
     for place, some in enumerate(turns, 1):
@@ -268,33 +268,23 @@ def shards(
     store: Store, generated: Sequence[generate.GenerateShard], rewards: tuple[RewardRef, ...]
 ) -> list[ScoreShard]:
     """A unit for every generated shard. Raises StageFailed if one of them is not in the store."""
-    found = digests(store, STAGE, [shard.keys[0] for shard in generated])
+    clips = Inputs.of(store, STAGE, [shard.key for shard in generated])
     return [
-        ScoreShard(shard.how.root, shard.keys[0], clips_digest, rewards, shard.label, len(shard.jobs))
-        for shard, clips_digest in zip(generated, found, strict=True)
+        ScoreShard(shard.how.root, shard.key, clips_digest, rewards, shard.label, len(shard.jobs))
+        for shard, clips_digest in zip(generated, clips.digests, strict=True)
     ]
 
 
-def digests(store: Store, stage: str, keys: Sequence[str]) -> list[str]:
-    """Digests of the manifests of `keys`, which the questions of later stages name.
-
-    Raises StageFailed: `stage` needs a manifest that is not there.
-    """
-    found = []
-    for key in keys:
-        manifest = store.manifest(key)
-        if manifest is None:
-            raise StageFailed(
-                stage, f"stage {stage} needs unit {key}, which is not in {store.root}: run the round again"
-            )
-        found.append(manifest.digest)
-    return found
+def clips_of(scored: Iterable[ScoreShard]) -> Inputs:
+    """The clips that units score."""
+    shards = list(scored)
+    return Inputs(tuple(one.clips_key for one in shards), tuple(one.clips_digest for one in shards))
 
 
 def units(context: RoundContext, rewards: Sequence[RewardRef] | None = None) -> list[ScoreShard]:
     """The scores of the round's training clips, by `rewards` or by all that name their values already."""
     if rewards is None:
-        rewards = [reward for reward in context.rewards if mixture.bounded(reward)]
+        rewards = [reward for reward in context.rewards if is_bounded(reward)]
     return shards(context.store, generate.units(context), tuple(rewards))
 
 
@@ -304,9 +294,9 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     Raises StageFailed: a reward failed on more clips than the recipe allows; what was judged is kept.
     """
     asked = units(context)
-    yield from in_turns(asked, more=not all(map(mixture.bounded, context.rewards)))
+    yield from in_turns(asked, more=not all(map(is_bounded, context.rewards)))
     check_failures(context.store, STAGE, asked, context.max_failed_share)
-    mixtures = [measure(context, reward) for reward in context.rewards if not mixture.bounded(reward)]
+    mixtures = [measure(context, reward) for reward in context.rewards if not is_bounded(reward)]
     if mixtures:
         mixed = units(context, mixtures)
         yield Phase(mixed)
@@ -330,13 +320,12 @@ def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
 
     Raises StageFailed: a component's scores are not in the store.
     """
-    if mixture.bounded(reward):
+    if is_bounded(reward):
         return reward
     scored = units(context)
     values: dict[str, list[float | None]] = {}
     for part in reward.parts:
-        keys = [shard.key_of(part) for shard in scored]
-        digests(context.store, STAGE, keys)
+        keys = Inputs.of(context.store, STAGE, [shard.key_of(part) for shard in scored]).keys
         rows: list[Score] = [row for key in keys for row in context.store.read(key, "scores")]
         values[part.name] = [row.value for row in rows]
     return reward_ref(reward.name, reward.kind, measured(reward.settings, values))
@@ -377,7 +366,7 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
     """
     rewards = scored[0].rewards if scored else ()
     over = {reward.name for reward in rewards if _too_many(_counted(store, scored, reward), allowed)}
-    mixed = [reward for reward in rewards if mixture.is_one(reward)]
+    mixed = [reward for reward in rewards if is_mixture(reward)]
     # A mixture has no answers of its own: its components are asked again, and then it is combined again.
     over |= {part.name for reward in mixed if reward.name in over for part in reward.parts}
     for shard in scored:

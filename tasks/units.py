@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
@@ -62,6 +62,27 @@ class Unit(ABC):
     @abstractmethod
     def run(self) -> None:
         """Compute what is missing and commit it. Raises what went wrong."""
+
+
+class Inputs(NamedTuple):
+    """Manifests that a unit reads: by their keys; its question names their digests."""
+
+    keys: tuple[str, ...]
+    digests: tuple[str, ...]
+
+    @classmethod
+    def of(cls, store: Store, stage: str, keys: Sequence[str]) -> Inputs:
+        """The manifests of `keys`. Raises StageFailed: `stage` needs one that is not in the store."""
+        found = []
+        for key in keys:
+            manifest = store.manifest(key)
+            if manifest is None:
+                raise StageFailed(
+                    stage,
+                    f"stage {stage} needs unit {key}, which is not in {store.root}: run the round again",
+                )
+            found.append(manifest.digest)
+        return cls(tuple(keys), tuple(found))
 
 
 class OneAnswer(Unit):

@@ -20,7 +20,8 @@ from models.policy import base_id
 from models.training.objectives import get_objective
 from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
-from tasks import mixture, spread
+from rewards.composite import is_mixture
+from tasks import spread
 from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef, RoundContext
 from tasks.jobs import evaluation_jobs, training_jobs, training_prompts
 from tasks.policies import find_policy
@@ -61,7 +62,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         policy=policy,
         jobs=_jobs(recipe),
         # A mixture last: it combines what the others said.
-        rewards=tuple(sorted(map(reward, recipe.scored), key=mixture.is_one)),
+        rewards=tuple(sorted(map(reward, recipe.scored), key=is_mixture)),
         feedback=reward(recipe.teacher),
         max_failed_share=recipe.score.max_failed_share,
         curate=curation_of(recipe),

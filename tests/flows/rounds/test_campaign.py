@@ -57,7 +57,7 @@ def play_better(context: RoundContext) -> RoundSummary:
     assert learned is not None
     metric = context.evaluate.metric
     for side in evaluate.unit_of(context).sides:  # type: ignore[attr-defined]  # the comparison, seen as a Unit
-        for clips_key, clips_digest in zip(side.clip_keys, side.clip_digests, strict=True):
+        for clips_key, clips_digest in zip(*side.clips, strict=True):
             question = fingerprints.score(metric, clips_digest)
             context.store.discard(digest(question))
             value = 1.0 if side.policy_id == learned.policy_id else 0.0
