@@ -127,16 +127,15 @@ def calibrate(
     judged = [clip for clip in known if values[clip] is not None]
     if not judged:
         raise DataError(f"none of the {len(clips)} clips of this recipe has both a label and a value")
+    value = np.array([values[clip] for clip in judged], np.float64)
+    label = np.array([truth[clip] for clip in judged], np.bool_)
     if threshold is None:
-        found = np.array([values[clip] for clip in judged], np.float64)
-        threshold = float(np.quantile(found, 1 - np.mean([truth[clip] for clip in judged])))
+        threshold = float(np.quantile(value, 1 - label.mean()))
     probability = bool(reward.parts) and not is_mixture(reward)
 
     def of(some: Sequence[str]) -> Figures:
         return figures([values[c] for c in some], [truth[c] for c in some], threshold, probability)
 
-    value = np.array([values[clip] for clip in judged], np.float64)
-    label = np.array([truth[clip] for clip in judged], np.bool_)
     return Calibration(
         reward=reward.name,
         kind=reward.kind,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -56,18 +56,13 @@ def unit(context: RoundContext) -> CurateUnit:
     return CurateUnit(context.generation.root, context.curate, feedback, score.clips_of(scored), scores)
 
 
-def phases(context: RoundContext) -> Iterator[Phase]:
-    """The round's examples and pairs."""
-    yield Phase([unit(context)])
-
-
 SPEC: Final = StageSpec(
     name=STAGE,
     flow="curate-dataset",
     version=fingerprints.VERSIONS[STAGE],
     title="what is worth learning from",
     does="Decide which clips teach, and how much.",
-    phases=phases,
+    phases=lambda context: iter([Phase([unit(context)])]),
     form=("feedback", "shaping.kind", "shaping.threshold", "curate.pairs_per_prompt", "curate.margin"),
     needs_device=False,  # SQL and arithmetic
 )

@@ -84,18 +84,14 @@ class EvaluateUnit(OneAnswer):
         primary = self.settings.primary
         guards = [pairs[primary, name] for name in self.settings.guards]
         verdict = decide(pairs[primary, metric], guards, self.gate, self.seed, self.settings.rising)
-        return {
-            "promoted": verdict.promoted,
-            "verdict": verdict.sentence,
-            "primary": dataclasses.asdict(verdict.primary),
-            "categories": {name: dataclasses.asdict(found) for name, found in verdict.categories.items()},
-            "guards": {name: dataclasses.asdict(found) for name, found in verdict.guards.items()},
-            "also": {
-                split: dataclasses.asdict(compare(pairs[split, metric], self.gate, self.seed))
-                for split, _ in self.settings.jobs
-                if split != primary
-            },
+        found = dataclasses.asdict(verdict)
+        also = {
+            split: dataclasses.asdict(compare(pairs[split, metric], self.gate, self.seed))
+            for split, _ in self.settings.jobs
+            if split != primary
         }
+        kept = {name: found[name] for name in ("promoted", "primary", "categories", "guards")}
+        return {**kept, "verdict": verdict.sentence, "also": also}
 
 
 def nothing_learned(settings: EvaluationPlan, reason: str) -> dict[str, Any]:

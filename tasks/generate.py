@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -165,18 +165,13 @@ def units(context: RoundContext) -> list[GenerateShard]:
     return own + before
 
 
-def phases(context: RoundContext) -> Iterator[Phase]:
-    """Every training clip."""
-    yield Phase(units(context))
-
-
 SPEC: Final = StageSpec(
     name=STAGE,
     flow="generate-videos",
     version=fingerprints.VERSIONS[STAGE],
     title="clips from the policy",
     does="Have every training clip of the recipe in the store.",
-    phases=phases,
+    phases=lambda context: iter([Phase(units(context))]),
     form=(
         "generate.prompts",
         "generate.clips_per_prompt",

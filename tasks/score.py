@@ -344,18 +344,16 @@ def named(context: RoundContext) -> dict[str, RewardRef]:
 
 def check_failures(store: Store, stage: str, scored: Sequence[ScoreShard], allowed: float) -> None:
     """Raise StageFailed if a reward failed on a larger share of its clips than `allowed`."""
-    for reward in scored[0].rewards:
-        clips, failed = _counted(store, scored, reward)
-        if _too_many((clips, failed), allowed):
-            keys = [shard.key_of(reward) for shard in scored]
-            rows: list[Score] = [row for key in keys for row in store.read(key, "scores")]
-            first = next(row for row in rows if row.status == "failed")
-            raise StageFailed(
-                stage,
-                f"stage {stage}: reward {reward.name} failed on {failed} of {clips} clips, more than "
-                f"score.max_failed_share allows ({allowed:.0%}). First: clip {first.clip_id}: {first.error}. "
-                "What was judged is kept",
-            )
+    for reward, failed, clips in _over(store, scored, allowed):
+        keys = [shard.key_of(reward) for shard in scored]
+        rows: list[Score] = [row for key in keys for row in store.read(key, "scores")]
+        first = next(row for row in rows if row.status == "failed")
+        raise StageFailed(
+            stage,
+            f"stage {stage}: reward {reward.name} failed on {failed} of {clips} clips, more than "
+            f"score.max_failed_share allows ({allowed:.0%}). First: clip {first.clip_id}: {first.error}. "
+            "What was judged is kept",
+        )
 
 
 def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: float) -> None:
@@ -364,13 +362,13 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
     A round that can live with its failures keeps them, so that it is the same when it is repeated. One that
     cannot must not find them answered the next time: what was answered is set aside, the rest is forgotten.
     """
-    rewards = scored[0].rewards if scored else ()
-    over = {reward.name for reward in rewards if _too_many(_counted(store, scored, reward), allowed)}
-    mixed = [reward for reward in rewards if is_mixture(reward)]
+    failing = [reward for reward, _, _ in _over(store, scored, allowed)]
     # A mixture has no answers of its own: its components are asked again, and then it is combined again.
-    over |= {part.name for reward in mixed if reward.name in over for part in reward.parts}
+    over = {part.name for reward in failing if is_mixture(reward) for part in reward.parts}
+    over |= {reward.name for reward in failing}
+    mixed = [reward for reward in scored[0].rewards if is_mixture(reward)] if scored else []
     for shard in scored:
-        for reward in rewards:
+        for reward in shard.rewards:
             if reward in mixed or reward.name not in over:
                 continue
             again = [part for part in reward.parts if _again(store, shard.key_of(part))]
@@ -385,21 +383,22 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
                 store.discard(shard.key_of(reward))
 
 
-def _counted(store: Store, scored: Sequence[ScoreShard], reward: RewardRef) -> tuple[int, int]:
-    """(clips that the reward was asked about, those it failed on), of the shards that are in the store."""
-    manifests = [store.manifest(shard.key_of(reward)) for shard in scored]
-    counts = [manifest.info for manifest in manifests if manifest is not None]
-    return sum(count["clips"] for count in counts), sum(count["failed"] for count in counts)
+def _over(store: Store, scored: Sequence[ScoreShard], allowed: float) -> Iterator[tuple[RewardRef, int, int]]:
+    """Rewards that failed on more of their clips than `allowed`: (reward, clips it failed on, clips in all).
+
+    Counted are the shards that are in the store.
+    """
+    for reward in scored[0].rewards if scored else ():
+        manifests = [store.manifest(shard.key_of(reward)) for shard in scored]
+        counts = [manifest.info for manifest in manifests if manifest is not None]
+        failed, clips = (sum(count[name] for count in counts) for name in ("failed", "clips"))
+        if failed > allowed * clips:
+            yield reward, failed, clips
 
 
-def _too_many(count: tuple[int, int], allowed: float) -> bool:
-    clips, failed = count
-    return failed > allowed * clips
-
-
-def _again(store: Store, key: str) -> int:
+def _again(store: Store, key: str) -> bool:
     manifest = store.manifest(key)
-    return 0 if manifest is None else int(manifest.info.get("again", 0))
+    return manifest is not None and "again" in manifest.info
 
 
 SPEC: Final = StageSpec(

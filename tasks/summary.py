@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -74,13 +75,8 @@ class StageSummary(Record):
     def of(cls, result: StageResult | None) -> StageSummary:
         """What came of a stage; None: it was not reached."""
         result = result or StageResult("", "")
-        return cls(
-            key=result.key or None,
-            seconds=round(result.seconds, 3),
-            shards=result.shards,
-            cached_shards=result.cached_shards,
-            failed=result.failed,
-        )
+        told = {"key": result.key or None, "seconds": round(result.seconds, 3)}
+        return cls.model_validate(asdict(result) | told)
 
 
 class Approval(Record):

@@ -77,10 +77,8 @@ class Inputs(NamedTuple):
         for key in keys:
             manifest = store.manifest(key)
             if manifest is None:
-                raise StageFailed(
-                    stage,
-                    f"stage {stage} needs unit {key}, which is not in {store.root}: run the round again",
-                )
+                lacking = f"stage {stage} needs unit {key}, which is not in {store.root}"
+                raise StageFailed(stage, f"{lacking}: run the round again")
             found.append(manifest.digest)
         return cls(tuple(keys), tuple(found))
 
