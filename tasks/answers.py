@@ -34,7 +34,7 @@ def score_row(clip_id: str, reward: RewardRef | Part, judgement: Judgement) -> S
 
 
 def read(store: Store, key: str) -> dict[str, Judgement]:
-    """The judgements of a unit by clip id. Whether asking again may help stands in its `counts`."""
+    """The judgements of a unit by clip id. Whether asking again may help stands in its `info`."""
     rows: list[Score] = store.read(key, "scores")
     return {row.clip_id: Judgement(row.value, json.loads(row.detail), row.error) for row in rows}
 

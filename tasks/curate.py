@@ -22,7 +22,7 @@ log = logging.getLogger("vidloop.tasks")
 
 @dataclass(frozen=True)
 class CurateUnit(OneAnswer):
-    """The curation of all training clips by one reward; its report is the manifest's `counts`."""
+    """The curation of all training clips by one reward; its report is the manifest's `info`."""
 
     root: str
     settings: CurateSettings

@@ -40,7 +40,7 @@ class Side:
 
 @dataclass(frozen=True)
 class EvaluateUnit(OneAnswer):
-    """The comparison: rows for both policies, and the gate's findings as the manifest's `counts`."""
+    """The comparison: rows for both policies, and the gate's findings as the manifest's `info`."""
 
     root: str
     before: PolicyRef
