@@ -93,7 +93,14 @@ class EvaluateSettings(Settings):
         min_length=1,
     )
     same_as_feedback: bool = setting(
-        False, "Metric is the feedback", "Says that judging by the training feedback is on purpose."
+        False,
+        "Metric is the feedback",
+        "Says that judging by the training feedback, or by a judge of the same weights, is on purpose.",
+    )
+    flow_may_decide: bool = setting(
+        False,
+        "Motion may decide",
+        "Says that a metric of kind flow or motion is on purpose: it rewards motion, right or wrong.",
     )
     prompts: str = setting("heldout", "Prompts", "A set or a file; the primary one.", min_length=1)
     clips: int = setting(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from pydantic import Field, model_validator
 
@@ -24,6 +24,7 @@ from flows.config.rewards import (
     folded,
     instance_model,
     kind_of,
+    same_weights,
     taught_by,
 )
 from models.families import get_family
@@ -33,6 +34,9 @@ from models.training.settings import FinetuneSettings
 from rewards import reward_kinds
 from rewards.composite import CompositeSettings
 from tasks.settings import CurateStageSettings, EvaluateSettings, GenerateSettings, ScoreSettings
+
+# Kinds of rewards that any motion raises.
+_MOVING: Final = ("flow", "motion")
 
 
 class Recipe(Settings):
@@ -140,16 +144,25 @@ class Recipe(Settings):
     def _examiner(self) -> Iterator[str]:
         mixture = self._mixture(self.teacher)
         teachers = [self.teacher] if mixture is None else list(mixture.components)
-        metric = self.reward(self.evaluate.metric)
-        same = any(
-            kind_of(one) == kind_of(metric) and one.fingerprint() == metric.fingerprint()
-            for one in map(self.reward, teachers)
-        )
+        name, metric = self.evaluate.metric, self.reward(self.evaluate.metric)
+        same = [
+            one
+            for one, taught in zip(teachers, map(self.reward, teachers), strict=True)
+            if (kind_of(taught) == kind_of(metric) and taught.fingerprint() == metric.fingerprint())
+            or same_weights(taught, metric)
+        ]
         if same and not self.evaluate.same_as_feedback:
+            is_it = "also what" if name in same else f"of the same weights as {same[0]!r}, which"
             yield (
-                f"evaluate.metric {self.evaluate.metric!r} is also what feedback {self.feedback!r} teaches: "
+                f"evaluate.metric {name!r} is {is_it} feedback {self.feedback!r} teaches: "
                 "a policy is not judged by its own teacher. Choose another metric, or say "
                 "evaluate.same_as_feedback: true on purpose"
+            )
+        if kind_of(metric) in _MOVING and not self.evaluate.flow_may_decide:
+            yield (
+                f"evaluate.metric {name!r} measures how much moves, right or wrong: a still picture that "
+                "slides would be promoted. Choose a judge that does not teach (docs/judge.md), or say "
+                "evaluate.flow_may_decide: true on purpose"
             )
 
     def _networks(self) -> Iterator[str]:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, Field, PlainValidator, SerializeAsAny, create_mo
 from data.explain import nearest, part_at
 from data.settings import Settings
 from rewards import reward_kind, reward_kinds
+from rewards.judge.settings import JudgeSettings, model_path
 from rewards.kind import KIND
 
 REWARDS: Final = "rewards"
@@ -75,6 +76,17 @@ def kind_of(instance: Settings) -> str:
     """Name of the kind of a recipe's reward."""
     kind: str = getattr(instance, KIND)
     return kind
+
+
+def same_weights(one: Settings, other: Settings) -> bool:
+    """Whether two rewards are judges of one model, whatever they ask it and however they run it.
+
+    A hub id without a commit may be any of that id's. Folders are compared by their place.
+    """
+    if not (isinstance(one, JudgeSettings) and isinstance(other, JudgeSettings)):
+        return False
+    commits = {one.revision, other.revision} - {""}
+    return model_path(one) == model_path(other) and len(commits) < 2
 
 
 def folded(said: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:

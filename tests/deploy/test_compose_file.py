@@ -249,12 +249,20 @@ def test_another_judge_comes_as_an_override(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv(URL_VARIABLE, raising=False)
-    assert main(["recipes/wan2.1-1.3b-judge.yaml"]) == 0
-    recipe = load_recipe("recipes/wan2.1-1.3b-judge.yaml")
-    words = interpolate(yaml.safe_load(capsys.readouterr().out), {})["services"]["judge"]["command"]
-    assert words == judge_command(recipe)
-    judge: Any = recipe.rewards["judge"]
-    assert words[words.index("--model") + 1] == judge.model.removeprefix("hf-hub:")
-    assert words[words.index("--revision") + 1] == judge.revision
+    for asked, name in (
+        (["recipes/wan2.1-1.3b.yaml"], "examiner"),
+        (["recipes/wan2.1-1.3b-judge.yaml", "teacher"], "teacher"),
+        (["recipes/wan2.1-1.3b-judge.yaml", "examiner"], "examiner"),
+    ):
+        assert main(asked) == 0
+        recipe = load_recipe(asked[0])
+        words = interpolate(yaml.safe_load(capsys.readouterr().out), {})["services"]["judge"]["command"]
+        assert words == judge_command(recipe, name)
+        judge: Any = recipe.rewards[name]
+        assert words[words.index("--model") + 1] == judge.model.removeprefix("hf-hub:")
+        assert words[words.index("--revision") + 1] == judge.revision
+    for asked in (["recipes/wan2.1-1.3b-judge.yaml"], ["recipes/wan2.1-1.3b-judge.yaml", "clip"]):
+        assert main(asked) == 2
+        assert "teacher, examiner" in capsys.readouterr().err
     assert main(["recipes/none.yaml"]) == 2
     assert "recipes/none.yaml" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def test_without_the_miniature_real_recipes_are_read(library: Path, tmp_path: Pa
         "recipe = load_recipe('wan2.1-1.3b-judge')\n"
         "print(*recipe.rewards, *prompt_sets(), 'physics' in reward_kinds())"
     )
-    assert python(code, tmp_path, library) == "judge clip flow real-train real-heldout False"
+    assert python(code, tmp_path, library) == "teacher examiner clip flow real-train real-heldout False"
 
 
 def test_without_the_miniature_its_names_are_unknown(library: Path, tmp_path: Path) -> None:

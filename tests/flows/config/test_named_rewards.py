@@ -129,3 +129,55 @@ def test_what_does_not_hang_together_says_why(
     with pytest.raises(UserError) as caught:
         load(BASE | changes, *overrides)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["flow", "motion"])
+def test_what_any_motion_raises_decides_only_on_purpose(load: Any, kind: str) -> None:
+    tree = BASE | {"rewards": {"clip": {}, "mine": {"kind": kind}}, "evaluate": {"metric": "mine"}}
+    with pytest.raises(UserError, match=r"'mine' measures how much moves.*evaluate\.flow_may_decide: true"):
+        load(tree)
+    assert load(tree, "evaluate.flow_may_decide=true").evaluate.metric == "mine"
+    reported = load(tree, "evaluate.metric=judge", "judge.model=j")
+    assert reported.scored == ["clip", "mine"], "as a reward beside others it is welcome"
+
+
+@pytest.mark.parametrize(
+    "examiner",
+    [
+        {
+            "model": "hf-hub:o/a",
+            "revision": "1" * 40,
+            "rubric": "mine.yaml",
+            "dtype": "bfloat16",
+            "backend": "local",
+        },
+        {"model": "hf-hub:o/a", "rubric": "mine.yaml"},
+    ],
+)
+def test_a_judge_of_the_teachers_weights_examines_only_on_purpose(
+    load: Any, examiner: dict[str, str]
+) -> None:
+    teacher = {"kind": "judge", "model": "hf-hub:o/a", "revision": "1" * 40}
+    tree = TWO | {
+        "rewards": {"teacher": teacher, "examiner": {"kind": "judge", **examiner}},
+        "score": {"rewards": ["teacher"]},
+    }
+    with pytest.raises(
+        UserError, match=r"'examiner' is of the same weights as 'teacher'.*same_as_feedback: true"
+    ):
+        load(tree)
+    assert load(tree, "evaluate.same_as_feedback=true").evaluate.metric == "examiner"
+    load(tree, "rewards.examiner.model=hf-hub:o/b")
+    load(tree, f"rewards.examiner.revision='{'2' * 40}'")
+
+
+def test_a_judge_that_is_mixed_into_the_teacher_examines_only_on_purpose(load: Any) -> None:
+    rewards = TWO["rewards"] | {"examiner": {"kind": "judge", "model": "a", "rubric": "mine.yaml"}}
+    mixed = {"kind": "composite", "components": {"teacher": {"weight": 1.0}, "physics": {"weight": 1.0}}}
+    tree = TWO | {
+        "rewards": rewards | {"mixed": mixed},
+        "feedback": "mixed",
+        "score": {"rewards": ["teacher", "physics", "mixed"]},
+    }
+    with pytest.raises(UserError, match=r"of the same weights as 'teacher'"):
+        load(tree)

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from data.errors import UserError
 from flows.config.load import dump, load_recipe, resolve, shipped
 from flows.config.recipe import Recipe
+from flows.config.rewards import kind_of
 
 GOOD = "name: x\nmodel: {family: wan, path: m}\nevaluate: {same_as_feedback: true}\n"
 
@@ -27,6 +28,14 @@ def refused(tmp_path: Path, text: str, *overrides: str) -> str:
 def test_shipped_recipes_load_and_survive_their_own_dump(path: str, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert load(tmp_path, dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize("path", [path for path in shipped() if not path.startswith("recipes/mini")])
+def test_a_real_model_is_examined_by_a_judge_that_sees_no_training_clip(path: str) -> None:
+    recipe = load_recipe(path)
+    assert (recipe.evaluate.metric, kind_of(recipe.reward("examiner"))) == ("examiner", "judge")
+    assert "examiner" not in recipe.scored
+    assert (recipe.evaluate.same_as_feedback, recipe.evaluate.flow_may_decide) == (False, False)
 
 
 @pytest.mark.parametrize(
