@@ -7,6 +7,7 @@ memory.
 
 from __future__ import annotations
 
+import errno
 import io
 import tempfile
 from fractions import Fraction
@@ -29,6 +30,8 @@ Frames = npt.NDArray[np.uint8]
 # files. Its exact versions cost nothing that can be measured.
 ENCODER: Final = "x264 cpu-independent"
 _EXACT: Final = {"x264-params": "cpu-independent=1"}
+# What a decoder says where memory, open files or threads ran out: of the machine, whatever the file holds.
+_OF_THE_MACHINE: Final = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
 
 class VideoSettings(Settings):
@@ -93,6 +96,7 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
 
     Raises:
         VideoError: the file is missing, empty, not a video, truncated or corrupt.
+        OSError: memory, open files or threads ran out, which says nothing of the video.
     """
     import av
     from av.video.reformatter import VideoReformatter
@@ -112,6 +116,8 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
             convert = VideoReformatter().reformat
             pictures = [convert(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)]
     except (av.FFmpegError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) in _OF_THE_MACHINE:
+            raise
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"{name} cannot be decoded: {reason}") from error
     if not pictures:

@@ -1,8 +1,8 @@
 """The Reward protocol, and the guard that keeps every failure from becoming a number.
 
-A judgement has a value inside the reward's documented range, or no value and a reason. NaN, infinity, a
-value out of range and an exception are all reasons, never values: a failed judgement that turns into 0.0 is
-learned from.
+A judgement has a value inside the reward's documented range, or no value and a reason. NaN, infinity and a
+value out of range are reasons, never values: a failed judgement that turns into 0.0 is learned from. Nor is
+a fault of the machine a reason: it says nothing of the clip, so there is no judgement and the unit fails.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import UserError
+from data.errors import UserError, VideoError
 
 # Rounding may carry a cosine of one a little past one; further out it is a defect and is reported as such.
 _ROUNDING = 1e-5
@@ -67,7 +67,7 @@ class Judgement:
 
 
 class CannotJudge(Exception):
-    """This clip can have no value, and the message says why: no frame rate, too few frames."""
+    """This clip can have no value, now or later, and the message says why: no frame rate, too few frames."""
 
 
 class Reward(Protocol):
@@ -140,16 +140,18 @@ def failed(error: str, detail: dict[str, Any] | None = None, again: bool = False
 def guarded(
     score: Callable[[AnyReward, Sequence[LoadedClip]], list[Judgement]],
 ) -> Callable[[AnyReward, Sequence[LoadedClip]], list[Judgement]]:
-    """Decorator of `Reward.score`: whatever goes wrong with a clip is that clip's error and no other's.
+    """Decorator of `Reward.score`: what a reward says of one clip is that clip's and no other's.
 
     Clips that are no videos are not passed on. If a batch raises, its halves are tried, down to the clip
     that raises: this isolates one bad clip, and gets a batch that is too large for the device's memory
-    through in smaller ones. Values that are not finite or not in `range` become errors; non-finite numbers
-    in details become null.
+    through in smaller ones. A clip fails by CannotJudge, by VideoError, and by a value that is not finite or
+    not in `range`; non-finite numbers in details become null.
 
     Raises:
-        ModelError: passed on, because the settings are wrong and not the clip.
-        MemoryError, torch.OutOfMemoryError: one clip alone does not fit; that is not the clip's fault.
+        UserError: passed on, because the settings are wrong and not the clip.
+        Exception: any other that a clip alone still raises. Memory that ran out, a driver that failed, too
+            many open files or a defect say nothing of the clip: kept as its failure they would be believed
+            for ever.
     """
 
     @functools.wraps(score)
@@ -174,11 +176,10 @@ def guarded(
                 middle = len(clips) // 2
                 # Recurse outside the handler: inside, the traceback keeps the failed batch's tensors alive.
                 parts = (clips[:middle], clips[middle:])
-            elif _out_of_memory(error):
-                raise
+            elif isinstance(error, CannotJudge | VideoError):
+                return [failed(str(error))]
             else:
-                reason = str(error) if isinstance(error, CannotJudge) else f"{type(error).__name__}: {error}"
-                return [failed(reason)]
+                raise
         else:
             if len(judgements) != len(clips):
                 raise AssertionError(f"{reward.name} gave {len(judgements)} judgements of {len(clips)} clips")
@@ -249,11 +250,6 @@ def known_fps(clip: LoadedClip) -> float:
             f"the frame rate of the clip is unknown (fps = {clip.fps}), so no speed can be measured"
         )
     return clip.fps
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # torch.OutOfMemoryError by name: a reward without torch must not import it.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def not_a_video(clip: LoadedClip) -> str | None:

@@ -40,7 +40,7 @@ class LocalBackend:
         return {"backend": "local", "library": f"transformers {importlib.metadata.version('transformers')}"}
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
-        """One reply for each question, in order. torch.OutOfMemoryError: one alone does not fit."""
+        """One reply for each question, in order. RuntimeError: torch cannot compute one alone."""
         model, processing, ids = self._load()
         groups: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
         for place, ask in enumerate(asks):
@@ -80,7 +80,7 @@ class LocalBackend:
                 }
                 logits = model(**on_device, logits_to_keep=1).logits[:, -1]
                 rows = logits.float().log_softmax(-1)[:, list(ids.values())].cpu().tolist()
-        except torch.OutOfMemoryError:
+        except RuntimeError:  # torch.OutOfMemoryError is one; cuBLAS and the CPU's allocator raise it itself
             if len(some) == 1:
                 raise
             rows = None

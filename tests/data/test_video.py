@@ -1,3 +1,4 @@
+import errno
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -155,3 +156,21 @@ def test_odd_sizes_become_even_in_web_copies(frames):
     assert (info.width, info.height) == (30, 32)
     with pytest.raises(ValueError, match="scale is 0"):
         web_copy(frames, 8, scale=0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.EAGAIN])
+def test_a_decoder_without_memory_files_or_threads_says_nothing_of_the_video(number, frames, monkeypatch):
+    import av.error
+
+    video = encode_mp4(frames, 8)
+
+    def opened(*_, **__):
+        av.error.err_check(-number)
+
+    with monkeypatch.context() as ill:
+        ill.setattr("av.open", opened)
+        with pytest.raises((OSError, MemoryError)) as raised:
+            decode_mp4(video)
+    assert raised.value.errno == number
+    with pytest.raises(VideoError):
+        decode_mp4(video[: len(video) // 2])

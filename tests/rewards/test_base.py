@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from data.errors import UserError
+from data.errors import UserError, VideoError
 from data.keys import canonical_json
 from rewards.base import (
     CannotJudge,
@@ -20,6 +21,18 @@ from rewards.base import (
     guarded,
     pair_starts,
 )
+
+# Nothing that a reward says of a clip, and what a message of each looks like.
+FAULTS: dict[str, Exception] = {
+    "memory": MemoryError("no memory"),
+    "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cpu memory": RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+    ),
+    "files": OSError(errno.EMFILE, "Too many open files"),
+    "ecc": RuntimeError("CUDA error: uncorrectable ECC error encountered"),
+    "defect": KeyError("frames"),
+}
 
 
 class Scripted:
@@ -38,14 +51,14 @@ class Scripted:
         return [self.one(clip.prompt) for clip in clips]
 
     def one(self, prompt: str) -> Judgement:
-        if prompt == "raise":
-            raise RuntimeError("broken clip")
+        if prompt in FAULTS:
+            raise FAULTS[prompt]
+        if prompt == "video":
+            raise VideoError("no video at all")
         if prompt == "cannot":
             raise CannotJudge("no frame rate")
         if prompt == "settings":
             raise UserError("wrong settings")
-        if prompt == "memory":
-            raise MemoryError
         if prompt == "failed":
             return failed("said so")
         return Judgement(float(prompt), {"seen": (1, np.float32(2.5)), "odd": math.nan})
@@ -59,7 +72,7 @@ def values(reward: Reward, *prompts: str) -> list[float | None]:
     return [judgement.value for judgement in reward.score([clip(prompt) for prompt in prompts])]
 
 
-@pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1.5", "-0.01", "raise", "cannot", "failed"])
+@pytest.mark.parametrize("bad", ["nan", "inf", "-inf", "1.5", "-0.01", "cannot", "video", "failed"])
 def test_what_is_no_value_in_range_is_none_with_a_reason_and_harms_no_other_clip(bad: str) -> None:
     judged = Scripted().score([clip("0.25"), clip(bad), clip("1.0")])
     assert [judgement.value for judgement in judged] == [0.25, None, 1.0]
@@ -68,9 +81,9 @@ def test_what_is_no_value_in_range_is_none_with_a_reason_and_harms_no_other_clip
 
 
 def test_reasons_say_what_happened() -> None:
-    judged = Scripted().score([clip("raise"), clip("cannot"), clip("nan"), clip("2")])
+    judged = Scripted().score([clip("video"), clip("cannot"), clip("nan"), clip("2")])
     assert [judgement.error for judgement in judged] == [
-        "RuntimeError: broken clip",
+        "no video at all",
         "no frame rate",
         "the value is nan, not a finite number",
         "the value 2.0 lies outside [0.0, 1.0]",
@@ -95,9 +108,24 @@ def test_a_batch_too_large_for_memory_is_halved_until_it_fits() -> None:
     assert reward.batches == [5, 2, 3, 1, 2]
 
 
-def test_one_clip_that_does_not_fit_is_the_machines_fault() -> None:
-    with pytest.raises(MemoryError):
-        values(Scripted(), "0.5", "memory")
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("beside", [(), ("0.5",), ("0.25", "cannot", "1.0")])
+def test_a_fault_of_the_machine_is_no_clips_failure(fault: str, beside: tuple[str, ...]) -> None:
+    with pytest.raises(type(FAULTS[fault])) as raised:
+        values(Scripted(), *beside, fault)
+    assert raised.value is FAULTS[fault]
+
+
+@pytest.mark.parametrize("fault", ["cublas", "cpu memory", "files"])
+def test_a_fault_that_only_a_batch_meets_harms_nobody(fault: str) -> None:
+    class Small(Scripted):
+        @guarded
+        def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
+            if len(clips) > 1:
+                raise FAULTS[fault]
+            return [Judgement(0.5) for _ in clips]
+
+    assert values(Small(), *["0"] * 5) == [0.5] * 5
 
 
 def test_wrong_settings_are_not_a_clips_fault() -> None:

@@ -109,6 +109,36 @@ def test_nan_weights_never_become_a_value(local: Any, tiny_vlm: Path, clips: Cli
     assert "log-probability" in str(one.error)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "DefaultCPUAllocator: can't allocate memory",
+        "CUDA out of memory",
+    ],
+)
+def test_a_batch_that_does_not_fit_is_halved_and_a_question_that_does_not_is_no_clips_failure(
+    fault: str, local: Any, clips: Clips, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch import OutOfMemoryError
+    from transformers import Qwen2VLForConditionalGeneration
+
+    forward, most = Qwen2VLForConditionalGeneration.forward, 1
+
+    def small(self: Any, **inputs: Any) -> Any:
+        if len(inputs["input_ids"]) > most:
+            raise OutOfMemoryError(fault) if "out of memory" in fault else RuntimeError(fault)
+        return forward(self, **inputs)
+
+    judge = build_reward("judge", local())
+    calm = [one.value for one in judge.score(clips(3))]
+    monkeypatch.setattr(Qwen2VLForConditionalGeneration, "forward", small)
+    assert [one.value for one in judge.score(clips(3))] == pytest.approx(calm, abs=1e-6)
+    most = 0
+    with pytest.raises(RuntimeError, match=fault[:20]):
+        judge.score(clips(1))
+
+
 def test_what_is_no_video_fails_alone(local: Any, clips: Clips) -> None:
     good, bad = clips(2)
     judged = build_reward("judge", local()).score(
