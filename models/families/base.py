@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 
     import diffusers
     import torch
+    import transformers
     from torch import Tensor, nn
 else:
     diffusers, torch = LazyModule("diffusers"), LazyModule("torch")
+    transformers = LazyModule("transformers")
 
 Frames = npt.NDArray[np.uint8]
 """uint8 [B, T, H, W, 3], RGB."""
@@ -98,7 +100,7 @@ class Family(ABC):
         """The whole pipeline, in eval mode, frozen, quantised as asked; on a GPU only its VAE is there yet.
 
         The other parts go to a GPU when they are needed (`models.sampling.offload`). Raises ModelError if it
-        cannot be loaded.
+        cannot be loaded, or its text encoder's embeddings did not come.
         """
         check_parts(settings.path, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
         facts = self.facts(settings)
@@ -106,6 +108,7 @@ class Family(ABC):
         with loading(settings, "the pipeline"):
             kind = getattr(diffusers, self.pipeline_class)
             pipeline = kind.from_pretrained(settings.path, **_weights(settings))
+        _require_words(pipeline.text_encoder, settings.path)
         pipeline.set_progress_bar_config(disable=True)
         for network in networks_of(self.experts, pipeline).values():
             _ready(network, settings, facts)
@@ -188,6 +191,23 @@ class Family(ABC):
         return self.arranged(pipeline, latents, settings)
 
 
+def _require_words(text_encoder: Any, path: str) -> None:
+    """Check that words differ to the text encoder; ModelError: all rows of its embedding are equal.
+
+    transformers 5.0 and 5.1 leave UMT5's embedding zero, and say nothing (its pull request 43880): a model
+    would sample, and learn, from prompts that it cannot tell apart.
+    """
+    weight: Tensor = text_encoder.get_input_embeddings().weight
+    # Some rows of a large table: that all of them are equal is no accident.
+    rows = weight[:: max(1, len(weight) // 64)]
+    if bool((rows == rows[0]).all()):
+        raise ModelError(
+            f"{path}: the text encoder's token embedding is constant, so that all prompts are one to it. "
+            f"transformers 5.0 and 5.1 leave UMT5's at zero: install 5.2 or later (here: "
+            f"{transformers.__version__}); else the folder's text_encoder was saved so: fetch it again"
+        )
+
+
 def _ready(network: Any, settings: ModelSettings, facts: Mapping[str, Any]) -> nn.Module:
     for name, fact in facts.items():
         if isinstance(fact, torch.Tensor):
@@ -247,8 +267,6 @@ def pixels(video: Tensor) -> Frames:
 @contextmanager
 def loading(settings: ModelSettings, what: str) -> Iterator[None]:
     """Turn what diffusers raises for a missing or damaged model into a ModelError that names it."""
-    import diffusers
-    import transformers
     from safetensors import SafetensorError
 
     # their bars, one a file, would tear the round's own

@@ -14,9 +14,10 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from data.errors import UserError
+from data.errors import ModelError, UserError
 from models import lora
 from models.families import get_family
 from models.families.base import Family
@@ -411,3 +412,20 @@ def test_missing_parts_are_named(case: Tiny, model: ModelSettings, folder: Path,
         shutil.copytree(folder, broken, ignore=shutil.ignore_patterns(part))
         with pytest.raises(UserError, match=f"has no {part}"):
             load(model.changed(path=str(broken)))
+
+
+@pytest.mark.parametrize("fill", [0.0, 0.5])
+def test_a_text_encoder_to_which_all_words_are_one_is_refused(
+    family: Family, model: ModelSettings, folder: Path, tmp_path: Path, fill: float
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    (file,) = (tmp_path / "model/text_encoder").glob("*.safetensors")
+    weights = load_file(file)
+    embeddings = {name for name in weights if name == "shared.weight" or "embed_tokens" in name}
+    assert embeddings
+    for name in embeddings:
+        weights[name] = torch.full_like(weights[name], fill)
+    save_file(weights, file, {"format": "pt"})
+    with pytest.raises(ModelError, match=r"token embedding is constant.*install 5\.2 or later"):
+        family.load_pipeline(model.changed(path=str(tmp_path / "model")))
+    family.load_pipeline(model)
