@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from rewards.base import Judgement, failed
 from rewards.judge.frames import Segment
 from rewards.judge.rubric import Frames, Question, Rubric
+
+# Probabilities add up to 1; a little more is the rounding of a server in 16 bit.
+_LARGEST_MASS: Final = 1.001
 
 
 class Unanswered(Exception):
@@ -86,7 +89,7 @@ def p_yes(
 
     Raises:
         NoAnswer: no spelling of yes, or none of no, has a log-probability; or their mass is too small.
-        Fault: a log-probability is NaN, infinite, or above 0.
+        Fault: a log-probability is NaN, infinite, or above 0; or yes and no are together likelier than 1.
     """
     for token, value in logprobs.items():
         # A little above 0 is rounding of log_softmax; of NaN no comparison is true.
@@ -102,7 +105,10 @@ def p_yes(
             )
     top = max((*yes.values(), *no.values()))
     up, down = (sum(math.exp(value - top) for value in found.values()) for found in (yes, no))
-    mass = min(1.0, math.exp(top) * (up + down))
+    mass = math.exp(top) * (up + down)
+    if mass > _LARGEST_MASS:
+        raise Fault(f"yes and no have a probability of {mass:.4g} together: these are no log-probabilities")
+    mass = min(1.0, mass)
     if mass < min_mass:
         raise NoAnswer(f"yes and no have a probability of {mass:.3g} together: the model wants to say else")
     return Probability(up / (up + down), mass, {**yes, **no})

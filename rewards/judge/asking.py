@@ -103,9 +103,7 @@ class Requests:
         lengths = [self._processing.tokens(segment, text) for text in texts]
         self._check(reply, sum(lengths), segment, len(texts))
         found: list[Answer | NoAnswer] = []
-        for place, (choice, length) in enumerate(zip(_choices(reply, len(texts)), lengths, strict=True)):
-            if choice.get("index") != place:
-                raise Fault("the answers to questions asked together are not in their order")
+        for choice, length in zip(_choices(reply, len(texts)), lengths, strict=True):
             try:
                 found.append((self._probability(choice, min_mass), length))
             except NoAnswer as error:
@@ -182,8 +180,8 @@ class Requests:
         mass = answer.min_mass if min_mass is None else min_mass
         try:
             first = choice["logprobs"]["content"][0]
-            pairs = {str(item["token"]): float(item["logprob"]) for item in first["top_logprobs"]}
-        except (KeyError, IndexError, TypeError, ValueError):
+            pairs = {str(item["token"]): _logprob(item["logprob"]) for item in first["top_logprobs"]}
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise Fault("the answer has no log-probabilities") from None
         # Servers that are not vLLM differ in whether a token keeps its leading space; the rubric names both.
         if self._own:
@@ -211,11 +209,21 @@ class Requests:
         return answer_ids(self._rubric, self.model, encode)
 
 
+def _logprob(said: Any) -> float:
+    """A JSON number as one. Raises ValueError for anything else: `false` would be a probability of 1."""
+    if type(said) not in (int, float):
+        raise ValueError
+    return float(said)
+
+
 def _choices(reply: dict[str, Any], asked: int) -> list[dict[str, Any]]:
-    """The answers of a reply to so many questions. Raises Fault."""
+    """The answers of a reply to so many questions, in their order. Raises Fault."""
     found = reply.get("choices")
     if not isinstance(found, list) or len(found) != asked or not all(isinstance(one, dict) for one in found):
         raise Fault(f"{asked} questions were asked and not so many were answered: no log-probabilities")
+    indices = [one.get("index") for one in found]
+    if indices != list(range(asked)) or not all(type(index) is int for index in indices):
+        raise Fault(f"the answers are numbered {str(indices)[:80]}, and not in the order of the questions")
     return found
 
 

@@ -26,6 +26,47 @@ MODEL = "tiny"
 Faults = Callable[[str, str], str | None]
 
 
+def _said(value: Any, *more: Any) -> Callable[[dict[str, Any]], None]:
+    """Instead of the log-probabilities of yes and no, and of all others the last of them."""
+    values = [value, *more]
+
+    def edit(reply: dict[str, Any]) -> None:
+        for place, item in enumerate(reply["choices"][0]["logprobs"]["content"][0]["top_logprobs"]):
+            item["logprob"] = values[min(place, len(values) - 1)]
+
+    return edit
+
+
+def _index(value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda reply: reply["choices"][0].update(index=value)
+
+
+# What no server that understood the question says, whatever its model is.
+IMPOSSIBLE: dict[str, Callable[[dict[str, Any]], None]] = {
+    "all certain": _said(0.0),
+    "both likely": _said(-0.1, -0.1, -9.0),
+    "a little too likely": _said(math.log(0.9), math.log(0.102), -99.0),
+    "false": _said(False, -0.5),
+    "true": _said(-0.5, True),
+    "a text": _said("-0.5", -1.0),
+    "nothing": _said(None, -1.0),
+    "a list": _said([-0.5], -1.0),
+    "above 0": _said(0.2, -3.0),
+    "far above 0": _said(-3.0, 10**400),
+    "far below 0": _said(-3.0, -(10**400)),
+    "infinite": _said(-3.0, math.inf),
+    "minus infinite": _said(-math.inf, -0.5),
+    "nan of no": _said(-0.5, math.nan),
+    "two choices": lambda reply: reply["choices"].append(reply["choices"][0] | {"index": 1}),
+    "no choice": lambda reply: reply["choices"].clear(),
+    "index 7": _index(7),
+    "index -1": _index(-1),
+    "index false": _index(False),
+    "index as text": _index("0"),
+    "no index": lambda reply: reply["choices"][0].pop("index"),
+}
+
+
 def nothing(question: str, media: str) -> str | None:
     return None
 
@@ -110,7 +151,7 @@ class FaultServer:
             case "lost frames":
                 reply["usage"]["prompt_tokens"] -= 4
             case _:
-                raise AssertionError(fault)
+                IMPOSSIBLE[fault](reply)
         return 200, json.dumps(reply).encode()
 
     def answer_together(self, body: dict[str, Any]) -> tuple[int, bytes]:
@@ -126,7 +167,10 @@ class FaultServer:
             except ValueError:
                 return 200, content
         usage = {name: sum(one["usage"][name] for one in replies) for name in replies[0]["usage"]}
-        choices = [one["choices"][0] | {"index": place} for place, one in enumerate(replies)]
+        choices = [choice for one in replies for choice in one["choices"]]
+        for place, choice in enumerate(choices):
+            if type(choice.get("index")) is int:
+                choice["index"] += place
         models = {one["model"] for one in replies} - {body["model"]}
         model = models.pop() if models else body["model"]
         return 200, json.dumps({"model": model, "choices": choices, "usage": usage}).encode()
@@ -146,6 +190,7 @@ class FaultServer:
             "model": body["model"],
             "choices": [
                 {
+                    "index": 0,
                     "message": {"role": "assistant", "content": "yes" if yes > 0.5 else "no"},
                     "logprobs": {"content": [{"token": top[0]["token"], "top_logprobs": top}]},
                 }

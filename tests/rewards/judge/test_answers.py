@@ -23,7 +23,7 @@ def test_spellings_are_summed() -> None:
     assert set(found.logprobs) == {"yes", "Yes", "no"}
 
 
-@given(st.floats(-500, -1e-9), st.floats(-500, -1e-9))
+@given(st.floats(-500, -0.7), st.floats(-500, -0.7))
 def test_p_yes_is_the_sigmoid_of_the_difference(yes: float, no: float) -> None:
     found = p_yes({"yes": yes, "no": no}, ["yes"], ["no"], 0.0)
     assert 0 <= found.yes <= 1
@@ -41,6 +41,26 @@ def test_a_missing_token_is_no_answer(missing: dict[str, float]) -> None:
 def test_what_is_no_log_probability_is_a_fault(value: float) -> None:
     with pytest.raises(Fault, match="log-probability"):
         p_yes({"yes": value, "no": -0.1}, ["yes"], ["no"], 0.0)
+
+
+@pytest.mark.parametrize(
+    "logprobs",
+    [
+        {"yes": 0.0, "no": 0.0},
+        {"yes": 0.0, "Yes": 0.0, "no": -20.0},
+        {"yes": -0.1, "no": -0.1},
+        log(yes=0.9, no=0.1011),
+    ],
+)
+def test_more_than_certain_is_a_fault(logprobs: dict[str, float]) -> None:
+    with pytest.raises(Fault, match="no log-probabilities"):
+        p_yes(logprobs, ["yes", "Yes"], ["no"], 0.0)
+
+
+@pytest.mark.parametrize("too_much", [0.0, 1e-6, 9e-4])
+def test_rounding_of_a_certain_answer_is_none(too_much: float) -> None:
+    found = p_yes(log(yes=0.9, no=0.1 + too_much), ["yes"], ["no"], 0.0)
+    assert (found.yes, found.mass) == (pytest.approx(0.9, abs=1e-3), pytest.approx(1.0))
 
 
 def test_a_model_that_wants_to_say_something_else_has_not_answered() -> None:

@@ -11,7 +11,7 @@ import pytest
 from data.errors import UserError
 from rewards import build_reward
 from rewards.base import LoadedClip
-from tests.rewards.judge.fault_server import FaultServer
+from tests.rewards.judge.fault_server import IMPOSSIBLE, FaultServer
 
 Settings = Callable[..., dict[str, Any]]
 Clips = Callable[..., list[LoadedClip]]
@@ -65,6 +65,19 @@ def test_a_fault_is_a_reason_never_a_number_and_the_other_question_stands(
     assert all(0 <= one.value <= 1 for one in scored.judgements["judge/task"].values())
     assert all(one.value is None for one in judge.score(clips(3)))
     assert scored.down is None
+
+
+@pytest.mark.parametrize("fault", IMPOSSIBLE)
+def test_an_answer_that_cannot_be_is_a_fault_never_a_value(
+    fault: str, server: FaultServer, served: Settings, clips: Clips
+) -> None:
+    judge = build_reward("judge", served(breaker=100, retries=0))
+    calm = judge.score(clips(2))
+    after_the_self_test(server, fault)
+    for judgement in judge.score_parts({"judge/physics": clips(2)}).judgements["judge/physics"].values():  # type: ignore[attr-defined]
+        assert (judgement.value, judgement.again) == (None, True)
+    server.faults = lambda question, media: None
+    assert judge.score(clips(2)) == calm
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "503", "cut"])
