@@ -281,9 +281,7 @@ def self_test(requests: Requests, settings: JudgeSettings, first: Ask) -> dict[s
 def _check_served(http: Http, model: str) -> None:
     try:
         listed = http.get("/models").get("data")
-    except Exception as error:
-        if isinstance(error, UserError):
-            raise
+    except Unanswered as error:
         raise ServiceError(f"judge: {http.url} does not answer: {error}") from None
     served = [item.get("id") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     if model not in served:

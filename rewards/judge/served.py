@@ -8,7 +8,6 @@ stand first in the prompt), the others name the frames by id.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from rewards.judge.asking import Requests, self_test
 from rewards.judge.processing import Processing
 from rewards.judge.rubric import Rubric
 from rewards.judge.server import ManagedServer, on_cpu
-from rewards.judge.settings import JudgeSettings, model_path
+from rewards.judge.settings import JudgeSettings, model_path, server_key
 from rewards.judge.transport import Http
 
 log = logging.getLogger("rewards.judge")
@@ -169,7 +168,7 @@ class VllmBackend:
         settings = self._settings
         processing = self._processing()
         if settings.address:
-            url, key = settings.address, os.environ.get(settings.api_key_env, "")
+            url, key = settings.address, server_key(settings)
         else:
             if self._server is None:
                 self._server = ManagedServer(settings)

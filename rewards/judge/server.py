@@ -17,7 +17,7 @@ from data import device_lock, processes
 from data.errors import ServiceError
 from data.resources import INSTALLED
 from rewards.judge.rubric import load_rubric
-from rewards.judge.settings import JudgeSettings, model_path, served_name
+from rewards.judge.settings import JudgeSettings, model_path, served_name, server_key
 
 log = logging.getLogger("rewards.judge")
 
@@ -144,9 +144,14 @@ def command(
 
 
 def require_server(settings: JudgeSettings) -> None:
-    """Check that the server which these settings ask for can be started; ServiceError: no environment."""
+    """Check that the server which these settings ask for can be started, or can be sent its key.
+
+    Raises UserError: there is no environment with vLLM, or the key is none.
+    """
     if settings.managed:
         environment_python(settings.venv)
+    else:
+        server_key(settings)
 
 
 def environment_python(environment: str) -> Path:

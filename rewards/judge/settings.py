@@ -151,6 +151,21 @@ class JudgeSettings(NetworkSettings):
         return self.backend == "vllm" and not self.address
 
 
+def server_key(settings: JudgeSettings) -> str:
+    """The key of a server that is running, without the blanks around it; "" if there is none.
+
+    A key from a mounted secret or a file often ends in a line break. Raises ConfigError, which does not
+    repeat the key: it holds a character that no HTTP header can hold.
+    """
+    key = os.environ.get(settings.api_key_env, "").strip()
+    if not all(" " <= character <= "~" for character in key):
+        raise ConfigError(
+            f"judge: the key in {settings.api_key_env} holds a character that no HTTP header can hold, such "
+            "as a line break or a letter that is not ASCII: set that environment variable anew"
+        )
+    return key
+
+
 def judge_version(settings: JudgeSettings) -> str:
     """Digest of the parts' versions and of how they combine. ConfigError for want of model or rubric."""
     rubric = load_rubric(settings.rubric)

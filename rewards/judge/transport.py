@@ -48,6 +48,7 @@ class Http:
         import httpx
 
         self.url = url.rstrip("/")
+        self._key = key
         self._timeout_s = timeout_s
         self._retries = retries
         self._closing = threading.Event()
@@ -108,21 +109,25 @@ class Http:
         try:
             with self._client.stream(method, f"{self.url}{path}", json=body) as response:
                 content = self._read(response, deadline)
-        except httpx.HTTPError as error:
-            raise Fault(f"{type(error).__name__}: {str(error) or 'no answer'}") from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            # The system's words for what the network did. Of a breach of HTTP the library may cite a header,
+            # and so the key.
+            passing = isinstance(error, httpx.NetworkError | httpx.TimeoutException)
+            said = str(error) or "no answer" if passing else "the server ended it, or this was no HTTP"
+            raise Fault(f"{type(error).__name__}: {said}") from None
         status = response.status_code
         if status in _WRONG:
             raise ServiceError(
-                f"judge: {self.url}{path} answers {status}: {_WRONG[status]}. {_said(content)}"
+                f"judge: {self.url}{path} answers {status}: {_WRONG[status]}. {self._said(content)}"
             )
         if status in _REFUSED:
-            raise Refused(f"the server refuses the request with {status}: {_said(content)}")
+            raise Refused(f"the server refuses the request with {status}: {self._said(content)}")
         if status != 200:
-            raise Fault(f"the server answers {status}: {_said(content)}", _retry_after(response))
+            raise Fault(f"the server answers {status}: {self._said(content)}", _retry_after(response))
         try:
             found = json.loads(content)
         except ValueError:
-            raise Fault(f"the server's answer is not JSON: {_said(content)}") from None
+            raise Fault(f"the server's answer is not JSON: {self._said(content)}") from None
         if not isinstance(found, dict):
             raise Fault(f"the server's answer is a JSON {type(found).__name__}, not an object")
         return found
@@ -140,6 +145,12 @@ class Http:
             if len(content) > _LARGEST_REPLY:
                 raise httpx.ReadError("the answer is far too long")
         return bytes(content)
+
+    def _said(self, content: bytes) -> str:
+        """The beginning of what the server said, on one line, without the key, which it may repeat."""
+        text = content.decode("utf-8", "replace")
+        text = " ".join((text.replace(self._key, "(the key)") if self._key else text)[:600].split())
+        return text[:300] or "(nothing)"
 
     @staticmethod
     def _delay(attempt: int, asked_s: float) -> float:
@@ -162,9 +173,3 @@ def _retry_after(response: httpx.Response) -> float:
     except ValueError:  # a date
         return 0.0
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
-
-
-def _said(content: bytes) -> str:
-    """The beginning of what a server said, on one line."""
-    text = " ".join(content[:600].decode("utf-8", "replace").split())
-    return text[:300] or "(nothing)"
