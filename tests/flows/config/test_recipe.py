@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,32 @@ def refused(tmp_path: Path, text: str, *overrides: str) -> str:
 def test_shipped_recipes_load_and_survive_their_own_dump(path: str, tmp_path: Path) -> None:
     recipe = load_recipe(path)
     assert load(tmp_path, dump(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "guidance", "shift", "size"),
+    [
+        ("wan2.1-1.3b", 50, (6.0, None), 8.0, (480, 832)),
+        ("wan2.1-1.3b-judge", 50, (6.0, None), 8.0, (480, 832)),
+        ("wan2.1-14b", 50, (5.0, None), 5.0, (480, 832)),
+        ("wan2.2-t2v-a14b", 40, (4.0, 3.0), 12.0, (480, 832)),
+        ("wan2.2-ti2v-5b", 50, (5.0, None), 5.0, (704, 1280)),
+    ],
+)
+def test_wan_is_sampled_as_its_authors_sample(
+    name: str, steps: int, guidance: tuple[float, float | None], shift: float, size: tuple[int, int]
+) -> None:
+    recipe = load_recipe(f"recipes/{name}.yaml")
+    made = recipe.generate
+    assert (made.steps, (made.guidance, made.guidance_2), (made.height, made.width)) == (
+        steps,
+        guidance,
+        size,
+    )
+    assert made.flow_shift == recipe.finetune.shift == shift
+    # sample_neg_prompt of Wan-Video/Wan2.1 at 9737cba and Wan2.2 at 42bf4cf, to the letter
+    told = hashlib.sha256(made.negative_prompt.encode()).hexdigest()
+    assert told == "ce96e0324e4b54ce4b6e867f669ca520952e1a34cc116543516b1897f0d3c47e"
 
 
 @pytest.mark.parametrize("path", [path for path in shipped() if not path.startswith("recipes/mini")])
