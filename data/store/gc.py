@@ -4,14 +4,19 @@ A file is reachable if any committed manifest names it. What a unit at work has 
 named; `min_age_s` protects it, and a file that a unit finds and uses again is made young (see
 `Store.write_media`). Between the look at a file's age and its end a unit may do so: a file is therefore moved
 aside first, looked at again, and put back if it is young now.
+
+No symbolic link is followed: what lies behind one is somebody else's, whoever put it there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
+import stat
 import time
 import uuid
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,7 +25,11 @@ from data.store import Store
 from data.store.durable_files import remove, storage_errors
 
 SAFE_AGE_S: Final = 24 * 3600.0
-_PATTERNS: Final = ("media/*/*", "parts/*/*/*/*.parquet", "scratch/*/**/*", "tmp/*.tmp")
+_TOPS: Final = ("media", "parts", "scratch", "tmp")
+_FILE: Final = re.compile(
+    r"media/[^/]+/[^/]+|parts/([^/]+/){3}[^/]+\.parquet|scratch/[^/]+/.+|tmp/[^/]+\.tmp", re.DOTALL
+)
+_UNITS_FOLDER: Final = re.compile(r"parts/[^/]+/[^/]+/[^/]+|scratch/[^/]+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +65,18 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
     now = time.time()
     old: dict[str, int] = {}
     young = 0
-    idle = _idle_folders(store.root, now - min_age_s)
     # Files first, manifests second: a unit committed in between is then reached, not taken.
-    present = sorted({path for pattern in _PATTERNS for path in store.root.glob(pattern) if path.is_file()})
+    present = sorted(_names(store.root))
+    idle = _idle_folders(store.root, present, now - min_age_s)
     reached = {item.path for manifest in store.manifests() for item in manifest.files}
-    for path in present:
-        relative = path.relative_to(store.root).as_posix()
-        if relative in reached:
+    for relative in present:
+        if relative in reached or not _FILE.fullmatch(relative):
             continue
         try:
-            status = path.stat()
+            status = (store.root / relative).lstat()
         except FileNotFoundError:
+            continue
+        if not stat.S_ISREG(status.st_mode):
             continue
         if now - status.st_mtime < min_age_s:
             young += 1
@@ -92,7 +102,7 @@ def _take(root: Path, relative: str, since: float) -> bool:
             os.rename(path, aside)
         except FileNotFoundError:  # another collector, or its unit was discarded
             return True
-        if aside.stat().st_mtime > since:
+        if aside.lstat().st_mtime > since:
             with contextlib.suppress(FileExistsError):  # written anew meanwhile: the same bytes
                 os.link(aside, path)
             aside.unlink()
@@ -101,12 +111,22 @@ def _take(root: Path, relative: str, since: float) -> bool:
     return True
 
 
-def _idle_folders(root: Path, since: float) -> list[Path]:
+def _names(root: Path) -> Iterator[str]:
+    """All that lies where garbage may, relative to the root; a symbolic link is one name, and not entered."""
+    for top in _TOPS:
+        if (root / top).is_symlink():  # which os.walk would enter
+            continue
+        for place, folders, files in os.walk(root / top):
+            at = Path(place).relative_to(root)
+            yield from ((at / name).as_posix() for name in (*folders, *files))
+
+
+def _idle_folders(root: Path, present: Sequence[str], since: float) -> list[Path]:
     """Folders of units in which nothing was made or removed since."""
     found = []
-    for pattern in ("parts/*/*/*", "scratch/*"):
-        for folder in sorted(root.glob(pattern)):
-            with contextlib.suppress(FileNotFoundError):
-                if folder.is_dir() and folder.stat().st_mtime <= since:
-                    found.append(folder)
+    for folder in (root / name for name in present if _UNITS_FOLDER.fullmatch(name)):
+        with contextlib.suppress(FileNotFoundError):
+            status = folder.lstat()
+            if stat.S_ISDIR(status.st_mode) and status.st_mtime <= since:
+                found.append(folder)
     return found

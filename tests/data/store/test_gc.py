@@ -1,9 +1,10 @@
 import os
+import shutil
 import time
 
 import pytest
 
-from data.store import gc
+from data.store import Store, gc
 from data.errors import StoreError
 
 
@@ -80,3 +81,63 @@ def test_rounds_runs_and_the_champion_are_never_garbage(store):
     gc.collect(store, delete=True, min_age_s=0)
     assert all(path.exists() for path in kept)
     assert (store.root / "runs" / "r1.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "media",
+        "media/zz",
+        "parts",
+        "parts/clips/generate/aa",
+        "parts/clips",
+        f"scratch/{'a' * 64}",
+        f"scratch/{'a' * 64}/deeper/still",
+        "scratch",
+        "tmp",
+    ],
+)
+def test_nothing_behind_a_symbolic_link_is_listed_or_removed(store, tmp_path, link):
+    precious = tmp_path / "precious"
+    files = ("x.mp4", "x.tmp", "x.parquet", "zz/x.mp4", f"{'b' * 64}/step", "generate/k/x.parquet", "a/b/c/x.parquet")
+    for name in files:
+        path = precious / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"precious")
+    for empty in ("e", "e/mpty", "e/mp/ty"):
+        (precious / empty).mkdir(parents=True, exist_ok=True)
+    place = store.root / link
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(precious)
+    everything = sorted(precious.rglob("*"))
+    for path in (*everything, precious):
+        age(path, 3 * gc.SAFE_AGE_S)
+
+    report = gc.collect(store, delete=True)
+    assert (report.files, report.young) == ((), 0)
+    assert sorted(precious.rglob("*")) == everything
+    assert place.is_symlink()
+
+
+def test_a_link_to_a_file_is_left_and_what_lies_beside_a_link_goes(store, tmp_path):
+    precious = tmp_path / "precious.mp4"
+    precious.write_bytes(b"precious")
+    lost = store.write_media(b"lost", "mp4")
+    link = store.path(lost.path).with_name("link.mp4")
+    link.symlink_to(precious)
+    (store.root / "media" / "gone").symlink_to(tmp_path / "nowhere")
+    for path in (precious, store.path(lost.path)):
+        age(path, 3 * gc.SAFE_AGE_S)
+    assert gc.collect(store, delete=True).files == (lost.path,)
+    assert link.read_bytes() == precious.read_bytes() == b"precious"
+    assert not store.path(lost.path).exists()
+
+
+def test_a_store_that_is_reached_by_a_link_is_collected(store, tmp_path):
+    lost = store.write_media(b"lost", "mp4")
+    age(store.path(lost.path), 3 * gc.SAFE_AGE_S)
+    (tmp_path / "link").symlink_to(store.root)
+    assert gc.collect(Store.open(tmp_path / "link"), delete=True).files == (lost.path,)
+    assert not store.path(lost.path).exists()
