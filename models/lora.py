@@ -25,20 +25,12 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data.errors import ModelError
+from models.lora_spec import PREFIX, header_of, read_header
+from models.lora_spec import LoraSpec as LoraSpec
 
 FILE_NAME: Final = "pytorch_lora_weights.safetensors"
 POLICY: Final = "policy"
 REFERENCE: Final = "reference"
-_PREFIX: Final = "transformer."
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSpec:
-    """Size and place of an adapter; the update of a layer is alpha / rank * B A."""
-
-    rank: int
-    alpha: float
-    targets: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,22 +182,15 @@ def write(file: LoraFile) -> bytes:
     ours = {"base_id": file.base_id, **file.facts}
     metadata = {
         "format": "pt",
-        "lora_adapter_metadata": json.dumps({_PREFIX + k: v for k, v in config.items()}, sort_keys=True),
+        "lora_adapter_metadata": json.dumps({PREFIX + k: v for k, v in config.items()}, sort_keys=True),
         "vidloop": json.dumps(ours, sort_keys=True),
     }
-    plain = safetensors.torch.save({_PREFIX + name: t.contiguous() for name, t in file.tensors.items()})
+    plain = safetensors.torch.save({PREFIX + name: t.contiguous() for name, t in file.tensors.items()})
     # safetensors itself writes the metadata in an order that differs by process
-    tensors, body = _header(plain)
+    tensors, body = header_of(plain)
     text = json.dumps({"__metadata__": metadata, **tensors}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return struct.pack("<Q", len(text)) + text + body
-
-
-def _header(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header of safetensors, and what follows it."""
-    end = 8 + struct.unpack("<Q", data[:8])[0]
-    header: dict[str, Any] = json.loads(data[8:end])
-    return header, data[end:]
 
 
 def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> LoraFile:
@@ -215,20 +200,11 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
         ModelError: the bytes are not such a file, or it was made for another base model than `base_id`, or
             for another of its experts than `expert`.
     """
+    spec, facts = read_header(data)
     try:
         tensors = safetensors.torch.load(data)
-        metadata = _header(data)[0].get("__metadata__", {})
-        config = {
-            k.removeprefix(_PREFIX): v for k, v in json.loads(metadata["lora_adapter_metadata"]).items()
-        }
-        spec = LoraSpec(
-            int(config["r"]), float(config["lora_alpha"]), tuple(sorted(config["target_modules"]))
-        )
-        facts = json.loads(metadata.get("vidloop", "{}"))
-    except (SafetensorError, ValueError, KeyError, struct.error) as failure:
-        raise ModelError(
-            f"not a LoRA adapter in diffusers layout with its rank and alpha: {failure!r}"
-        ) from failure
+    except (SafetensorError, ValueError) as failure:
+        raise ModelError(f"the adapter's tensors cannot be read: {failure!r}") from failure
     made_for = facts.pop("base_id", None)
     if base_id is not None and made_for is not None and made_for != base_id:
         raise ModelError(
@@ -239,7 +215,7 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
         raise ModelError(
             f"the adapter was made for the expert for {trained} noise, this is the one for {expert}"
         )
-    return LoraFile(spec, {k.removeprefix(_PREFIX): v for k, v in tensors.items()}, made_for, facts)
+    return LoraFile(spec, {k.removeprefix(PREFIX): v for k, v in tensors.items()}, made_for, facts)
 
 
 def _inject(transformer: Any, spec: LoraSpec, name: str) -> None:

@@ -13,7 +13,9 @@ from typing import Any, ClassVar, Final
 from data.errors import ConfigError
 from data.records import Example, Pair, PairSegment, Policy
 from data.store import Store
+from models.families import get_family
 from models.families.settings import Expert
+from models.lora_spec import LoraSpec, read_header, require_same
 from models.policy import policy_id
 from models.training.settings import STORED_SEGMENTS, TrainSettings
 from tasks import curate, fingerprints, reference
@@ -65,13 +67,12 @@ class FinetuneUnit(OneAnswer):
                 STAGE, self.question, {"policies": []}, parents=parents, info={"no_training_data": lacking}
             )
             return
-        from models.families import get_family
-
         settings = reference.for_expert(self.settings, get_family(self.how.model.family), self.how.model)
         adapter, curve, facts = self._train(store, settings, examples, pairs)
         if settings.expert is not None:
             facts["expert"] = settings.expert
         media = store.write_media(adapter, ".safetensors")
+        spec, _ = read_header(adapter)  # of the file, whatever was asked for
         before = [self.policy.policy_id] if self.policy.adapter_path else []
         row = Policy(
             policy_id=policy_id(self.policy.base_id, before, media.sha256),
@@ -81,9 +82,9 @@ class FinetuneUnit(OneAnswer):
             curation_id=examples[0].curation_id,
             adapter_path=media.path,
             adapter_sha256=media.sha256,
-            rank=self.settings.rank,
-            alpha=self.settings.alpha,
-            targets=facts.pop("targets"),
+            rank=spec.rank,
+            alpha=spec.alpha,
+            targets=list(spec.targets),
             steps=self.settings.steps,
             settings=json.dumps(settings.model_dump(mode="json"), sort_keys=True),
             curve=json.dumps(curve, sort_keys=True, allow_nan=False),
@@ -95,8 +96,6 @@ class FinetuneUnit(OneAnswer):
         self, store: Store, settings: TrainSettings, examples: list[Example], pairs: list[Pair]
     ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
         quieten_libraries()
-        from models.families import get_family
-        from models.lora import read
         from models.training.reference import ErrorTable
         from models.training.train_data import load_train_data
         from models.training.trainer import TrainJob, train
@@ -137,14 +136,30 @@ class FinetuneUnit(OneAnswer):
                 result = train_distributed(model, job, Path(folder), on_step)
         else:
             result = train(family.load_transformer(model), family, job, on_step)
-        targets = sorted(read(result.adapter).spec.targets)
-        return result.adapter, result.curve, result.diagnostics | {"targets": targets}
+        return result.adapter, result.curve, result.diagnostics
 
 
 def experts(context: RoundContext) -> tuple[Expert | None, ...]:
     """What the round trains, in this order: experts, or the only network (None)."""
     asked = context.finetune.expert
     return ("high", "low") if asked == "both" else (asked,)
+
+
+def check_start(context: RoundContext) -> None:
+    """Refuse a round that asks for an adapter of another size or place than the one it would train.
+
+    Raises:
+        ConfigError: finetune.rank, alpha or targets are not those of the starting policy's adapter.
+        StoreError, ModelError: the adapter is missing, was changed, or is none.
+    """
+    asked = context.finetune
+    spec = LoraSpec(
+        asked.rank, asked.alpha, asked.targets or get_family(context.generation.model.family).lora_targets
+    )
+    for expert in experts(context):
+        adapter = context.policy.adapter(context.store, expert)
+        if adapter is not None:
+            require_same(read_header(adapter)[0], spec)
 
 
 def unit(context: RoundContext) -> FinetuneUnit:

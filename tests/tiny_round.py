@@ -190,6 +190,14 @@ def summaries(store: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in paths]
 
 
+def empty_adapter(base: str) -> bytes:
+    """A file of the size that the tiny recipe trains, which changes nothing: it has no tensors."""
+    from models.families.wan import Wan
+    from models.lora import LoraFile, LoraSpec, write
+
+    return write(LoraFile(LoraSpec(2, 2.0, Wan.lora_targets), {}, base))
+
+
 def begun(tiny: Tiny, *overrides: str) -> RoundContext:
     """A round that has begun."""
     from data.store import Store

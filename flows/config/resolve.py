@@ -23,6 +23,7 @@ from rewards import NetworkSettings, reward_kind, reward_ref
 from rewards.composite import is_mixture
 from tasks import spread
 from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef, RoundContext
+from tasks.finetune import check_start
 from tasks.jobs import evaluation_jobs, training_jobs, training_prompts
 from tasks.policies import find_policy
 from tasks.rounds import RECIPE
@@ -37,7 +38,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         run_id: names the run's facts in the store.
 
     Raises:
-        ConfigError: prompts, model, policy or a reward's weights are missing or wrong.
+        ConfigError: prompts, model, policy or a reward's weights are missing or wrong, or `finetune` asks for
+            another adapter than the policy has.
     """
     model = model_of(recipe)
     base = base_id(model.path, model.revision)
@@ -45,7 +47,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     check_fit(model, sample)
     policy = find_policy(store, recipe.policy, base)
     reward = functools.cache(functools.partial(open_reward, recipe))  # each once, whatever it is for
-    return RoundContext(
+    context = RoundContext(
         run_id=run_id,
         name=recipe.name,
         seed=recipe.seed,
@@ -73,6 +75,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
             _earlier(recipe, store, name, base) for name in dict.fromkeys(recipe.curate.include_rounds)
         ),
     )
+    check_start(context)
+    return context
 
 
 def model_of(recipe: Recipe) -> ModelSettings:

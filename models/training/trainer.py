@@ -21,7 +21,7 @@ from data.keys import bytes_digest, digest
 from models import lora
 from models.compile import compile_blocks
 from models.families.base import Family
-from models.lora import LoraSpec
+from models.lora_spec import LoraSpec, read_header, require_same
 from models.training import checkpoint, noise
 from models.training.beta import Calibration, calibrate
 from models.training.distributed import ALONE, ProcessGroup
@@ -97,6 +97,7 @@ def train(
             this process is alone.
 
     Raises:
+        ConfigError: the settings ask for an adapter of another size or place than the one to start from.
         ModelError: nothing to learn from, or the settings do not fit the data or the model.
         StageFailed: the loss became NaN or infinite, or a single unit does not fit into GPU memory.
             Checkpoints stay.
@@ -109,6 +110,7 @@ def train(
     if start is None:
         adapter = lora.attach(transformer, spec, noise.seed_of(settings.seed, "adapter"))
     else:
+        require_same(read_header(start)[0], spec)
         adapter = lora.resume(
             transformer,
             start,

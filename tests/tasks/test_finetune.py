@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from data.errors import ConfigError
 from data.records import Example, Pair
 from data.store import Store
+from models.lora import read
 from models.training.settings import TrainSettings, settings_of
 from tasks.stages import plan_stage
 from tests.tiny_round import Tiny, begun, play
@@ -93,3 +95,32 @@ def test_two_processes_train_a_policy_under_the_key_of_one(tiny: Tiny) -> None:
     assert len(json.loads(policy.curve)) == 2
     again = play(tiny, *settings)
     assert again["stages"]["finetune"]["cached_shards"] == again["stages"]["finetune"]["shards"]
+
+
+@pytest.mark.slow
+def test_a_second_round_trains_the_adapter_that_there_is_and_refuses_another_before_any_work(
+    tiny: Tiny,
+) -> None:
+    first = play(tiny, "finetune.steps=2", "finetune.rank=2", "finetune.alpha=3")
+    again = [f"policy={first['policy_after']}", "finetune.steps=2", "seed=1"]
+    for asked, says in (
+        (["finetune.rank=4", "finetune.alpha=3"], r"finetune\.rank is 4, but .* rank 2 .*: say finetune\.rank: 2"),
+        (["finetune.rank=2", "finetune.alpha=4"], r"finetune\.alpha is 4, but .* alpha 3: say finetune\.alpha: 3"),
+        (
+            ["finetune.rank=2", "finetune.alpha=3", "finetune.targets=[to_q]"],
+            r"finetune\.targets is \[to_q\], but .*: say finetune\.targets: \[ffn\.net\.0\.proj, ",
+        ),
+    ):  # fmt: skip
+        before = sorted(tiny.store.rglob("*"))
+        with pytest.raises(ConfigError, match=rf"{says}.*policy: base"):
+            begun(tiny, *again, *asked)
+        assert sorted(tiny.store.rglob("*")) == before
+    family = "[to_q, to_k, to_v, to_out.0, ffn.net.0.proj, ffn.net.2]"  # what the first round did not say
+    second = play(tiny, *again, "finetune.rank=2", "finetune.alpha=3", f"finetune.targets={family}")
+    store = Store.open(tiny.store)
+    for summary in (first, second):
+        (row,) = store.read(summary["stages"]["finetune"]["key"], "policies")
+        spec = read(store.read_media(row.adapter_path)).spec
+        assert (row.rank, row.alpha, row.targets) == (spec.rank, spec.alpha, list(spec.targets)) == (
+            2, 3.0, sorted(family[1:-1].split(", ")),
+        )  # fmt: skip

@@ -24,7 +24,7 @@ from tasks import evaluate, finetune, fingerprints
 from tasks.campaign_record import Planned, Played, Series
 from tasks.context import RoundContext
 from tasks.summary import Change, GuardFinding, RoundSummary
-from tests.tiny_round import Tiny, cached, committed
+from tests.tiny_round import Tiny, cached, committed, empty_adapter
 
 
 def recipe_for(tiny: Tiny, *overrides: str) -> Recipe:
@@ -157,7 +157,7 @@ def test_a_champion_moved_by_another_hand_makes_the_begun_plan_void(tiny: Tiny) 
     with pytest.raises(KeyboardInterrupt):
         improve(recipe, store, killed)
     base = present(recipe, store)
-    media = store.write_media(b"weights", ".safetensors")
+    media = store.write_media(empty_adapter(base.base_id), ".safetensors")
     row = Policy(
         "m7", base.base_id, [], "sft", "d1", media.path, media.sha256, 2, 2.0, ["to_q"], 3, "{}", "[]"
     )

@@ -24,7 +24,7 @@ from tasks.promotion import Answer, Promotion
 from tasks.rounds import read_summary
 from tasks.summary import RoundSummary
 from tests.tiny_nights import BREAKS_A_GUARD, KEEPS, PROMOTES
-from tests.tiny_round import Tiny, cached
+from tests.tiny_round import Tiny, cached, empty_adapter
 
 YES = Answer(True, "Ada", "the balls land now")
 NO = Answer(False, "Ada", "they look frozen")
@@ -169,7 +169,7 @@ def test_yes_no_and_no_answer(tiny: Tiny) -> None:
 
 def crown_by_hand(store: Store, base: str) -> None:
     """Somebody makes a policy champion that no night has seen."""
-    media = store.write_media(b"weights", ".safetensors")
+    media = store.write_media(empty_adapter(base), ".safetensors")
     row = Policy("m7", base, [], "sft", "d1", media.path, media.sha256, 2, 2.0, ["to_q"], 3, "{}", "[]")
     store.commit("finetune", {"stage": "finetune"}, {"policies": [row]}, [media])
     champion.set_champion(store, "m7")

@@ -252,6 +252,16 @@ def test_champion_of_another_base_is_refused(
         train(make_transformer(), family, TrainJob(train_data, tune(objective="sft"), "two", start=champion))
 
 
+def test_a_champion_of_another_rank_is_refused_not_trained_in_silence(
+    family: Family, make_transformer: Make, train_data: TrainData, tune: Tune
+) -> None:
+    settings = tune(objective="sft", steps=1)
+    champion = train(make_transformer(), family, TrainJob(train_data, settings, "b")).adapter
+    other = settings.changed(rank=settings.rank + 1)
+    with pytest.raises(UserError, match=rf"rank is {other.rank}, but .* say finetune.rank: {settings.rank},"):
+        train(make_transformer(), family, TrainJob(train_data, other, "b", start=champion))
+
+
 def test_adapter_knows_its_size_and_base(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune
 ) -> None:
