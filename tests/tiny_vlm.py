@@ -91,3 +91,59 @@ def tiny_qwen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     folder: Path = tmp_path_factory.mktemp("tiny-qwen") / request.param
     build_tiny_qwen(folder, request.param)
     return folder
+
+
+def build_tiny_internvl(folder: Path) -> None:
+    """An InternVL over Qwen2 with random weights: two layers each, four tokens for a frame of 32 x 32."""
+    import torch
+    import transformers
+
+    marks = {
+        "start_image_token": "<img>",
+        "end_image_token": "</img>",
+        "context_image_token": "<IMG_CONTEXT>",
+        "video_token": "<video>",
+    }
+    own = build_tokenizer(
+        [*TEXTS, "Frame1: Frame2: Frame3: Frame4: Frame5: Frame6: Frame7: Frame8: Frame9: Frame0:"]
+    )
+    own.add_special_tokens({"additional_special_tokens": list(marks.values())})
+    own.save_pretrained(folder)
+    # The processor reads what its marks are from the tokenizer's file.
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, extra_special_tokens=marks)
+    text: dict[str, Any] = {
+        "model_type": "qwen2", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": len(tokenizer),
+        "max_position_embeddings": 4096, "initializer_range": 0.06, "tie_word_embeddings": False,
+        "bos_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id,
+    }  # fmt: skip
+    vision: dict[str, Any] = {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": [32, 32], "patch_size": [8, 8], "initializer_range": 0.06,
+    }  # fmt: skip
+    config = transformers.InternVLConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=False, image_seq_length=4, downsample_ratio=0.5,
+        image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
+    )  # fmt: skip
+    size = {"height": 32, "width": 32}
+    template = CHAT_TEMPLATE
+    for media, mark in (("video", "<video>"), ("image", "<IMG_CONTEXT>")):
+        template = template.replace(f"<|vision_start|><|{media}_pad|><|vision_end|>", f"{mark}\n")
+    processor = transformers.InternVLProcessor(
+        image_processor=transformers.GotOcr2ImageProcessor(size=size, crop_to_patches=False),
+        video_processor=transformers.InternVLVideoProcessor(size=size, do_sample_frames=False),
+        tokenizer=tokenizer, image_seq_length=4, chat_template=template,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    save_judge(transformers.InternVLForConditionalGeneration(config).float(), processor, folder, half=False)
+
+
+@pytest.fixture(scope="session", params=["qwen2_5_vl", "qwen3_vl", "internvl"])
+def tiny_real(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `tiny_qwen`, of every class that a shipped recipe's judge has."""
+    folder: Path = tmp_path_factory.mktemp("tiny-real") / request.param
+    if request.param == "internvl":
+        build_tiny_internvl(folder)
+    else:
+        build_tiny_qwen(folder, request.param)
+    return folder
