@@ -76,6 +76,11 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
     return _read(find(name)) if known is None else known.load(name)
 
 
+def same_text(text: str) -> str:
+    """What is equal for texts that ask for the same: NFC, without case, runs of white space as one blank."""
+    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
+
+
 def _read(path: Path) -> list[Prompt]:
     readers = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if not path.is_file():

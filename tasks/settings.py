@@ -103,6 +103,11 @@ class EvaluateSettings(Settings):
         "Says that a metric of kind flow or motion is on purpose: it rewards motion, right or wrong.",
     )
     prompts: str = setting("heldout", "Prompts", "A set or a file; the primary one.", min_length=1)
+    allow_training_prompts: bool = setting(
+        False,
+        "Training prompts",
+        "Says that examining on prompts that also train is on purpose; reports then call them so.",
+    )
     clips: int = setting(
         400, "Clips", "Clips per policy in all, spread evenly over the prompts.", ge=1, le=1_000_000
     )

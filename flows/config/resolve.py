@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from data.curation import CurateSettings
 from data.errors import ConfigError
-from data.prompts import load_prompts, prompt_sets
+from data.prompts import load_prompts, prompt_sets, same_text
 from data.resources import find
 from data.store import Store
 from flows.config.load import load_recipe, resolve
@@ -28,6 +29,9 @@ from tasks.jobs import evaluation_jobs, training_jobs, training_prompts
 from tasks.policies import find_policy
 from tasks.rounds import RECIPE
 
+# Shared prompts that an error names.
+_EXAMPLES: Final = 3
+
 
 def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     """Everything the stages need, checked.
@@ -39,7 +43,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
 
     Raises:
         ConfigError: prompts, model, policy or a reward's weights are missing or wrong, or `finetune` asks for
-            another adapter than the policy has.
+            another adapter than the policy has, or a prompt both trains and examines.
     """
     model = model_of(recipe)
     base = base_id(model.path, model.revision)
@@ -76,6 +80,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         ),
     )
     check_start(context)
+    _check_examination(recipe, context)
     return context
 
 
@@ -158,6 +163,27 @@ def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], Rewar
     guards = [reward(name) for name in chosen.guards if name != DIVERSITY]
     rising = tuple(one.name for one in guards if reward_kind(one.kind).breaks_by == "rising")
     return EvaluationPlan(metric, chosen.guards, (metric, *guards), jobs[0][0], jobs, rising)
+
+
+def _check_examination(recipe: Recipe, context: RoundContext) -> None:
+    """Refuse prompts that both train and examine, unless the recipe says that this is on purpose."""
+    if recipe.evaluate.allow_training_prompts:
+        return
+    rounds = [f"curate.include_rounds ({name})" for name in dict.fromkeys(recipe.curate.include_rounds)]
+    places = ["generate.prompts", *rounds]
+    keys = ["evaluate.prompts", *(["evaluate.also"] * (len(context.evaluate.jobs) - 1))]
+    for place, jobs in zip(places, [context.jobs, *(made for _, made in context.earlier)], strict=True):
+        taught = {same_text(job.prompt.text) for job in jobs}
+        for key, (name, examined) in zip(keys, context.evaluate.jobs, strict=True):
+            texts = list(dict.fromkeys(job.prompt.text for job in examined))
+            shared = [text for text in texts if same_text(text) in taught]
+            if shared:
+                some = ", ".join(map(repr, shared[:_EXAMPLES])) + (", ..." if shared[_EXAMPLES:] else "")
+                raise ConfigError(
+                    f"{key} ({name}) shares {len(shared)} of its {len(texts)} prompts with those that train, "
+                    f"{place}: {some}. A policy is not judged on what it was taught: choose prompts that do "
+                    "not train, or say evaluate.allow_training_prompts: true on purpose"
+                )
 
 
 def open_reward(recipe: Recipe, name: str) -> RewardRef:

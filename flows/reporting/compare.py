@@ -10,9 +10,9 @@ from data.errors import StoreError
 from data.records import Clip
 from data.store import Manifest, Store
 from flows.reporting.facts import Comparison, Measured, PairedClip, Seen
+from flows.reporting.words import set_name
 from tasks.summary import Change, RoundSummary
 
-SPLIT_NAMES: Final = {"heldout": "held-out"}
 _DRAWS: Final = 2000
 
 
@@ -78,13 +78,13 @@ def comparisons(pairs: Sequence[PairedClip], summary: RoundSummary) -> tuple[Com
     """All of the deciding split, its categories, then the other splits."""
     main = _main_split(pairs, summary)
     held = [pair for pair in pairs if pair.split == main]
-    found = [_compare(f"all {SPLIT_NAMES.get(main, main)}", held, summary.primary)] if held else []
+    found = [_compare(f"all {set_name(summary)}", held, summary.primary)] if held else []
     for category in sorted({pair.category for pair in held}):
         part = [pair for pair in held if pair.category == category]
         found.append(_compare(category, part, summary.categories.get(category)))
     for split in sorted({pair.split for pair in pairs} - {main}):
         part = [pair for pair in pairs if pair.split == split]
-        found.append(_compare(f"all {SPLIT_NAMES.get(split, split)}", part, summary.also.get(split)))
+        found.append(_compare(f"all {split}", part, summary.also.get(split)))
     return tuple(found)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from data.prompts import prompt_sets
 from rewards import reward_kinds
+from tasks.settings import EvaluateSettings
 from tasks.summary import RoundSummary
 
 if TYPE_CHECKING:
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
+HELD_OUT = "held-out"
+# Sets with a name of ours that share no prompt, and real-heldout no template, with the set that trains.
+_HELD_OUT_SETS = ("heldout", "real-heldout")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -59,6 +65,35 @@ def is_rate(summary: RoundSummary) -> bool:
     return kind is not None and kind.range == (0.0, 1.0)
 
 
+def examined(summary: RoundSummary) -> str:
+    """The clips that decide: "held-out clips", or what else they are of, see `set_name`."""
+    label = set_name(summary)
+    return f"{label} clips" if label == HELD_OUT else f"clips of {label}"
+
+
+def set_name(summary: RoundSummary) -> str:
+    """The set that decides: "held-out" where it is made to be so, "training prompts" where the recipe allows
+    them, else by its own name.
+    """
+    said = summary.recipe.get("evaluate", {})  # what is not said is at its default
+    if said.get("allow_training_prompts"):  # rounds of an earlier release do not have it
+        return "training prompts"
+    name: str = said.get("prompts", EvaluateSettings().prompts)
+    return HELD_OUT if name in _HELD_OUT_SETS else Path(name).stem if name not in prompt_sets() else name
+
+
+def about_prompts(summary: RoundSummary) -> str:
+    """What the prompts of the comparison are to the training."""
+    apart = "Other sets than the first are reported apart: they decide nothing."
+    allowed = summary.recipe.get("evaluate", {}).get("allow_training_prompts")
+    if allowed:
+        return (
+            "The recipe allows prompts here that the round trains on (evaluate.allow_training_prompts): what "
+            f"was gained on them says nothing of other prompts. {apart}"
+        )
+    return apart if allowed is None else f"No prompt here is one that this round trains on. {apart}"
+
+
 def sentence(facts: Facts) -> str:
     """The round in one sentence: what changed, and how sure that is."""
     primary = facts.summary.primary
@@ -72,11 +107,12 @@ def sentence(facts: Facts) -> str:
         found = "The model got worse"
     else:
         found = "No difference can be told from chance"
+    clips = examined(facts.summary)
     show, change = (percent, points) if is_rate(facts.summary) else (number, signed)
     if facts.summary.kind_of(primary.metric) == "physics":
-        numbers = f"{show(primary.after)} of held-out clips obey physics, {show(primary.before)} did before"
+        numbers = f"{show(primary.after)} of {clips} obey physics, {show(primary.before)} did before"
     else:
-        numbers = f"{primary.metric} on held-out clips is {show(primary.after)}, was {show(primary.before)}"
+        numbers = f"{primary.metric} on {clips} is {show(primary.after)}, was {show(primary.before)}"
     interval = ""
     if primary.ci_low is not None and primary.ci_high is not None:
         interval = f", 95% interval {change(primary.ci_low)} to {change(primary.ci_high)}"

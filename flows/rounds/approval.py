@@ -21,6 +21,7 @@ from data.store import Store
 from flows.reporting.artifacts.sheets import sheets_markdown
 from flows.reporting.markdown import plain
 from flows.reporting.page import template
+from flows.reporting.words import examined
 from tasks.campaign_record import Waiting
 from tasks.promotion import Answer
 from tasks.summary import RoundSummary
@@ -104,7 +105,7 @@ def question(store: Store, summary: RoundSummary, until: str) -> str:
     return template(
         "question.md.j2",
         summary=summary,
-        compared={"all held-out clips": summary.primary, **summary.compared},
+        compared={f"all {examined(summary)}": summary.primary, **summary.compared},
         until=until,
         clips=clips.rstrip(),
         page=store.path(f"rounds/{summary.round}/report.html"),

@@ -12,6 +12,7 @@ from flows.reporting.facts import ClipGroup, PairedClip
 from flows.reporting.markdown import image, plain
 from flows.reporting.paired_clips import group_clips
 from flows.reporting.sheet import sheet
+from flows.reporting.words import examined
 from tasks.summary import RoundSummary
 
 LIMIT: Final = 300_000
@@ -48,7 +49,7 @@ def sheets_markdown(store: Store, summary: RoundSummary, each: int = EACH, limit
     """
     groups = group_clips(compared_clips(evaluated(store, summary), summary))
     if not groups:
-        return "No held-out clip was measured under both policies.\n"
+        return f"None of the {examined(summary)} was measured under both policies.\n"
     return groups_markdown(store, groups, each, limit)
 
 

@@ -47,7 +47,7 @@ def rewards_by_category(facts: Facts) -> list[Row]:
 
 
 def gains_by_category(facts: Facts) -> list[Row]:
-    """A row for all held-out clips, one a category, one for each other split; see `facts.Comparison`."""
+    """A row for the set that decides, one a category, one for each other set; see `facts.Comparison`."""
     return [
         {
             "category": one.label,

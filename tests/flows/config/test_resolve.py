@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data import champion, keys
-from data.errors import UserError
+from data.errors import ConfigError, UserError
 from data.records import Policy, Prompt
 from data.store import Store
 from flows.config.load import load_recipe
@@ -21,7 +21,7 @@ from tasks import generate
 from tasks.context import RoundContext
 from tasks.jobs import evaluation_jobs, training_jobs
 from tasks.policies import find_policy
-from tests.tiny_round import Tiny
+from tests.tiny_round import TRAIN, Tiny, begun, write_prompts
 
 
 @pytest.fixture
@@ -134,6 +134,46 @@ def test_every_setting_of_the_recipe_reaches_the_room_it_is_meant_for(tiny: Tiny
 def test_one_evaluation_set_twice_is_refused(tiny: Tiny) -> None:
     with pytest.raises(UserError, match=r"evaluate\.also names 'dev'"):
         opened(tiny, "evaluate.prompts=dev", "evaluate.also=[dev]")
+
+
+def test_prompts_that_train_and_examine_are_refused_unless_the_recipe_says_so(tiny: Tiny) -> None:
+    texts = ["a red ball falls", "Ein  Ball f\u00e4llt", "a wall", "a cup", "only here"]
+    write_prompts(tiny.folder / "train.jsonl", [(text, "falling down") for text in texts[:4]])
+    # other spellings of the same: case, a letter of two characters, white space
+    spelt = ["A red\tball falls", "ein ball fa\u0308llt", "A WALL", "a cup", "only here"]
+    shared, apart = tiny.folder / "shared.jsonl", "evaluate.also=[unseen]"
+    write_prompts(shared, [(text, "falling down") for text in spelt])
+    asks = f"evaluate.prompts={shared}", "evaluate.clips=5"
+    with pytest.raises(ConfigError) as refused:
+        opened(tiny, *asks, apart)
+    assert str(refused.value).startswith(
+        "evaluate.prompts (shared) shares 4 of its 5 prompts with those that train, generate.prompts: "
+        f"{spelt[0]!r}, {spelt[1]!r}, {spelt[2]!r}, .... A policy"
+    )
+    assert "say evaluate.allow_training_prompts: true" in str(refused.value)
+    with pytest.raises(ConfigError, match=r"evaluate\.also \(shared\) shares 4 of its 5"):
+        opened(tiny, f"evaluate.also=[{shared}]", "evaluate.also_clips=5")
+    with pytest.raises(ConfigError, match="shares 4 of its 5"):
+        begun(tiny, *asks)
+    assert not list(tiny.store.glob("rounds/*"))
+    allowed = opened(tiny, *asks, "evaluate.allow_training_prompts=true")
+    assert len(allowed.evaluate.jobs[0][1]) == 5
+    # a prompt that no clip of this round is made of teaches nothing
+    write_prompts(shared, [("only here", "falling down")])
+    opened(tiny, *asks)
+
+
+def test_prompts_of_an_earlier_round_that_is_learned_from_do_not_examine(tiny: Tiny) -> None:
+    text, category = TRAIN[0]
+    earlier = begun(tiny).run_id
+    write_prompts(tiny.folder / "others.jsonl", [("another prompt", "falling down")])
+    trains = f"generate.prompts={tiny.folder / 'others.jsonl'}"
+    examines, learns = tiny.folder / "examines.jsonl", f"curate.include_rounds=[{earlier}]"
+    write_prompts(examines, [(text.upper(), category), ("a cup", category)])
+    opened(tiny, trains, f"evaluate.prompts={examines}")
+    with pytest.raises(ConfigError, match=rf"shares 1 of its 2 .* curate\.include_rounds \({earlier}\): "):
+        opened(tiny, trains, f"evaluate.prompts={examines}", learns)
+    opened(tiny, trains, f"evaluate.prompts={examines}", learns, "evaluate.allow_training_prompts=true")
 
 
 def test_policies_are_found_by_name_and_id(store: Store, tmp_path: Path) -> None:

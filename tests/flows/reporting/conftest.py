@@ -149,7 +149,10 @@ def write_round(store: Store, round_id: str = ROUND, **changes: object) -> None:
     curate_key = write_curation(store, clip_key, score_key)
     summary = {
         "round": round_id,
-        "recipe": {"name": "mini", "seed": 0, "finetune": {"objective": "dpo-anchor", "beta": 500.0}},
+        "recipe": {
+            "name": "mini", "seed": 0, "finetune": {"objective": "dpo-anchor", "beta": 500.0},
+            "evaluate": {"prompts": "heldout", "allow_training_prompts": False},
+        },
         "recipe_name": "mini",
         "feedback": "oracle",
         "objective": "dpo-anchor",
@@ -177,7 +180,7 @@ def write_round(store: Store, round_id: str = ROUND, **changes: object) -> None:
         },
         "verdict": "Not promoted: diversity is broken",
         "promoted": False,
-    }
+    }  # fmt: skip
     store.write_file(f"rounds/{round_id}/summary.json", json.dumps(summary | changes).encode())
 
 

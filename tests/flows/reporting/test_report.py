@@ -10,6 +10,10 @@ import pytest
 from data.errors import UserError
 from data.store import Store
 from flows.reporting import build_report
+from flows.reporting.artifacts.card import card
+from flows.reporting.artifacts.sheets import sheets_markdown
+from flows.reporting.read import find_summary, read_facts
+from flows.rounds.approval import question
 
 ROUND = "20260101T000000Z-abc123"
 
@@ -89,6 +93,37 @@ def test_says_the_numbers_of_the_summary(page: str) -> None:
     assert "Not promoted Diversity is broken" in words
     assert "diversity broken : overall 0.62 times what it was 0.8 0.5 0.62" in words
     assert "+25.0 percentage points, 95% interval +11.0 to +39.0" in words
+
+
+@pytest.mark.parametrize(
+    ("prompts", "allowed", "label", "said"),
+    [
+        ("heldout", True, "training prompts", "66.7% of clips of training prompts obey physics"),
+        ("/data/walks.csv", False, "walks", "66.7% of clips of walks obey physics"),
+        ("/data/walks.csv", True, "training prompts", "66.7% of clips of training prompts obey physics"),
+    ],
+)
+def test_prompts_are_called_held_out_nowhere_unless_they_are(
+    store: Store, make_round: Callable[..., None], prompts: str, allowed: bool, label: str, said: str
+) -> None:
+    said_of = {"prompts": prompts, "allow_training_prompts": allowed}
+    make_round(store, recipe={"name": "mini", "seed": 0, "finetune": {}, "evaluate": said_of})
+    summary = find_summary(store, None)
+    facts = read_facts(store, summary)
+    words = Page(build_report(store).read_text("utf-8")).words()
+    told = {
+        "report": words,
+        "card": card(store, facts),
+        "question": question(store, summary, "2026-01-02T00:00:00+00:00"),
+        "sheets": sheets_markdown(store, summary.changed(policy_after=None)),
+    }
+    for name, text in told.items():
+        assert not re.search("held-out", text, re.IGNORECASE), name
+        assert label in text, name
+    assert said in words
+    assert said in told["card"]
+    assert f"all {label}" in words
+    assert ("allows prompts here that the round trains on" in words) == allowed
 
 
 def test_nothing_measured_is_said_with_its_reason_and_never_as_zero(page: str) -> None:

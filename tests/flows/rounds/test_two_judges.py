@@ -101,7 +101,7 @@ def test_one_judge_teaches_the_other_examines_and_new_names_score_nothing_anew(
     for name, folder in (("teacher", tiny_vlm), ("examiner", other_vlm)):
         assert f"<strong>{name}</strong>: model <code>{folder}</code>" in page
     assert "<h3>teacher <span" in page
-    assert "examiner on held-out clips" in page
+    assert "examiner on clips of heldout" in page
 
     before = scored(tiny.store)
     played = play(named(tiny, "anna", "berta", one, other))

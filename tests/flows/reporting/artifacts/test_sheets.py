@@ -98,4 +98,4 @@ def test_a_clip_that_cannot_be_read_is_said(
 
 def test_without_a_candidate_a_sentence_stands_there(reported: Store) -> None:
     text = sheets_markdown(reported, summary_of(reported).changed(policy_after=None))
-    assert text == "No held-out clip was measured under both policies.\n"
+    assert text == "None of the held-out clips was measured under both policies.\n"
