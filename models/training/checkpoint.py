@@ -14,7 +14,7 @@ import safetensors.torch
 from torch import Tensor
 
 from data.keys import bytes_digest
-from data.store.durable_files import remove, write_durably
+from data.store.durable_files import remove, storage_errors, write_durably
 from data.store.failpoints import failpoint
 
 log = logging.getLogger(__name__)
@@ -41,19 +41,21 @@ def save(
         identity: digest of the settings and data; a checkpoint of another run is never resumed.
 
     Raises:
-        StoreError: the folder cannot be written; the previous checkpoint is still whole.
+        StoreError: the disk is full, or the folder cannot be written, with its path; the previous checkpoint
+            is still whole.
     """
-    for left in folder.glob("*.tmp"):  # by a crash: a folder belongs to one run at a time
-        remove(left)
     data = safetensors.torch.save({name: value.contiguous() for name, value in tensors.items()})
     facts = {"format": _FORMAT, "identity": identity, "step": step, "curve": curve}
     body = json.dumps(facts, sort_keys=True).encode() + b"\n" + data
     target = folder / f"step-{step:08d}.checkpoint"
-    write_durably(folder, target, bytes_digest(body).encode() + b"\n" + body, replace=True)
-    for old in _all(folder):
-        if old != target:
-            remove(old)
-    failpoint("finetune.after_checkpoint")
+    with storage_errors(target):
+        for left in folder.glob("*.tmp"):  # by a crash: a folder belongs to one run at a time
+            remove(left)
+        write_durably(folder, target, bytes_digest(body).encode() + b"\n" + body, replace=True)
+        for old in _all(folder):
+            if old != target:
+                remove(old)
+        failpoint("finetune.after_checkpoint")
 
 
 def latest(folder: Path, identity: str) -> Checkpoint | None:

@@ -1,10 +1,10 @@
-import errno
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
 
+from data.errors import StoreError
 from data.store import failpoints
 from models.training import checkpoint
 
@@ -63,7 +63,22 @@ def test_crash_point_comes_after_the_checkpoint_is_durable(
     monkeypatch.setattr(failpoints, "_passes", Counter())
     monkeypatch.setenv("VIDLOOP_FAILPOINT", "finetune.after_checkpoint")
     monkeypatch.setenv("VIDLOOP_FAILPOINT_ACTION", "enospc")
-    with pytest.raises(OSError, match=r"finetune\.after_checkpoint") as full:
+    with pytest.raises(StoreError, match="disk full"):
         checkpoint.save(tmp_path, "me", 2, TENSORS, CURVE)
-    assert full.value.errno == errno.ENOSPC
     assert checkpoint.latest(tmp_path, "me") is not None
+
+
+@pytest.mark.parametrize("point", ["store.mid_write", "finetune.after_checkpoint"])
+@pytest.mark.parametrize(("action", "said"), [("enospc", "disk full at"), ("erofs", "cannot write")])
+def test_a_disk_that_takes_no_more_is_named_and_the_last_checkpoint_stays(
+    tmp_path: Path, point: str, action: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint.save(tmp_path, "me", 2, TENSORS, CURVE)
+    monkeypatch.setattr(failpoints, "_passes", Counter())
+    monkeypatch.setenv("VIDLOOP_FAILPOINT", point)
+    monkeypatch.setenv("VIDLOOP_FAILPOINT_ACTION", action)
+    with pytest.raises(StoreError, match=f"{said} {tmp_path}/step-00000004.checkpoint"):
+        checkpoint.save(tmp_path, "me", 4, TENSORS, CURVE)
+    found = checkpoint.latest(tmp_path, "me")
+    assert found is not None
+    assert found.step == (2 if point == "store.mid_write" else 4)
