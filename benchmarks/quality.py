@@ -32,7 +32,7 @@ from data.threads import cores, in_threads
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from miniature.world.corpus import processes, verdicts
 from models.families.settings import Dtype, ModelSettings, Quantise, SampleSettings, StepCacheSettings
-from models.gate import bootstrap
+from models.gate import intervals
 from models.sampling.sampler import Sampler
 
 _FOLDER: Final = Path(__file__).resolve().parent.parent / "miniature/weights/wan"
@@ -66,7 +66,7 @@ class Quality:
 
     mode: Mode
     rate: float
-    change: bootstrap.Interval
+    change: intervals.Interval
 
 
 def modes(steps: int, device: str, intervals: Sequence[int] = (2, 3)) -> list[Mode]:
@@ -108,7 +108,7 @@ def measure(device: str, clips: int, batch: int, modes: Sequence[Mode]) -> list[
         begun = time.monotonic()
         passed = _passed(device, mode, jobs, batch)
         before = passed if before is None else before
-        change = bootstrap.mean(passed - before, clusters, 10_000, 0.95, 0)
+        change = intervals.mean(passed - before, clusters, 0.95)
         found.append(Quality(mode, float(passed.mean()), change))
         seconds = time.monotonic() - begun
         print(f"{mode.name}: {passed.mean():.4f} of {len(passed)} clips in {seconds:.0f} s", flush=True)

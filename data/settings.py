@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Final, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -31,7 +31,7 @@ _FORMERLY: Final = "formerly"
 
 
 class RenamedKey(FutureWarning):
-    """A recipe uses the name that a key had before this release; the next release knows the new one only."""
+    """A recipe uses a key of the release before, under its former name or with no effect any more."""
 
 
 class Settings(BaseModel):
@@ -40,11 +40,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(
         extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True
     )
+    RETIRED: ClassVar[Mapping[str, str]] = {}
+    """Keys of the release before that nothing reads any more, and why; the next release refuses them."""
 
     @model_validator(mode="before")
     @classmethod
     def _new_names(cls, given: Any) -> Any:
-        """Keys under their former names, with a warning that names the new one."""
+        """Keys under their former names, with a warning that names the new one; without those retired."""
         if not isinstance(given, Mapping):
             return given
         said = dict(given)
@@ -55,6 +57,9 @@ class Settings(BaseModel):
                     raise ValueError(f"{former} and {name} are one setting: say {name} only")
                 warnings.warn(f"the key {former} is now called {name}", RenamedKey, stacklevel=2)
                 said[name] = said.pop(former)
+        for key in cls.RETIRED.keys() & said.keys():
+            warnings.warn(f"the key {key} is no longer read: {cls.RETIRED[key]}", RenamedKey, stacklevel=2)
+            del said[key]
         return said
 
     def changed(self, **fields: Any) -> Self:

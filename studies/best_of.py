@@ -119,10 +119,10 @@ class BestOfWork:
 
     def _row(self, one: Preference, size: int, choices: Paired) -> Studied:
         context = self.context
-        found = dataclasses.asdict(compare(choices, context.gate, context.seed))
+        found = dataclasses.asdict(compare(choices, context.gate))
         levels = ("before", "after", "ci_low", "ci_high", "n")
         categories = {
-            name: dataclasses.asdict(compare(choices.category(name), context.gate, context.seed))
+            name: dataclasses.asdict(compare(choices.category(name), context.gate))
             for name in sorted(set(choices.categories))
         }
         by_category = {

@@ -14,8 +14,8 @@ from data.errors import DataError
 from data.records import Clip, Studied
 from data.store import Store
 from data.store.manifest import Manifest
-from models.gate import bootstrap
 from models.gate.verdict import Paired, pair_up
+from studies import bootstrap
 from studies.best_of import Preference, choose, values_of
 from studies.cells import STAGE
 from studies.grid import BEST_OF, CONTROL, MAIN, cells, tuning_cells

@@ -46,7 +46,6 @@ class EvaluateUnit(OneAnswer):
     before: PolicyRef
     settings: EvaluationPlan
     gate: GateSettings
-    seed: int
     after: PolicyRef | None
     sides: tuple[Side, ...]
     lacking: str = ""
@@ -57,7 +56,7 @@ class EvaluateUnit(OneAnswer):
     def question(self) -> dict[str, Any]:
         """What decides the verdict."""
         inputs = [[s.policy_id, s.split, list(s.clips.digests), list(s.scores.digests)] for s in self.sides]
-        return fingerprints.evaluate(self.before, self.after, self.settings, self.gate, self.seed, inputs)
+        return fingerprints.evaluate(self.before, self.after, self.settings, self.gate, inputs)
 
     def run(self) -> None:
         """Collect the rows, compare, decide, commit."""
@@ -83,10 +82,10 @@ class EvaluateUnit(OneAnswer):
         }
         primary = self.settings.primary
         guards = [pairs[primary, name] for name in self.settings.guards]
-        verdict = decide(pairs[primary, metric], guards, self.gate, self.seed, self.settings.rising)
+        verdict = decide(pairs[primary, metric], guards, self.gate, self.settings.rising)
         found = dataclasses.asdict(verdict)
         also = {
-            split: dataclasses.asdict(compare(pairs[split, metric], self.gate, self.seed))
+            split: dataclasses.asdict(compare(pairs[split, metric], self.gate))
             for split, _ in self.settings.jobs
             if split != primary
         }
@@ -119,7 +118,7 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     Inputs.of(store, STAGE, learned.keys)
     candidate = finetune.candidate(context)
     root, gate = context.generation.root, context.gate
-    comparison = functools.partial(EvaluateUnit, root, context.policy, settings, gate, context.seed)
+    comparison = functools.partial(EvaluateUnit, root, context.policy, settings, gate)
     if candidate is None:
         manifest = store.manifest(learned.key)
         assert manifest is not None

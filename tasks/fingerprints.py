@@ -21,7 +21,7 @@ from rewards import Part
 from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 
 VERSIONS: Final[Mapping[str, int]] = {
-    "generate": 3, "score": 1, "curate": 2, "reference": 2, "finetune": 3, "evaluate": 2,
+    "generate": 3, "score": 1, "curate": 2, "reference": 2, "finetune": 3, "evaluate": 3,
 }  # fmt: skip
 
 Fingerprint = dict[str, Any]
@@ -111,7 +111,6 @@ def evaluate(
     after: PolicyRef | None,
     settings: EvaluationPlan,
     gate: GateSettings,
-    seed: int,
     inputs: Sequence[Sequence[Any]],
 ) -> Fingerprint:
     """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set."""
@@ -124,6 +123,5 @@ def evaluate(
         guards=list(settings.guards),
         primary=settings.primary,
         gate=gate.fingerprint(),
-        seed=seed,
         inputs=[list(one) for one in inputs],
     )

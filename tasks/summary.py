@@ -40,10 +40,11 @@ class Change(Record):
     before: float | None = Field(description="Mean of the policy that the round began with.")
     after: float | None = Field(description="Mean of the candidate.")
     delta: float | None = Field(description="after - before, on the same prompts and seeds.")
-    ci_low: float | None = Field(description="Lower end of delta's interval: bootstrap over prompts.")
+    ci_low: float | None = Field(description="Lower end of delta's interval over prompts.")
     ci_high: float | None = Field(description="Upper end of delta's interval.")
     n: int = Field(description="Clips of each policy that were measured under both.")
     reason: str | None = absent("Why nothing was measured; absent where it was.")
+    no_interval: str | None = absent("Why delta has no interval; absent where it has one.")
 
 
 class Comparison(Change):
@@ -60,6 +61,7 @@ class GuardFinding(Record):
     after: float | None = Field(description="Mean of the candidate.")
     ok: bool | None = Field(description="False: broken. Null: could not be measured.")
     reason: str | None = absent("Why it is broken, or was not measured.")
+    unseen: list[str] | None = absent("Categories of too few prompts for a verdict of their own.")
 
 
 class StageSummary(Record):

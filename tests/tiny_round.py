@@ -28,7 +28,7 @@ def some(split: str, count: int) -> list[tuple[str, str]]:
 
 
 TRAIN = some("train", 3)
-HELDOUT = some("heldout", 2)
+HELDOUT = some("heldout", 4)
 
 
 def build_tiny_wan(folder: Path, boundary: float | None = None) -> None:
@@ -119,7 +119,6 @@ def tiny_settings(model: Path, folder: Path) -> dict[str, Any]:
         "evaluate": {
             "prompts": str(folder / "heldout.jsonl"), "clips": 4, "also": [], "guards": ["motion", "diversity"],
         },
-        "gate": {"draws": 200},
     }  # fmt: skip
 
 

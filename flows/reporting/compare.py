@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Final
 
 from data.errors import StoreError
 from data.records import Clip
@@ -12,8 +11,6 @@ from data.store import Manifest, Store
 from flows.reporting.facts import Comparison, Measured, PairedClip, Seen
 from flows.reporting.words import set_name
 from tasks.summary import Change, RoundSummary
-
-_DRAWS: Final = 2000
 
 
 def evaluated(store: Store, summary: RoundSummary) -> list[PairedClip]:
@@ -101,10 +98,10 @@ def _compare(label: str, pairs: Sequence[PairedClip], gate: Change | None) -> Co
 
 
 def _measure(prompts: Sequence[str], values: Sequence[float | None]) -> Measured:
-    """Mean with its 95% interval, resampling prompts as the gate does: clips of one prompt are alike."""
+    """Mean with its 95% interval, as the gate has it: clips of one prompt are alike."""
     import numpy as np
 
-    from models.gate import bootstrap
+    from models.gate.intervals import mean
 
     held = [(prompt, value) for prompt, value in zip(prompts, values, strict=True) if value is not None]
     failed = len(values) - len(held)
@@ -112,8 +109,11 @@ def _measure(prompts: Sequence[str], values: Sequence[float | None]) -> Measured
         return Measured(None, None, None, 0, 0, failed)
     names, clusters = np.unique([prompt for prompt, _ in held], return_inverse=True)
     numbers = np.array([value for _, value in held], dtype=np.float64)
-    found = bootstrap.mean(numbers, clusters.astype(np.int64), _DRAWS, 0.95, seed=0)
-    return Measured(found.value, found.low, found.high, len(names), len(held), failed)
+    found = mean(numbers, clusters.astype(np.int64), 0.95)
+    low, high = found.low, found.high
+    if low is not None and high is not None and numbers.min() >= 0 and numbers.max() <= 1:
+        low, high = max(low, 0.0), min(high, 1.0)  # a rate
+    return Measured(found.value, low, high, len(names), len(held), failed)
 
 
 def intervals(store: Store, summary: RoundSummary) -> dict[str, tuple[float, float] | None]:

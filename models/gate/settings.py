@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from data.settings import Settings, setting
 
 
 class GateSettings(Settings):
     """When a candidate may become champion: the interval of its gain lies above zero, and no guard breaks."""
 
-    draws: int = setting(10_000, "Draws", "Bootstrap draws over prompts.", ge=100, le=1_000_000)
+    RETIRED: ClassVar[dict[str, str]] = {"draws": "the gate computes its intervals, and draws nothing"}
+
     confidence: float = setting(
         0.95,
         "Confidence",
-        "Of intervals and guards: at 0.95 the outer 2.5% on each side are cut off.",
+        "Of the gain's interval, and of all questions to the guards together: at 0.95 a candidate that "
+        "changes nothing is promoted in 2.5% of rounds, and some guard breaks by chance in at most 5%.",
         gt=0.5,
         lt=1.0,
     )

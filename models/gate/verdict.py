@@ -2,8 +2,9 @@
 
 A candidate is promoted only if the primary metric's interval lies above zero and no guard is broken. A guard
 watches what a cheated metric gives away: `motion`, `sharpness` and `diversity` must not fall, `flicker` must
-not rise, overall and in every category. A measurement that failed is left out, with its partner, and counted;
-it never becomes a number.
+not rise, overall and in every category of enough prompts. So many questions would by chance alone break a
+guard now and then; the level holds for all of them together (Bonferroni). A measurement that failed is left
+out, with its partner, and counted; it never becomes a number.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data.records import Evaluation
-from models.gate import bootstrap
-from models.gate.bootstrap import Floats
+from models.gate import intervals
+from models.gate.intervals import FEWEST, Floats, Interval
 from models.gate.settings import GateSettings
 
 DIVERSITY: Final = "diversity"
@@ -73,6 +74,7 @@ class Comparison:
     Attributes:
         n: rows measured under both policies; prompts: how many prompts they belong to.
         excluded: see `Paired`.
+        no_interval: why there is none; None where there is one.
     """
 
     metric: str
@@ -84,6 +86,7 @@ class Comparison:
     ci_high: float | None = None
     n: int = 0
     prompts: int = 0
+    no_interval: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,7 @@ class Guard:
         ok: False if broken; None if it could not be measured.
         broken_in: "overall" and categories in which it is broken.
         reason: why it is broken or was not measured; None if it holds.
+        unseen: categories of too few prompts for a verdict of their own; None where there are none.
     """
 
     name: str
@@ -109,18 +113,18 @@ class Guard:
     ok: bool | None = None
     broken_in: tuple[str, ...] = ()
     reason: str | None = None
+    unseen: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate decided, on what grounds, and in words. `seed` is that of the bootstrap."""
+    """What the gate decided, on what grounds, and in words."""
 
     promoted: bool
     sentence: str
     primary: Comparison
     categories: dict[str, Comparison]
     guards: dict[str, Guard]
-    seed: int
 
 
 def pair_up(before: Sequence[Evaluation], after: Sequence[Evaluation], metric: str) -> Paired:
@@ -163,14 +167,12 @@ def diversity(latents: npt.NDArray[np.floating], prompts: Sequence[str]) -> dict
     return found
 
 
-def compare(paired: Paired, settings: GateSettings, seed: int) -> Comparison:
-    """Means before and after with the bootstrap interval of their difference."""
+def compare(paired: Paired, settings: GateSettings) -> Comparison:
+    """Means before and after with the interval of their difference."""
     rows = paired.measured()
     if not rows.prompts:
         return Comparison(paired.metric, rows.excluded)
-    difference = bootstrap.mean(
-        rows.after - rows.before, rows.clusters(), settings.draws, settings.confidence, seed
-    )
+    difference = intervals.mean(rows.after - rows.before, rows.clusters(), settings.confidence)
     return Comparison(
         paired.metric,
         rows.excluded,
@@ -181,11 +183,21 @@ def compare(paired: Paired, settings: GateSettings, seed: int) -> Comparison:
         difference.high,
         len(rows.prompts),
         len(set(rows.prompts)),
+        difference.lacking or None,
     )
 
 
-def guard(paired: Paired, settings: GateSettings, seed: int, rising: bool = False) -> Guard:
-    """Whether `paired.metric` still holds, overall and in every category; it breaks by falling, or rising."""
+def guard(
+    paired: Paired, settings: GateSettings, rising: bool = False, questions: int | None = None
+) -> Guard:
+    """Whether `paired.metric` still holds, overall and in every category; it breaks by falling, or rising.
+
+    Args:
+        paired: its measurements.
+        settings: limits, and the level of all questions together.
+        rising: it breaks by rising.
+        questions: how many are asked in all, see `places`; None: of this guard alone.
+    """
     rows = paired.measured()
     found = Guard(paired.metric, rows.excluded)
     if not rows.prompts:
@@ -195,13 +207,11 @@ def guard(paired: Paired, settings: GateSettings, seed: int, rising: bool = Fals
     found = replace(found, before=float(rows.before.mean()), after=float(rows.after.mean()))
     if not rows.before.mean() > 0:
         return replace(found, reason=f"it was {found.before:g} before, so there is no ratio")
-    parts = {"overall": rows} | {name: rows.category(name) for name in sorted(set(rows.categories))}
+    parts = places(paired)
+    confidence = 1 - (1 - settings.confidence) / (questions or len(parts))
     ratios = {
-        where: bootstrap.ratio(
-            part.after, part.before, part.clusters(), settings.draws, settings.confidence, seed
-        )
-        for where, part in parts.items()
-        if part.before.sum() > 0
+        where: intervals.ratio(part.after, part.before, part.clusters(), confidence)
+        for where, part in ({"overall": rows} | parts).items()
     }
     broken = {where: one for where, one in ratios.items() if _broken(one, settings, rising)}
     limit = f"above {settings.max_ratio:g}" if rising else f"below {settings.min_ratio:g}"
@@ -212,17 +222,28 @@ def guard(paired: Paired, settings: GateSettings, seed: int, rising: bool = Fals
         ratio=whole.value,
         ci_low=whole.low,
         ci_high=whole.high,
-        ok=not broken,
+        ok=None if whole.lacking else not broken,
         broken_in=tuple(broken),
-        reason=f"{told}: surely {limit}" if broken else None,
+        reason=f"{told}: surely {limit}" if broken else whole.lacking or None,
+        unseen=tuple(sorted(set(rows.categories) - parts.keys())) or None,
     )
+
+
+def places(paired: Paired) -> dict[str, Paired]:
+    """Where a guard is asked for a verdict: "overall", and the categories of enough prompts."""
+    rows = paired.measured()
+    parts = {"overall": rows} | {name: rows.category(name) for name in sorted(set(rows.categories))}
+    return {
+        where: part
+        for where, part in parts.items()
+        if len(set(part.prompts)) >= FEWEST and part.before.sum() > 0
+    }
 
 
 def decide(
     primary: Paired,
     guards: Sequence[Paired],
     settings: GateSettings,
-    seed: int,
     rising: Collection[str] = (),
 ) -> Verdict:
     """The verdict on a candidate.
@@ -231,16 +252,16 @@ def decide(
         primary: the metric that decides, on prompts that no round trains on.
         guards: measurements of what a cheated metric gives away.
         settings: confidence and limits.
-        seed: of the bootstrap; stored in the verdict.
         rising: names of the guards that break by rising; all others break by falling.
     """
-    overall = compare(primary, settings, seed)
-    categories = {c: compare(primary.category(c), settings, seed) for c in sorted(set(primary.categories))}
-    found = {paired.metric: guard(paired, settings, seed, paired.metric in rising) for paired in guards}
+    overall = compare(primary, settings)
+    categories = {c: compare(primary.category(c), settings) for c in sorted(set(primary.categories))}
+    questions = sum(len(places(paired)) for paired in guards)
+    found = {paired.metric: guard(paired, settings, paired.metric in rising, questions) for paired in guards}
     better = overall.ci_low is not None and overall.ci_low > 0
     broken = [g for g in found.values() if g.ok is False]
     promoted = better and not broken
-    return Verdict(promoted, _sentence(overall, found, promoted, settings), overall, categories, found, seed)
+    return Verdict(promoted, _sentence(overall, found, promoted, settings), overall, categories, found)
 
 
 def _sentence(
@@ -250,8 +271,8 @@ def _sentence(
         return f"Not promoted: {primary.metric} was measured on no clip under both policies."
     moved = "rose" if primary.delta > 0 else "fell" if primary.delta < 0 else "stayed"
     told = f"{primary.metric} {moved} from {primary.before:.3f} to {primary.after:.3f} ({primary.delta:+.3f}"
-    if primary.ci_low is None:
-        told += f"; {primary.n} clips of one prompt give no interval)"
+    if primary.no_interval:
+        told += f"; no interval: {primary.no_interval}; {primary.n} clips)"
     else:
         told += (
             f", {settings.confidence:.0%} interval {primary.ci_low:+.3f} to {primary.ci_high:+.3f}; "
@@ -261,6 +282,10 @@ def _sentence(
         told += f", {primary.excluded} left out because a measurement failed"
     broken = [f"{g.name} is broken ({g.reason})" for g in guards.values() if g.ok is False]
     unsure = [f"{g.name} was not measured ({g.reason})" for g in guards.values() if g.ok is None]
+    unseen = sorted({category for g in guards.values() for category in g.unseen or ()})
+    if unseen:
+        few = ", ".join(unseen)
+        unsure.append(f"no guard has a verdict of its own on {few} (fewer than {FEWEST} prompts)")
     if promoted:
         tail = " and no guard is broken" + (f"; {'; '.join(unsure)}" if unsure else "")
         return f"Promoted: {told}{tail}."
@@ -269,9 +294,9 @@ def _sentence(
     return f"Not promoted: {told}, but {'; '.join(doubts)}."
 
 
-def _broken(found: bootstrap.Interval, settings: GateSettings, rising: bool) -> bool:
+def _broken(found: Interval, settings: GateSettings, rising: bool) -> bool:
     if found.low is None or found.high is None:
-        return False  # one prompt proves nothing
+        return False
     return found.low > settings.max_ratio if rising else found.high < settings.min_ratio
 
 

@@ -49,12 +49,19 @@ def told() -> Iterator[Told]:
         yield one
 
 
+def of_one_size(recipe: dict[str, Any]) -> None:
+    """All nights train adapters of the size that `PROMOTES` asks for: each goes on with the champion's."""
+    recipe["finetune"] |= {"rank": 8, "alpha": 256.0}
+
+
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, calm_model: Path, told: Told) -> Iterator[Served]:
     os.environ[NOTIFY_VARIABLE] = told.url
     try:
         asked = ("--nightly", "30 4 1 1 *", "--timezone", "Europe/Berlin")
-        with serving(tmp_path_factory.mktemp("nights"), calm_model, *asked, devices=DEVICES) as one:
+        with serving(
+            tmp_path_factory.mktemp("nights"), calm_model, *asked, devices=DEVICES, changes=of_one_size
+        ) as one:
             yield one
     finally:
         del os.environ[NOTIFY_VARIABLE]

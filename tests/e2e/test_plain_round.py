@@ -85,7 +85,7 @@ def test_every_row_of_the_walk_can_be_asked_for(played: Tiny) -> None:
     assert ask("SELECT count(*) > 0 FROM pairs")[0] == (True,)
     assert ask("SELECT objective, rank, len(parents) FROM policies") == [("dpo-anchor", 2, 0)]
     assert ask("SELECT metric, count(*) FROM evaluations GROUP BY ALL ORDER BY ALL") == [
-        ("diversity", 4), ("motion", 8), ("physics", 8),
+        ("diversity", 8), ("motion", 8), ("physics", 8),
     ]  # fmt: skip
     assert ask("SELECT count(*) FROM timings WHERE stage = 'generate'") == [(1,)]
 
@@ -220,11 +220,8 @@ def test_a_better_candidate_is_promoted_and_stays_so(copy: Tiny) -> None:
     judge_anew(copy, learned, "physics", 1.0)
     summary = play(copy)
     assert summary["promoted"] is True
-    assert (summary["primary"]["before"], summary["primary"]["after"], summary["primary"]["ci_low"]) == (
-        0.0,
-        1.0,
-        1.0,
-    )
+    assert (summary["primary"]["before"], summary["primary"]["after"]) == (0.0, 1.0)
+    assert 0 < summary["primary"]["ci_low"] < 1, "four prompts that agree are no certainty"
     assert summary["verdict"].startswith("Promoted: physics rose from 0.000 to 1.000")
     present = champion.read(Store.open(copy.store))
     assert (present.policy_id, present.round_id) == (learned, summary["round"])
@@ -247,7 +244,8 @@ def test_a_better_candidate_that_stands_still_is_not_promoted(copy: Tiny) -> Non
 def test_starting_at_a_later_stage_needs_the_earlier_ones(copy: Tiny) -> None:
     context = begun(copy)
     assert cached(plain_round(context, from_stage="finetune").model_dump()) == ALL_CACHED
-    sorted((copy.store / "manifests" / "generate").iterdir())[0].unlink()
+    for manifest in (copy.store / "manifests" / "generate").iterdir():
+        manifest.unlink()
     with pytest.raises(
         UserError, match=r"cannot start at finetune: the generate stage .* units, first: clips"
     ):

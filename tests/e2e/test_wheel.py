@@ -20,7 +20,7 @@ LIBRARIES = sysconfig.get_path("purelib")
 SMALL = (
     "generate.prompts=train.jsonl", "evaluate.prompts=heldout.jsonl", "evaluate.clips=4", "evaluate.also=[]",
     "generate.clips_per_prompt=4", "rewards=[physics, judge]", "judge.backend=local", "finetune.steps=2",
-    "finetune.warmup=0", "finetune.batch_size=4", "gate.draws=200",
+    "finetune.warmup=0", "finetune.batch_size=4",
 )  # fmt: skip
 
 

@@ -55,7 +55,6 @@ def asked() -> dict[str, dict[str, Any]]:
             PolicyRef("m2", "local-1", "a", "b"),
             EVALUATE,
             GateSettings(),
-            0,
             [["m1", "heldout", ["d4"], ["d5"]]],
         ),
     }

@@ -17,7 +17,7 @@ from rewards.motion import MotionSettings, motion
 from rewards.sharpness import sharpness
 
 Clips = npt.NDArray[np.uint8]
-SETTINGS = GateSettings(draws=2000)
+SETTINGS = GateSettings()
 EACH = 4
 PROMPTS = prompt_set("heldout")[::2]
 
@@ -68,7 +68,7 @@ def broken(before: Measures, clips: Clips) -> set[str]:
         prompts = tuple(prompt.prompt_id for prompt in PROMPTS for _ in range(each))
         kinds = tuple(prompt.category for prompt in PROMPTS for _ in range(each))
         paired = Paired(name, before[name], after[name], prompts, kinds)
-        if verdict.guard(paired, SETTINGS, 0, rising=name == "flicker").ok is False:
+        if verdict.guard(paired, SETTINGS, rising=name == "flicker").ok is False:
             found.add(name)
     return found
 

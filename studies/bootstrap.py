@@ -1,33 +1,20 @@
-"""Paired bootstrap over clusters: how sure are we of a mean, a difference, a ratio?
+"""The bootstrap over two crossed kinds of clusters: how sure are we of a mean over seeds and prompts at once?
 
-Clips of one prompt are alike, so prompts are resampled, whole, with replacement; every draw keeps the pairing
-of before and after. Percentile intervals (Efron and Tibshirani 1993, chapter 13). NumPy only, and no matrix
-product: sums go term by term, so equal values give an equal interval, to the last bit, on every processor.
+Percentile intervals (Efron and Tibshirani 1993, chapter 13). NumPy only, and no matrix product: sums go term
+by term, so equal values give an equal interval, to the last bit, on every processor.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from models.gate.intervals import Floats, Interval, Ints
 
 # Draws are made in slices of this many table cells: 32 MB of counts, however many prompts there are.
 _CELLS: Final = 1 << 22
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate and its percentile interval; the ends are None where a single cluster gives no spread."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 def resampled_counts(clusters: int, draws: int, seed: int) -> Iterator[Floats]:
@@ -39,19 +26,6 @@ def resampled_counts(clusters: int, draws: int, seed: int) -> Iterator[Floats]:
         picked = rng.integers(clusters, size=(rows, clusters)) + clusters * np.arange(rows)[:, None]
         counts = np.bincount(picked.ravel(), minlength=rows * clusters)
         yield counts.reshape(rows, clusters).astype(np.float64)
-
-
-def mean(values: Floats, clusters: Ints, draws: int, confidence: float, seed: int) -> Interval:
-    """Mean of `values` [n]; pass after - before for a paired difference.
-
-    Args:
-        values: [n] finite, n >= 1.
-        clusters: [n], which cluster (prompt) each belongs to, any integers.
-        draws: number of bootstrap draws.
-        confidence: for example 0.95.
-        seed: of the draws; equal seeds give equal intervals.
-    """
-    return ratio(values, np.ones_like(values), clusters, draws, confidence, seed)
 
 
 def crossed(values: Floats, rows: Ints, columns: Ints, draws: int, confidence: float, seed: int) -> Interval:
@@ -73,7 +47,7 @@ def crossed(values: Floats, rows: Ints, columns: Ints, draws: int, confidence: f
     column = np.unique(columns, return_inverse=True)[1]
     shape = (int(row.max()) + 1, int(column.max()) + 1)
     if shape[1] < 2:
-        return Interval(estimate, None, None)
+        return Interval(estimate, lacking="a single prompt")
     cells = np.ravel_multi_index((row, column), shape)
     size = shape[0] * shape[1]
     sums = np.bincount(cells, weights=values, minlength=size).reshape(shape)
@@ -94,31 +68,6 @@ def crossed(values: Floats, rows: Ints, columns: Ints, draws: int, confidence: f
     return _percentiles(estimate, np.concatenate(drawn), confidence)
 
 
-def ratio(
-    after: Floats, before: Floats, clusters: Ints, draws: int, confidence: float, seed: int
-) -> Interval:
-    """mean(after) / mean(before) of paired values [n], `before` not negative; see `mean` for the rest.
-
-    Raises:
-        ValueError: mean(before) is not above 0, so there is no ratio.
-    """
-    if not before.sum() > 0:
-        raise ValueError("the mean before is not above 0: there is no ratio")
-    estimate = float(after.sum() / before.sum())
-    row = np.unique(clusters, return_inverse=True)[1]
-    numerator, denominator = (
-        np.bincount(row, weights=column).astype(np.float64) for column in (after, before)
-    )
-    if len(numerator) < 2:
-        return Interval(estimate, None, None)
-    drawn: list[Floats] = []
-    for counts in resampled_counts(len(numerator), draws, seed):
-        above, below = _weighted_sum(counts, numerator), _weighted_sum(counts, denominator)
-        # A draw whose denominator is 0 (all its prompts had nothing before) counts as an infinite ratio.
-        drawn.append(np.divide(above, below, out=np.full(len(counts), np.inf), where=below > 0))
-    return _percentiles(estimate, np.concatenate(drawn), confidence)
-
-
 def _weighted_sum(counts: Floats, values: Floats) -> Floats:
     """Sum of counts * values over clusters, [draws], from the first to the last: a running sum has no choice.
 
@@ -131,6 +80,6 @@ def _weighted_sum(counts: Floats, values: Floats) -> Floats:
 
 def _percentiles(estimate: float, drawn: Floats, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
-    # Draws themselves, outward, not between two of them: a draw may be infinite.
+    # Draws themselves, outward, not between two of them.
     low, high = np.quantile(drawn, tail, method="lower"), np.quantile(drawn, 1 - tail, method="higher")
     return Interval(estimate, float(low), float(high))
