@@ -2,8 +2,8 @@
 
     python -m benchmarks.quality --clips 2048 --steps 50                  results/generation-quality.json
 
-The same prompts and seeds in every mode, each clip through its mp4, differences with a 95% interval (paired
-bootstrap over prompts). Reference: float32, eager. The miniature samples in 6 steps by default; step caching
+The same prompts and seeds in every mode, each clip through its mp4, differences with a 95% interval (paired,
+over prompts). Reference: float32, eager. The miniature samples in 6 steps by default; step caching
 needs more to leave any out, so all modes are measured at the steps given here, and a run of fewer steps that
 asks the network as often as the fast mode stands beside it.
 

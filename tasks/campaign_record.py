@@ -66,7 +66,7 @@ class Played:
         number, seed, choice, learns_from: as planned.
         round: its id.
         policy_before, policy_after, promoted, verdict, primary, guards: from its summary.
-        intervals: of the primary metric "before" and "after": 95%, bootstrap over prompts.
+        intervals: of the primary metric "before" and "after": 95%, over prompts.
         clips: training clips of its own, and evaluation clips of both policies.
         seconds: of its stages, in the run that finished it.
     """

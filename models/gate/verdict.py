@@ -208,7 +208,7 @@ def guard(
     if not rows.before.mean() > 0:
         return replace(found, reason=f"it was {found.before:g} before, so there is no ratio")
     parts = places(paired)
-    confidence = 1 - (1 - settings.confidence) / (questions or len(parts))
+    confidence = 1 - (1 - settings.confidence) / max(1, questions or len(parts))
     ratios = {
         where: intervals.ratio(part.after, part.before, part.clusters(), confidence)
         for where, part in ({"overall": rows} | parts).items()

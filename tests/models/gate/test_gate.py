@@ -190,6 +190,14 @@ def test_one_prompt_promotes_nobody() -> None:
     assert "no interval: 4 prompts would give one, there are 1" in verdict.sentence
 
 
+def test_a_guard_on_too_few_prompts_has_no_verdict_and_says_so() -> None:
+    few = [paired(name, steady(12), 0.1 * steady(12)) for name in ("motion", "sharpness")]
+    verdict = gate.decide(paired("physics", [0.0] * 12, [1.0] * 12), few, SETTINGS)
+    assert not verdict.promoted
+    assert {guard.ok for guard in verdict.guards.values()} == {None}
+    assert "motion was not measured (4 prompts would give one, there are 3)" in verdict.sentence
+
+
 def test_categories_are_told_apart() -> None:
     after = coin(0.3)
     after[:200] = 1.0
