@@ -10,6 +10,7 @@ feedback and not a defect; `rewards.composite` mixes it with a motion floor.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -21,16 +22,19 @@ from numpy.typing import NDArray
 from data.device import resolve_device
 from data.errors import ModelError
 from data.settings import Settings, setting
+from data.text_limit import TextLimit, limit_of
 from data.threads import in_threads
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
 from rewards.kind import NetworkSettings, RewardKind, version_of
-from rewards.loading import HUB, local_folder, opening, weights_identity
+from rewards.loading import HUB, cached, local_folder, opening, weights_identity
 
 if TYPE_CHECKING:
     import torch
 
 # Raise it when the same weights and settings would give other values.
 _CODE: Final = 1
+CONTEXT: Final = 77
+"""Tokens that CLIP's text encoder reads, where a model does not say another number."""
 Frame = NDArray[np.uint8]  # [H, W, 3]
 
 
@@ -82,11 +86,17 @@ class SimilarityReward(ABC):
         self.device = resolve_device(settings.device)
         with opening(self.name, settings.model):
             self.model: Any = self.load()
+            self.limit = self.text_limit(settings)
 
     @classmethod
     @abstractmethod
     def version_of(cls, settings: Any) -> str:
         """Digest of weights, frame sampling and code; loads nothing. ModelError: there are no weights."""
+
+    @classmethod
+    @abstractmethod
+    def text_limit(cls, settings: Any) -> TextLimit | None:
+        """What its text encoder reads of a prompt; None: its tokenizer is not on this machine."""
 
     @abstractmethod
     def load(self) -> Any:
@@ -94,7 +104,7 @@ class SimilarityReward(ABC):
 
     @abstractmethod
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit embeddings [N, D]. What exceeds the model's context is cut by its tokenizer."""
+        """Unit embeddings [N, D]. What exceeds the model's context is cut by its tokenizer: `text_limit`."""
 
     @abstractmethod
     def encode_frames(self, frames: Sequence[Frame]) -> torch.Tensor:
@@ -102,10 +112,14 @@ class SimilarityReward(ABC):
 
     @guarded
     def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
-        """One mean a clip; `detail` has the frame numbers seen and the value of each."""
+        """One mean a clip; `detail` has the frame numbers seen and the value of each.
+
+        Of a prompt that was cut it has `prompt_tokens` (how many it has) and `prompt_limit` (those read).
+        """
         seen = [frame_indices(len(clip.frames), self.settings.frames) for clip in clips]
         prompts = sorted({clip.prompt for clip in clips})
         text = dict(zip(prompts, self.embed_texts(prompts), strict=True))
+        cut = self.limit.cuts(prompts) if self.limit is not None else {}
         images = self.embed_frames(
             clip.frames[i] for clip, indices in zip(clips, seen, strict=True) for i in indices
         )
@@ -113,7 +127,10 @@ class SimilarityReward(ABC):
         judgements = []
         for clip, indices, embedded in zip(clips, seen, np.split(images, ends), strict=True):
             values = [float(value) for value in self.scale * (embedded @ text[clip.prompt])]
-            judgements.append(Judgement(float(np.mean(values)), {"frames": indices, self.each: values}))
+            detail = {"frames": indices, self.each: values}
+            if self.limit is not None and clip.prompt in cut:
+                detail |= {"prompt_tokens": cut[clip.prompt], "prompt_limit": self.limit.tokens}
+            judgements.append(Judgement(float(np.mean(values)), detail))
         return judgements
 
     def embed_texts(self, texts: Iterable[str]) -> NDArray[np.float64]:
@@ -139,7 +156,13 @@ class SimilarityReward(ABC):
     def kind(cls, settings: type[Settings]) -> RewardKind:
         """What the loop knows of it."""
         return RewardKind(
-            cls.name, settings, cls, cls.version_of, cls.range, reads="single frames and the prompt"
+            cls.name,
+            settings,
+            cls,
+            cls.version_of,
+            cls.range,
+            reads="single frames and the prompt",
+            text_limit=cls.text_limit,
         )
 
 
@@ -163,6 +186,27 @@ class OpenClipReward(SimilarityReward):
         return found
 
 
+def open_clip_limit(name: str) -> TextLimit | None:
+    """What a model of open_clip reads of a prompt; None: its tokenizer is not on this machine.
+
+    Args:
+        name: folder with open_clip_config.json, hub id, or architecture.
+    """
+    folder = local_folder(name)
+    if folder is not None and (folder / "tokenizer.json").is_file():
+        text = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
+        return limit_of(folder, text["text_cfg"].get("context_length", CONTEXT))
+    if folder is None and name.startswith(HUB) and cached(name) is None:
+        return None
+    import open_clip
+
+    tokenizer: Any = open_clip.get_tokenizer(name if folder is None else f"local-dir:{folder}")
+    inner = getattr(tokenizer, "tokenizer", None)  # of transformers; open_clip's own adds its two when called
+    if inner is None:
+        return TextLimit(tokenizer.context_length, lambda text: len(tokenizer.encode(text)) + 2)
+    return TextLimit(tokenizer.context_length, lambda text: len(inner(text, verbose=False).input_ids))
+
+
 class ClipReward(OpenClipReward):
     """Mean cosine of frames and prompt."""
 
@@ -173,6 +217,10 @@ class ClipReward(OpenClipReward):
     def version_of(cls, settings: ClipSettings) -> str:
         weights = weights_identity(cls.name, settings.model, settings.pretrained)
         return version_of(cls.name, _CODE, settings, weights, "model", "pretrained")
+
+    @classmethod
+    def text_limit(cls, settings: ClipSettings) -> TextLimit | None:
+        return open_clip_limit(settings.model)
 
     def load(self) -> Any:
         import open_clip

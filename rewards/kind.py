@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from data.keys import digest
 from data.settings import Settings, setting
+from data.text_limit import TextLimit
 from rewards.base import Judgement, LoadedClip, Part, Reward, guarded
 
 KIND: Final = "kind"
@@ -79,6 +80,8 @@ class RewardKind:
         bind: of a mixture: settings that name other rewards, and these rewards, as one object, which all of
             the above take in place of the settings.
         threshold: value from which a clip passes, if settings know one.
+        text_limit: what its text encoder reads of a prompt, where what is longer is cut; its answer is None
+            where the tokenizer is not on this machine.
         breaks_by: as a guard: whether it falls or rises where a reward was cheated.
     """
 
@@ -94,6 +97,7 @@ class RewardKind:
     ready: Callable[[Any], None] = lambda settings: None
     bind: Callable[[Any, Named], Any] | None = None
     threshold: Callable[[Any], float | None] = lambda settings: None
+    text_limit: Callable[[Any], TextLimit | None] | None = None
     breaks_by: Literal["falling", "rising"] = "falling"
 
     def __post_init__(self) -> None:

@@ -25,6 +25,17 @@ def local_folder(name: str) -> Path | None:
     return found if found.is_dir() else None
 
 
+def cached(name: str, revision: str | None = None) -> Path | None:
+    """The folder of a hub id (hf-hub:org/name) in the hub's cache on this machine; or None."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name.removeprefix(HUB), revision=revision, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
 def folder_content(name: str, *more: str) -> dict[str, str] | None:
     """What a version digests in place of a local folder's weights; None if there is no such folder.
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from data.settings import setting
-from rewards.clip import Frame, FramesSettings, OpenClipReward, SimilarityReward
+from data.text_limit import TextLimit, limit_of
+from rewards.clip import CONTEXT, Frame, FramesSettings, OpenClipReward, SimilarityReward, open_clip_limit
 from rewards.kind import version_of
-from rewards.loading import HUB, local_folder, open_pretrained, pinned_identity
+from rewards.loading import HUB, cached, local_folder, open_pretrained, pinned_identity
 
 if TYPE_CHECKING:
     import torch
@@ -82,6 +83,12 @@ class Hpsv2Reward(PreferenceReward, OpenClipReward):
 
     name = "hpsv2"
 
+    @classmethod
+    def text_limit(cls, settings: Hpsv2Settings) -> TextLimit | None:
+        folder = local_folder(settings.model)
+        own = folder is not None and (folder / "open_clip_config.json").exists()
+        return open_clip_limit(settings.model if own else _ARCHITECTURE)
+
     def load(self) -> Any:
         import open_clip
         from huggingface_hub import hf_hub_download
@@ -113,6 +120,11 @@ class PickScoreReward(PreferenceReward):
     name = "pickscore"
     range = (-_MAX_SCALE, _MAX_SCALE)
 
+    @classmethod
+    def text_limit(cls, settings: PickScoreSettings) -> TextLimit | None:
+        folder = local_folder(settings.model) or cached(settings.model, settings.revision)
+        return limit_of(folder, CONTEXT) if folder is not None else None
+
     def load(self) -> Any:
         from transformers import CLIPModel, CLIPProcessor
 
@@ -124,7 +136,7 @@ class PickScoreReward(PreferenceReward):
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         asked = self._processor(
-            text=list(texts), padding=True, truncation=True, max_length=77, return_tensors="pt"
+            text=list(texts), padding=True, truncation=True, max_length=CONTEXT, return_tensors="pt"
         )
         return _unit(self.model.get_text_features(**asked.to(self.device)))
 

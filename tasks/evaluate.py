@@ -14,7 +14,7 @@ from data.records import Clip, Evaluation, Score
 from data.store import Store
 from models.gate.settings import GateSettings
 from models.gate.verdict import DIVERSITY, compare, decide, diversity, pair_up
-from tasks import finetune, fingerprints, generate, score
+from tasks import cut_prompts, finetune, fingerprints, generate, score
 from tasks.context import EvaluationPlan, PolicyRef, RoundContext, open_store
 from tasks.generate import GenerateShard
 from tasks.score import ScoreShard, check_failures
@@ -228,4 +228,5 @@ SPEC: Final = StageSpec(
     form=("evaluate.metric", "evaluate.same_as_feedback", "evaluate.prompts", "evaluate.clips"),
     prepare=score.prepare,
     preflight=lambda context: score.preflight(context.evaluate.measures),
+    warnings=cut_prompts.in_evaluation,
 )

@@ -12,7 +12,7 @@ from data.records import Clip, clip_id
 from data.store import Media, Store
 from data.threads import in_threads
 from data.video import encode_mp4
-from tasks import fingerprints
+from tasks import cut_prompts, fingerprints
 from tasks.context import (
     ClipJob,
     Generation,
@@ -179,4 +179,5 @@ SPEC: Final = StageSpec(
         "generate.steps",
         "generate.guidance",
     ),
+    warnings=cut_prompts.in_generation,
 )

@@ -27,7 +27,7 @@ from rewards import (
 )
 from rewards.composite import is_bounded, is_mixture, measured
 from rewards.judge.judge import JudgeReward
-from tasks import answers, fingerprints, generate
+from tasks import answers, cut_prompts, fingerprints, generate
 from tasks.context import RESIDENTS, RewardRef, RoundContext, gpu_turn, on_gpu, open_store
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Inputs, Unit, is_there
@@ -412,4 +412,5 @@ SPEC: Final = StageSpec(
     prepare=prepare,
     preflight=lambda context: preflight((*context.rewards, context.feedback)),
     early_start=beside_generation,
+    warnings=cut_prompts.in_scores,
 )

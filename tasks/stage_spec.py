@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -39,6 +39,8 @@ class StageSpec:
         needs_device: whether a unit may compute on the device of the recipe's model.
         prepare: called before each phase is worked through; not where it is only planned.
         preflight: raises UserError if this machine lacks something that the stage needs to compute.
+        warnings: what a person should know before the stage computes, in lines; told whether files of a hub
+            id that are not on this machine may be fetched for it. It loads no network.
         early_start: within, what of this stage may begin while the stage before it computes.
     """
 
@@ -52,4 +54,5 @@ class StageSpec:
     needs_device: bool = True
     prepare: Callable[[RoundContext, Sequence[Unit]], None] = lambda context, units: None
     preflight: Callable[[RoundContext], None] = lambda context: None
+    warnings: Callable[[RoundContext, bool], Iterable[str]] = lambda context, fetch: ()
     early_start: Callable[[RoundContext], AbstractContextManager[None]] = lambda context: nullcontext()

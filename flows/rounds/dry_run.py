@@ -12,7 +12,7 @@ from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting.messages import introduction
 from tasks.context import RoundContext
-from tasks.stages import plan
+from tasks.stages import STAGES, plan
 
 _SHOWN = 3
 
@@ -37,6 +37,8 @@ def store_to_look_at(store: str) -> Iterator[Store]:
 def plan_lines(context: RoundContext) -> Iterator[str]:
     """The round in derived numbers, and a line a stage."""
     yield from introduction(context)[1:]
+    for name, spec in STAGES.items():
+        yield from (f"    warning: {name}: {warning}" for warning in spec.warnings(context, False))
     yield ""
     for planned in plan(context):
         cached = sum(whole for _, whole in planned.units)

@@ -125,11 +125,28 @@ def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult
     reporter.on_stage_start(stage)
     wanted = spread.gpus(context.generation.model.device)
     with spread.spread_over(wanted, context.workers):
-        result = run_stage(stage, context, replace(runner, workers=context.workers * max(1, len(wanted))))
+        workers = context.workers * max(1, len(wanted))
+        ready = _warned(stage, context, runner.ready)
+        result = run_stage(stage, context, replace(runner, workers=workers, ready=ready))
     facts = {"cached": result.shards == result.cached_shards}
     context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
     reporter.on_stage_end(result)
     return result
+
+
+def _warned(stage: str, context: RoundContext, ready: Callable[[], None]) -> Callable[[], None]:
+    """`ready`, after what a person should know of the stage, which is said once, and in the run's facts."""
+    told: list[str] = []
+
+    def tell() -> None:
+        if not told:
+            told.append(stage)
+            for warning in STAGES[stage].warnings(context, True):
+                console.info(f"    warning: {warning}")
+                context.store.log_run(context.run_id, {"event": "warning", "text": f"{stage}: {warning}"})
+        ready()
+
+    return tell
 
 
 def write_report(context: RoundContext) -> None:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from data.errors import UserError
-from rewards import LoadedClip, build_reward
+from rewards import LoadedClip, build_reward, reward_kind
 from rewards.clip import ClipReward, ClipSettings
 from tests.miniature_rewards import CLIP
 
@@ -103,3 +103,29 @@ def test_it_is_open_clips_cosine_of_frames_and_prompt(clip_reward: ClipReward, w
 def test_an_architecture_without_weights_is_refused() -> None:
     with pytest.raises(UserError, match="ViT-S-32-alt"):
         build_reward("clip", {"model": "ViT-S-32-alt", "device": "cpu"})
+
+
+def test_what_is_longer_than_the_context_is_told_by_the_tokenizers_own_count(
+    clip_reward: ClipReward, noise_clip: Make
+) -> None:
+    import open_clip
+
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{ROOT / clip_reward.settings.model}")
+    fits, cut = "ball " * 19, "ball " * 20
+    assert [int((tokenizer([text]) != 0).sum()) for text in (fits, cut)] == [20, 20]
+    first, second = clip_reward.score([replace(noise_clip(), prompt=text) for text in (fits, cut)])
+    assert first.value == pytest.approx(second.value, abs=1e-6)  # the rest of it was not read
+    assert "prompt_tokens" not in first.detail
+    assert (second.detail["prompt_tokens"], second.detail["prompt_limit"]) == (21, 20)
+
+
+def test_an_architecture_of_open_clip_reads_77_tokens() -> None:
+    limit = reward_kind("clip").text_limit(ClipSettings())
+    assert limit.tokens == 77
+    assert limit.cuts(["a ball " * 37, "a ball " * 37 + "falls", "a ball " * 38 + "falls"]) == {
+        "a ball " * 38 + "falls": 79
+    }
+
+
+def test_the_tokenizer_of_a_hub_id_that_was_not_fetched_is_not_known() -> None:
+    assert reward_kind("clip").text_limit(ClipSettings(model="hf-hub:nobody/nothing")) is None

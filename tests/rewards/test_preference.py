@@ -190,3 +190,12 @@ def test_hpsv2_takes_no_weights_of_another_shape(hpsv2_folder: Path, tmp_path: P
     (other / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="cannot load"):
         build_reward("hpsv2", {"model": str(other)})
+
+
+def test_what_its_text_encoder_cuts_is_told(named: tuple[str, Path], noise_clip: Make) -> None:
+    name, folder = named
+    clips = [noise_clip(), replace(noise_clip(), prompt="ball " * 80)]
+    short, long = build_reward(name, {"model": str(folder)}).score(clips)
+    assert "prompt_tokens" not in short.detail
+    tokens = {"hpsv2": (81, 20), "pickscore": (82, 77)}[name]
+    assert (long.detail["prompt_tokens"], long.detail["prompt_limit"]) == tokens
