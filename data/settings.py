@@ -28,6 +28,7 @@ _UNIT: Final = "unit"
 _COST_ONLY: Final = "cost_only"
 _NAMED_BY: Final = "named_by"
 _FORMERLY: Final = "formerly"
+PRIVATE: Final = "private"
 
 
 class RenamedKey(FutureWarning):
@@ -102,6 +103,7 @@ def setting(
     cost_only: bool = False,
     named_by: str = "",
     formerly: str = "",
+    private: bool = False,
     **bounds: Any,
 ) -> Any:
     """A field of `Settings`.
@@ -114,10 +116,11 @@ def setting(
         cost_only: it changes what a result costs and not the result, beyond rounding.
         named_by: what else in a key decides by it, and so stands for it, for example "the policy's id".
         formerly: the name that the key had before; recipes that use it are told the new one.
+        private: it names a machine or may hold a secret: left out where a recipe is handed to others.
         bounds: of `pydantic.Field`: ge, gt, le, lt, min_length, max_length, pattern.
     """
     extra: dict[str, Any] = {
-        _UNIT: unit, _COST_ONLY: cost_only, _NAMED_BY: named_by, _FORMERLY: formerly,
+        _UNIT: unit, _COST_ONLY: cost_only, _NAMED_BY: named_by, _FORMERLY: formerly, PRIVATE: private,
     }  # fmt: skip
     return Field(
         default=default,

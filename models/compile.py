@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -103,6 +103,19 @@ def repeated_blocks(network: nn.Module) -> list[nn.Module]:
             "finetune.compile and finetune.gradient_checkpointing too"
         )
     return found
+
+
+def attention_kernel(capabilities: Sequence[str] | None) -> str:
+    """Which attention `fastest_attention` leads to, in words.
+
+    Args:
+        capabilities: compute capability of each GPU, "9.0"; None: a CPU.
+    """
+    if capabilities is None:
+        return "PyTorch's for CPUs"
+    if capabilities and all(tuple(map(int, one.split("."))) >= _CUDNN_FROM for one in capabilities):
+        return ", else ".join(one.name.lower().removesuffix("_attention") for one in _ORDER)
+    return "as PyTorch chooses"
 
 
 @contextmanager

@@ -19,20 +19,24 @@ from data.store.failpoints import failpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
 
+_REMEDY = "make the store writable for this user, or give another one with --store"
+
 
 @contextlib.contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn an OSError into a StoreError that names `path` (or the file the system named) and the remedy."""
+def storage_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
+    """Turn an OSError into a StoreError that names `path` (or the file the system named) and the remedy.
+
+    Args:
+        path: what is read or written.
+        remedy: what to do where `path` cannot be written.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             said = f"disk full at {path}; free space and run the same command again; nothing committed is lost"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-            said = (
-                f"cannot write {path}: {error.strerror}; make the store writable for this user, or give "
-                "another one with --store"
-            )
+            said = f"cannot write {path}: {error.strerror}; {remedy}"
         else:  # any other of the system's errors
             said = f"cannot use {path}: {error.strerror or error}; check the store's folder"
         raise StoreError(said) from error

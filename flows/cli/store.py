@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -55,12 +56,38 @@ def report(
     round_id: Annotated[
         str | None, typer.Argument(metavar="ROUND", help="A round; the newest if none is given.")
     ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            "--bundle",
+            metavar="FOLDER",
+            help="Write a folder of evidence instead, which needs no vidloop to be checked.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        int,
+        typer.Option(
+            "--prompts",
+            min=0,
+            help="Of a bundle: best, worst, most changed and random prompts, so many each.",
+        ),
+    ] = 3,
+    draw: Annotated[int, typer.Option("--draw", help="Of a bundle: seed of the random ones.")] = 0,
+    weights: Annotated[
+        bool, typer.Option("--weights", help="Of a bundle: with the adapters, and not only their digests.")
+    ] = False,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
-    """Write a round as one self-contained HTML page, and print its path."""
+    """Write a round as one self-contained HTML page, or as a folder of evidence, and print its path."""
+    opened = Store.open(store)
+    if bundle is not None:
+        from flows.reporting.bundle import Options, write_bundle
+
+        print(write_bundle(opened, round_id, Path(bundle), Options(prompts, draw, weights)))
+        return
     from flows.reporting import build_report
 
-    print(build_report(Store.open(store), round_id))
+    print(build_report(opened, round_id))
 
 
 @champion_app.command("show")

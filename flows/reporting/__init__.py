@@ -12,6 +12,7 @@ Open first: `facts` (what a report says), then `read` (where each number comes f
     words           numbers and findings in words
     page            the one maker of pages; page/ holds templates, style and script
     sheet           contact sheets
+    bundle/         all that an outsider needs to check a round, as a folder
 """
 
 from __future__ import annotations

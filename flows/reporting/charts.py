@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,13 @@ from rewards.calibration import Bin
 from tasks.campaign_record import Played
 
 
-def success_chart(comparisons: Sequence[Comparison]) -> str:
-    """Success before and after with 95% intervals, one line a category."""
+def success_chart(comparisons: Sequence[Comparison], rate: bool = True) -> str:
+    """Success before and after with 95% intervals, one line a category.
+
+    Args:
+        comparisons: one a line.
+        rate: the metric is a share of clips; else its values stand where they come to lie.
+    """
     figure, axes = new_figure(0.62 * len(comparisons) + 0.75, grid="x")
     for row, line in enumerate(reversed(comparisons)):
         for measured, colour, offset, mark in (
@@ -28,13 +34,14 @@ def success_chart(comparisons: Sequence[Comparison]) -> str:
                 axes.plot(ends, [row + offset] * 2, color=colour, linewidth=2, solid_capstyle="butt")
     axes.set_yticks(range(len(comparisons)), [line.label for line in reversed(comparisons)])
     axes.set_ylim(-0.6, len(comparisons) - 0.4)
-    axes.set_xlim(0, 1)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+    if rate:
+        axes.set_xlim(0, 1)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
     axes.tick_params(axis="y", length=0)
+    show = functools.partial(words.percent, digits=0) if rate else words.number
     said = "; ".join(
-        f"{line.label}: {before} before, {after} after"
+        f"{line.label}: {show(line.before.value)} before, {show(line.after.value)} after"
         for line in comparisons
-        for before, after in [(words.percent(one.value, 0) for one in (line.before, line.after))]
     )
     return inline(figure, f"Success by category. {said}.")
 

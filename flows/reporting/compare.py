@@ -66,14 +66,14 @@ def parents(store: Store, manifest: Manifest | None) -> list[Manifest]:
     return found
 
 
-def _main_split(pairs: Sequence[PairedClip], summary: RoundSummary) -> str:
+def main_split(pairs: Sequence[PairedClip], summary: RoundSummary) -> str:
     """The split that decides; the others are reported apart."""
     return next((split for split in sorted({pair.split for pair in pairs}) if split not in summary.also), "")
 
 
 def comparisons(pairs: Sequence[PairedClip], summary: RoundSummary) -> tuple[Comparison, ...]:
     """All of the deciding split, its categories, then the other splits."""
-    main = _main_split(pairs, summary)
+    main = main_split(pairs, summary)
     held = [pair for pair in pairs if pair.split == main]
     found = [_compare(f"all {set_name(summary)}", held, summary.primary)] if held else []
     for category in sorted({pair.category for pair in held}):
@@ -132,7 +132,7 @@ def intervals(store: Store, summary: RoundSummary) -> dict[str, tuple[float, flo
 
 def compared_clips(pairs: Sequence[PairedClip], summary: RoundSummary) -> list[PairedClip]:
     """The clips of the deciding split that were judged under both policies."""
-    main = _main_split(pairs, summary)
+    main = main_split(pairs, summary)
     return [one for one in pairs if one.split == main and None not in (one.before.value, one.after.value)]
 
 

@@ -20,7 +20,7 @@ def template(name: str, **values: Any) -> str:
     """A page of folder page/, with the style sheet that all of them share.
 
     In HTML every text is escaped, and charts escape theirs. In markdown, what people and models wrote
-    goes through the filter `plain`.
+    goes through the filter `plain`, in SQL through `sql`.
     """
     import jinja2
 
@@ -31,9 +31,14 @@ def template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["plain"] = plain
+    environment.filters.update(plain=plain, sql=_literal)
     environment.globals.update(charts=charts, words=words, css=(HERE / "report.css").read_text("utf-8"))
     return environment.get_template(name).render(values)
+
+
+def _literal(text: str) -> str:
+    """A text as SQL writes it."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def render(facts: Facts, packed: Mapping[PairedClip, Sequence[Side]]) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from data import device_lock
 from data.errors import StoreError
@@ -22,6 +23,7 @@ from tasks.rounds import RECIPE, finish, give_up, new_round_id
 from tasks.stages import STAGES, require_ready, require_whole, run_stage
 from tasks.summary import RoundSummary
 from tasks.units import Runner, StageResult, do_nothing
+from tasks.versions import versions
 
 # Contexts of this process by run: a round and its stages share one.
 _contexts: dict[str, RoundContext] = {}
@@ -128,7 +130,9 @@ def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult
         workers = context.workers * max(1, len(wanted))
         ready = _warned(stage, context, runner.ready)
         result = run_stage(stage, context, replace(runner, workers=workers, ready=ready))
-    facts = {"cached": result.shards == result.cached_shards}
+    facts: dict[str, Any] = {"cached": result.shards == result.cached_shards}
+    if not facts["cached"] and STAGES[stage].needs_device:
+        facts["versions"] = versions(context.generation.model.device)
     context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
     reporter.on_stage_end(result)
     return result

@@ -88,12 +88,22 @@ def _by_cluster(clusters: Ints, *columns: Floats) -> tuple[Floats, ...]:
     return tuple(np.bincount(row, weights=column).astype(np.float64) for column in columns)
 
 
-def _half_width(residuals: Floats, confidence: float) -> float:
+def quantile(freedom: int, confidence: float) -> float:
+    """Student's t: how many errors an interval reaches to either side.
+
+    Args:
+        freedom: degrees of freedom, clusters - 1.
+        confidence: for example 0.95.
+    """
     from scipy.special import stdtrit
 
+    return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def _half_width(residuals: Floats, confidence: float) -> float:
     prompts = len(residuals)
     error = math.sqrt(_sum(residuals * residuals) / (prompts * (prompts - 1)))
-    return float(stdtrit(prompts - 1, (1 + confidence) / 2)) * error
+    return quantile(prompts - 1, confidence) * error
 
 
 def _few(prompts: int) -> str:

@@ -47,9 +47,14 @@ class JudgeSettings(NetworkSettings):
         "Address",
         f"Of a server that is running, up to and with /v1; empty: {URL_VARIABLE}, else the run starts one.",
         cost_only=True,
+        private=True,
     )
     served_name: str = setting(
-        "", "Served name", "What that server calls the model; empty: its path or id.", cost_only=True
+        "",
+        "Served name",
+        "What that server calls the model; empty: its path or id.",
+        cost_only=True,
+        private=True,
     )
     api_key_env: str = setting(
         "VIDLOOP_JUDGE_KEY",
@@ -64,6 +69,7 @@ class JudgeSettings(NetworkSettings):
         "Authority",
         "PEM file of who signed an https server's certificate; empty: the public authorities.",
         cost_only=True,
+        private=True,
     )
     api: Literal["vllm", "openai"] = setting(
         "vllm", "API", "openai for servers that know none of vLLM's own fields.", cost_only=True
@@ -89,10 +95,13 @@ class JudgeSettings(NetworkSettings):
         "Environment",
         "Virtual environment that has vLLM (`make judge`).",
         cost_only=True,
+        private=True,
         formerly="environment",
         min_length=1,
     )
-    server_args: str = setting("", "Server arguments", "More of vLLM's, as in a shell.", cost_only=True)
+    server_args: str = setting(
+        "", "Server arguments", "More of vLLM's, as in a shell.", cost_only=True, private=True
+    )
     early_start: bool = setting(
         True,
         "Early start",

@@ -1,0 +1,77 @@
+"""A folder that is there as a whole, with the digest of each of its files, or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from data.errors import ConfigError
+from data.keys import bytes_digest
+from data.store.durable_files import make_folder, storage_errors
+from data.store.failpoints import failpoint
+
+SUMS: Final = "SHA256SUMS"
+_REMEDY: Final = "make its folder writable for this user, or give another one with --bundle"
+
+
+class Draft:
+    """The folder in the making."""
+
+    def __init__(self, target: Path, place: Path) -> None:
+        self._target, self._place = target, place
+        self._digests: dict[str, str] = {}
+
+    def write(self, name: str, content: bytes | str) -> None:
+        """Write a file.
+
+        Args:
+            name: its path in the folder, plain names joined by "/".
+            content: text is written as UTF-8.
+
+        Raises:
+            StoreError: the disk is full, or the folder cannot be written.
+        """
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        with storage_errors(self._target / name, _REMEDY):
+            path = self._place / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+            failpoint("bundle.after_file")
+        self._digests[name] = bytes_digest(data)
+
+    def sums(self) -> str:
+        """Digest and name of every file, as `sha256sum -c` reads them."""
+        return "".join(f"{digest}  {name}\n" for name, digest in sorted(self._digests.items()))
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Draft]:
+    """Files that are written within lie in `target` afterwards, with their digests beside them.
+
+    They are written beside it first, and moved to its name in one step. What fails leaves nothing.
+
+    Args:
+        target: a folder that is empty or not there yet.
+
+    Raises:
+        ConfigError: something else is at `target`.
+        StoreError: the disk is full, or the folder cannot be written.
+    """
+    with storage_errors(target, _REMEDY):
+        if target.exists() and (not target.is_dir() or any(target.iterdir())):
+            raise ConfigError(f"{target} is there already and not an empty folder: name another")
+        make_folder(target.parent)
+        place = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}.tmp"
+        place.mkdir()
+    try:
+        draft = Draft(target, place)
+        yield draft
+        draft.write(SUMS, draft.sums())
+        with storage_errors(target, _REMEDY):
+            place.replace(target)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)  # once it has its name there is nothing here
