@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from data.records import Score
+from models.gate import verdict as gate
+from models.gate.wins import Wins
 from models.training.diagnosis import Finding
 from tasks.summary import RoundSummary
 
@@ -46,6 +48,31 @@ class Comparison:
     delta: float | None = None
     low: float | None = None
     high: float | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A reward, or `diversity`, under both policies.
+
+    Attributes:
+        name: what the recipe calls it.
+        taught: whether the round learned from it, or from the same model.
+        part: what it is for in the round; "beside" decides nothing.
+        found: means, the change and its interval.
+    """
+
+    name: str
+    taught: bool
+    part: Literal["decides", "guard", "beside"]
+    found: gate.Comparison
+
+
+@dataclass(frozen=True)
+class Duel:
+    """The candidate against another policy, clip by clip of the same prompt and seed, by the metric."""
+
+    opponent: str
+    wins: Wins
 
 
 @dataclass(frozen=True)
@@ -124,6 +151,7 @@ class Facts:
     """Everything on the page: the round's summary, and what the store says beside it.
 
     Attributes:
+        measures: of both policies on the set that decides, the metric first; duels: by the metric.
         training: category of each training clip, by its id.
         scores: every judgement of the training clips.
         curation: the report of `data.curation`; with "categories" ("all" the last) and "reasons", (reason,
@@ -133,6 +161,8 @@ class Facts:
 
     summary: RoundSummary
     comparisons: tuple[Comparison, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    duels: tuple[Duel, ...] = ()
     clips: tuple[ClipGroup, ...] = ()
     training: Mapping[str, str] = field(default_factory=dict)
     scores: tuple[Score, ...] = ()

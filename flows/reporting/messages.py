@@ -34,12 +34,14 @@ def introduction(context: RoundContext) -> list[str]:
 
 def conclusion(context: RoundContext, summary: RoundSummary) -> list[str]:
     """The verdict in a sentence, what is behind it, and what to run next."""
+    from flows.reporting.measures import read_measures
     from flows.reporting.page import template
 
     root = context.generation.root
     return template(
         "conclusion.txt.j2",
         summary=summary,
+        measures=read_measures(context.store, summary, all_rewards=False),
         program=program(),
         root=_short(root),
         store="" if os.path.abspath(DEFAULT_STORE) == root else f" --store {shlex.quote(_short(root))}",

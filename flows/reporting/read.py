@@ -14,6 +14,7 @@ from flows.reporting import words
 from flows.reporting.compare import compared_clips, comparisons, evaluated, manifest_of, parents
 from flows.reporting.facts import Facts, Step
 from flows.reporting.judges import read_judges, read_rewards, scores_of
+from flows.reporting.measures import read_duels, read_measures
 from flows.reporting.paired_clips import group_clips
 from models.training.diagnosis import Finding, diagnose
 from tasks.rounds import read_summary
@@ -48,6 +49,8 @@ def read_facts(store: Store, summary: RoundSummary) -> Facts:
     return Facts(
         summary,
         comparisons=comparisons(pairs, summary),
+        measures=read_measures(store, summary),
+        duels=read_duels(store, summary),
         clips=group_clips(compared_clips(pairs, summary)),
         training={clip.clip_id: clip.category for one in clips for clip in store.read(one.key, "clips")},
         scores=scores,

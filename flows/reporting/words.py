@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.prompts import prompt_sets
 from rewards import reward_kinds
 from tasks.settings import EvaluateSettings
-from tasks.summary import RoundSummary
+from tasks.summary import Change, RoundSummary
 
 if TYPE_CHECKING:
-    from flows.reporting.facts import Facts
+    from flows.reporting.facts import Facts, Measure
+    from models.gate import verdict as gate
 
 NOT_MEASURED = "not measured"
 MINUS = "\N{MINUS SIGN}"
 HELD_OUT = "held-out"
+_STILL = "Did not surely move (the interval of the change holds zero)"
+_EQUAL = "Equal before and after"
+_UNKNOWN = "Too little was measured to tell"
 # Sets with a name of ours that share no prompt, and real-heldout no template, with the set that trains.
 _HELD_OUT_SETS = ("heldout", "real-heldout")
 
@@ -92,6 +97,31 @@ def about_prompts(summary: RoundSummary) -> str:
             f"was gained on them says nothing of other prompts. {apart}"
         )
     return apart if allowed is None else f"No prompt here is one that this round trains on. {apart}"
+
+
+def unmoved(summary: RoundSummary, measures: Sequence[Measure]) -> str:
+    """What did not move: everything whose interval of the change holds zero, and what has no interval.
+
+    Empty where nothing was compared.
+    """
+    if not measures:
+        return ""
+    found: dict[str, Change | gate.Comparison] = {one.name: one.found for one in measures}
+    found |= {f"{summary.primary.metric} of {place}": one for place, one in summary.compared.items()}
+    names: dict[str, list[str]] = {}
+    for name, one in found.items():
+        names.setdefault(_moved(one), []).append(name)
+    told = [f"{how}: {', '.join(names[how])}." for how in (_STILL, _EQUAL, _UNKNOWN) if how in names]
+    return " ".join(told) or "All that was measured surely moved."
+
+
+def _moved(change: Change | gate.Comparison) -> str:
+    """How a change is to be read; "": it surely moved, or was not measured."""
+    if change.delta is None:
+        return ""
+    if change.ci_low is None or change.ci_high is None:
+        return _EQUAL if change.delta == 0 else _UNKNOWN
+    return _STILL if change.ci_low <= 0 <= change.ci_high else ""
 
 
 def sentence(facts: Facts) -> str:

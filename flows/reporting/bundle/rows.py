@@ -18,7 +18,8 @@ from flows.reporting.compare import manifest_of, parents
 from flows.reporting.judges import scores_of
 from tasks.summary import RoundSummary
 
-_FROM_UNITS: Final = ("prompts", "clips", "examples", "pairs", "pair_segments", "evaluations")
+# Scores and policies are chosen; errors at fixed noise are numbers of the training's own, and many.
+_APART: Final = {"scores", "policies", "reference_errors"}
 
 
 def units(store: Store, summary: RoundSummary) -> dict[str, list[Manifest]]:
@@ -55,9 +56,10 @@ def rows(store: Store, summary: RoundSummary, held: dict[str, list[Manifest]]) -
         StoreError: a unit is not there, or a part is missing or was changed.
     """
     manifests = [one for found in held.values() for one in found]
+    tables = {part.table for one in manifests for part in one.parts} - _APART
     found: dict[str, Iterable[Any]] = {
         table: [row for one in manifests if one.part(table) for row in store.read(one.key, table)]
-        for table in _FROM_UNITS
+        for table in tables
     }
     clips = [one for one in manifests if one.part("clips")]
     found["scores"] = _asked(scores_of(store, clips), summary)
