@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from data.errors import StoreError
-from data.policies import policies
+from data.policies import is_best_of, policies
 from data.store import Store
 
 _FILE = "champion.json"
@@ -101,8 +101,14 @@ def promote(
 def set_champion(store: Store, policy_id: str) -> Champion:
     """Make a policy the champion by hand.
 
-    Raises StoreError: the store holds no such policy, or cannot be written.
+    Raises StoreError: the store holds no such policy, it is a best-of-N policy, or the store cannot be
+    written.
     """
+    if is_best_of(policy_id):
+        raise StoreError(
+            f"{policy_id} is a best-of-N policy: a way to sample, with no adapter that could be champion. "
+            "Make the policy that it samples the champion, and say policy: {best_of: N, from: champion}"
+        )
     known = policies(store)
     if policy_id not in known:
         raise StoreError(

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from data.errors import ConfigError
+from data.settings import key_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -61,7 +62,8 @@ def unknown(
         also: further keys of the whole.
     """
     part = inside or part_at(model, places[:-1])
-    own = [*(part.model_fields if part else ()), *(also if not places[1:] else ())]
+    named = [key_of(part, name) for name in part.model_fields] if part else []
+    own = [*named, *(also if not places[1:] else ())]
     prefix = ".".join(places[:-1])
     close = difflib.get_close_matches(places[-1], own, n=1, cutoff=0.6)
     if close:
@@ -80,7 +82,7 @@ def part_at(model: type[BaseModel], places: Sequence[str]) -> type[BaseModel] | 
     for place in steps:
         field = model.model_fields.get(place)
         part = _model_in(field.annotation) if field else None
-        if field is not None and get_origin(field.annotation) in (dict, list):
+        if field is not None and get_origin(field.annotation) in (dict, list, tuple):
             next(steps, None)  # the name, or number, of one of several
         if part is None:
             return None
@@ -98,7 +100,7 @@ def _model_in(kind: Any) -> type[BaseModel] | None:
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, field in model.model_fields.items():
-        keys.append(prefix + name)
+        keys.append(prefix + key_of(model, name))
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys += _all_keys(field.annotation, f"{prefix}{name}.")
     return keys

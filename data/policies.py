@@ -1,11 +1,29 @@
-"""The policies that a store holds, and which was trained from which."""
+"""The policies that a store holds, and which was trained from which; and the ids of best-of-N policies."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
+from data.keys import digest
 from data.records import Policy
 from data.store import Store
+
+
+def best_of_id(policy_id: str, n: int, reward: str, version: str) -> str:
+    """Identity of "the best of n": "b" + 24 hex digits. It is a way to sample, and no row of the table.
+
+    Args:
+        policy_id: the policy that is sampled.
+        n: clips to choose from.
+        reward: kind of the reward that chooses, with its `version`.
+    """
+    return "b" + digest({"policy": policy_id, "best_of": n, "by": [reward, version]})[:24]
+
+
+def is_best_of(policy_id: str) -> bool:
+    """Whether an id is of a best-of-N policy, which has no adapter of its own."""
+    return re.fullmatch(r"b[0-9a-f]{24}", policy_id) is not None
 
 
 def policies(store: Store) -> dict[str, Policy]:

@@ -79,6 +79,23 @@ class Clip:
 
 
 @dataclass(frozen=True, slots=True)
+class Choice:
+    """A candidate of a best-of-N policy: one of the clips made for a prompt and seed, of which one is kept.
+
+    `policy_id` is the best-of-N policy's, `seed` that of the clip it stands for (and of the first candidate).
+    `value` is what the choosing reward said, null where it failed; `reason` says why it was kept or not.
+    """
+
+    policy_id: str
+    prompt_id: str
+    seed: int
+    clip_id: str
+    value: float | None
+    kept: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """One reward's judgement of one clip. `detail` is a JSON object with whatever the reward saw."""
 
@@ -274,6 +291,7 @@ def _spec(row: type[Any], *key: str, media: tuple[str, ...] = ()) -> TableSpec:
 TABLES: Final[Mapping[str, TableSpec]] = {
     "prompts": _spec(Prompt, "prompt_id"),
     "clips": _spec(Clip, "clip_id", media=("video_path", "latent_path")),
+    "choices": _spec(Choice, "policy_id", "prompt_id", "seed", "clip_id"),
     "scores": _spec(Score, "clip_id", "reward", "reward_version"),
     "examples": _spec(Example, "curation_id", "clip_id"),
     "pairs": _spec(Pair, "curation_id", "prompt_id", "chosen", "rejected"),

@@ -75,7 +75,8 @@ class Settings(BaseModel):
             fields: further values, or others; checked as in `changed`.
         """
         shared = type(self).model_fields.keys() & kind.model_fields.keys()
-        return kind.model_validate({name: getattr(self, name) for name in shared} | fields)
+        said = {name: getattr(self, name) for name in shared} | fields
+        return kind.model_validate({key_of(kind, name): value for name, value in said.items()})
 
     def fingerprint(self) -> dict[str, Any]:
         """What of the settings decides a result, as plain JSON values.
@@ -154,6 +155,12 @@ class one_of:  # reads as what it does: Annotated[str, one_of(names)]
         if name not in known:
             raise ValueError(f"it must be one of {', '.join(known)}")
         return name
+
+
+def key_of(model: type[BaseModel], name: str) -> str:
+    """What a recipe calls a field: its name, but where Python keeps that word for itself."""
+    field = model.model_fields.get(name)
+    return (field.alias if field is not None else None) or name
 
 
 def extra_of(extra: object, name: str) -> Any:

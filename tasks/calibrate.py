@@ -28,7 +28,8 @@ from rewards.composite import is_mixture
 from rewards.judge.settings import NAME as JUDGE
 from tasks import answers, generate, score
 from tasks.context import RewardRef, RoundContext
-from tasks.score import ShardClips, lent
+from tasks.score import lent
+from tasks.shard_clips import ShardClips
 from tasks.units import Runner, is_whole
 
 # Of the clips that it should pass it passes this share or more even when frozen: it does not look for motion.

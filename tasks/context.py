@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.curation import CurateSettings
+from data.keys import clip_seed
+from data.policies import best_of_id
 from data.records import Prompt
 from data.store import Store
 from data.video import VideoSettings
@@ -65,6 +67,59 @@ class ClipJob:
 
 
 @dataclass(frozen=True)
+class BestOf:
+    """Of `n` clips for a prompt and seed, the one that `by` prefers."""
+
+    n: int
+    by: RewardRef
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The clips of some jobs by one policy; with `best_of`, each the best of several."""
+
+    policy: PolicyRef
+    jobs: tuple[ClipJob, ...]
+    best_of: BestOf | None = None
+
+    @property
+    def policy_id(self) -> str:
+        """Id of the policy, or of the best of N of it."""
+        how, sampled = self.best_of, self.policy.policy_id
+        return sampled if how is None else best_of_id(sampled, how.n, how.by.kind, how.by.version)
+
+    @property
+    def candidates(self) -> list[tuple[ClipJob, ...]]:
+        """What is to be chosen from, job by job: first the jobs themselves, then their second clips, ...
+
+        So a larger N needs the clips of a smaller one and more, and the first are those of the plain policy.
+        """
+        others = [
+            tuple(
+                ClipJob(job.prompt, clip_seed(job.seed, job.prompt.prompt_id, index, "best-of"))
+                for job in self.jobs
+            )
+            for index in range(1, self.best_of.n if self.best_of is not None else 1)
+        ]
+        return [self.jobs, *others]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A best-of-N policy that the evaluation shows beside the policies that are trained.
+
+    Attributes:
+        name: in summaries and reports.
+        best_of: how it chooses.
+        policy: whose clips; None: the candidate's.
+    """
+
+    name: str
+    best_of: BestOf
+    policy: PolicyRef | None
+
+
+@dataclass(frozen=True)
 class Generation:
     """How clips are made, whatever the policy and the prompts.
 
@@ -95,6 +150,7 @@ class EvaluationPlan:
         rising: guards that break by rising; all others break by falling.
         primary: the split that decides.
         jobs: the clips of every split, the primary one first.
+        baselines: best-of-N policies that are measured on the primary split too; they decide nothing.
     """
 
     metric: RewardRef
@@ -103,6 +159,12 @@ class EvaluationPlan:
     primary: str
     jobs: tuple[tuple[str, tuple[ClipJob, ...]], ...]
     rising: tuple[str, ...] = ()
+    baselines: tuple[Baseline, ...] = ()
+
+    @property
+    def choosers(self) -> tuple[RewardRef, ...]:
+        """The rewards that choose the baselines' clips, each once."""
+        return _choosers(one.best_of for one in self.baselines)
 
 
 @dataclass(frozen=True)
@@ -113,10 +175,11 @@ class RoundContext:
         run_id: names `runs/<run id>.jsonl`; the round id in a round.
         recipe: the resolved recipe, as `summary.json` shows it.
         generation: how clips are made.
-        policy: where the round starts.
+        policy: where the round starts: it is trained on, and compared with the candidate.
         jobs: the training clips, in prompt order.
         rewards: every reward that is scored on training clips; `feedback` is the one that teaches.
-        earlier: training clips of earlier rounds, with the policy that made them, which are learned from too.
+        earlier: training clips of earlier rounds, which are learned from too.
+        best_of: how training clips are chosen, where the round samples a best-of-N policy.
     """
 
     run_id: str
@@ -134,12 +197,27 @@ class RoundContext:
     finetune: TrainSettings
     evaluate: EvaluationPlan
     gate: GateSettings
-    earlier: tuple[tuple[PolicyRef, tuple[ClipJob, ...]], ...] = ()
+    earlier: tuple[Sampled, ...] = ()
+    best_of: BestOf | None = None
+
+    @property
+    def training(self) -> tuple[Sampled, ...]:
+        """All training clips: the round's own, and after them those of earlier rounds."""
+        return (Sampled(self.policy, self.jobs, self.best_of), *self.earlier)
+
+    @property
+    def choosers(self) -> tuple[RewardRef, ...]:
+        """The rewards that choose training clips, each once."""
+        return _choosers(one.best_of for one in self.training)
 
     @property
     def store(self) -> Store:
         """The store, opened once a process."""
         return open_store(self.generation.root)
+
+
+def _choosers(ways: Iterable[BestOf | None]) -> tuple[RewardRef, ...]:
+    return tuple({(way.by.kind, way.by.version): way.by for way in ways if way is not None}.values())
 
 
 @functools.cache

@@ -27,18 +27,18 @@ def in_generation(context: RoundContext, fetch: bool) -> Iterator[str]:
 
 def in_scores(context: RoundContext, fetch: bool) -> Iterator[str]:
     """What rewards read of training prompts."""
-    yield from _by_rewards((*context.rewards, context.feedback), _training(context))
+    yield from _by_rewards((*context.choosers, *context.rewards, context.feedback), _training(context))
 
 
 def in_evaluation(context: RoundContext, fetch: bool) -> Iterator[str]:
     """What the model, and the rewards that examine, read of the prompts of the comparison."""
     jobs = [job for _, some in context.evaluate.jobs for job in some]
     yield from _by_model(context.generation, jobs, fetch)
-    yield from _by_rewards(context.evaluate.measures, jobs)
+    yield from _by_rewards((*context.evaluate.measures, *context.evaluate.choosers), jobs)
 
 
 def _training(context: RoundContext) -> list[ClipJob]:
-    return [*context.jobs, *(job for _, jobs in context.earlier for job in jobs)]
+    return [job for sampled in context.training for job in sampled.jobs]
 
 
 def _names(jobs: Sequence[ClipJob]) -> dict[str, str]:

@@ -14,13 +14,12 @@ from data.records import Clip, Evaluation, Score
 from data.store import Store
 from models.gate.settings import GateSettings
 from models.gate.verdict import DIVERSITY, compare, decide, diversity, pair_up
-from tasks import cut_prompts, finetune, fingerprints, generate, score
-from tasks.context import EvaluationPlan, PolicyRef, RoundContext, open_store
-from tasks.generate import GenerateShard
+from tasks import baselines, cut_prompts, finetune, fingerprints, generate, score
+from tasks.context import EvaluationPlan, PolicyRef, RoundContext, Sampled, open_store
 from tasks.score import ScoreShard, check_failures
 from tasks.stage_spec import Phase, StageSpec
 from tasks.summary import Findings
-from tasks.units import Inputs, OneAnswer, Unit
+from tasks.units import Inputs, OneAnswer, Unit, each_once
 
 STAGE = "evaluate"
 NO_TRAINING_DATA = "no training data"
@@ -66,11 +65,11 @@ class EvaluateUnit(OneAnswer):
             found = nothing_learned(self.settings, self.lacking)
         else:
             rows = [row for side in self.sides for row in _rows(store, side, self.settings)]
-            found = self._decide(rows, self.after)
+            found = self._decide(store, rows, self.after)
         parents = [key for side in self.sides for key in (*side.clips.keys, *side.scores.keys)]
         store.commit(STAGE, self.question, {"evaluations": rows}, parents=parents, info=found)
 
-    def _decide(self, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
+    def _decide(self, store: Store, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
         def side(policy: PolicyRef, split: str) -> list[Evaluation]:
             return [row for row in rows if row.split == split and row.policy_id == policy.policy_id]
 
@@ -90,12 +89,30 @@ class EvaluateUnit(OneAnswer):
             if split != primary
         }
         kept = {name: found[name] for name in ("promoted", "primary", "categories", "guards")}
-        return {**kept, "verdict": verdict.sentence, "also": also}
+        beside = self._beside(store, [row for row in rows if row.split == primary], after)
+        return {**kept, "verdict": verdict.sentence, "also": also, **beside}
+
+    def _beside(self, store: Store, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
+        """What is found of the baselines; nothing where the recipe names none."""
+        by_policy: dict[str, list[Evaluation]] = {}
+        for row in rows:
+            by_policy.setdefault(row.policy_id, []).append(row)
+        clips = {side.policy_id: side.clips for side in self.sides if side.split == self.settings.primary}
+        found = {}
+        for one in self.settings.baselines:
+            own = baselines.sampled(one, after, self.settings)
+            policies = (self.before.policy_id, after.policy_id, own)
+            inputs = clips[own.policy_id]
+            found[one.name] = baselines.found(
+                store, one, by_policy, policies, inputs, self.settings, self.gate
+            )
+        return {"baselines": found} if found else {}
 
 
 def nothing_learned(settings: EvaluationPlan, reason: str) -> dict[str, Any]:
     """Findings of a round that made no candidate: nothing was measured, the champion stays."""
     unmeasured = {"before": None, "after": None}
+    beside = {one.name: baselines.unmeasured(one, settings, reason) for one in settings.baselines}
     empty = {"delta": None, "ci_low": None, "ci_high": None, "n": 0, "reason": reason}
     return {
         "promoted": False,
@@ -104,11 +121,12 @@ def nothing_learned(settings: EvaluationPlan, reason: str) -> dict[str, Any]:
         "categories": {},
         "guards": {name: {**unmeasured, "ok": None, "reason": NO_TRAINING_DATA} for name in settings.guards},
         "also": {},
+        **({"baselines": beside} if beside else {}),
     }
 
 
 def phases(context: RoundContext) -> Iterator[Phase]:
-    """Clips of both policies, their scores, the comparison.
+    """Clips of both policies, their scores, the comparison; and of baselines, between them, the choice.
 
     Raises:
         StageFailed: the finetune stage is missing, or a measure failed on more clips than the recipe allows.
@@ -124,16 +142,24 @@ def phases(context: RoundContext) -> Iterator[Phase]:
         assert manifest is not None
         yield Phase([comparison(None, (), manifest.info["no_training_data"])])
         return
-    made: list[tuple[str, str, list[GenerateShard]]] = [
-        (policy.policy_id, split, generate.shards(context.generation, policy, jobs, f"{split} {when}"))
+    asked = [
+        (split, f"{split} {when}", Sampled(policy, jobs))
         for policy, when in ((context.policy, "before"), (candidate, "after"))
         for split, jobs in settings.jobs
     ]
-    yield Phase([shard for _, _, shards in made for shard in shards], more=True)
-    scored = [
-        (policy, split, score.shards(store, shards, settings.measures)) for policy, split, shards in made
+    asked += [
+        (settings.primary, one.name, baselines.sampled(one, candidate, settings))
+        for one in settings.baselines
     ]
-    everything = [shard for _, _, shards in scored for shard in shards]
+    how = context.generation
+    made = [shard for _, what, one in asked for some in generate.candidates(how, one, what) for shard in some]
+    yield Phase(each_once(made), more=True)
+    yield from score.choose(context, [one for _, _, one in asked])
+    scored = [
+        (one.policy_id, split, score.of(store, how, one, settings.measures, what))
+        for split, what, one in asked
+    ]
+    everything = each_once([shard for _, _, shards in scored for shard in shards])
     yield from score.in_turns(everything, more=True)
     check_failures(store, STAGE, everything, context.max_failed_share)
     yield Phase([comparison(candidate, tuple(_side(store, *one) for one in scored))])
@@ -162,14 +188,14 @@ def _rows(store: Store, side: Side, settings: EvaluationPlan) -> list[Evaluation
     """Every measure of every clip of one side, and the diversity of its prompts."""
     clips: dict[str, Clip] = {row.clip_id: row for key in side.clips.keys for row in store.read(key, "clips")}
     scores: list[Score] = [row for key in side.scores.keys for row in store.read(key, "scores")]
-    metrics = _metrics(settings)
+    metrics, stands_for = _metrics(settings), baselines.seeds(store, side.clips)
     rows = [
         Evaluation(
             policy_id=side.policy_id,
             prompt_id=clips[row.clip_id].prompt_id,
             category=clips[row.clip_id].category,
             split=side.split,
-            seed=clips[row.clip_id].seed,
+            seed=stands_for.get(row.clip_id, clips[row.clip_id].seed),
             metric=metric,
             value=row.value,
             status=row.status,
@@ -227,6 +253,6 @@ SPEC: Final = StageSpec(
     phases=phases,
     form=("evaluate.metric", "evaluate.same_as_feedback", "evaluate.prompts", "evaluate.clips"),
     prepare=score.prepare,
-    preflight=lambda context: score.preflight(context.evaluate.measures),
+    preflight=lambda context: score.preflight((*context.evaluate.measures, *context.evaluate.choosers)),
     warnings=cut_prompts.in_evaluation,
 )

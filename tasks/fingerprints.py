@@ -18,10 +18,11 @@ from models.families.settings import ModelSettings
 from models.gate.settings import GateSettings
 from models.training.settings import TrainSettings
 from rewards import Part
-from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
+from tasks.context import BestOf, ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 
 VERSIONS: Final[Mapping[str, int]] = {
     "generate": 3, "score": 1, "curate": 2, "reference": 2, "finetune": 3, "evaluate": 3,
+    "best-of": 1,
 }  # fmt: skip
 
 Fingerprint = dict[str, Any]
@@ -62,6 +63,19 @@ def score(reward: RewardRef | Part, clips_digest: str) -> Fingerprint:
         reward=reward.kind,
         reward_version=reward.version,
         clips=clips_digest,
+    )
+
+
+def best_of(policy: str, how: BestOf, clips: Sequence[str], scores: Sequence[str]) -> Fingerprint:
+    """Which of the candidates of some jobs are kept; `clips` and `scores` are digests, a candidate each."""
+    return _question(
+        "best-of",
+        policy=policy,
+        n=how.n,
+        reward=how.by.kind,
+        reward_version=how.by.version,
+        clips=list(clips),
+        scores=list(scores),
     )
 
 
@@ -114,6 +128,9 @@ def evaluate(
     inputs: Sequence[Sequence[Any]],
 ) -> Fingerprint:
     """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set."""
+    beside = [
+        [one.name, one.best_of.n, one.best_of.by.kind, one.best_of.by.version] for one in settings.baselines
+    ]
     return _question(
         "evaluate",
         before=before.policy_id,
@@ -124,4 +141,5 @@ def evaluate(
         primary=settings.primary,
         gate=gate.fingerprint(),
         inputs=[list(one) for one in inputs],
+        **({"baselines": beside} if beside else {}),
     )

@@ -18,6 +18,7 @@ from tasks.context import (
     Generation,
     PolicyRef,
     RoundContext,
+    Sampled,
     gpu_turn,
     open_sampler,
     open_store,
@@ -154,15 +155,27 @@ def shards(
     ]
 
 
-def units(context: RoundContext) -> list[GenerateShard]:
-    """The training clips of the round, and after them those of the earlier rounds that it learns from."""
-    own = shards(context.generation, context.policy, context.jobs)
-    before = [
-        shard
-        for policy, jobs in context.earlier
-        for shard in shards(context.generation, policy, jobs, "earlier clips")
+def candidates(how: Generation, sampled: Sampled, what: str = "clips") -> list[list[GenerateShard]]:
+    """The shards of some clips; of a best-of-N policy N lists, in each of which the jobs are cut alike."""
+    *_, last = range(len(sampled.candidates))
+    names = [what] if not last else [f"{what} (candidate {place + 1})" for place in range(last + 1)]
+    return [
+        shards(how, sampled.policy, jobs, name) for jobs, name in zip(sampled.candidates, names, strict=True)
     ]
-    return own + before
+
+
+def units(context: RoundContext) -> list[GenerateShard]:
+    """The training clips of the round, and after them those of the earlier rounds that it learns from.
+
+    Of a best-of-N policy all candidates: the score stage chooses.
+    """
+    names = ["clips", *(["earlier clips"] * len(context.earlier))]
+    return [
+        shard
+        for sampled, what in zip(context.training, names, strict=True)
+        for some in candidates(context.generation, sampled, what)
+        for shard in some
+    ]
 
 
 SPEC: Final = StageSpec(

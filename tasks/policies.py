@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from data import champion
 from data.errors import ConfigError
-from data.policies import policies
+from data.policies import is_best_of, policies
 from data.records import Policy
 from data.store import Store
 from models.families.settings import Expert
@@ -15,6 +15,7 @@ from models.policy import BASE, policy_id
 from tasks.context import PolicyRef
 
 CHAMPION = "champion"
+CANDIDATE = "candidate"
 
 
 def find_policy(store: Store, name: str, base: str) -> PolicyRef:
@@ -28,6 +29,11 @@ def find_policy(store: Store, name: str, base: str) -> PolicyRef:
         name = present.policy_id if present else BASE
     if name in (BASE, base_policy.policy_id):
         return base_policy
+    if is_best_of(name):
+        raise ConfigError(
+            f"policy {name!r} is a best-of-N policy, which has no adapter to start from: say "
+            "policy: {best_of: N, by: REWARD, from: POLICY}"
+        )
     held = policies(store)
     if name not in held:
         known = ", ".join(sorted(held)) or "none"

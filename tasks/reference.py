@@ -18,7 +18,7 @@ from data.store import Store
 from models.families.settings import Expert, ModelSettings
 from models.policy import policy_id
 from models.training.settings import TrainSettings
-from tasks import fingerprints, generate
+from tasks import fingerprints, score
 from tasks.context import (
     RESIDENTS,
     Generation,
@@ -28,7 +28,7 @@ from tasks.context import (
     open_store,
     quieten_libraries,
 )
-from tasks.units import Inputs, OneAnswer
+from tasks.units import OneAnswer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -129,19 +129,18 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
     if settings.reference != "start" and policy.adapter_path:
         policy = PolicyRef(policy_id(policy.base_id), policy.base_id)
     micro_batch = min(settings.micro_batch or settings.batch_size, settings.batch_size)
-    generated = generate.units(context)
-    clips = Inputs.of(context.store, "finetune", [shard.key for shard in generated])
+    clips = score.units(context, ())
     return [
         ReferenceShard(
             context.generation,
             policy,
             settings,
             2 * micro_batch if settings.algorithm.pairwise else micro_batch,
-            shard.key,
-            clips_digest,
+            shard.clips_key,
+            shard.clips_digest,
             f"reference errors of {shard.label}" + (f", {expert} noise" if expert else ""),
         )
-        for shard, clips_digest in zip(generated, clips.digests, strict=True)
+        for shard in clips
     ]
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, ClassVar, Final, cast
 
-from data.errors import StageFailed, VideoError
+from data.errors import StageFailed
 from data.keys import digest
 from data.records import Clip, Score
 from data.store import Store
-from data.threads import in_threads
-from data.video import decode_mp4
 from rewards import (
     Judgement,
     LoadedClip,
@@ -28,9 +25,20 @@ from rewards import (
 from rewards.composite import is_bounded, is_mixture, measured
 from rewards.judge.judge import JudgeReward
 from tasks import answers, cut_prompts, fingerprints, generate
-from tasks.context import RESIDENTS, RewardRef, RoundContext, gpu_turn, on_gpu, open_store
+from tasks.best_of import ChoiceShard
+from tasks.context import (
+    RESIDENTS,
+    Generation,
+    RewardRef,
+    RoundContext,
+    Sampled,
+    gpu_turn,
+    on_gpu,
+    open_store,
+)
+from tasks.shard_clips import ShardClips
 from tasks.stage_spec import Phase, StageSpec
-from tasks.units import Inputs, Unit, is_there
+from tasks.units import Inputs, Unit, each_once, is_there
 
 STAGE = "score"
 # Kind of resident: one server of the run's own at a time; the next judge's takes its place.
@@ -216,7 +224,7 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
     judged, too, the score stage finds out. If the stage ends in an error, the server ends with it. Raises
     ConfigError: there is no environment with vLLM.
     """
-    first = next((reward for reward in context.rewards if serves(reward)), None)
+    first = next((reward for reward in (*context.choosers, *context.rewards) if serves(reward)), None)
     if first is None or all(is_there(context.store, unit, "size") for unit in generate.units(context)):
         yield
         return
@@ -232,36 +240,6 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
 
 class JudgeDown(ConnectionError):
     """A judge that answers nobody: it may be back a moment later, and so the unit is tried again."""
-
-
-class ShardClips:
-    """The clips of one generated shard; decoded when somebody first looks at them."""
-
-    def __init__(self, store: Store, key: str) -> None:
-        self._store = store
-        self.rows: list[Clip] = store.read(key, "clips")
-
-    @property
-    def loaded(self) -> list[LoadedClip]:
-        """The clips that can be decoded."""
-        return [one for one in self._decoded if isinstance(one, LoadedClip)]
-
-    @property
-    def undecodable(self) -> dict[str, Judgement]:
-        """A failed judgement for each of the others, by clip id."""
-        both = zip(self.rows, self._decoded, strict=True)
-        return {row.clip_id: one for row, one in both if isinstance(one, Judgement)}
-
-    @cached_property
-    def _decoded(self) -> list[LoadedClip | Judgement]:
-        return in_threads(self._decode, self.rows)
-
-    def _decode(self, clip: Clip) -> LoadedClip | Judgement:
-        try:
-            frames, fps = decode_mp4(self._store.read_media(clip.video_path))
-        except VideoError as error:
-            return Judgement(None, {}, str(error))
-        return LoadedClip(clip.clip_id, clip.prompt, frames, fps, clip.category)
 
 
 def shards(
@@ -281,18 +259,82 @@ def clips_of(scored: Iterable[ScoreShard]) -> Inputs:
     return Inputs(tuple(one.clips_key for one in shards), tuple(one.clips_digest for one in shards))
 
 
+def judging(store: Store, how: Generation, sampled: Sequence[Sampled]) -> list[ScoreShard]:
+    """What best-of-N policies choose by: scores of all candidates. Raises StageFailed: a clip is missing."""
+    found: list[ScoreShard] = []
+    for one in sampled:
+        if one.best_of is not None:
+            for some in generate.candidates(how, one):
+                found += shards(store, some, (one.best_of.by,))
+    return each_once(found)
+
+
+def choices(store: Store, how: Generation, sampled: Sampled, what: str = "clips") -> list[ChoiceShard]:
+    """Which candidates of a best-of-N policy are kept, a unit for each batch of jobs.
+
+    Raises StageFailed: a candidate, or the choosing reward's score of one, is missing.
+    """
+    best_of = sampled.best_of
+    assert best_of is not None
+    judged = [shards(store, some, (best_of.by,)) for some in generate.candidates(how, sampled, what)]
+    found = []
+    for turn in zip(*judged, strict=True):  # the same jobs, candidate by candidate
+        scores = Inputs.of(store, STAGE, [shard.key_of(best_of.by) for shard in turn])
+        label = f"best of {best_of.n} by {best_of.by.name}: {turn[0].label}"
+        found.append(
+            ChoiceShard(how.root, sampled.policy_id, best_of, clips_of(turn), scores, turn[0].clips, label)
+        )
+    return found
+
+
+def of(
+    store: Store, how: Generation, sampled: Sampled, rewards: tuple[RewardRef, ...], what: str = "clips"
+) -> list[ScoreShard]:
+    """The scores of some clips; of a best-of-N policy only of those it keeps. Raises StageFailed."""
+    if sampled.best_of is None:
+        return shards(store, generate.shards(how, sampled.policy, sampled.jobs, what), rewards)
+    chosen = choices(store, how, sampled, what)
+    kept = Inputs.of(store, STAGE, [one.key for one in chosen])
+    return [
+        ScoreShard(how.root, one.key, kept_digest, rewards, one.label, one.jobs)
+        for one, kept_digest in zip(chosen, kept.digests, strict=True)
+    ]
+
+
 def units(context: RoundContext, rewards: Sequence[RewardRef] | None = None) -> list[ScoreShard]:
     """The scores of the round's training clips, by `rewards` or by all that name their values already."""
     if rewards is None:
         rewards = [reward for reward in context.rewards if is_bounded(reward)]
-    return shards(context.store, generate.units(context), tuple(rewards))
+    return [
+        unit
+        for sampled in context.training
+        for unit in of(context.store, context.generation, sampled, tuple(rewards))
+    ]
+
+
+def choose(context: RoundContext, sampled: Sequence[Sampled]) -> Iterator[Phase]:
+    """What must be done before the clips of best-of-N policies are known; nothing where there is none.
+
+    Raises StageFailed: a choosing reward failed on more clips than the recipe allows.
+    """
+    store, how = context.store, context.generation
+    chosen = [one for one in sampled if one.best_of is not None]
+    for by in dict.fromkeys(unit.rewards[0].name for unit in judging(store, how, chosen)):
+        asked = [unit for unit in judging(store, how, chosen) if unit.rewards[0].name == by]
+        yield Phase(asked, more=True)
+        check_failures(store, STAGE, asked, context.max_failed_share)
+    if chosen:
+        yield Phase(each_once([unit for one in chosen for unit in choices(store, how, one)]), more=True)
 
 
 def phases(context: RoundContext) -> Iterator[Phase]:
     """Every training clip, by every reward; then by mixtures whose bounds these values give.
 
+    Of a best-of-N policy first what chooses among the candidates, and the choice.
+
     Raises StageFailed: a reward failed on more clips than the recipe allows; what was judged is kept.
     """
+    yield from choose(context, context.training)
     asked = units(context)
     yield from in_turns(asked, more=not all(map(is_bounded, context.rewards)))
     check_failures(context.store, STAGE, asked, context.max_failed_share)
@@ -333,7 +375,8 @@ def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
 
 def named(context: RoundContext) -> dict[str, RewardRef]:
     """Every reward of the round by the recipe's name, under the version that its scores have."""
-    asked = {one.name: one for one in (*context.rewards, context.feedback, *context.evaluate.measures)}
+    others = (*context.evaluate.measures, *context.choosers, *context.evaluate.choosers)
+    asked = {one.name: one for one in (*context.rewards, context.feedback, *others)}
     found = {}
     for name, reward in sorted(asked.items()):
         # A mixture whose components were not scored has no version yet, and no scores.
@@ -410,7 +453,7 @@ SPEC: Final = StageSpec(
     phases=phases,
     form=("score.rewards", "score.max_failed_share", "judge.backend", "judge.url"),
     prepare=prepare,
-    preflight=lambda context: preflight((*context.rewards, context.feedback)),
+    preflight=lambda context: preflight((*context.rewards, context.feedback, *context.choosers)),
     early_start=beside_generation,
     warnings=cut_prompts.in_scores,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from data.curation import SelectionSettings
 from data.settings import Settings, Several, setting
@@ -12,6 +12,28 @@ from data.video import VideoSettings
 from models.families.settings import SampleSettings
 
 RoundId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}-[0-9a-f]{8}$")]
+
+
+class BestOfSettings(Settings):
+    """Best of N as a policy: of so many clips for a prompt and seed, the one that a reward prefers."""
+
+    # The key is `from`, which Python keeps for itself.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    best_of: int = setting(
+        ..., "Best of", "Clips to choose from, for each that is kept.", unit="clips", ge=2, le=1024
+    )
+    by: str | None = setting(
+        None, "By", "Name of the reward that chooses, or of a kind; null: the one that teaches.", min_length=1
+    )
+    source: str | None = setting(
+        None,
+        "From",
+        "The policy that is sampled: base, champion, or a policy id; of a baseline also candidate. null: "
+        "base; of a baseline the policy that the round starts from.",
+        alias="from",
+        min_length=1,
+    )
 
 
 class GenerateSettings(SampleSettings):
@@ -95,7 +117,8 @@ class EvaluateSettings(Settings):
     same_as_feedback: bool = setting(
         False,
         "Metric is the feedback",
-        "Says that judging by the training feedback, or by a judge of the same weights, is on purpose.",
+        "Says that judging by the training feedback, by what chooses the best of N, or by a judge of the "
+        "same weights, is on purpose.",
     )
     flow_may_decide: bool = setting(
         False,
@@ -117,4 +140,10 @@ class EvaluateSettings(Settings):
         ("motion", "diversity", "sharpness", "flicker"),
         "Guards",
         "What must not get worse: names of rewards or of kinds, and diversity.",
+    )
+    baselines: Several[BestOfSettings] = setting(
+        (),
+        "Baselines",
+        "Best-of-N policies (keys best_of, by, from) shown beside both policies on the primary prompts, with "
+        "their cost; they decide nothing.",
     )

@@ -64,6 +64,34 @@ class GuardFinding(Record):
     unseen: list[str] | None = absent("Categories of too few prompts for a verdict of their own.")
 
 
+class Cost(Record):
+    """What clips took, whether they were made in this round or found in the store."""
+
+    kept: int = Field(description="Clips that were kept, and measured.")
+    clips: int = Field(description="Clips that were sampled for them.")
+    network_evaluations: int | None = Field(
+        description="Passes of the video model: a clip's steps, twice where guidance is above 1."
+    )
+    judgements: int = Field(
+        description="Scores by the reward that chooses; of a judge its answers, one a clip and question."
+    )
+    reason: str | None = absent("Why the passes are not known.")
+
+
+class BaselineFinding(Record):
+    """A best-of-N policy, measured on the same prompts; it decides nothing."""
+
+    policy: str | None = Field(description="Its id; null: not measured.")
+    sampled: str | None = Field(description="Id of the policy whose clips were chosen from.")
+    best_of: int = Field(description="Clips to choose from.")
+    by: str = Field(description="Name of the reward that chose.")
+    primary: Comparison = Field(description="From the policy that the round began with to this one.")
+    candidate: Comparison = Field(description="From this one to the candidate.")
+    guards: dict[str, GuardFinding] = Field(description="After this one, against the policy before.")
+    unjudged: int = Field(description="Kept clips for which no candidate was judged.")
+    cost: Cost | None = Field(description="What it took; null: not measured.")
+
+
 class StageSummary(Record):
     """A stage, as it ran this time."""
 
@@ -98,6 +126,7 @@ class Findings(Record):
     categories: dict[str, Comparison] = Field(default={}, description="The same by category.")
     also: dict[str, Comparison] = Field(default={}, description="The same of sets that do not decide.")
     guards: dict[str, GuardFinding] = Field(description="By name.")
+    baselines: dict[str, BaselineFinding] | None = absent("Best-of-N policies, where asked for.")
     verdict: str = Field(description="In a sentence.")
     promoted: bool = Field(description="Whether this round made its candidate champion.")
 
@@ -133,6 +162,7 @@ class RoundSummary(Record):
     categories: dict[str, Comparison] = Field(default={}, description="The same by category.")
     also: dict[str, Comparison] = Field(default={}, description="The same of sets that do not decide.")
     guards: dict[str, GuardFinding] = Field(description="By name.")
+    baselines: dict[str, BaselineFinding] | None = absent("Best-of-N policies, where asked for.")
     stages: dict[str, StageSummary] = Field(description="By name, in their order.")
     verdict: str = Field(description="In a sentence.")
     promoted: bool = Field(description="Whether this round made its candidate champion.")
@@ -142,6 +172,16 @@ class RoundSummary(Record):
     def compared(self) -> dict[str, Comparison]:
         """Categories, then the sets that do not decide."""
         return {**self.categories, **self.also}
+
+    @property
+    def beside(self) -> dict[str, BaselineFinding]:
+        """The baselines, by what chooses and by N."""
+
+        def place(named: tuple[str, BaselineFinding]) -> tuple[str, int, str]:
+            name, one = named
+            return one.by, one.best_of, name
+
+        return dict(sorted((self.baselines or {}).items(), key=place))
 
     @property
     def names(self) -> dict[tuple[str, str], tuple[str, ...]]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
@@ -20,6 +20,8 @@ from data.store import Store
 from tasks import spread
 
 log = logging.getLogger("vidloop.tasks")
+
+U = TypeVar("U", bound="Unit")
 
 RETRIES = 3
 # A stage whose units keep failing is stopped: what is done is kept, and the rest would most likely fail too.
@@ -158,6 +160,14 @@ def unit_key(unit: Unit) -> str:
 def stage_key(units: Sequence[Unit]) -> str:
     """One key for a list of units: what `summary.json` calls the stage's key."""
     return unit_key(units[0]) if len(units) == 1 else digest([unit_key(unit) for unit in units])
+
+
+def each_once(units: Sequence[U]) -> list[U]:
+    """Those with different keys, in their order: a list works through each unit by itself."""
+    found: dict[tuple[str, ...], U] = {}
+    for unit in units:
+        found.setdefault(unit.keys, unit)
+    return list(found.values())
 
 
 def is_there(store: Store, unit: Unit, level: Literal["hash", "size"] = "hash") -> bool:

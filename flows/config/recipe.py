@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidatorFunctionWrapHandler, WrapValidator, model_validator
 
 from data.curation import ShapingSettings
 from data.explain import nearest
@@ -30,13 +30,30 @@ from flows.config.rewards import (
 from models.families import get_family
 from models.families.settings import BaseModelSettings
 from models.gate.settings import GateSettings
+from models.policy import BASE
 from models.training.settings import FinetuneSettings
 from rewards import reward_kinds
 from rewards.composite import CompositeSettings
-from tasks.settings import CurateStageSettings, EvaluateSettings, GenerateSettings, ScoreSettings
+from tasks.policies import CANDIDATE
+from tasks.settings import (
+    BestOfSettings,
+    CurateStageSettings,
+    EvaluateSettings,
+    GenerateSettings,
+    ScoreSettings,
+)
 
 # Kinds of rewards that any motion raises.
 _MOVING: Final = ("flow", "motion")
+
+
+def _policy(said: Any, _: ValidatorFunctionWrapHandler) -> str | BestOfSettings:
+    """A name or best of N; a union's own errors would be of both."""
+    if isinstance(said, str) and said:
+        return said
+    if not isinstance(said, Mapping | BestOfSettings):
+        raise ValueError("expected base, champion, a policy id, or {best_of: N, by: REWARD, from: POLICY}")
+    return BestOfSettings.model_validate(said)
 
 
 class Recipe(Settings):
@@ -44,8 +61,12 @@ class Recipe(Settings):
 
     name: str = setting(..., "Name", "Shown in run names.", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     seed: int = setting(0, "Seed", "All randomness of the round derives from it.", ge=0, lt=2**63)
-    policy: str = setting(
-        "base", "Policy", "Where the round starts: base, champion, or a policy id.", min_length=1
+    policy: Annotated[str | BestOfSettings, WrapValidator(_policy)] = setting(
+        "base",
+        "Policy",
+        "Where the round starts: base, which it is where nothing is said, champion, or a policy id; or "
+        "{best_of: N, by: REWARD, from: POLICY}: training clips are then the best of N, and what is trained, "
+        "and compared, is the policy sampled.",
     )
     workers: int = setting(
         1,
@@ -89,6 +110,25 @@ class Recipe(Settings):
         """Names of the rewards that score the training clips."""
         return list(self.rewards if self.score.rewards is None else self.score.rewards)
 
+    @property
+    def best_of(self) -> BestOfSettings | None:
+        """How training clips are chosen, where the round samples a best-of-N policy."""
+        return self.policy if isinstance(self.policy, BestOfSettings) else None
+
+    @property
+    def start(self) -> str:
+        """The policy that is sampled and trained, as the recipe calls it."""
+        return self.policy if isinstance(self.policy, str) else self.policy.source or BASE
+
+    def chooser(self, one: BestOfSettings) -> str:
+        """Name of the reward that chooses the best of N."""
+        return self.teacher if one.by is None else one.by
+
+    def starting(self, policy: str) -> Self:
+        """The same recipe, with its policy, or that which it takes the best of, named."""
+        best_of = self.best_of
+        return self.changed(policy=policy if best_of is None else best_of.changed(source=policy))
+
     def reward(self, name: str) -> Settings:
         """The reward of this name, or the kind of this name with its defaults.
 
@@ -99,9 +139,18 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
-        for problem in itertools.chain(self._unknown(), self._mixtures(), self._examiner(), self._networks()):
+        for problem in itertools.chain(
+            self._unknown(), self._mixtures(), self._examiner(), self._choosers(), self._networks()
+        ):
             raise ValueError(problem)
         return self
+
+    def _choices(self) -> Iterator[tuple[str, BestOfSettings]]:
+        """Where the recipe says best of N."""
+        if self.best_of is not None:
+            yield "policy", self.best_of
+        for place, one in enumerate(self.evaluate.baselines):
+            yield f"evaluate.baselines.{place}", one
 
     def _unknown(self) -> Iterator[str]:
         """Names of rewards that there are not, or twice."""
@@ -110,6 +159,7 @@ class Recipe(Settings):
             ("score.rewards", self.scored, ()),
             ("evaluate.metric", [self.evaluate.metric], ()),
             ("evaluate.guards", self.evaluate.guards, (DIVERSITY,)),
+            *((f"{key}.by", [self.chooser(one)], ()) for key, one in self._choices()),
         ):
             for name in names:
                 if name not in (*known, *others):
@@ -148,8 +198,7 @@ class Recipe(Settings):
         same = [
             one
             for one, taught in zip(teachers, map(self.reward, teachers), strict=True)
-            if (kind_of(taught) == kind_of(metric) and taught.fingerprint() == metric.fingerprint())
-            or same_weights(taught, metric)
+            if self._same(taught, metric)
         ]
         if same and not self.evaluate.same_as_feedback:
             is_it = "also what" if name in same else f"of the same weights as {same[0]!r}, which"
@@ -164,6 +213,28 @@ class Recipe(Settings):
                 "slides would be promoted. Choose a judge that does not teach (docs/judge.md), or say "
                 "evaluate.flow_may_decide: true on purpose"
             )
+
+    def _choosers(self) -> Iterator[str]:
+        """Best of N by what examines, or by a mixture, or of a policy that is not there yet."""
+        name, metric = self.evaluate.metric, self.reward(self.evaluate.metric)
+        for key, one in self._choices():
+            by = self.chooser(one)
+            if self._mixture(by) is not None:
+                yield f"{key}.by: {by!r} is a mixture of rewards, which only teaches: choose by one reward"
+            if self._same(self.reward(by), metric) and not self.evaluate.same_as_feedback:
+                yield (
+                    f"{key} chooses by {by!r}, which is what evaluate.metric {name!r} examines by, or of its "
+                    "weights: what is chosen by a measure looks good to it. Choose by another reward, or say "
+                    "evaluate.same_as_feedback: true on purpose"
+                )
+        if self.start == CANDIDATE:
+            yield f"policy.from: {CANDIDATE} is what the round trains: it is only a baseline's"
+        if len(set(self.evaluate.baselines)) != len(self.evaluate.baselines):
+            yield "evaluate.baselines names one twice"
+
+    def _same(self, one: Settings, metric: Settings) -> bool:
+        alike = kind_of(one) == kind_of(metric) and one.fingerprint() == metric.fingerprint()
+        return alike or same_weights(one, metric)
 
     def _networks(self) -> Iterator[str]:
         """What is said of experts and of quantised weights, and does not fit the model."""

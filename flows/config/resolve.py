@@ -17,17 +17,28 @@ from flows.config.recipe import Recipe
 from flows.config.rewards import DIVERSITY, kind_of
 from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
-from models.policy import base_id
+from models.policy import BASE, base_id
 from models.training.objectives import get_objective
 from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
 from rewards.composite import is_mixture
 from tasks import spread
-from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef, RoundContext
+from tasks.context import (
+    Baseline,
+    BestOf,
+    ClipJob,
+    EvaluationPlan,
+    Generation,
+    PolicyRef,
+    RewardRef,
+    RoundContext,
+    Sampled,
+)
 from tasks.finetune import check_start
 from tasks.jobs import evaluation_jobs, training_jobs, training_prompts
-from tasks.policies import find_policy
+from tasks.policies import CANDIDATE, find_policy
 from tasks.rounds import RECIPE
+from tasks.settings import BestOfSettings
 
 # Shared prompts that an error names.
 _EXAMPLES: Final = 3
@@ -49,7 +60,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     base = base_id(model.path, model.revision)
     sample = recipe.generate.as_part(SampleSettings)
     check_fit(model, sample)
-    policy = find_policy(store, recipe.policy, base)
+    policy = find_policy(store, recipe.start, base)
     reward = functools.cache(functools.partial(open_reward, recipe))  # each once, whatever it is for
     context = RoundContext(
         run_id=run_id,
@@ -73,15 +84,27 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         max_failed_share=recipe.score.max_failed_share,
         curate=curation_of(recipe),
         finetune=finetune_settings(recipe),
-        evaluate=_evaluation(recipe, policy, reward),
+        evaluate=_evaluation(recipe, policy, reward, functools.partial(find_policy, store, base=base)),
         gate=recipe.gate,
         earlier=tuple(
             _earlier(recipe, store, name, base) for name in dict.fromkeys(recipe.curate.include_rounds)
         ),
+        best_of=_best_of(recipe, reward),
     )
     check_start(context)
     _check_examination(recipe, context)
     return context
+
+
+def frozen_policies(recipe: Recipe, context: RoundContext) -> Recipe:
+    """The recipe with ids in place of "champion", which is whoever it is now for the whole of the round."""
+    beside = tuple(
+        one if one.source in (None, CANDIDATE) or opened.policy is None
+        else one.changed(source=opened.policy.policy_id)
+        for one, opened in zip(recipe.evaluate.baselines, context.evaluate.baselines, strict=True)
+    )  # fmt: skip
+    evaluate = recipe.evaluate.changed(baselines=beside)
+    return recipe.starting(context.policy.policy_id).changed(evaluate=evaluate)
 
 
 def model_of(recipe: Recipe) -> ModelSettings:
@@ -133,7 +156,13 @@ def _jobs(recipe: Recipe) -> tuple[ClipJob, ...]:
     return training_jobs(training_prompts(recipe.generate), recipe.generate.clips_per_prompt, recipe.seed)
 
 
-def _earlier(recipe: Recipe, store: Store, name: str, base: str) -> tuple[PolicyRef, tuple[ClipJob, ...]]:
+def _best_of(recipe: Recipe, reward: Callable[[str], RewardRef]) -> BestOf | None:
+    """How the recipe's training clips are chosen, where they are."""
+    said = recipe.best_of
+    return None if said is None else BestOf(said.best_of, reward(recipe.chooser(said)))
+
+
+def _earlier(recipe: Recipe, store: Store, name: str, base: str) -> Sampled:
     """The training clips of an earlier round, by the recipe that was frozen when it began."""
     path = store.path(f"rounds/{name}/{RECIPE}")
     if not path.is_file():
@@ -144,10 +173,16 @@ def _earlier(recipe: Recipe, store: Store, name: str, base: str) -> tuple[Policy
         raise ConfigError(
             f"curate.include_rounds: round {name} made its clips with other `generate` settings"
         )
-    return find_policy(store, before.policy, base), _jobs(before)
+    chosen_by = functools.partial(open_reward, before)
+    return Sampled(find_policy(store, before.start, base), _jobs(before), _best_of(before, chosen_by))
 
 
-def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], RewardRef]) -> EvaluationPlan:
+def _evaluation(
+    recipe: Recipe,
+    policy: PolicyRef,
+    reward: Callable[[str], RewardRef],
+    find: Callable[[str], PolicyRef],
+) -> EvaluationPlan:
     chosen = recipe.evaluate
     if chosen.prompts in chosen.also:
         raise ConfigError(f"evaluate.also names {chosen.prompts!r}, which is already evaluate.prompts")
@@ -162,7 +197,26 @@ def _evaluation(recipe: Recipe, policy: PolicyRef, reward: Callable[[str], Rewar
     metric = reward(chosen.metric)
     guards = [reward(name) for name in chosen.guards if name != DIVERSITY]
     rising = tuple(one.name for one in guards if reward_kind(one.kind).breaks_by == "rising")
-    return EvaluationPlan(metric, chosen.guards, (metric, *guards), jobs[0][0], jobs, rising)
+    beside = tuple(_baseline(recipe, one, policy, reward, find) for one in chosen.baselines)
+    if len({one.name for one in beside}) != len(beside):
+        raise ConfigError("evaluate.baselines names one twice")
+    return EvaluationPlan(metric, chosen.guards, (metric, *guards), jobs[0][0], jobs, rising, beside)
+
+
+def _baseline(
+    recipe: Recipe,
+    said: BestOfSettings,
+    policy: PolicyRef,
+    reward: Callable[[str], RewardRef],
+    find: Callable[[str], PolicyRef],
+) -> Baseline:
+    best_of = BestOf(said.best_of, reward(recipe.chooser(said)))
+    name = f"best of {best_of.n} by {best_of.by.name}"
+    if said.source == CANDIDATE:
+        return Baseline(f"{name}, candidate", best_of, None)
+    sampled = policy if said.source is None else find(said.source)
+    of = sampled.policy_id if sampled.adapter_path else BASE  # the same, however the recipe calls it
+    return Baseline(name if sampled == policy else f"{name}, {of}", best_of, sampled)
 
 
 def _check_examination(recipe: Recipe, context: RoundContext) -> None:
@@ -172,8 +226,8 @@ def _check_examination(recipe: Recipe, context: RoundContext) -> None:
     rounds = [f"curate.include_rounds ({name})" for name in dict.fromkeys(recipe.curate.include_rounds)]
     places = ["generate.prompts", *rounds]
     keys = ["evaluate.prompts", *(["evaluate.also"] * (len(context.evaluate.jobs) - 1))]
-    for place, jobs in zip(places, [context.jobs, *(made for _, made in context.earlier)], strict=True):
-        taught = {same_text(job.prompt.text) for job in jobs}
+    for place, sampled in zip(places, context.training, strict=True):
+        taught = {same_text(job.prompt.text) for job in sampled.jobs}
         for key, (name, examined) in zip(keys, context.evaluate.jobs, strict=True):
             texts = list(dict.fromkeys(job.prompt.text for job in examined))
             shared = [text for text in texts if same_text(text) in taught]

@@ -102,10 +102,15 @@ def _others(store: Store, summary: RoundSummary, rows: Sequence[Evaluation]) -> 
 
 
 def _teachers(summary: RoundSummary) -> Iterator[str]:
-    """Names of what taught: the feedback, what it mixes, and what is the same reward or the same model."""
+    """Names of what taught: the feedback, what it mixes, what chose the best of N to learn from, and what is
+    the same reward or the same model.
+    """
     asked: Mapping[str, Any] = summary.recipe.get("rewards", {})
     teacher = taught_by(summary.feedback)
     taught = {teacher, *(asked.get(teacher, {}).get("components") or ())}
+    policy = summary.recipe.get("policy")
+    if isinstance(policy, dict):
+        taught.add(policy.get("by") or teacher)
     yield from taught
     named = summary.rewards or {}
     versions = {(named[name].kind, named[name].version) for name in taught if name in named}

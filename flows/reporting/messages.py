@@ -25,10 +25,11 @@ def introduction(context: RoundContext) -> list[str]:
         context=context,
         model=_short(context.generation.model.path),
         prompts=lambda jobs: len({job.prompt.prompt_id for job in jobs}),
-        batches=-(-len(context.jobs) // context.generation.batch_size),
+        batches=-(-len(context.jobs) // context.generation.batch_size)
+        * (context.best_of.n if context.best_of else 1),
         # Half good and half bad makes the most pairs of a prompt.
         pairs=sum(min(context.curate.pairs_per_prompt, (n // 2) * (n - n // 2)) for n in each),
-        earlier=sum(len(jobs) for _, jobs in context.earlier),
+        earlier=sum(len(one.jobs) for one in context.earlier),
     ).splitlines()
 
 

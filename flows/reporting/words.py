@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from data.prompts import prompt_sets
 from rewards import reward_kinds
 from tasks.settings import EvaluateSettings
-from tasks.summary import Change, RoundSummary
+from tasks.summary import BaselineFinding, Change, RoundSummary
 
 if TYPE_CHECKING:
     from flows.reporting.facts import Facts, Measure
@@ -122,6 +122,23 @@ def _moved(change: Change | gate.Comparison) -> str:
     if change.ci_low is None or change.ci_high is None:
         return _EQUAL if change.delta == 0 else _UNKNOWN
     return _STILL if change.ci_low <= 0 <= change.ci_high else ""
+
+
+def chosen_by_metric(summary: RoundSummary, baseline: BaselineFinding) -> bool:
+    """Whether the clips of a best-of-N policy were chosen by what they are measured with."""
+    named = summary.rewards or {}
+    by, metric = named.get(baseline.by), named.get(summary.primary.metric)
+    return by == metric and by is not None
+
+
+def cost(baseline: BaselineFinding) -> str:
+    """What the choice took, in words."""
+    spent = baseline.cost
+    if spent is None:
+        return NOT_MEASURED
+    passes = spent.network_evaluations
+    told = f"an unknown number of network passes ({spent.reason})" if passes is None else f"{passes:,} passes"
+    return f"{spent.clips:,} clips sampled for {spent.kept:,}, {told}, {spent.judgements:,} judgements"
 
 
 def sentence(facts: Facts) -> str:

@@ -26,7 +26,7 @@ from tasks import campaign_record as record
 from tasks.campaign_record import Choice, Planned, Played, Series, StoppedBy
 from tasks.context import PolicyRef, RoundContext
 from tasks.jobs import training_prompts
-from tasks.policies import CHAMPION, find_policy
+from tasks.policies import CANDIDATE, CHAMPION, find_policy
 from tasks.rounds import new_round_id
 from tasks.summary import RoundSummary
 
@@ -37,8 +37,9 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
     """Play rounds until the recipe says stop. One that was interrupted goes on where it was.
 
     Args:
-        recipe: `recipe.improve` says how many, on which data, until when; `recipe.policy` is not read: the
-            first round starts from the champion, or from the base where there is none.
+        recipe: `recipe.improve` says how many, on which data, until when; of `recipe.policy` only whether
+            clips are the best of N: the first round starts from the champion, or from the base where there
+            is none.
         store: keeps the record, and everything else.
         play: plays one round that has begun, with Prefect or without, and returns its summary.
 
@@ -119,9 +120,8 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
 def recipe_of(recipe: Recipe, planned: Planned) -> Recipe:
     """The recipe of one round: `recipe`, with what the plan decided written out."""
     chosen = recipe.generate.prompt_ids if planned.only is None else tuple(planned.only)
-    return recipe.changed(
+    return recipe.starting(planned.policy).changed(
         seed=planned.seed,
-        policy=planned.policy,
         generate=recipe.generate.changed(prompt_ids=chosen),
         curate=recipe.curate.changed(include_rounds=(*recipe.curate.include_rounds, *planned.learns_from)),
     )
@@ -145,10 +145,20 @@ def why_stop(recipe: Recipe, series: Series, planned: Planned) -> tuple[StoppedB
 
 
 def planned_clips(recipe: Recipe, planned: Planned) -> int:
-    """Training clips of the round, and evaluation clips of both policies; cached ones count too."""
+    """Training clips of the round, and evaluation clips of both policies; cached ones count too.
+
+    So do all that the best of N is chosen from, those of a policy once however many baselines take them.
+    """
     prompts = len(training_prompts(recipe.generate)) if planned.only is None else len(planned.only)
     also = len(set(recipe.evaluate.also)) * recipe.evaluate.also_clips
-    return prompts * recipe.generate.clips_per_prompt + 2 * (recipe.evaluate.clips + also)
+    most: dict[str, int] = {}
+    for one in recipe.evaluate.baselines:
+        sampled = one.source or CHAMPION  # where these rounds start
+        shared = sampled in (CHAMPION, CANDIDATE)  # their first clips are those of the comparison
+        most[sampled] = max(most.get(sampled, 0), one.best_of - shared)
+    kept = prompts * recipe.generate.clips_per_prompt
+    training = kept * (recipe.best_of.best_of if recipe.best_of is not None else 1)
+    return training + 2 * (recipe.evaluate.clips + also) + sum(most.values()) * recipe.evaluate.clips
 
 
 def present(recipe: Recipe, store: Store) -> PolicyRef:
@@ -177,7 +187,13 @@ def without_stale_plan(recipe: Recipe, store: Store, series: Series) -> Series:
 def _played(store: Store, planned: Planned, context: RoundContext, summary: RoundSummary) -> Played:
     from flows.reporting.compare import intervals
 
-    evaluated = 2 * sum(len(jobs) for _, jobs in context.evaluate.jobs) if summary.policy_after else 0
+    evaluated = 2 * sum(len(jobs) for _, jobs in context.evaluate.jobs)
+    most: dict[str, int] = {}
+    for one in (summary.baselines or {}).values():
+        if one.cost is not None and one.sampled is not None:
+            shared = one.cost.kept if one.sampled in (summary.policy_before, summary.policy_after) else 0
+            most[one.sampled] = max(most.get(one.sampled, 0), one.cost.clips - shared)
+    trained = len(context.jobs) * (context.best_of.n if context.best_of is not None else 1)
     return Played(
         number=planned.number,
         round=summary.round,
@@ -185,7 +201,7 @@ def _played(store: Store, planned: Planned, context: RoundContext, summary: Roun
         intervals=intervals(store, summary),
         learns_from=planned.learns_from,
         choice=planned.choice,
-        clips=len(context.jobs) + evaluated,
+        clips=trained + (evaluated + sum(most.values()) if summary.policy_after else 0),
         seconds=sum(stage.seconds for stage in summary.stages.values()),
         policy_before=summary.policy_before,
         policy_after=summary.policy_after,

@@ -60,7 +60,7 @@ def night(
 
     Args:
         recipe: `recipe.improve` says which prompts and data; its limits on rounds and time are not for
-            nights. `recipe.policy` is not read.
+            nights. Of `recipe.policy` only whether clips are the best of N.
         store: keeps the record, and everything else.
         play: plays a round that has begun, with Prefect or without, and returns its summary.
         asking: ask a person before anything is promoted.

@@ -13,7 +13,7 @@ from data.errors import StoreError
 from data.store import Store
 from flows.config.load import dump, load_recipe
 from flows.config.recipe import Recipe
-from flows.config.resolve import open_round
+from flows.config.resolve import frozen_policies, open_round
 from flows.reporting import console
 from tasks import spread
 from tasks.calibrate import warnings
@@ -39,9 +39,7 @@ def begin(recipe: Recipe, store: Store) -> RoundContext:
         UserError: see `open_round`.
     """
     context = open_round(recipe, store, new_round_id())
-    # "champion" is whoever it is now, for the whole of the round.
-    frozen = recipe.model_copy(update={"policy": context.policy.policy_id})
-    store.write_file(f"rounds/{context.run_id}/{RECIPE}", dump(frozen).encode())
+    store.write_file(f"rounds/{context.run_id}/{RECIPE}", dump(frozen_policies(recipe, context)).encode())
     _contexts[context.run_id] = context
     return context
 

@@ -30,6 +30,7 @@ def test_only_measurements_may_be_null():
         (name, field.name) for name, spec in TABLES.items() for field in spec.schema if field.nullable
     }
     assert nullable == {
+        ("choices", "value"),
         ("scores", "value"),
         ("scores", "error"),
         ("evaluations", "value"),

@@ -21,7 +21,7 @@ from models.families.settings import ModelSettings, SampleSettings
 from models.gate.settings import GateSettings
 from models.training.settings import TrainSettings
 from tasks import fingerprints
-from tasks.context import ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
+from tasks.context import BestOf, ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 from tests.tiny_round import ROOT
 
 GOLDEN = Path(__file__).parent / "golden_keys.json"
@@ -47,6 +47,7 @@ def asked() -> dict[str, dict[str, Any]]:
     return {
         "generate": fingerprints.generate(HOW, POLICY, JOBS),
         "score": fingerprints.score(REWARD, "d1"),
+        "best-of": fingerprints.best_of("b1", BestOf(2, REWARD), ["d1", "d2"], ["d3", "d4"]),
         "curate": fingerprints.curate(CurateSettings(feedback="physics"), REWARD, ["d1"], ["d2"]),
         "reference": fingerprints.reference(HOW.model, TrainSettings(fixed_noise_samples=4), POLICY, "d1"),
         "finetune": fingerprints.finetune(HOW.model, TrainSettings(), POLICY, "d3", ["d1"]),

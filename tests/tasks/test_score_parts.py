@@ -15,7 +15,8 @@ from data.store import Manifest, Store
 from data.video import encode_mp4
 from rewards import reward_ref
 from tasks.context import RESIDENTS
-from tasks.score import JudgeDown, ScoreShard, ShardClips, check_failures, lent, release_unanswered
+from tasks.score import JudgeDown, ScoreShard, check_failures, lent, release_unanswered
+from tasks.shard_clips import ShardClips
 from tests.rewards.judge.conftest import RUBRIC, rubric, served, server, write_rubric  # noqa: F401  (fixtures)
 from tests.rewards.judge.fault_server import FaultServer, nothing
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
