@@ -16,7 +16,7 @@ from data.plugins import plugins
 from flows.cli.app import FAILED, app
 
 # Importing one adds its commands, in this order.
-_COMMANDS: Final = ("calibrate", "campaign", "doctor", "remake", "round", "serve", "store")
+_COMMANDS: Final = ("calibrate", "campaign", "compare", "doctor", "remake", "round", "serve", "store")
 
 _exit_code = FAILED  # unless the command says something else
 

@@ -8,6 +8,7 @@ it), and contact sheets for people in a hurry. Who calls: the round, and `vidloo
 Open first: `facts` (what a report says), then `read` (where each number comes from). After that
 
     measures        rewards that did not teach, and how often the candidate wins
+    seeds           rounds that differ in the seed alone
     paired_clips    which clips are shown, and how they are packed
     charts          inline SVG, made by svg
     words           numbers and findings in words

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from data.records import Score
+from flows.reporting.seeds import Spread
 from models.gate import verdict as gate
 from models.gate.wins import Wins
 from models.training.diagnosis import Finding
@@ -156,6 +157,7 @@ class Facts:
         scores: every judgement of the training clips.
         curation: the report of `data.curation`; with "categories" ("all" the last) and "reasons", (reason,
             clips), the most frequent first. Empty: nothing was curated.
+        seeds: the gain of this round and those that differ in the seed alone.
         curves: (step, value) by name; names are those of TRL's DPO trainer where it has one.
     """
 
@@ -172,3 +174,4 @@ class Facts:
     curves: Mapping[str, list[tuple[float, float]]] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()
     lineage: tuple[Step, ...] = ()
+    seeds: Spread | None = None

@@ -16,6 +16,7 @@ from flows.reporting.facts import Facts, Step
 from flows.reporting.judges import read_judges, read_rewards, scores_of
 from flows.reporting.measures import read_duels, read_measures
 from flows.reporting.paired_clips import group_clips
+from flows.reporting.seeds import alike, over
 from models.training.diagnosis import Finding, diagnose
 from tasks.rounds import read_summary
 from tasks.summary import GuardFinding, RoundSummary
@@ -59,6 +60,7 @@ def read_facts(store: Store, summary: RoundSummary) -> Facts:
         curation=_curation(store, curated),
         curves=_curves(store, trained),
         findings=_findings(trained, summary.guards.get("motion")),
+        seeds=over(alike(store, summary)),
         lineage=_lineage(store, summary, clips, curated, trained),
     )
 

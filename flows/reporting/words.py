@@ -13,6 +13,7 @@ from tasks.summary import BaselineFinding, Change, RoundSummary
 
 if TYPE_CHECKING:
     from flows.reporting.facts import Facts, Measure
+    from flows.reporting.seeds import Spread
     from models.gate import verdict as gate
 
 NOT_MEASURED = "not measured"
@@ -139,6 +140,18 @@ def cost(baseline: BaselineFinding) -> str:
     passes = spent.network_evaluations
     told = f"an unknown number of network passes ({spent.reason})" if passes is None else f"{passes:,} passes"
     return f"{spent.clips:,} clips sampled for {spent.kept:,}, {told}, {spent.judgements:,} judgements"
+
+
+def over_seeds(found: Spread) -> str:
+    """Mean and standard deviation of the gain over seeds, and of how many, in the metric's unit."""
+    if found.mean is None:
+        return f"The gain was {NOT_MEASURED} in any of these rounds."
+    seeds = "1 seed" if found.n == 1 else f"{found.n} seeds"
+    few = "" if found.n >= found.ENOUGH else f" Only {seeds}: {found.ENOUGH} say how much it varies."
+    return (
+        f"Gain of {found.metric} over {seeds}: mean {signed(found.mean)}, standard deviation "
+        f"{number(found.deviation)}.{few}"
+    )
 
 
 def sentence(facts: Facts) -> str:

@@ -87,9 +87,10 @@ def summary(said: RoundSummary) -> RoundSummary:
 
 
 def facts(said: Facts) -> Facts:
-    """What a report says, with its messages cleaned; its summary as it is."""
+    """What a report says, with its messages cleaned; its summary as it is, and of no other round a word."""
     return replace(
         said,
+        seeds=None,
         rewards=tuple(replace(one, errors=cleaned(one.errors)) for one in said.rewards),
         judges=tuple(
             replace(
