@@ -70,7 +70,12 @@ class Measure:
 
 @dataclass(frozen=True)
 class Duel:
-    """The candidate against another policy, clip by clip of the same prompt and seed, by the metric."""
+    """The candidate against another policy, clip by clip of the same prompt and seed, by the metric.
+
+    Attributes:
+        opponent: the policy before, or a baseline's name.
+        wins: of the candidate.
+    """
 
     opponent: str
     wins: Wins

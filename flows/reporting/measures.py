@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from data.records import Evaluation, Score
 from data.store import Store
@@ -16,6 +16,8 @@ from models.gate.settings import GateSettings
 from models.gate.verdict import compare, pair_up
 from models.gate.wins import wins
 from tasks.summary import RoundSummary
+
+BEFORE: Final = "the policy before"
 
 
 def read_measures(store: Store, summary: RoundSummary, *, all_rewards: bool = True) -> tuple[Measure, ...]:
@@ -49,18 +51,18 @@ def read_measures(store: Store, summary: RoundSummary, *, all_rewards: bool = Tr
 
 
 def read_duels(store: Store, summary: RoundSummary) -> tuple[Duel, ...]:
-    """How often the candidate's clip is better by the metric: than that of the policy before, and of others.
+    """How often the candidate's clip is better by the metric: than the policy before's, and each baseline's.
 
-    Others are whatever policies the evaluation measured beside the two. Raises as `read_measures`.
+    Raises as `read_measures`.
     """
     rows, metric = _rows(store, summary), summary.primary.metric
     after = _of(rows, summary.policy_after)
     if not after:
         return ()
-    beside = sorted({row.policy_id for row in rows} - {summary.policy_before, summary.policy_after})
+    opponents = {BEFORE: summary.policy_before} | {name: one.policy for name, one in summary.beside.items()}
     return tuple(
-        Duel(policy, wins(pair_up(_of(rows, policy), after, metric), confidence(summary)))
-        for policy in (summary.policy_before, *beside)
+        Duel(name, wins(pair_up(_of(rows, policy), after, metric), confidence(summary)))
+        for name, policy in opponents.items()
     )
 
 

@@ -103,3 +103,20 @@ def test_the_terminal_says_it_and_scores_that_are_there_are_shown(tiny: Tiny) ->
     # Another round asks the teacher about the very same clips: then the first one's page can tell, too.
     play(tiny, "evaluate.metric=sharpness", "evaluate.same_as_feedback=true")
     assert re.search(r"sharpness taught [\d.]+", table(words(build_report(store, summary.round))))
+
+
+def test_best_of_n_is_an_opponent_too(tiny: Tiny) -> None:
+    summary = play(
+        tiny,
+        "evaluate.metric=sharpness",
+        "evaluate.same_as_feedback=true",
+        "evaluate.baselines=[{best_of: 3}]",
+    )
+    (name,) = summary["baselines"]
+    said = words(build_report(Store.open(tiny.store))).partition("Clip against clip")[2]
+    found = re.search(rf"{re.escape(name)} (\d+\.\d)% .*? (\d+) (\d+) (\d+) ", said)
+    assert found is not None, said[:500]
+    rate, won, tied, lost = map(float, found.groups())
+    assert won + tied + lost == summary["primary"]["n"]
+    assert rate == pytest.approx(100 * (won + tied / 2) / (won + tied + lost), abs=0.06)
+    assert lost > won  # it is the best of three, by the very metric
