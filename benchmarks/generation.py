@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness import Clock, ceiling, elapsed, forward_flops, relative, write
+from benchmarks.one_policy import random_adapter
 from benchmarks.workload import (
     Made,
     Ours,
@@ -34,7 +35,9 @@ from benchmarks.workload import (
 )
 from data.video import encode_mp4
 from models.compile import fastest_attention
+from models.families import get_family
 from models.sampling.sampler import Sampler
+from tasks.context import ClipJob
 
 PREDICTION_TOLERANCE: Final = 1e-2
 # Noise levels at which single predictions are compared.
@@ -42,12 +45,15 @@ _SIGMAS: Final = (0.97, 0.7, 0.25)
 # Seconds kept back for the comparisons after the timed part, and the share of the rest that ours needs.
 _REST: Final = 60.0
 _SHARE: Final = 0.6
+# The rms of an adapter's B: it changes a clip, and clips that differ take as long.
+_YOUNG: Final = 5e-4
 
 
 def main() -> None:
     """See the module's docstring."""
     parser = arguments(__doc__)
     parser.add_argument("--deviation-steps", type=int, default=6, help="of the final-latent table; 0: none")
+    parser.add_argument("--adapter", type=int, default=32, help="rank of the adapter's row; 0: none")
     parser.add_argument("--two-gpus", action="store_true", help="instead: all GPUs against one")
     parser.add_argument("--whole", action="store_true", help="of --two-gpus: one GPU makes all clips")
     asked = parser.parse_args()
@@ -62,8 +68,8 @@ def main() -> None:
     jobs = work.jobs(max(asked.clips, asked.plain_clips))
     plain = run_plain(pipeline, work, jobs[: asked.plain_clips], clock, until=_SHARE * clock.left)
     with ours(pipeline, work) as exact:
-        made = exact.run(jobs[: _affordable(exact, clock, asked.clips)])
-        details = {
+        made = exact.run(jobs[: _affordable(exact, clock, asked.clips, 2 if asked.adapter else 1)])
+        details: dict[str, Any] = {
             "model built (s)": round(built, 1),
             "first start: compile and warm-up (s)": round(exact.warm_up_seconds, 1),
             **_costs(exact, pipeline, made, plain),
@@ -72,17 +78,33 @@ def main() -> None:
         result = compared("generation", work, plain, made, details, pending)
         write(result, asked.out)
         equality = _equality(exact, plain, made, asked.deviation_steps)
+    if asked.adapter:
+        details |= _with_adapter(pipeline, work, asked.adapter, jobs[: made.clips], plain, made)
     details |= {"second start: cached compile and warm-up (s)": _second_start(pipeline, work)}
     write(replace(result, equality=equality, details={**result.details, **details}), asked.out)
     clock.say("done")
 
 
-def _affordable(exact: Ours, clock: Clock, clips: int) -> int:
-    """Clips in whole batches, as many as were asked for and the time allows; at least one batch."""
+def _with_adapter(
+    pipeline: Any, work: Workload, rank: int, jobs: list[ClipJob], plain: Made, made: Made
+) -> dict[str, Any]:
+    """The same clips by a policy that has an adapter on all of its family's targets."""
+    data = random_adapter(get_family(work.family), pipeline.transformer, rank, _YOUNG)
+    with ours(pipeline, work, adapter=data) as sampled:
+        tuned = sampled.run(jobs)
+    return {
+        f"with an adapter of rank {rank}, clips per GPU-hour": round(tuned.an_hour, 1),
+        "with it, times as fast as plain without one": round(tuned.an_hour / plain.an_hour, 3),
+        "with it, time of ours without one = 1": round(made.an_hour / tuned.an_hour, 3),
+    }
+
+
+def _affordable(exact: Ours, clock: Clock, clips: int, runs: int) -> int:
+    """Clips in whole batches, as many as asked for, if the time allows them `runs` times; at least one."""
     work = exact.work
     steps = min(2, work.sample.steps)
     batch = elapsed(lambda: denoised(exact.sampler, work), work.device) / steps * work.sample.steps * 1.1
-    allowed, wanted = max(1, int((clock.left - _REST) / batch)), work.whole(clips) // work.batch_size
+    allowed, wanted = max(1, int((clock.left - _REST) / runs / batch)), work.whole(clips) // work.batch_size
     if allowed < wanted:
         clock.say(f"{clock.left:.0f} s left at {batch:.0f} s a batch: {allowed} of {wanted} batches")
     return min(wanted, allowed) * work.batch_size

@@ -22,6 +22,7 @@ from benchmarks.harness import Busy, Clock, Result, clip_options, elapsed, optio
 from data.prompts import load_prompts
 from data.store import Store
 from data.video import VideoSettings, encode_mp4
+from models import lora
 from models.families import get_family
 from models.families.base import Family
 from models.families.settings import Dtype, ModelSettings, SampleSettings, StepCacheSettings
@@ -219,14 +220,20 @@ class Ours:
 
 
 @contextmanager
-def ours(pipeline: Any, work: Workload, fast: StepCacheSettings | None = None) -> Iterator[Ours]:
+def ours(
+    pipeline: Any, work: Workload, fast: StepCacheSettings | None = None, adapter: bytes | None = None
+) -> Iterator[Ours]:
     """Our sampler over the same weights, with a VAE in the transformer's dtype, warmed up and resident.
 
-    Within, `tasks.generate` finds this sampler where it would otherwise load a model from a folder.
+    With an adapter the network is a copy, which plays it. Within, `tasks.generate` finds this sampler where
+    it would otherwise load a model from a folder.
     """
     family = get_family(work.family)
     mine = copy.copy(pipeline)
     mine.vae = with_dtype(pipeline.vae, getattr(torch, work.dtype))
+    if adapter is not None:
+        mine.transformer = copy.deepcopy(pipeline.transformer)
+        lora.play(mine.transformer, adapter)
     how = work.generation(fast)
     sampler = Sampler.on(family, mine, how.model, how.sample)
     sampler.prepare(work.texts())

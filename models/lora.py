@@ -1,4 +1,4 @@
-"""LoRA adapters: attach to a frozen network, switch off for the reference, save for plain diffusers, merge.
+"""LoRA adapters: attach to a frozen network, switch off for the reference, save for plain diffusers, play.
 
 The file is diffusers' own layout (`pytorch_lora_weights.safetensors`): tensors named
 `transformer.<layer>.lora_A.weight`, and the adapter's rank, alpha and targets in the header under
@@ -25,12 +25,15 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from data.errors import ModelError
+from models.adapted_linear import AdaptedLinear, Effect, share
 from models.lora_spec import PREFIX, header_of, read_header
 from models.lora_spec import LoraSpec as LoraSpec
 
 FILE_NAME: Final = "pytorch_lora_weights.safetensors"
 POLICY: Final = "policy"
 REFERENCE: Final = "reference"
+# Of an adapter that is played, so many layers are probed.
+_PROBED: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,39 +144,56 @@ def layers_of(transformer: nn.Module) -> list[Any]:
     return [layer for layer in transformer.modules() if isinstance(layer, BaseTunerLayer)]
 
 
-def merge(
+def play(
     transformer: nn.Module,
     data: bytes,
     base_id: str | None = None,
     expert: str | None = None,
     *,
     device: torch.device | None = None,
-) -> None:
-    """Add alpha / rank * B A to the weights in place: the adapter at no cost, for sampling in bulk.
+) -> Effect:
+    """Have the network compute with a saved adapter, frozen, for sampling in bulk.
+
+    In float32 alpha / rank * B A is added to the weights; elsewhere it would be rounded away, and the layers
+    become `AdaptedLinear`.
 
     Args:
+        transformer: a diffusers model.
         base_id, expert: see `resume`.
         device: that computes the sums; None: where the weights lie. They stay where they are.
+
+    Returns:
+        How much of the adapter's effect the layers now have.
 
     Raises:
         ModelError: the bytes are no adapter, of another base or expert, or do not fit the network.
     """
     file = read(data, base_id, expert)
-    for name in [name for name in file.tensors if ".lora_A." in name]:
-        layer = name.removesuffix(".lora_A.weight")
-        down, up = file.tensors[name], file.tensors[f"{layer}.lora_B.weight"]
+    names = sorted(name.removesuffix(".lora_A.weight") for name in file.tensors if ".lora_A." in name)
+    probed = set(names[:: -(-len(names) // _PROBED)])
+    model: Any = transformer  # nn.Module does not declare its dtype
+    shares = []
+    for name in names:
+        down, up = file.tensors[f"{name}.lora_A.weight"], file.tensors[f"{name}.lora_B.weight"]
         try:
-            weight = transformer.get_parameter(f"{layer}.weight")
+            linear = transformer.get_submodule(name)
         except AttributeError as missing:
-            raise ModelError(f"the adapter has a layer {layer} that this model lacks") from missing
-        if weight.shape != (up.shape[0], down.shape[1]):
-            raise ModelError(f"the adapter's layer {layer} is for another size of this model")
-        if weight.dtype.itemsize == 1:
-            raise ValueError(f"{layer} is quantised: an adapter's numbers would be rounded away, use resume")
-        with torch.no_grad():
-            where = device or weight.device
-            update = file.spec.alpha / file.spec.rank * (up.to(where) @ down.to(where))
-            weight.copy_((weight.to(where).float() + update).to(weight.dtype))
+            raise ModelError(f"the adapter has a layer {name} that this model lacks") from missing
+        if not isinstance(linear, nn.Linear) or linear.weight.shape != (len(up), down.shape[1]):
+            raise ModelError(f"the adapter's layer {name} is for another size of this model")
+        where = device or linear.weight.device
+        down, up = down.float().to(where), file.spec.alpha / file.spec.rank * up.float().to(where)
+        base = copy.deepcopy(linear).to(where) if name in probed and bool(up.any()) else None
+        played: nn.Module = linear
+        if linear.weight.dtype == torch.float32:
+            with torch.no_grad():
+                linear.weight.copy_(linear.weight.to(where) + up @ down)
+        else:
+            played = AdaptedLinear(linear, down, up, model.dtype)
+            transformer.set_submodule(name, played)
+        if base is not None:
+            shares.append(share(copy.deepcopy(played).to(where), base, down, up, model.dtype))
+    return Effect(len(names), tuple(shares))
 
 
 def write(file: LoraFile) -> bytes:

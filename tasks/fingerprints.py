@@ -32,9 +32,15 @@ def _question(stage: str, **said: Any) -> Fingerprint:
     return {"stage": stage, "version": VERSIONS[stage], **said}
 
 
-def sampling(how: Generation) -> dict[str, Any]:
+def _played(model: ModelSettings) -> dict[str, str]:
+    """How an adapter is computed where its numbers could be rounded away: before 0.2.0 it was otherwise."""
+    return {"adapter": "one product"} if model.rounds else {}
+
+
+def sampling(how: Generation, policy: PolicyRef) -> dict[str, Any]:
     """Every setting that changes a clip's pixels, as a clip's identity names them."""
     return {
+        **(_played(how.model) if policy.adapter_sha256 else {}),
         "model": how.model.fingerprint(),
         "sample": how.sample.fingerprint(),
         "fps": how.fps,
@@ -49,7 +55,7 @@ def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Fin
     return _question(
         "generate",
         policy=policy.policy_id,
-        sampling=sampling(how),
+        sampling=sampling(how, policy),
         batch_size=how.batch_size,
         prompts=[list(dataclasses.astuple(prompt)) for prompt in prompts],
         clips=[[prompts.index(job.prompt), job.seed] for job in jobs],
@@ -103,6 +109,7 @@ def reference(
         model=model.fingerprint(),
         draws=settings.noise_fingerprint,
         clips=clips_digest,
+        **(_played(model) if policy.adapter_sha256 else {}),
     )
 
 
@@ -117,6 +124,7 @@ def finetune(
         settings=settings.fingerprint(),
         curation=curation,
         clips=list(clips),
+        **_played(model),
     )
 
 

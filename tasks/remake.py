@@ -56,7 +56,13 @@ def remake(
     manifest, clip = _find(store, clip_id)
     how, jobs = generation(store, manifest, model)
     batch = jobs + jobs[-1:] * (how.batch_size - len(jobs))
-    with open_sampler(how, find_policy(clip.policy_id)) as sampler:
+    policy = find_policy(clip.policy_id)
+    if fingerprints.sampling(how, policy) != manifest.question["sampling"]:
+        raise DataError(
+            "the clip was made by a release that rounded its policy's adapter to the model's dtype: "
+            "there is nothing to compare with"
+        )
+    with open_sampler(how, policy) as sampler:
         made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
     video = encode_mp4(made.frames[clip.row_in_batch], how.fps, how.video)
     frames = frames_digest(video)

@@ -83,6 +83,11 @@ class ModelSettings(BaseModelSettings):
     )
 
     @property
+    def rounds(self) -> bool:
+        """Whether weights are held in fewer digits than an adapter's numbers need."""
+        return self.dtype != "float32" or self.quantise != "none"
+
+    @property
     def torch_device(self) -> str:
         """The device on this machine: "cpu", "cuda", "cuda:1". Raises ModelError if it has none such."""
         return resolve_device(self.device)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from data.errors import ModelError
 from models import lora
+from models.adapted_linear import Effect
 from models.compile import compile_blocks, fastest_attention
 from models.families import get_family
 from models.families.base import EXPERT_PARTS, Family, Frames, networks_of
@@ -24,6 +26,11 @@ from models.lora import clone_sharing_weights
 from models.sampling.memory_estimate import advice, measure
 from models.sampling.offload import ModelOffloader
 from models.sampling.texts import Texts
+
+log = logging.getLogger(__name__)
+
+# Of an adapter's effect: what may be missing where it is played.
+_LOST: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +58,7 @@ class Sampler:
 
     Args:
         family: of the pipeline.
-        pipeline: on its device, with any adapter merged.
+        pipeline: on its device, with any adapter.
         settings: how clips are sampled.
         compiled: run the network's blocks through torch.compile.
         texts: where embeddings come from; None encodes every batch's prompts together, as the plain pipeline
@@ -109,9 +116,7 @@ class Sampler:
         base_id: str | None = None,
         experts: Mapping[Expert, bytes] | None = None,
     ) -> Sampler:
-        """Load a model, merge its adapters into its weights, and make it ready to sample.
-
-        Quantised weights have no room for an adapter's small numbers: there it is computed beside them.
+        """Load a model with its adapters (`models.lora.play`) and make it ready to sample.
 
         Args:
             adapter: bytes of an adapter made by `models.lora`, for a model of one network.
@@ -140,11 +145,7 @@ class Sampler:
             adapters.append((None, adapter))
         for expert, data in adapters:
             network = getattr(pipeline, "transformer" if expert is None else EXPERT_PARTS[expert])
-            if model.quantise == "none":
-                lora.merge(network, data, base_id, expert, device=pipeline.vae.device)
-            else:
-                lora.resume(network, data, base_id, keep_reference=False, expert=expert)
-                network.requires_grad_(False)
+            _tell(lora.play(network, data, base_id, expert, device=pipeline.vae.device), model)
         return cls.on(family, pipeline, model, settings)
 
     @classmethod
@@ -273,6 +274,19 @@ def _private(pipeline: Any, flow_shift: float | None) -> Any:
     mine.tokenizer = copy.deepcopy(pipeline.tokenizer)
     mine.vae = clone_sharing_weights(pipeline.vae)
     return mine
+
+
+def _tell(effect: Effect, model: ModelSettings) -> None:
+    """Say how much of an adapter is played; more than a fiftieth that is missing is a warning."""
+    if not effect.shares:
+        log.info("the adapter of %d layers adds nothing: it has learned nothing yet", effect.layers)
+        return
+    weights = "" if model.quantise == "none" else f" over weights held as {model.quantise}"
+    log.log(
+        logging.WARNING if effect.error > _LOST + 2 * effect.uncertainty else logging.INFO,
+        "the adapter of %d layers, played in %s%s, has its float32 effect within %.2f%% +- %.2f%%",
+        effect.layers, model.dtype, weights, 100 * effect.error, 100 * effect.uncertainty,
+    )  # fmt: skip
 
 
 def _load_linear_algebra(device: torch.device) -> None:

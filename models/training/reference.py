@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from models import lora
+from models.adapted_linear import fused
 from models.compile import compile_blocks, fastest_attention
 from models.families.base import Family
 from models.training import noise as draws
 from models.training.equations import error
-from models.training.fused_lora import fused
 from models.training.settings import TrainSettings
 from models.training.train_data import Clips
 
@@ -111,10 +111,9 @@ def measure(
         stack.enter_context(torch.no_grad())
         if settings.attention == "fastest":
             stack.enter_context(fastest_attention(device))
+        stack.enter_context(fused(lora.layers_of(network)))
         if settings.compile:
             compile_blocks(network)
-        elif device.type == "cpu":
-            stack.enter_context(fused(lora.layers_of(network)))
         for first in range(0, len(places), rows):
             at = torch.arange(first, first + rows).clamp(max=len(places) - 1)
             errors = errors_at(network, family, clips, settings, places[at], numbers[at])

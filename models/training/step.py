@@ -27,6 +27,7 @@ from torch.distributed import ReduceOp
 
 from data.errors import ModelError, StageFailed
 from models import lora
+from models.adapted_linear import fused
 from models.compile import compile_blocks, fastest_attention
 from models.families.base import Family
 from models.lora import Adapter
@@ -34,7 +35,6 @@ from models.training.batches import Batches, Units
 from models.training.blocks import BlockRunner, MemoryPlan, budget
 from models.training.distributed import ALONE, ProcessGroup
 from models.training.equations import error
-from models.training.fused_lora import fused
 from models.training.loss import WORST, Passes, finish, loss_of
 from models.training.objectives import Logs
 from models.training.reference import ErrorTable, predict
@@ -121,15 +121,9 @@ class Run:
 
     def _set_up(self, policy: nn.Module, reference: nn.Module | None) -> None:
         """Compile, and say what the blocks keep for the backward pass."""
-        from peft.helpers import disable_input_dtype_casting
-
         asked, compiled = self.settings.gradient_checkpointing, self.settings.compile
         for network in (policy, reference) if reference is not None else (policy,):
-            if self.device.type == "cuda":
-                # autocast brings a layer's input to bfloat16; peft's own cast would copy it in float32 first
-                self._stack.enter_context(disable_input_dtype_casting(network))
-            elif self.device.type == "cpu" and not compiled:
-                self._stack.enter_context(fused(lora.layers_of(network)))
+            self._stack.enter_context(fused(lora.layers_of(network)))
         if reference is not None and compiled:
             compile_blocks(reference)
         if not (asked or compiled):

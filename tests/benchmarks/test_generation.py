@@ -12,7 +12,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import generation, generation_fast, quality, scoring
+from benchmarks import generation, generation_fast, one_policy, quality, scoring
 from benchmarks.full_size import SIZES, build_transformer, size_of
 from benchmarks.harness import Clock, forward_flops, relative
 from data.errors import UserError
@@ -160,3 +160,16 @@ def test_two_workers_make_the_clips_of_one(
     assert found["equality"] == {"clips of the same bytes": 4, "clips": 4, "same": True}
     alone = found["details"]["seconds"]["each alone, all" if whole else "each alone, its part"]
     assert found["plain"] == pytest.approx(3600 * 4 / (sum(alone) / len(alone) if whole else sum(alone)))
+
+
+@pytest.mark.slow
+def test_what_is_left_of_an_adapter_is_told_for_every_way_of_playing_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shape = ("--size", "tiny", "--height", "32", "--width", "32", "--frames", "17", "--device", "cpu")
+    found = run(monkeypatch, one_policy, tmp_path, *shape, "--draws", "16", name="one-policy")
+    (shares,) = found["equality"].values()
+    assert set(shares) == {f"B of rms {size:g}" for size in one_policy.SIZES}
+    largest, scatter = shares["B of rms 0.002"]["ours"]
+    assert abs(largest - 1) < 0.02 + 4 * scatter
+    assert set(found["details"]["time, merged = 1"]) == {"merged", "peft", "ours"}

@@ -137,7 +137,7 @@ def test_merged_equals_unmerged_within_tolerance(
     unmerged, merged = make_transformer(), make_transformer()
     base = forward(family, unmerged)
     lora.resume(unmerged, learned, keep_reference=False)
-    lora.merge(merged, learned)
+    lora.play(merged, learned)
     moved = (forward(family, unmerged) - base).abs().max()
     assert (forward(family, merged) - forward(family, unmerged)).abs().max() < 1e-4 * moved
     assert not any(".lora_" in name for name, _ in merged.named_parameters())
@@ -154,7 +154,7 @@ def test_sampler_opens_with_an_adapter_merged(
 
 
 def test_an_adapter_of_another_base_is_refused(transformer: nn.Module, learned: bytes) -> None:
-    for load in (lora.resume, lora.merge):
+    for load in (lora.resume, lora.play):
         with pytest.raises(UserError, match="made for base model base-1, this is base-2"):
             load(transformer, learned, "base-2")
 
@@ -198,7 +198,7 @@ def test_what_is_no_adapter_is_refused(transformer: nn.Module) -> None:
     weights = safetensors.torch.save({"transformer.x.lora_A.weight": torch.ones(2, 2)})
     for data in (b"", b"not safetensors", weights):
         with pytest.raises(UserError, match="not a LoRA adapter"):
-            lora.merge(transformer, data)
+            lora.play(transformer, data)
 
 
 def test_an_adapter_that_does_not_fit_is_refused(transformer: nn.Module, learned: bytes) -> None:
@@ -208,7 +208,7 @@ def test_an_adapter_that_does_not_fit_is_refused(transformer: nn.Module, learned
     for tensors in (wider, elsewhere):
         data = lora.write(replace(file, tensors=tensors))
         with pytest.raises(UserError, match="the adapter"):
-            lora.merge(transformer, data)
+            lora.play(transformer, data)
     with pytest.raises(UserError, match="another architecture"):
         lora.resume(transformer, lora.write(replace(file, tensors=elsewhere)))
 
@@ -223,7 +223,7 @@ def test_an_adapter_of_one_expert_is_not_taken_for_the_other(
 ) -> None:
     adapter = lora.attach(make_transformer(), LoraSpec(2, 2.0, family.lora_targets), seed=0)
     data = adapter.to_bytes("base-1", {"expert": "high"})
-    lora.merge(make_transformer(), data, "base-1", "high")
-    for use in (lora.merge, lora.resume):
+    lora.play(make_transformer(), data, "base-1", "high")
+    for use in (lora.play, lora.resume):
         with pytest.raises(UserError, match="made for the expert for high noise, this is the one for low"):
             use(make_transformer(), data, "base-1", expert="low")

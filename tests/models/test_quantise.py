@@ -122,9 +122,9 @@ def test_an_adapter_is_computed_beside_them_because_merged_it_would_be_rounded_a
     prompts = ["a red ball falls down"]
     assert not torch.equal(tuned.generate(prompts, [1]).latents, base.generate(prompts, [1]).latents)
     with torch.no_grad():
-        assert torch.equal(asked(family, tuned.pipeline.transformer)[0], asked(family, network)[0])
-    with pytest.raises(ValueError, match="is quantised"):
-        lora.merge(family.load_transformer(fp8), data)
+        played, trained = asked(family, tuned.pipeline.transformer)[0], asked(family, network)[0]
+        moved = (trained - asked(family, base.pipeline.transformer)[0]).abs().max()
+    assert (played - trained).abs().max() < 1e-4 * moved
 
 
 def test_they_take_turns_with_the_text_encoder_and_threads_share_them(
@@ -146,7 +146,7 @@ def test_they_take_turns_with_the_text_encoder_and_threads_share_them(
         made = ours.generate(["a red ball falls down"], [1]).latents
         assert torch.allclose(made, expected, atol=1e-4)
         offloader.to_host("transformer")
-        assert source.transformer.blocks[0].ffn.net[2].base_layer.weight.dtype == FP8
+        assert source.transformer.blocks[0].ffn.net[2].weight.dtype == FP8
 
 
 def test_what_is_not_offered_is_refused(model: ModelSettings) -> None:

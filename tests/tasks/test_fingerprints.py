@@ -154,3 +154,15 @@ def test_reference_errors_know_of_no_objective_and_no_beta() -> None:
     ):
         settings = TrainSettings(fixed_noise_samples=4).changed(**change)
         assert fingerprints.reference(HOW.model, settings, POLICY, "d1") != asked()["reference"]
+
+
+@pytest.mark.parametrize("change", [{"dtype": "bfloat16"}, {"quantise": "fp8-storage"}])
+def test_where_an_adapter_was_once_rounded_away_the_question_is_a_new_one(change: dict[str, Any]) -> None:
+    low, tuned = replace(HOW, model=HOW.model.changed(**change)), PolicyRef("m2", "local-1", "a", "b")
+    settings = TrainSettings(fixed_noise_samples=4)
+    for how, marked in ((low, True), (HOW, False)):
+        assert ("adapter" in fingerprints.sampling(how, tuned)) is marked
+        assert "adapter" not in fingerprints.sampling(how, POLICY), "there is none"
+        assert ("adapter" in fingerprints.finetune(how.model, settings, POLICY, "d3", [])) is marked
+        assert ("adapter" in fingerprints.reference(how.model, settings, tuned, "d1")) is marked
+        assert "adapter" not in fingerprints.reference(how.model, settings, POLICY, "d1")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from data.errors import ModelError, UserError
 from models import lora
+from models.adapted_linear import fused
 from models.families import get_family
 from models.families.base import Family
 from models.families.check_fit import check_fit
@@ -233,11 +234,66 @@ def test_merged_equals_unmerged_within_tolerance(
     base = errors(case, family, network, x0, embeds, 0)
     data = learned_adapter(family, network)
     merged = family.load_transformer(model)
-    lora.merge(merged, data)
+    lora.play(merged, data)
     unmerged = errors(case, family, network, x0, embeds, 0)
     moved = (unmerged - base).abs().max()
     assert moved > 1e-4
     assert (errors(case, family, merged, x0, embeds, 0) - unmerged).abs().max() < 1e-3 * moved
+
+
+@pytest.mark.parametrize("lr", [5e-6, 2e-5, 2e-4])
+def test_in_bfloat16_what_is_trained_is_sampled_and_is_what_diffusers_loads(
+    case: Tiny, model: ModelSettings, family: Family, tmp_path: Path, lr: float
+) -> None:
+    low = model.changed(dtype="bfloat16")
+    network: Any = family.load_transformer(low)
+    x0, embeds = one_clip(case, family, model)
+    one = torch.zeros(1, dtype=torch.int64)
+    data = TrainData(
+        clip_ids=("c",), prompt_ids=("p",), latents=x0, embeds=embeds, prompt_index=one, examples=one,
+        weights=torch.ones(1), accepted=torch.ones(1, dtype=torch.bool), pairs=torch.zeros(0, 2, dtype=torch.int64),
+    )  # fmt: skip
+    settings = tuned(
+        case, model, objective="sft", steps=20, batch_size=2, rank=16, alpha=16.0, lr=lr, warmup=1
+    )
+    adapter = train(network, family, TrainJob(data, settings, "base-1")).adapter
+
+    played: Any = family.load_transformer(low)
+    effect = lora.play(played, adapter, "base-1")
+    assert len(effect.shares) > 4
+    assert effect.error < 0.02, (effect.error, effect.uncertainty)
+
+    draw = torch.Generator().manual_seed(3)
+    count = 32
+    sigma = case.levels[0] + (case.levels[1] - case.levels[0]) * torch.rand(count, generator=draw)
+    noise = torch.randn(count, *x0.shape[1:], generator=draw)
+    inputs = (noise.bfloat16().float(), sigma, embeds.bfloat16().float().expand(count, -1, -1))
+
+    def asked(net: Any) -> Tensor:
+        given = tuple(part.to(net.dtype) if part.ndim > 1 else part for part in inputs)
+        with torch.no_grad():
+            return family.predict(net, *given).float()
+
+    with fused(lora.layers_of(network)):
+        assert torch.equal(asked(network), asked(played)), "one policy, to the last bit"
+
+    plain = case.pipeline.from_pretrained(low.path, torch_dtype=torch.bfloat16)
+    exact = getattr(plain, case.part)
+    exact.to(torch.float32)
+    for name, fact in family.facts(low).items():
+        setattr(exact, name, fact)
+    base = asked(exact)
+    (tmp_path / lora.FILE_NAME).write_bytes(adapter)
+    plain.load_lora_weights(
+        tmp_path, **({"load_into_transformer_2": True} if case.part == "transformer_2" else {})
+    )
+    wanted = (asked(exact) - base).flatten(1)
+    got = (asked(played) - asked(family.load_transformer(low))).flatten(1)
+    share = float((got * wanted).sum() / wanted.square().sum())
+    # A prediction is rounded by more than a young adapter adds: what that scatters, clip by clip, is allowed.
+    scatter = float(((got - share * wanted) * wanted).sum(1).norm() / wanted.square().sum())
+    assert abs(share - 1) < 0.02 + 4 * scatter, (share, scatter)
+    assert lr < 1e-4 or scatter < 0.02
 
 
 def test_training_reduces_the_error_on_one_clip(

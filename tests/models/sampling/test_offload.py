@@ -254,7 +254,9 @@ def test_only_the_expert_in_use_lies_on_the_gpu(folder: Path, total: int | None)
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="sums are computed on a GPU")
-def test_an_adapter_is_merged_on_the_gpu_into_weights_that_stay_on_the_host(folder: Path) -> None:
+def test_an_adapter_is_played_by_weights_that_stay_on_the_host_while_the_gpu_measures_it(
+    folder: Path,
+) -> None:
     family, model = (
         get_family("wan-experts"),
         ModelSettings(device="cpu", family="wan-experts", path=str(folder), expert="low"),
@@ -265,8 +267,10 @@ def test_an_adapter_is_merged_on_the_gpu_into_weights_that_stay_on_the_host(fold
         parameter.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
     data = adapter.to_bytes("b")
     there.cuda()
-    lora.merge(here, data, device=torch.device("cuda"))
-    lora.merge(there, data)
-    for mine, theirs in zip(here.parameters(), there.parameters(), strict=True):
+    effect = lora.play(here, data, device=torch.device("cuda"))
+    assert effect.error < 0.02
+    lora.play(there, data)
+    pairs = zip([*here.parameters(), *here.buffers()], [*there.parameters(), *there.buffers()], strict=True)
+    for mine, theirs in pairs:
         assert not mine.is_cuda
         assert torch.equal(mine, theirs.cpu())

@@ -221,7 +221,7 @@ def test_training_from_a_champion_starts_at_it_and_refers_to_it(
         make_transformer(), family, TrainJob(train_data, tune(objective="sft", steps=20, lr=5e-3), "b")
     ).adapter
     network = make_transformer()
-    lora.merge(network, champion)
+    lora.play(network, champion)
     expected = mean_errors(family, network, train_data)
 
     to_start, to_base = (
@@ -231,7 +231,7 @@ def test_training_from_a_champion_starts_at_it_and_refers_to_it(
     assert to_start.curve[0]["gap/max"] == 0.0
     assert to_base.curve[0]["gap/max"] > 1e-3, "against the base, the champion has moved already"
     again = make_transformer()
-    lora.merge(
+    lora.play(
         again,
         train(
             make_transformer(),

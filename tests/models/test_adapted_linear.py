@@ -1,16 +1,17 @@
+import copy
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from torch import Tensor, nn
 
 from models import lora
+from models.adapted_linear import AdaptedLinear, fused, share
 from models.families.base import Family
-from models.families.settings import ModelSettings
 from models.lora import LoraSpec
-from models.training.fused_lora import fused
 
 Outcome = tuple[Tensor, dict[str, Tensor]]
 SPEC = LoraSpec(
@@ -82,10 +83,71 @@ def test_layers_are_plain_again_afterwards_even_after_an_exception(transformer: 
     assert not any("forward" in vars(layer) for layer in layers)
 
 
-def test_bfloat16_weights_are_left_alone_because_the_update_would_round_away(
-    family: Family, model: ModelSettings
-) -> None:
-    network: Any = family.load_transformer(model.changed(dtype="bfloat16"))
-    lora.attach(network, SPEC, seed=0)
-    with fused(lora.layers_of(network)):
-        assert not any("forward" in vars(layer) for layer in lora.layers_of(network))
+def bfloat16_layers(rank: int, size: float) -> tuple[nn.Module, nn.Module, Tensor]:
+    """Of one layer in bfloat16 with an adapter of `rank` whose B has this size: peft's, ours, and an input."""
+    draw = torch.Generator().manual_seed(4)
+    linear = nn.Linear(512, 2048).to(torch.bfloat16)
+    holder: Any = nn.Sequential(linear)
+    layer = inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=3 * rank, target_modules=["0"]), holder)[0]
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    with torch.no_grad():
+        a.data = torch.rand(a.shape, generator=draw) * 2 - 1
+        b.data = size * torch.randn(b.shape, generator=draw)
+    ours = AdaptedLinear(linear, a.detach(), 3 * b.detach(), torch.bfloat16)
+    return layer, ours, torch.randn(7, 5, 512, generator=draw).to(torch.bfloat16)
+
+
+@pytest.mark.parametrize("rank", [3, 16, 80])
+def test_in_bfloat16_the_layer_that_is_sampled_is_the_one_that_is_trained(rank: int) -> None:
+    layer, sampled, x = bfloat16_layers(rank, 0.1)
+    with fused([layer]):
+        assert torch.equal(layer(x), sampled(x))
+
+
+@pytest.mark.parametrize("size", [3e-6, 1e-3, 1e-1])
+def test_in_bfloat16_no_part_of_a_small_adapter_is_lost(size: float) -> None:
+    layer, sampled, _ = bfloat16_layers(16, size)
+    linear = layer.get_base_layer()
+    a, b = layer.lora_A["default"].weight.detach(), 3 * layer.lora_B["default"].weight.detach()
+    assert share(sampled, linear, a, b, torch.bfloat16) == pytest.approx(1, abs=0.02)
+    merged = copy.deepcopy(linear)
+    merged.weight.data += (b @ a).to(torch.bfloat16)
+    if size < 1e-3:
+        assert share(layer, linear, a, b, torch.bfloat16) < 0.5, "or there would be nothing to mend"
+        assert share(merged, linear, a, b, torch.bfloat16) < 0.5
+
+
+def test_gradients_in_bfloat16_are_those_of_float32() -> None:
+    layer, _, x = bfloat16_layers(16, 0.1)
+    parameters = [layer.lora_A["default"].weight, layer.lora_B["default"].weight]
+
+    def slopes(dtype: torch.dtype) -> list[Tensor]:
+        layer.get_base_layer().to(dtype)
+        given = x.to(dtype).requires_grad_()
+        with fused([layer]):
+            y = layer(given).float()
+        return list(torch.autograd.grad(y.square().sum(), [given, *parameters]))
+
+    for low, exact in zip(slopes(torch.bfloat16), slopes(torch.float32), strict=True):
+        assert (low.float() - exact).norm() < 0.02 * exact.norm()
+
+
+def test_an_adapter_that_is_off_is_the_same_product_so_that_a_new_one_equals_its_reference() -> None:
+    layer, _, x = bfloat16_layers(16, 0.0)
+    with fused([layer]):
+        new = layer(x)
+        layer.enable_adapters(False)
+        assert torch.equal(new, layer(x))
+
+
+def test_compiled_the_layer_is_what_it_is_eager() -> None:
+    layer, sampled, x = bfloat16_layers(16, 0.1)
+    with fused([layer]):
+        graph = torch.compile(
+            lambda given: layer(given).float().square().mean(), backend="aot_eager", fullgraph=True
+        )
+        slope = torch.autograd.grad(graph(x), layer.lora_B["default"].weight)[0]
+        plain = torch.autograd.grad(layer(x).float().square().mean(), layer.lora_B["default"].weight)[0]
+    assert torch.allclose(slope, plain, rtol=1e-2, atol=1e-4 * float(plain.abs().max()))
+    with torch.no_grad():
+        assert torch.equal(torch.compile(sampled, backend="aot_eager", fullgraph=True)(x), sampled(x))
