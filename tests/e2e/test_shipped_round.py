@@ -13,6 +13,7 @@ import pytest
 
 from data import champion
 from data.store import Store
+from tests.evidence import sums, verdict
 from tests.tiny_round import ROOT, Ended, cached, summaries
 
 ENVIRONMENT = Path(os.environ.get("VIDLOOP_JUDGE_VENV", ROOT / ".venv-judge")).absolute()
@@ -42,6 +43,21 @@ def test_one_round_of_the_miniature(tmp_path: Path, vidloop: Callable[..., Ended
     assert crowned.policy_id == summary["policy_after"]
     assert f"{primary['before']:.3f} to {primary['after']:.3f}" in ended.out
     assert (store / "rounds" / summary["round"] / "report.html").stat().st_size < 15e6
+
+    # Others can check it: the digests hold, and the rows give the verdict.
+    evidence = tmp_path / "evidence"
+    ended = vidloop("report", "--store", store, "--bundle", evidence)
+    assert ended.code == 0, ended.err
+    assert sums(evidence).returncode == 0
+    found = verdict(evidence)
+    gain = found["physics", "overall"]
+    told = [gain[name] for name in ("before", "after", "value", "low", "high")]
+    assert told == pytest.approx(
+        [primary[name] for name in ("before", "after", "delta", "ci_low", "ci_high")]
+    )
+    assert found["promoted", "all of these"]["holds"]
+    for name, guard in summary["guards"].items():
+        assert found[name, "overall"]["value"] == pytest.approx(guard["after"] / guard["before"]), name
 
     # Again: nothing is left to compute, and the verdict stands.
     ended = vidloop("round", "--plain", "--store", store, *SERVED)

@@ -7,8 +7,6 @@ import hashlib
 import json
 import shutil
 import socket
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +23,7 @@ from data.errors import ConfigError, StoreError
 from data.store import Store, failpoints
 from flows.cli.app import app
 from flows.reporting.bundle import Options, outside, write_bundle
+from tests.evidence import sums, verdict
 from tests.tiny_round import HELDOUT, TRAIN, Tiny, play, tiny_settings, write_prompts
 
 COMMANDS = (flows.cli.store,)
@@ -68,23 +67,6 @@ def evidence(played: Tiny) -> Path:
 def copy(evidence: Path, tmp_path: Path) -> Path:
     """The evidence somewhere else, to be tampered with."""
     return Path(shutil.copytree(evidence, tmp_path / "elsewhere"))
-
-
-def sums(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = ["sha256sum", "--check", "--quiet", "SHA256SUMS"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
-def verdict(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """What verdict.sql says, by (metric, place), in a process that cannot import vidloop."""
-    script = (
-        "import duckdb, json; q = duckdb.sql(open('verdict.sql').read()); "
-        "print(json.dumps([dict(zip(q.columns, row)) for row in q.fetchall()]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", script], cwd=folder, capture_output=True, text=True, check=True
-    )
-    return {(row["metric"] or row["what"], row["place"]): row for row in json.loads(done.stdout)}
 
 
 def gate(tiny: Tiny) -> dict[str, Any]:
