@@ -146,7 +146,8 @@ class EvaluationPlan:
     Attributes:
         metric: the primary metric.
         guards: names of the guards.
-        measures: rewards to be scored on evaluation clips: the metric, and the guards that are rewards.
+        measures: rewards to be scored on evaluation clips: the metric, the guards that are rewards, and
+            others that decide nothing.
         rising: guards that break by rising; all others break by falling.
         primary: the split that decides.
         jobs: the clips of every split, the primary one first.

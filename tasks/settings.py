@@ -141,6 +141,11 @@ class EvaluateSettings(Settings):
         "Guards",
         "What must not get worse: names of rewards or of kinds, and diversity.",
     )
+    beside: Several[str] = setting(
+        (),
+        "Beside",
+        "Names of rewards, or of kinds, that measure both policies too and decide nothing.",
+    )
     baselines: Several[BestOfSettings] = setting(
         (),
         "Baselines",

@@ -159,6 +159,7 @@ class Recipe(Settings):
             ("score.rewards", self.scored, ()),
             ("evaluate.metric", [self.evaluate.metric], ()),
             ("evaluate.guards", self.evaluate.guards, (DIVERSITY,)),
+            ("evaluate.beside", self.evaluate.beside, ()),
             *((f"{key}.by", [self.chooser(one)], ()) for key, one in self._choices()),
         ):
             for name in names:
@@ -166,6 +167,9 @@ class Recipe(Settings):
                     yield f"{key}: there is no reward {name!r}; known: {', '.join(known)}"
             if len(set(names)) != len(names):
                 yield f"{key} names one twice"
+        for name in self.evaluate.beside:
+            if name in (self.evaluate.metric, *self.evaluate.guards):
+                yield f"evaluate.beside names {name!r}, which measures already: it is the metric or a guard"
         if self.teacher not in self.scored:
             teacher = f"the reward {self.teacher!r}, which `rewards` does not list"
             yield f"feedback {self.feedback!r} learns from {teacher}"
@@ -186,7 +190,8 @@ class Recipe(Settings):
                     yield f"{name} needs the reward {one!r}, which `rewards` does not list{close}"
                 if self._mixture(one) is not None:
                     yield f"{name}.components.{one}: a mixture mixes no mixture"
-        for key, names in (("metric", [self.evaluate.metric]), ("guards", self.evaluate.guards)):
+        examined = {"metric": [self.evaluate.metric], "guards": self.evaluate.guards}
+        for key, names in {**examined, "beside": self.evaluate.beside}.items():
             for name in names:
                 if self._mixture(name) is not None:
                     yield f"evaluate.{key} names {name!r}, a mixture of rewards, which only teaches"

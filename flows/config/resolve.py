@@ -197,10 +197,11 @@ def _evaluation(
     metric = reward(chosen.metric)
     guards = [reward(name) for name in chosen.guards if name != DIVERSITY]
     rising = tuple(one.name for one in guards if reward_kind(one.kind).breaks_by == "rising")
+    others = [reward(name) for name in chosen.beside]
     beside = tuple(_baseline(recipe, one, policy, reward, find) for one in chosen.baselines)
     if len({one.name for one in beside}) != len(beside):
         raise ConfigError("evaluate.baselines names one twice")
-    return EvaluationPlan(metric, chosen.guards, (metric, *guards), jobs[0][0], jobs, rising, beside)
+    return EvaluationPlan(metric, chosen.guards, (metric, *guards, *others), jobs[0][0], jobs, rising, beside)
 
 
 def _baseline(

@@ -42,7 +42,7 @@ def read_measures(store: Store, summary: RoundSummary, *, all_rewards: bool = Tr
     return tuple(
         Measure(
             name,
-            taught=name in teachers,
+            taught=name.partition("/")[0] in teachers,  # a judge's question is its judge's
             part="decides" if name == metric else "guard" if name in summary.guards else "beside",
             found=compare(pair_up(before, after, name), gate),
         )

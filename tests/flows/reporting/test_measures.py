@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from data.errors import ConfigError
 from data.store import Store
+from flows.config.load import load_recipe
 from flows.reporting import build_report
 from flows.reporting.artifacts.card import card
 from flows.reporting.messages import conclusion
@@ -120,3 +122,26 @@ def test_best_of_n_is_an_opponent_too(tiny: Tiny) -> None:
     assert won + tied + lost == summary["primary"]["n"]
     assert rate == pytest.approx(100 * (won + tied / 2) / (won + tied + lost), abs=0.06)
     assert lost > won  # it is the best of three, by the very metric
+
+
+def test_rewards_beside_measure_both_policies_and_decide_nothing(tiny: Tiny) -> None:
+    alone = play(tiny)
+    beside = play(tiny, "evaluate.beside=[sharpness]")
+    decided = ("primary", "categories", "also", "guards", "verdict", "promoted", "policy_after")
+    assert {key: beside[key] for key in decided} == {key: alone[key] for key in decided}
+    said = table(words(build_report(Store.open(tiny.store), beside["round"])))
+    assert re.search(r"sharpness taught [\d.]+ [\d.]+ \S+ \S+ to ", said), said
+    assert "was not asked about these clips" not in said
+
+
+@pytest.mark.parametrize(
+    ("beside", "said"),
+    [
+        ("[nobody]", "there is no reward 'nobody'"),
+        ("[motion]", "measures already"),
+        ("[clip, clip]", "names one twice"),
+    ],
+)
+def test_what_cannot_measure_beside_is_refused(tiny: Tiny, beside: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(str(tiny.recipe), [f"evaluate.beside={beside}"])
