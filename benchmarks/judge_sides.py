@@ -15,7 +15,7 @@ import httpx
 
 from data.video import decode_mp4
 from rewards.base import LoadedClip
-from rewards.judge.answers import p_yes
+from rewards.judge.answers import read_answer, yes_or_no
 from rewards.judge.frames import segments
 from rewards.judge.judge import JudgeReward
 from rewards.judge.prompt import conversation, question_text
@@ -80,7 +80,7 @@ class PlainClient:
     def ask(self, clips: Sequence[StoredClip]) -> Answers:
         """P(yes) of every question about every clip. Raises httpx.HTTPError, or Fault for a bad answer."""
         return {
-            (clip.clip_id, question.id): self._one(clip.mp4, question_text(question, clip.prompt))
+            (clip.clip_id, question.id): self._one(clip.mp4, question_text(question.text, clip.prompt))
             for clip in clips
             for question in self._rubric.questions
         }
@@ -109,8 +109,7 @@ class PlainClient:
         (choice,) = json.loads(reply.content)["choices"]
         top = {item["token"]: item["logprob"] for item in choice["logprobs"]["content"][0]["top_logprobs"]}
         found = {spelling: top[f"token_id:{token}"] for spelling, token in self._ids.items()}
-        answer = self._rubric.answer
-        return p_yes(found, answer.positive, answer.negative, answer.min_mass).yes
+        return read_answer(found, yes_or_no(self._rubric.answer)).value
 
 
 def judged_frames_only(clip: StoredClip, rubric: Rubric) -> StoredClip:

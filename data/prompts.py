@@ -1,7 +1,7 @@
 """Prompts: a named set of the physics world, the one for real models, or a file of your own.
 
 Files: `.txt` (one prompt a line), `.jsonl`, `.csv` and `.parquet` (a column `text` or `prompt`; `id`,
-`category`, `template` and `split` if you like). Every fault is reported with its file and line.
+`category`, `template`, `split` and `laws` if you like). Every fault is reported with its file and line.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ REAL: Final = ("real-train", "real-heldout")
 _REAL_FOLDER: Final = Path(__file__).parent / "real_prompts"
 MAX_CHARS: Final = 2000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
+_LAW: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
 _TEXTS: Final = ("text", "prompt")
 
@@ -37,10 +38,12 @@ class PromptSets:
     Attributes:
         names: what recipes call them.
         load: the prompts of one of them, in their order.
+        laws: as `load_laws`; a set that says nothing of laws has none.
     """
 
     names: tuple[str, ...]
     load: Callable[[str], list[Prompt]]
+    laws: Callable[[str], dict[str, tuple[str, ...]]] = lambda name: {}
 
 
 @functools.cache
@@ -49,7 +52,8 @@ def prompt_sets() -> Mapping[str, PromptSets]:
 
     Raises ConfigError: a plug-in cannot be loaded, brings no sets, or one whose name is taken.
     """
-    found = dict.fromkeys(REAL, PromptSets(REAL, lambda name: _read(_REAL_FOLDER / f"{name}.jsonl")))
+    ours = PromptSets(REAL, lambda name: _read(_real(name)), lambda name: _laws_in(_real(name)))
+    found = dict.fromkeys(REAL, ours)
     for plugin in plugins("vidloop.prompts").values():
         brought = plugin.load()
         if not isinstance(brought, PromptSets):
@@ -76,12 +80,60 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
     return _read(find(name)) if known is None else known.load(name)
 
 
+def load_laws(name_or_path: str | Path) -> dict[str, tuple[str, ...]]:
+    """Ids of the laws of nature that concern each prompt of a set or file, by the prompt's id.
+
+    In a file they are its field `laws`: a list of ids, or a text of ids with blanks, commas or semicolons
+    between them. Prompts without that field are left out; an empty list says that no law concerns it. What
+    laws there are a judge's rubric says, not the file. Raises DataError as `load_prompts`, and for a
+    field that is no list of ids.
+    """
+    name = str(name_or_path)
+    known = prompt_sets().get(name)
+    return _laws_in(find(name)) if known is None else known.laws(name)
+
+
 def same_text(text: str) -> str:
     """What is equal for texts that ask for the same: NFC, without case, runs of white space as one blank."""
     return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
 
 
+def _real(name: str) -> Path:
+    return _REAL_FOLDER / f"{name}.jsonl"
+
+
 def _read(path: Path) -> list[Prompt]:
+    return [prompt for prompt, _, _ in _records(path)]
+
+
+def _laws_in(path: Path) -> dict[str, tuple[str, ...]]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return _laws_at(path, 0, 0)  # says what is wrong with it
+    return dict(_laws_at(path, stat.st_mtime_ns, stat.st_size))
+
+
+@functools.lru_cache(maxsize=16)
+def _laws_at(path: Path, changed_ns: int, size: int) -> dict[str, tuple[str, ...]]:
+    """Cached by what the file system says of the file: a judge's version is asked for often."""
+    found = {}
+    for prompt, record, where in _records(path):
+        laws = record.get("laws")
+        if laws is None:
+            continue
+        if isinstance(laws, str):
+            laws = re.findall(r"[^\s,;]+", laws)
+        if not isinstance(laws, list) or not all(
+            isinstance(one, str) and _LAW.fullmatch(one) for one in laws
+        ):
+            raise DataError(f"{where}: laws must be a list of ids of laws, such as [gravity, friction]")
+        found[prompt.prompt_id] = tuple(laws)
+    return found
+
+
+def _records(path: Path) -> list[tuple[Prompt, Mapping[str, Any], str]]:
+    """Every prompt of a file, with the record that it is of and where that stands."""
     readers = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if not path.is_file():
         raise DataError(
@@ -91,18 +143,17 @@ def _read(path: Path) -> list[Prompt]:
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: cannot read prompts from {path.suffix or 'a file without ending'!r}: "
                        f"use {', '.join(readers)}")  # fmt: skip
-    prompts: list[Prompt] = []
+    prompts: list[tuple[Prompt, Mapping[str, Any], str]] = []
     texts: dict[str, int] = {}
     ids: dict[str, int] = {}
     try:
         for line, record in readers[path.suffix.lower()](path):
-            prompt, own_id = _prompt(record, f"{path}:{line}", path.name)
+            where = f"{path}:{line}"
+            prompt, own_id = _prompt(record, where, path.name)
             for seen, value, what in ((texts, prompt.text, "text"), (ids, own_id, "id")):
                 if value and seen.setdefault(value, line) != line:
-                    raise DataError(
-                        f"{path}:{line}: the same {what} as line {seen[value]}: remove one of them"
-                    )
-            prompts.append(prompt)
+                    raise DataError(f"{where}: the same {what} as line {seen[value]}: remove one of them")
+            prompts.append((prompt, record, where))
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except OSError as error:

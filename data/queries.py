@@ -3,8 +3,8 @@
 The views list the files that manifests name (never a folder's content), so they show committed work only. A
 row that several units hold (a clip that two rounds used) appears once.
 
-    prompts clips choices scores examples pairs pair_segments reference_errors policies evaluations
-                  the tables of `data.records`
+    prompts clips choices scores prompt_answers examples pairs pair_segments reference_errors policies
+    evaluations   the tables of `data.records`
     scores_wide   a clip a row, a column for each kind of reward: its newest version under the kind's name,
                   older ones as "<kind>@<version>"; and one for each other name that a recipe gave a reward
     rounds        the summaries of rounds

@@ -112,6 +112,17 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class PromptAnswer:
+    """What a judge said of a prompt by its text alone, in [0, 1]: whether a law concerns it, P(yes)."""
+
+    prompt_id: str
+    reward: str
+    reward_version: str
+    value: float
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A scored clip as the curation sees it: shaped reward r' in [0, 1], training weight, why (not) kept."""
 
@@ -293,6 +304,7 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "clips": _spec(Clip, "clip_id", media=("video_path", "latent_path")),
     "choices": _spec(Choice, "policy_id", "prompt_id", "seed", "clip_id"),
     "scores": _spec(Score, "clip_id", "reward", "reward_version"),
+    "prompt_answers": _spec(PromptAnswer, "prompt_id", "reward", "reward_version"),
     "examples": _spec(Example, "curation_id", "clip_id"),
     "pairs": _spec(Pair, "curation_id", "prompt_id", "chosen", "rejected"),
     "pair_segments": _spec(PairSegment, "curation_id", "chosen", "rejected", "start_s"),

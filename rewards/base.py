@@ -189,6 +189,10 @@ def guarded(
     return guard
 
 
+PromptAnswers = Mapping[str, Mapping[str, Judgement]]
+"""What a reward says of prompts by their text alone: judgements by the prompt's text and a part's name."""
+
+
 class PartedReward(ABC):
     """A reward whose value combines parts, each of which is asked for alone; several threads share it."""
 
@@ -196,6 +200,8 @@ class PartedReward(ABC):
     range: tuple[float, float]
     version: str
     parts: tuple[Part, ...]
+    prompt_version: str = ""
+    """Digest of what it asks of prompts by their text alone, before anything of clips; "": nothing."""
 
     @guarded
     def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
@@ -213,6 +219,17 @@ class PartedReward(ABC):
     @abstractmethod
     def score_parts(self, wanted: Mapping[str, Sequence[LoadedClip]]) -> PartScores:
         """Judgements of the clips that each part (by name) is wanted of."""
+
+    def ask_prompts(self, clips: Sequence[LoadedClip]) -> PromptAnswers:
+        """What it says of the prompts of these clips by their text alone; answered before or now.
+
+        Prompts that need not be asked about are left out.
+        """
+        return {}
+
+    def recall(self, answers: PromptAnswers) -> None:
+        """Take these for its own answers about prompts, so that nobody asks again."""
+        assert not answers, f"{self.name} asks nothing of prompts"
 
     @abstractmethod
     def combined(self, category: str, parts: Mapping[str, Judgement]) -> Judgement:

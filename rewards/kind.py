@@ -82,6 +82,7 @@ class RewardKind:
         threshold: value from which a clip passes, if settings know one.
         text_limit: what its text encoder reads of a prompt, where what is longer is cut; its answer is None
             where the tokenizer is not on this machine.
+        is_probability: whether values are probabilities that a clip is good, so that they can be calibrated.
         breaks_by: as a guard: whether it falls or rises where a reward was cheated.
     """
 
@@ -98,6 +99,7 @@ class RewardKind:
     bind: Callable[[Any, Named], Any] | None = None
     threshold: Callable[[Any], float | None] = lambda settings: None
     text_limit: Callable[[Any], TextLimit | None] | None = None
+    is_probability: Callable[[Any], bool] = lambda settings: False
     breaks_by: Literal["falling", "rising"] = "falling"
 
     def __post_init__(self) -> None:

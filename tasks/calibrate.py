@@ -22,7 +22,7 @@ from data.records import Clip
 from data.resources import shipped
 from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
-from rewards import LoadedClip, Part
+from rewards import LoadedClip, Part, reward_kind
 from rewards.calibration import Bin, Figures, figures, reliability
 from rewards.composite import is_mixture
 from rewards.judge.settings import NAME as JUDGE
@@ -132,7 +132,7 @@ def calibrate(
     label = np.array([truth[clip] for clip in judged], np.bool_)
     if threshold is None:
         threshold = float(np.quantile(value, 1 - label.mean()))
-    probability = bool(reward.parts) and not is_mixture(reward)
+    probability = reward_kind(reward.kind).is_probability(reward.settings)
 
     def of(some: Sequence[str]) -> Figures:
         return figures([values[c] for c in some], [truth[c] for c in some], threshold, probability)

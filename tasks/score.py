@@ -24,7 +24,7 @@ from rewards import (
 )
 from rewards.composite import is_bounded, is_mixture, measured
 from rewards.judge.judge import JudgeReward
-from tasks import answers, cut_prompts, fingerprints, generate
+from tasks import answers, cut_prompts, fingerprints, generate, prompt_answers
 from tasks.best_of import ChoiceShard
 from tasks.context import (
     RESIDENTS,
@@ -124,7 +124,9 @@ class ScoreShard(Unit):
         scored = PartScores({})
         if any(wanted.values()):
             with _turn(reward), lent(reward) as judge:
-                scored = cast(PartedReward, judge).score_parts(wanted)
+                parted = cast(PartedReward, judge)
+                prompt_answers.settle(store, parted, (clip for some in wanted.values() for clip in some))
+                scored = parted.score_parts(wanted)
         for name, judgements in scored.judgements.items():
             known[name] |= judgements
         if scored.down is not None:

@@ -31,8 +31,8 @@ class ShapingSettings(Settings):
         "auto",
         "Threshold",
         "The value that passes, in the reward's units; for graded it gives the share accepted where "
-        "curate.accept_fraction does not. auto: the rubric's own where a judge teaches, else 0.5. null, for "
-        "graded only: none.",
+        "curate.accept_fraction does not. auto: the rubric's own where a judge teaches (one of grades or "
+        "laws may know none: then it is said here), else 0.5. null, for graded only: none.",
     )
     eta: float | None = setting(
         None,

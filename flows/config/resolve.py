@@ -22,6 +22,7 @@ from models.training.objectives import get_objective
 from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
 from rewards.composite import is_mixture
+from rewards.judge.settings import JudgeSettings
 from tasks import spread
 from tasks.context import (
     Baseline,
@@ -135,7 +136,9 @@ def threshold_of(recipe: Recipe) -> float | None:
     if said != "auto":
         return said
     known = passes(recipe, recipe.teacher)
-    return 0.5 if known is None else known
+    # Of a judge the rubric says it, or nobody: the middle of a scale, or of laws, is no pass mark.
+    judged = isinstance(recipe.reward(recipe.teacher), JudgeSettings)
+    return known if known is not None or judged else 0.5
 
 
 def passes(recipe: Recipe, name: str) -> float | None:

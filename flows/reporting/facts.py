@@ -116,7 +116,12 @@ class ClipGroup:
 
 @dataclass(frozen=True)
 class RewardSpread:
-    """All values that one reward, or one question of a judge, gave to the training clips."""
+    """All values that one reward, or one question or law of a judge, gave to the training clips.
+
+    Attributes:
+        unasked: clips whose prompt a law does not concern, so that nothing was asked of them.
+        scale: what values are, for a judge's questions and laws.
+    """
 
     reward: str
     version: str
@@ -124,6 +129,8 @@ class RewardSpread:
     errors: list[str]
     feedback: bool = False
     kind: str = ""
+    unasked: int = 0
+    scale: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,8 @@ class Judge:
         name: what the recipe calls it.
         settings: what the recipe says of it.
         belief: how far it agrees with labels, or that nobody knows.
-        questions: by question, P(yes) of each answer about training clips, one a clip and segment.
+        questions: by question, the value of each answer about training clips, one a clip and segment; by
+            law, its value of each clip whose prompt it concerns.
     """
 
     name: str

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from data.records import Score
 from data.store import Manifest, Store
 from flows.config.rewards import taught_by
 from flows.reporting import words
 from flows.reporting.facts import Judge, RewardSpread
+from rewards.judge.answers import is_unconcerned, value_of
 from tasks import calibrate
 from tasks.summary import RoundSummary
 
@@ -38,7 +39,7 @@ def read_rewards(scores: Iterable[Score], summary: RoundSummary) -> tuple[Reward
     taught = taught_by(summary.feedback)
     spreads = [
         RewardSpread(called, version, values, errors, called == taught, kind)
-        for (kind, version), (values, errors) in _by_reward(scores, _value).items()
+        for (kind, version), (values, errors) in _by_reward(scores).items()
         if not kind.startswith(QUESTION)
         for called in summary.names.get((kind, version), (kind,))
     ]
@@ -53,32 +54,26 @@ def read_judges(store: Store, scores: Iterable[Score], summary: RoundSummary) ->
         scores: of the training clips.
         summary: of the round.
     """
-    answers = sorted(_by_reward(scores, _p_yes).items())
+    answers = sorted(_by_part(scores).items())
     asked = summary.recipe.get("rewards", {})
     return tuple(
         Judge(
             name,
             asked.get(name, {}),
             _belief(store, one.version),
-            tuple(
-                RewardSpread(reward.removeprefix(QUESTION), version, values, errors)
-                for (reward, version), (values, errors) in answers
-                if one.parts.get(reward) == version
-            ),
+            tuple(spread for part, spread in answers if one.parts.get(part[0]) == part[1]),
         )
         for name, one in (summary.rewards or {}).items()
         if one.kind == JUDGE
     )
 
 
-def _by_reward(
-    scores: Iterable[Score], values: Callable[[Score], Iterable[float]]
-) -> dict[tuple[str, str], tuple[list[float], list[str]]]:
+def _by_reward(scores: Iterable[Score]) -> dict[tuple[str, str], tuple[list[float], list[str]]]:
     """Values and errors by reward and version."""
     found: dict[tuple[str, str], tuple[list[float], list[str]]] = {}
     for row in scores:
         given, errors = found.setdefault((row.reward, row.reward_version), ([], []))
-        given += values(row)
+        given += _value(row)
         errors += [row.error or ""] if row.value is None else []
     return found
 
@@ -87,8 +82,39 @@ def _value(row: Score) -> list[float]:
     return [] if row.value is None else [row.value]
 
 
-def _p_yes(row: Score) -> list[float]:
-    return [answer["p_yes"] for answer in json.loads(row.detail).get("answers", ())]
+def _by_part(scores: Iterable[Score]) -> dict[tuple[str, str], RewardSpread]:
+    """Answers to each question of a judge, and each law's values, by name and version."""
+    rows: dict[tuple[str, str], list[tuple[Score, dict[str, Any]]]] = {}
+    for row in scores:
+        if row.reward.startswith(QUESTION):
+            some = rows.setdefault((row.reward, row.reward_version), [])
+            some.append((row, json.loads(row.detail)))
+    return {
+        (reward, version): RewardSpread(
+            reward.removeprefix(QUESTION),
+            version,
+            [value for row, detail in some for value in _answers(row, detail)],
+            [row.error or "" for row, detail in some if row.value is None and not is_unconcerned(detail)],
+            unasked=sum(is_unconcerned(detail) for _, detail in some),
+            scale=_scale([detail for _, detail in some]),
+        )
+        for (reward, version), some in rows.items()
+    }
+
+
+def _answers(row: Score, detail: Mapping[str, Any]) -> list[float]:
+    """What was answered about a clip: a value a segment; of a law the one that its questions make."""
+    return [value_of(answer) for answer in detail.get("answers", ())] or (
+        _value(row) if "questions" in detail else []
+    )
+
+
+def _scale(details: Sequence[Mapping[str, Any]]) -> str:
+    """What a part's values are, in words, by what its rows hold."""
+    if any("concern" in detail for detail in details):
+        return "mean over the law's questions"
+    graded = any("grade" in answer for detail in details for answer in detail.get("answers", ()))
+    return "grade, as a share of the scale" if graded else "P(yes)"
 
 
 def _belief(store: Store, version: str) -> str:

@@ -50,7 +50,7 @@ def questions(words: Rubric, text: str, answers: Sequence[float], rng: np.random
     parsed = parse(text)
     assert parsed is not None, f"not a caption of the world: {text!r}"
     own = [
-        Asked(question_text(question, text), answer)
+        Asked(question_text(question.text, text), answer)
         for question, answer in zip(words.questions, answers, strict=True)
     ]
     right = answers[KINDS.index("overall")] == 1.0
@@ -66,7 +66,7 @@ def _wrong(words: Rubric, parsed: Parsed, right: bool, place: int, rng: np.rando
     # Every other one is asked the question that the difference is about, the others over all.
     name = kind if rng.random() < 0.5 else "overall"
     question = words.questions[KINDS.index(name)]
-    return Asked(question_text(question, caption(template, subjects)), 0.0 if right else np.nan)
+    return Asked(question_text(question.text, caption(template, subjects)), 0.0 if right else np.nan)
 
 
 def _other_look(parsed: Parsed, rng: np.random.Generator) -> tuple[tuple[Subject, ...], str, str]:
@@ -162,6 +162,6 @@ def vocabulary_texts() -> list[str]:
         for place in range(len(subjects)):
             chosen = [subjects[(place + 4 * i) % len(subjects)] for i in range(template.subjects)]
             text = template.caption.format(*chosen)
-            texts += [question_text(question, text) for question in words.questions]
+            texts += [question_text(question.text, text) for question in words.questions]
     texts += [LOOK.format(f"a {subject}") for subject in subjects]
     return [*texts, words.system]

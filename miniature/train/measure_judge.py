@@ -51,7 +51,8 @@ def measure_judge(
     """
     settings = JudgeSettings(backend="local", model=str(folder), rubric=RUBRIC, device=device, batch_size=128)
     judge, found = JudgeReward(settings), dict[str, float]()
-    threshold = judge.rubric.threshold
+    threshold = judge.rubric.passes
+    assert threshold is not None, "the world's rubric has one"
     frames = judge.rubric.frames.count
     clips = rendered(count, _SEED + seed, frames, 64, "cpu", pool)
     values, labels = _values(judge, clips), clips.labels[:, _OVERALL] == 1.0

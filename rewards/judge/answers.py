@@ -1,21 +1,25 @@
-"""From log-probabilities to P(yes), and from answers to one value. What is no answer stays none.
+"""From log-probabilities to a value, and from answers to one value. What is no answer stays none.
 
 P(yes) = sum over spellings of p(yes) / (sum over spellings of p(yes) + sum of p(no))
+grade  = sum over numbers k of p(k) (k - lowest) / (highest - lowest) / sum over k of p(k)
+
+Both are the expectation of a value over the words that may answer: 1 and 0 of yes and no.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from rewards.base import Judgement, failed
 from rewards.judge.frames import Segment
-from rewards.judge.rubric import Frames, Question, Rubric
+from rewards.judge.rubric import Answer, Frames, Law, Question, Rubric, Scale
 
 # Probabilities add up to 1; a little more is the rounding of a server in 16 bit.
 _LARGEST_MASS: Final = 1.001
+_CONCERNED: Final = "concerned"
 
 
 class Unanswered(Exception):
@@ -44,26 +48,81 @@ class Fault(Unanswered):
 
 
 @dataclass(frozen=True)
-class Probability:
-    """P(yes) of one question on one segment.
+class Words:
+    """The words that may answer a question.
 
     Attributes:
-        yes: P(yes) among yes and no, in [0, 1].
-        mass: P(yes) + P(no) among all tokens, in [0, 1].
-        logprobs: natural logarithm of the probability of each spelling that counted.
+        of: by word: its value in [0, 1], and its spellings.
+        named: all of them in a few words, for errors.
+        min_mass: least probability of all of them together.
+        scale: the scale that they are of; None: they are yes and no.
     """
 
-    yes: float
+    of: Mapping[str, tuple[float, Sequence[str]]]
+    named: str
+    min_mass: float
+    scale: Scale | None = None
+
+    @property
+    def spellings(self) -> Iterator[str]:
+        """Every spelling of every word."""
+        return (spelling for _, some in self.of.values() for spelling in some)
+
+
+def yes_or_no(answer: Answer) -> Words:
+    """Yes, worth 1, and no, worth 0."""
+    words = {"yes": (1.0, tuple(answer.positive)), "no": (0.0, tuple(answer.negative))}
+    return Words(words, "yes and no", answer.min_mass)
+
+
+def grades(scale: Scale) -> Words:
+    """The numbers of a scale, the lowest worth 0 and the highest 1, with and without a blank before them."""
+    span = scale.highest - scale.lowest
+    words = {
+        str(number): ((number - scale.lowest) / span, (str(number), f" {number}"))
+        for number in range(scale.lowest, scale.highest + 1)
+    }
+    return Words(words, f"{scale.lowest} to {scale.highest}", scale.min_mass, scale)
+
+
+def words_of(rubric: Rubric) -> Words:
+    """The words that answer a rubric's questions about clips."""
+    return yes_or_no(rubric.answer) if rubric.scale is None else grades(rubric.scale)
+
+
+@dataclass(frozen=True)
+class Probability:
+    """What one question on one segment was answered.
+
+    Attributes:
+        value: P(yes) among yes and no; of a scale the expected number, as a share of the scale. In [0, 1].
+        mass: probability of all words that may answer among all tokens, in [0, 1].
+        logprobs: natural logarithm of the probability of each spelling that counted.
+        scale: as of `Words`.
+    """
+
+    value: float
     mass: float
     logprobs: dict[str, float]
+    scale: Scale | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Ask:
-    """One question about one segment of one clip. Those about one segment should stand together."""
+    """One question about one segment of one clip. Those about one segment should stand together.
+
+    Attributes:
+        segment: the frames.
+        text: the question.
+        words: that may answer it.
+        sees: whether it is about the frames. False: about the prompt, by its text alone; the segment is
+            there for the self-test of a server that was asked nothing before.
+    """
 
     segment: Segment
     text: str
+    words: Words
+    sees: bool = True
 
 
 @dataclass(frozen=True)
@@ -82,52 +141,84 @@ class Reply:
     tokens: int | None = None
 
 
-def p_yes(
-    logprobs: Mapping[str, float], positive: Sequence[str], negative: Sequence[str], min_mass: float
-) -> Probability:
-    """P(yes) from the log-probabilities of spellings; those not in `positive` or `negative` are ignored.
+def read_answer(logprobs: Mapping[str, float], words: Words) -> Probability:
+    """The answer in the log-probabilities of spellings; those of no word are ignored.
 
     Raises:
-        NoAnswer: no spelling of yes, or none of no, has a log-probability; or their mass is too small.
-        Fault: a log-probability is NaN, infinite, or above 0; or yes and no are together likelier than 1.
+        NoAnswer: a word has no spelling with a log-probability; or the mass of all is too small.
+        Fault: a log-probability is NaN, infinite, or above 0; or all words are together likelier than 1.
     """
     for token, value in logprobs.items():
         # A little above 0 is rounding of log_softmax; of NaN no comparison is true.
         if not -math.inf < value <= 1e-4:
             raise Fault(f"the log-probability of {token!r} is {value}")
-    yes = {token: float(logprobs[token]) for token in positive if token in logprobs}
-    no = {token: float(logprobs[token]) for token in negative if token in logprobs}
-    for name, found in (("yes", yes), ("no", no)):
-        if not found:
+    said: dict[str, dict[str, float]] = {}
+    for word, (_, spellings) in words.of.items():
+        said[word] = {token: float(logprobs[token]) for token in spellings if token in logprobs}
+        if not said[word]:
             raise NoAnswer(
-                f"no spelling of {name} has a log-probability; there are: "
+                f"no spelling of {word} has a log-probability; there are: "
                 f"{', '.join(map(repr, list(logprobs)[:8])) or 'none'}"
             )
-    top = max((*yes.values(), *no.values()))
-    up, down = (sum(math.exp(value - top) for value in found.values()) for found in (yes, no))
-    mass = math.exp(top) * (up + down)
+    top = max(value for found in said.values() for value in found.values())
+    shares = {word: sum(math.exp(value - top) for value in found.values()) for word, found in said.items()}
+    total = sum(shares.values())
+    mass = math.exp(top) * total
     if mass > _LARGEST_MASS:
-        raise Fault(f"yes and no have a probability of {mass:.4g} together: these are no log-probabilities")
+        raise Fault(
+            f"{words.named} have a probability of {mass:.4g} together: these are no log-probabilities"
+        )
     mass = min(1.0, mass)
-    if mass < min_mass:
-        raise NoAnswer(f"yes and no have a probability of {mass:.3g} together: the model wants to say else")
-    return Probability(up / (up + down), mass, {**yes, **no})
+    if mass < words.min_mass:
+        raise NoAnswer(
+            f"{words.named} have a probability of {mass:.3g} together: the model wants to say else"
+        )
+    value = sum(words.of[word][0] * share for word, share in shares.items()) / total
+    logs = {token: value for found in said.values() for token, value in found.items()}
+    return Probability(value, mass, logs, words.scale)
 
 
 def question_judgement(
     question: Question, frames: Frames, answers: Sequence[Probability], detail: Mapping[str, Any]
 ) -> Judgement:
     """One question's judgement of a clip from its answers, one a segment: value in [0, 1], 1 is good."""
-    good = [answer.yes if question.good == "positive" else 1.0 - answer.yes for answer in answers]
-    value = min(good) if frames.segments == "min" else sum(good) / len(good)
-    found = [
-        {"p_yes": answer.yes, "mass": answer.mass, "logprobs": dict(answer.logprobs)} for answer in answers
+    good = [answer.value if question.good == "positive" else 1.0 - answer.value for answer in answers]
+    found = [kept(answer) for answer in answers]
+    return Judgement(_over_segments(frames, good), {"answers": found, **detail})
+
+
+def law_judgement(
+    frames: Frames, answers: Sequence[Sequence[Probability]], detail: Mapping[str, Any]
+) -> Judgement:
+    """A law's judgement of a clip that it concerns: the mean of its questions' values, in [0, 1].
+
+    Args:
+        frames: of the rubric.
+        answers: by question, and in it by segment.
+        detail: to be kept with them.
+    """
+    values = [_over_segments(frames, [answer.value for answer in some]) for some in answers]
+    asked = [
+        {"value": value, "answers": [kept(answer) for answer in some]}
+        for value, some in zip(values, answers, strict=True)
     ]
-    return Judgement(value, {"answers": found, **detail})
+    return Judgement(sum(values) / len(values), {"questions": asked, **detail})
+
+
+def unconcerned(law: Law, detail: Mapping[str, Any]) -> Judgement:
+    """A law's judgement of a clip whose prompt it does not concern: none; nothing was asked of the clip."""
+    return failed(f"not asked: law {law.id} does not concern the prompt", {_CONCERNED: False, **detail})
+
+
+def is_unconcerned(detail: Mapping[str, Any]) -> bool:
+    """Whether a judgement with this detail is one of `unconcerned`."""
+    return detail.get(_CONCERNED) is False
 
 
 def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> Judgement:
-    """The clip's value from its questions' judgements (by question id): no question may be missing or failed.
+    """The clip's value from its questions' and laws' judgements (by id): none may be missing or failed.
+
+    Laws that do not concern the prompt are left out; a clip of which nothing is left has no value.
 
     `detail` has the value of each question, the label at the rubric's threshold, and what decided; of a clip
     judged in several segments also `segments`: [start, end, value] of each, in seconds and in order, the
@@ -140,15 +231,21 @@ def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> 
         answer = answers.get(question.id)
         if answer is None:
             return failed(f"question {question.id} was not asked")
-        if answer.value is None:
+        if answer.value is None and not is_unconcerned(answer.detail):
             return failed(f"question {question.id}: {answer.error}", again=answer.again)
+    asked = [question for question in asked if answers[question.id].value is not None]
+    if not asked:
+        return failed(
+            f"no law of rubric {rubric.name} concerns the prompt: name its laws in the prompts file "
+            "(judge.laws), or leave the prompt out"
+        )
     values = {question.id: float(answers[question.id].value or 0.0) for question in asked}
     value = _together(rubric, asked, values)
     detail: dict[str, Any] = {
         "questions": values,
         "combine": rubric.combine,
-        "threshold": rubric.threshold,
-        "passed": value >= rubric.threshold,
+        "threshold": rubric.passes,
+        "passed": None if rubric.passes is None else value >= rubric.passes,
         "lowest": min(values, key=lambda name: values[name]),
     }
     spans = answers[asked[0].id].detail.get("segments", [])
@@ -161,8 +258,8 @@ def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> 
     return Judgement(value, detail)
 
 
-def _together(rubric: Rubric, asked: Sequence[Question], values: Mapping[str, float]) -> float:
-    """One value from those of the questions, by their ids."""
+def _together(rubric: Rubric, asked: Sequence[Question | Law], values: Mapping[str, float]) -> float:
+    """One value from those of the questions and laws, by their ids."""
     match rubric.combine:
         case "all":
             return min(values.values())
@@ -173,7 +270,28 @@ def _together(rubric: Rubric, asked: Sequence[Question], values: Mapping[str, fl
             return sum(question.weight * values[question.id] for question in asked) / total
 
 
-def _by_segment(question: Question, answer: Judgement) -> list[float]:
-    """One question's value in each segment, 1 is good."""
-    found = [float(one["p_yes"]) for one in answer.detail["answers"]]
-    return found if question.good == "positive" else [1.0 - value for value in found]
+def _over_segments(frames: Frames, values: Sequence[float]) -> float:
+    return min(values) if frames.segments == "min" else sum(values) / len(values)
+
+
+def _by_segment(asked: Question | Law, answer: Judgement) -> list[float]:
+    """A question's, or a law's, value in each segment, 1 is good."""
+    if isinstance(asked, Law):
+        each = [[value_of(one) for one in question["answers"]] for question in answer.detail["questions"]]
+        return [sum(values) / len(values) for values in zip(*each, strict=True)]
+    found = [value_of(one) for one in answer.detail["answers"]]
+    return found if asked.good == "positive" else [1.0 - value for value in found]
+
+
+def kept(answer: Probability) -> dict[str, Any]:
+    """An answer as plain JSON: P(yes), or the expected number of the scale (`grade`) and its share of it."""
+    seen = {"mass": answer.mass, "logprobs": dict(answer.logprobs)}
+    if answer.scale is None:
+        return {"p_yes": answer.value, **seen}
+    span = answer.scale.highest - answer.scale.lowest
+    return {"grade": answer.scale.lowest + span * answer.value, "share": answer.value, **seen}
+
+
+def value_of(said: Mapping[str, Any]) -> float:
+    """The value in [0, 1] of an answer as it is kept: P(yes), or a grade's share of its scale."""
+    return float(said["p_yes"] if "p_yes" in said else said["share"])

@@ -1,4 +1,4 @@
-"""Questions as requests, and replies as probabilities, if the server did as it was asked.
+"""Questions as requests, and replies as answers, if the server did as it was asked.
 
 A segment's questions travel together where the server can take them so (vLLM's /chat/completions/batch),
 which saves it, and us, most of what a request costs beside the model; else one by one. `self_test` finds out
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from data.errors import ServiceError, UserError
-from rewards.judge.answers import Ask, Fault, NoAnswer, Probability, Refused, Unanswered, p_yes
-from rewards.judge.frames import Segment, Timing, media_parts
+from rewards.judge.answers import Ask, Fault, NoAnswer, Probability, Refused, Unanswered, Words, read_answer
+from rewards.judge.frames import Timing, media_parts
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.prompt import conversation
 from rewards.judge.rubric import Rubric
@@ -52,22 +52,13 @@ class Requests:
         self.together = False
         """Whether `ask_together` works: set by `try_together`."""
 
-    def ask(
-        self,
-        segment: Segment,
-        text: str,
-        known: bool,
-        timeout_s: float | None = None,
-        min_mass: float | None = None,
-    ) -> Answer:
-        """P(yes) of a question about a segment.
+    def ask(self, ask: Ask, known: bool, timeout_s: float | None = None) -> Answer:
+        """The answer to a question.
 
         Args:
-            segment: the frames.
-            text: the question.
-            known: the server has these frames from an earlier request, so that their id may do.
+            ask: the question.
+            known: the server has its frames from an earlier request, so that their id may do.
             timeout_s: for this request, instead of the usual one.
-            min_mass: instead of the rubric's.
 
         Raises:
             Refused, NoAnswer: asking again gives the same.
@@ -75,42 +66,41 @@ class Requests:
         """
 
         def asked(with_data: bool, retries: int | None) -> Answer:
-            messages = self._conversation(segment, text, with_data)
-            reply = self.http.post(_CHAT, self._asked(segment) | {"messages": messages}, timeout_s, retries)
-            expected = None if self._processing is None else self._processing.tokens(segment, text)
-            tokens = self._check(reply, expected, segment, 1)
-            return self._probability(_choices(reply, 1)[0], min_mass), tokens
+            messages = self._conversation(ask, with_data)
+            reply = self.http.post(_CHAT, self._asked(ask) | {"messages": messages}, timeout_s, retries)
+            expected = None if self._processing is None else self._tokens(self._processing, ask)
+            tokens = self._check(reply, expected, ask, 1)
+            return self._probability(_choices(reply, 1)[0], ask.words), tokens
 
-        if known and self._own:
+        if known and self._own and ask.sees:
             try:
                 return asked(False, 0)
             except (Refused, Fault):
                 pass  # its cache may have let go of the frames: bring them along again
         return asked(True, None)
 
-    def ask_together(
-        self, segment: Segment, texts: Sequence[str], min_mass: float | None = None
-    ) -> list[Answer | NoAnswer]:
+    def ask_together(self, asks: Sequence[Ask]) -> list[Answer | NoAnswer]:
         """`ask` for several questions about one segment in one request, tried once; an answer each, in order.
 
         Raises:
             Refused, Fault: there are no answers; of one question asked alone there may be.
         """
         assert self._processing is not None, "try_together has said no"
-        messages = [self._conversation(segment, text, place == 0) for place, text in enumerate(texts)]
-        reply = self.http.post(_TOGETHER, self._asked(segment) | {"messages": messages}, retries=0)
+        first = asks[0]
+        messages = [self._conversation(ask, place == 0) for place, ask in enumerate(asks)]
+        reply = self.http.post(_TOGETHER, self._asked(first) | {"messages": messages}, retries=0)
         # The reply has the sum of the prompts' lengths: had one lost frames, the sum would be too small.
-        lengths = [self._processing.tokens(segment, text) for text in texts]
-        self._check(reply, sum(lengths), segment, len(texts))
+        lengths = [self._tokens(self._processing, ask) for ask in asks]
+        self._check(reply, sum(lengths), first, len(asks))
         found: list[Answer | NoAnswer] = []
-        for choice, length in zip(_choices(reply, len(texts)), lengths, strict=True):
+        for choice, length in zip(_choices(reply, len(asks)), lengths, strict=True):
             try:
-                found.append((self._probability(choice, min_mass), length))
+                found.append((self._probability(choice, first.words), length))
             except NoAnswer as error:
                 found.append(error)
         return found
 
-    def try_together(self, segment: Segment, text: str, expected: Probability) -> None:
+    def try_together(self, ask: Ask, expected: Probability) -> None:
         """Find out whether the server takes questions together, and answers them as it does one alone.
 
         Without the checkpoint's processor they are asked one by one: the length of each prompt is not known.
@@ -118,22 +108,29 @@ class Requests:
         if not self._own or self._processing is None:
             return
         try:
-            first, *_ = self.ask_together(segment, [text, f"{text} {text}"], min_mass=0.0)
+            first, *_ = self.ask_together([ask, _longer(ask)])
         except (Unanswered, UserError):  # an older vLLM, whose answer to a foreign address is 404
             return
-        same = not isinstance(first, NoAnswer) and abs(first[0].yes - expected.yes) <= SAME
+        same = not isinstance(first, NoAnswer) and abs(first[0].value - expected.value) <= SAME
         self.together = same
 
-    def _conversation(self, segment: Segment, text: str, with_data: bool) -> list[dict[str, Any]]:
+    @staticmethod
+    def _tokens(processing: Processing, ask: Ask) -> int:
+        return processing.tokens(ask.segment if ask.sees else None, ask.text)
+
+    def _conversation(self, ask: Ask, with_data: bool) -> list[dict[str, Any]]:
+        if not ask.sees:
+            return conversation(self._rubric.concern_system, [], ask.text)
         media = self._rubric.frames.media
         if self._own:
-            parts = media_parts(segment, media, self.http.near, remembered=True, with_data=with_data)
+            parts = media_parts(ask.segment, media, self.http.near, remembered=True, with_data=with_data)
         else:
-            parts = media_parts(segment, media)
-        return conversation(self._rubric.system, parts, text)
+            parts = media_parts(ask.segment, media)
+        return conversation(self._rubric.system, parts, ask.text)
 
-    def _asked(self, segment: Segment) -> dict[str, Any]:
-        """All of a request about a segment but its messages."""
+    def _asked(self, ask: Ask) -> dict[str, Any]:
+        """All of a request but its messages."""
+        segment = ask.segment
         asked: dict[str, Any] = {
             "model": self.model,
             "max_completion_tokens": 1,
@@ -143,20 +140,27 @@ class Requests:
         }
         if self._own:
             # Ids, because different tokens may read the same, and the words asked for, however unlikely.
+            ids = self._named(ask.words)
             asked |= {
-                "top_logprobs": len(self.ids) + 1,
-                "logprob_token_ids": list(self.ids.values()),
+                "top_logprobs": len(ids) + 1,
+                "logprob_token_ids": list(ids.values()),
                 "return_tokens_as_token_ids": True,
             }
-            if segment.timing is not None and (
-                self._processing is None or self._processing.dated(segment.timing, segment.frames.shape)
+            if (
+                ask.sees
+                and segment.timing is not None
+                and (self._processing is None or self._processing.dated(segment.timing, segment.frames.shape))
             ):
                 # Without it vLLM dates the frames at one a second. It takes it from nobody unless started
                 # with --trust-request-mm-kwargs: it is said only where it means something.
                 asked["media_io_kwargs"] = {"video": _clock(segment.timing)}
         return asked
 
-    def _check(self, reply: dict[str, Any], expected: int | None, segment: Segment, asked: int) -> int:
+    def _named(self, words: Words) -> dict[str, int]:
+        """Spelling -> token id, of those of `words` that are one token."""
+        return {spelling: self.ids[spelling] for spelling in words.spellings if spelling in self.ids}
+
+    def _check(self, reply: dict[str, Any], expected: int | None, ask: Ask, asked: int) -> int:
         """The number of the prompts' tokens, if `asked` questions were answered in a token each."""
         if reply.get("model") != self.model:
             raise Fault(f"{self.model} was asked, and {reply.get('model')!r} answers")
@@ -166,18 +170,17 @@ class Requests:
         if not isinstance(tokens, int) or isinstance(tokens, bool):
             raise Fault("the answer does not say how many tokens the prompt had (usage.prompt_tokens)")
         if expected is not None and tokens != expected:
+            shown = f" with all {len(ask.segment.frames)} frames" if ask.sees else ""
             raise Fault(
-                f"the prompt had {tokens} tokens on the server and has {expected} with all "
-                f"{len(segment.frames)} frames: it did not look at what it was sent"
+                f"the prompt had {tokens} tokens on the server and has {expected}{shown}: it did not look at "
+                "what it was sent"
             )
         if usage.get("completion_tokens") != asked:
             wanted = "one token was" if asked == 1 else f"{asked} tokens were"
             raise Fault(f"{wanted} asked for and {usage.get('completion_tokens')} came")
         return tokens
 
-    def _probability(self, choice: dict[str, Any], min_mass: float | None) -> Probability:
-        answer = self._rubric.answer
-        mass = answer.min_mass if min_mass is None else min_mass
+    def _probability(self, choice: dict[str, Any], words: Words) -> Probability:
         try:
             first = choice["logprobs"]["content"][0]
             pairs = {str(item["token"]): _logprob(item["logprob"]) for item in first["top_logprobs"]}
@@ -185,12 +188,12 @@ class Requests:
             raise Fault("the answer has no log-probabilities") from None
         # Servers that are not vLLM differ in whether a token keeps its leading space; the rubric names both.
         if self._own:
-            named = {spelling: f"token_id:{token}" for spelling, token in self.ids.items()}
+            named = {spelling: f"token_id:{token}" for spelling, token in self._named(words).items()}
             missing = [spelling for spelling, token in named.items() if token not in pairs]
             if missing:
                 raise Fault(f"the log-probability of {missing[0]!r} was asked for and is not in the answer")
             pairs = {spelling: pairs[token] for spelling, token in named.items()}
-        return p_yes(pairs, answer.positive, answer.negative, mass)
+        return read_answer(pairs, words)
 
     def _answer_ids(self) -> dict[str, int]:
         """Token ids of the answers by the served tokenizer."""
@@ -255,17 +258,18 @@ def self_test(requests: Requests, settings: JudgeSettings, first: Ask) -> dict[s
     _check_served(http, requests.model)
     shape = first.segment.frames.shape
     noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    moving = replace(first.segment, frames=noise)
-    still = replace(first.segment, frames=np.full(shape, 237, np.uint8))
+    # How likely the words that may answer are at the sight of noise says nothing about the server.
+    words = replace(first.words, min_mass=0.0)
+    moving = replace(first, segment=replace(first.segment, frames=noise), words=words, sees=True)
+    still = replace(moving, segment=replace(first.segment, frames=np.full(shape, 237, np.uint8)))
     try:
-        # How likely yes and no are at the sight of noise says nothing about the server.
-        one, tokens = requests.ask(moving, first.text, False, settings.start_timeout_s, min_mass=0.0)
-        again, _ = requests.ask(moving, first.text, True, min_mass=0.0)
-        other, _ = requests.ask(still, first.text, False, min_mass=0.0)
-        _, longer = requests.ask(moving, f"{first.text} {first.text}", True, min_mass=0.0)
-        if not abs(one.yes - again.yes) <= SAME:
+        one, tokens = requests.ask(moving, False, settings.start_timeout_s)
+        again, _ = requests.ask(moving, True)
+        other, _ = requests.ask(still, False)
+        _, longer = requests.ask(_longer(moving), True)
+        if not abs(one.value - again.value) <= SAME:
             raise Fault(
-                f"the same question about the same frames gave P(yes) {one.yes:.4f} and {again.yes:.4f}: it "
+                f"the same question about the same frames gave {one.value:.4f} and {again.value:.4f}: it "
                 "ignores the temperature, or mixes up ids of frames"
             )
         if one.logprobs == other.logprobs:
@@ -274,8 +278,13 @@ def self_test(requests: Requests, settings: JudgeSettings, first: Ask) -> dict[s
             raise Fault("a longer question has no more tokens: it cuts prompts")
     except Unanswered as error:
         raise ServiceError(f"judge: {http.url} does not pass the self-test: {error}") from None
-    requests.try_together(moving, first.text, one)
+    requests.try_together(moving, one)
     return about
+
+
+def _longer(ask: Ask) -> Ask:
+    """Another question about the same, with more tokens."""
+    return replace(ask, text=f"{ask.text} {ask.text}")
 
 
 def _check_served(http: Http, model: str) -> None:

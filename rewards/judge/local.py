@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data.device import resolve_device
-from rewards.judge.answers import Ask, Reply, Unanswered, p_yes
+from rewards.judge.answers import Ask, Reply, Unanswered, read_answer
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.rubric import Rubric
 from rewards.judge.settings import JudgeSettings, model_path
@@ -44,7 +44,9 @@ class LocalBackend:
         model, processing, ids = self._load()
         groups: dict[tuple[int, tuple[int, ...]], list[int]] = defaultdict(list)
         for place, ask in enumerate(asks):
-            groups[processing.tokens(ask.segment, ask.text), ask.segment.frames.shape].append(place)
+            seen = ask.segment if ask.sees else None
+            shape = ask.segment.frames.shape if ask.sees else ()
+            groups[processing.tokens(seen, ask.text), shape].append(place)
         replies: dict[int, Reply] = {}
         for places in groups.values():
             for start in range(0, len(places), self._settings.batch_size):
@@ -68,7 +70,7 @@ class LocalBackend:
         import torch
 
         inputs = processing.inputs(
-            [asks[place].segment for place in some], [asks[place].text for place in some]
+            [asks[place].segment for place in some if asks[place].sees], [asks[place].text for place in some]
         )
         tokens = int(inputs["input_ids"].shape[1])
         try:
@@ -91,16 +93,10 @@ class LocalBackend:
                 for half in (some[:middle], some[middle:])
                 for reply in self._answer(model, processing, ids, asks, half)
             ]
-        return [self._reply(dict(zip(ids, row, strict=True)), tokens) for row in rows]
-
-    def _reply(self, logprobs: dict[str, float], tokens: int) -> Reply:
-        answer = self._rubric.answer
-        try:
-            found = p_yes(logprobs, answer.positive, answer.negative, answer.min_mass)
-        except Unanswered as error:
-            # The same model in this process gives the same: asking again helps nobody.
-            return Reply(None, str(error), tokens=tokens)
-        return Reply(found, tokens=tokens)
+        return [
+            _reply(asks[place], dict(zip(ids, row, strict=True)), tokens)
+            for place, row in zip(some, rows, strict=True)
+        ]
 
     def _load(self) -> tuple[Any, Processing, dict[str, int]]:
         with self._lock:
@@ -125,3 +121,12 @@ class LocalBackend:
             )
         model.to(device).eval().requires_grad_(False)
         return model, processing, answer_ids(self._rubric, path, processing.encode)
+
+
+def _reply(ask: Ask, logprobs: dict[str, float], tokens: int) -> Reply:
+    try:
+        found = read_answer(logprobs, ask.words)
+    except Unanswered as error:
+        # The same model in this process gives the same: asking again helps nobody.
+        return Reply(None, str(error), tokens=tokens)
+    return Reply(found, tokens=tokens)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data.errors import ModelError
+from rewards.judge.answers import words_of, yes_or_no
 from rewards.judge.frames import Segment, Timing
 from rewards.judge.prompt import bare_media, conversation
 from rewards.judge.rubric import Rubric
@@ -50,9 +51,16 @@ class Processing:
         found._processor, found._rubric, found._lock = processor, rubric, threading.Lock()
         return found
 
-    def text(self, question: str) -> str:
-        """The conversation about one segment, in the words of the chat template, up to the answer."""
-        messages = conversation(self._rubric.system, bare_media(self._rubric.frames), question)
+    def text(self, question: str, sees: bool = True) -> str:
+        """The conversation about one segment, in the words of the chat template, up to the answer.
+
+        sees: False: the one about a prompt, without media.
+        """
+        rubric = self._rubric
+        if sees:
+            messages = conversation(rubric.system, bare_media(rubric.frames), question)
+        else:
+            messages = conversation(rubric.concern_system, [], question)
         with self._lock:
             return str(
                 self._processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -61,7 +69,8 @@ class Processing:
     def inputs(self, segments: Sequence[Segment], questions: Sequence[str]) -> dict[str, torch.Tensor]:
         """Model inputs of a batch whose prompts have the same number of tokens: one question a segment.
 
-        `questions` are as `rewards.judge.prompt.question_text` gives them.
+        `questions` are as `rewards.judge.prompt.question_text` gives them. Without segments they are about
+        prompts, by their text alone.
         """
         return self._inputs([(one.frames, one.timing) for one in segments], questions)
 
@@ -70,11 +79,13 @@ class Processing:
     ) -> dict[str, torch.Tensor]:
         import torch
 
-        texts = [self.text(question) for question in questions]
+        texts = [self.text(question, sees=bool(seen)) for question in questions]
         with self._lock:
-            if self._rubric.frames.media == "video":
+            if not seen:
+                media: dict[str, Any] = {}
+            elif self._rubric.frames.media == "video":
                 videos = [torch.from_numpy(np.ascontiguousarray(one)).permute(0, 3, 1, 2) for one, _ in seen]
-                media: dict[str, Any] = {
+                media = {
                     "videos": videos,
                     "do_sample_frames": False,
                     "video_metadata": [_metadata(timing) for _, timing in seen],
@@ -86,15 +97,20 @@ class Processing:
             found = self._processor(text=texts, return_tensors="pt", **media)
             return {name: torch.as_tensor(value) for name, value in found.items()}
 
-    def tokens(self, segment: Segment, question: str) -> int:
-        """Tokens of a prompt about a segment: its pixels do not matter, but its size and its times do."""
+    def tokens(self, segment: Segment | None, question: str) -> int:
+        """Tokens of a prompt about a segment: its pixels do not matter, but its size and its times do.
+
+        None: of one without media.
+        """
+        if segment is None:
+            return self.text_tokens(question, sees=False)
         return self._media_tokens(segment.frames.shape, segment.timing) + self.text_tokens(question)
 
     # A prompt has several clips, and each is asked the same.
     @functools.lru_cache(maxsize=4096)  # noqa: B019  (one processor lives as long as the judge)
-    def text_tokens(self, question: str) -> int:
+    def text_tokens(self, question: str, sees: bool = True) -> int:
         """Tokens of the conversation, each piece of media counted as one."""
-        return len(self.encode(self.text(question)))
+        return len(self.encode(self.text(question, sees)))
 
     @functools.lru_cache(maxsize=64)  # noqa: B019  (one processor lives as long as the judge)
     def _media_tokens(self, shape: tuple[int, ...], timing: Timing | None) -> int:
@@ -144,14 +160,14 @@ def _metadata(timing: Timing | None) -> Any:
 
 
 def answer_ids(rubric: Rubric, who: str, encode: Callable[[str], object]) -> dict[str, int]:
-    """`single_tokens` of the rubric's answers.
+    """`single_tokens` of all words that may answer the rubric's questions.
 
     Raises:
-        ModelError: `who`, the judge, cannot say yes, or cannot say no, in one token.
+        ModelError: `who`, the judge, cannot say one of the words in one token.
     """
-    answers = {"yes": rubric.answer.positive, "no": rubric.answer.negative}
-    ids = single_tokens([*answers["yes"], *answers["no"]], encode)
-    for name, spellings in answers.items():
+    kinds = [words_of(rubric), *([yes_or_no(rubric.answer)] if rubric.laws and rubric.scale else [])]
+    ids = single_tokens([spelling for words in kinds for spelling in words.spellings], encode)
+    for name, (_, spellings) in (word for words in kinds for word in words.of.items()):
         if not any(spelling in ids for spelling in spellings):
             raise ModelError(
                 f"judge: no spelling of {name} in rubric {rubric.name} ({', '.join(map(repr, spellings))}) "

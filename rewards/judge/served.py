@@ -82,7 +82,7 @@ class VllmBackend:
         if outage:
             self._breaker.reset()
         requests = self._ready(asks[0], outage)
-        series = [list(some) for _, some in groupby(asks, key=lambda ask: id(ask.segment))]
+        series = [list(some) for _, some in groupby(asks, key=lambda ask: (id(ask.segment), ask.sees))]
         pool = ThreadPoolExecutor(self._settings.concurrency, thread_name_prefix="judge")
         try:
             replies = list(pool.map(lambda some: self._series(requests, some), series))
@@ -129,7 +129,7 @@ class VllmBackend:
     def _together(self, requests: Requests, asks: Sequence[Ask]) -> list[Reply] | None:
         """The replies to one request; None where it did not work out, and each is to be asked alone."""
         try:
-            answers = requests.ask_together(asks[0].segment, [ask.text for ask in asks])
+            answers = requests.ask_together(asks)
         except (Refused, Fault):
             return None
         self._breaker.note(None)
@@ -145,7 +145,7 @@ class VllmBackend:
         if down is not None:
             return Reply(None, f"not asked: {down}", True)
         try:
-            found, tokens = requests.ask(ask.segment, ask.text, known)
+            found, tokens = requests.ask(ask, known)
         except Unanswered as error:
             self._breaker.note(str(error) if error.again else None)
             return Reply(None, str(error), error.again)

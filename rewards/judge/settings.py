@@ -9,9 +9,10 @@ from pydantic import field_validator
 
 from data.errors import ConfigError
 from data.keys import digest
-from data.settings import setting
+from data.settings import Several, setting
 from rewards.base import Part
-from rewards.judge.rubric import Question, load_rubric
+from rewards.judge.laws import decided, said_laws
+from rewards.judge.rubric import Law, Question, load_rubric
 from rewards.kind import NetworkSettings, version_of
 from rewards.loading import HUB, folder_content, local_folder
 
@@ -38,6 +39,12 @@ class JudgeSettings(NetworkSettings):
         "Rubric",
         "YAML file: questions, frames, how answers combine, threshold.",
         min_length=1,
+    )
+    laws: Several[str] = setting(
+        (),
+        "Laws of prompts",
+        "Prompt sets or files whose `laws` say which laws of the rubric concern each prompt. Of prompts that "
+        "none of them names, the judge is asked by the text alone.",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = setting(
         "float32", "Precision", "Of the model; part of the scores' version, as the backend is."
@@ -178,29 +185,43 @@ def server_key(settings: JudgeSettings) -> str:
 def judge_version(settings: JudgeSettings) -> str:
     """Digest of the parts' versions and of how they combine. ConfigError for want of model or rubric."""
     rubric = load_rubric(settings.rubric)
-    parts = zip(judge_parts(settings), rubric.questions, strict=True)
-    asked = [[question.id, part.version, question.weight] for part, question in parts]
-    return digest(["judge", _CODE, asked, rubric.combine, rubric.threshold])[:16]
+    parts = zip(judge_parts(settings), rubric.asked, strict=True)
+    asked = [[one.id, part.version, one.weight] for part, one in parts]
+    return digest(["judge", _CODE, asked, rubric.combine, rubric.passes])[:16]
 
 
 def judge_parts(settings: JudgeSettings) -> tuple[Part, ...]:
-    """The questions as parts of the reward, each with a version of its own. Raises as `judge_version`."""
+    """Questions and laws as parts of the reward, each with a version of its own. Raises as `judge_version`.
+
+    A law's version follows what the files of `settings.laws` say of it: which clips it is asked of.
+    """
     rubric = load_rubric(settings.rubric)
+    said = said_laws(settings.laws, rubric)
+
+    def part(asked: Question | Law) -> Part:
+        content = rubric.part_digest(asked)
+        if isinstance(asked, Law):
+            version = _version(settings, "judge-law", content, decided(said, asked))
+            return Part(part_name(asked), version)
+        return Part(part_name(asked), _version(settings, "judge-question", content), tuple(asked.categories))
+
+    return tuple(map(part, rubric.asked))
+
+
+def prompt_version(settings: JudgeSettings) -> str:
+    """Digest of all that decides what is said of prompts by their text alone; "": nothing is asked."""
+    rubric = load_rubric(settings.rubric)
+    return _version(settings, "judge-prompts", rubric.concern_digest) if rubric.laws else ""
+
+
+def _version(settings: JudgeSettings, name: str, *content: object) -> str:
     model = model_identity(settings)
-
-    def version(question: Question) -> str:
-        content = [model, rubric.question_digest(question)]
-        return version_of("judge-question", _CODE, settings, content, "model", "revision", "rubric")
-
-    return tuple(
-        Part(part_name(question), version(question), tuple(question.categories))
-        for question in rubric.questions
-    )
+    return version_of(name, _CODE, settings, [model, *content], "model", "revision", "rubric", "laws")
 
 
-def part_name(question: Question) -> str:
-    """Value of column `reward` for one question's scores."""
-    return f"{NAME}/{question.id}"
+def part_name(asked: Question | Law) -> str:
+    """Value of column `reward` for the scores of one question, or law."""
+    return f"{NAME}/{asked.id}"
 
 
 def model_identity(settings: JudgeSettings) -> dict[str, str]:

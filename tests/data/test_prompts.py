@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from data.errors import UserError
-from data.prompts import MAX_CHARS, REAL, load_prompts
+from data.errors import DataError, UserError
+from data.prompts import MAX_CHARS, REAL, load_laws, load_prompts
 from data.records import Prompt, prompt_id
 from miniature.world.catalog import CATEGORIES
 
@@ -197,3 +197,42 @@ def test_the_general_rubric_asks_something_of_every_category_of_the_real_sets():
     questions = yaml.safe_load((ROOT / "rewards/judge/rubrics/general.yaml").read_text())["questions"]
     asked = {category for question in questions for category in question.get("categories", [])}
     assert {prompt.category for name in REAL for prompt in load_prompts(name)} <= asked
+
+
+def test_laws_are_read_by_prompt_and_prompts_that_name_none_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(
+        '{"text": "a", "laws": ["heat", "time"]}\n{"text": "b"}\n{"text": "c", "laws": []}\n'
+    )
+    assert load_laws(tmp_path / "p.jsonl") == {prompt_id("a"): ("heat", "time"), prompt_id("c"): ()}
+    (tmp_path / "p.csv").write_text("text,laws\na,heat; time\nb,\n")
+    assert load_laws(tmp_path / "p.csv") == {prompt_id("a"): ("heat", "time")}
+    assert load_laws("train") == {}, "a set that says nothing of laws"
+    with pytest.raises(DataError, match="give a set"):
+        load_laws(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize("laws", ['"Heat!"', "7", '["a b"]', "[1]", '{"heat": 1}'])
+def test_what_is_no_list_of_laws_is_named_with_its_line(laws: str, tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text(f'{{"text": "a"}}\n{{"text": "b", "laws": {laws}}}\n')
+    assert len(load_prompts(tmp_path / "p.jsonl")) == 2
+    with pytest.raises(DataError, match=r"p\.jsonl:2: laws must be a list"):
+        load_laws(tmp_path / "p.jsonl")
+
+
+def test_laws_are_no_part_of_a_prompt_so_that_naming_them_makes_no_clip_anew(tmp_path: Path) -> None:
+    (tmp_path / "p.jsonl").write_text('{"text": "a"}\n')
+    before = load_prompts(tmp_path / "p.jsonl")
+    (tmp_path / "p.jsonl").write_text('{"text": "a", "laws": ["heat"]}\n')
+    assert load_prompts(tmp_path / "p.jsonl") == before
+
+
+def test_every_real_prompt_names_laws_that_the_physics_rubric_has():
+    rubric = yaml.safe_load((ROOT / "rewards/judge/rubrics/physics.yaml").read_text())
+    known = {law["id"] for law in rubric["laws"]}
+    named = {}
+    for name in REAL:
+        laws = load_laws(name)
+        assert set(laws) == {prompt.prompt_id for prompt in load_prompts(name)}
+        assert all(2 <= len(set(some)) == len(some) for some in laws.values())
+        named[name] = {law for some in laws.values() for law in some}
+    assert named == dict.fromkeys(REAL, known), "every law examines, and could teach"

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import yaml
 
+from data.errors import UserError
 from data.records import Score
 from data.store import Store
 from flows.config.load import load_recipe
-from flows.config.resolve import open_round
-from tasks.calibrate import warnings
+from flows.config.resolve import open_reward, open_round, passes
+from tasks.calibrate import calibrate, warnings
 from tasks.stages import run_stage
 from tasks.units import Runner
 from tests.rewards.judge.conftest import write_rubric  # noqa: F401  (a fixture)
@@ -115,6 +116,39 @@ def test_the_rubrics_threshold_is_the_shapings_unless_the_recipe_says_otherwise(
     assert context(judged).curate.threshold == 0.7
 
 
+SCALE = {"lowest": 1, "highest": 5, "min_mass": 0.0}
+LAWS = [
+    {"id": name, "concerns": f"{name}: {{prompt}}?", "questions": ["a?", "b?"]} for name in ("heat", "time")
+]
+
+
+@pytest.mark.parametrize("more", [{"scale": SCALE}, {"laws": LAWS}], ids=["grades", "laws"])
+def test_grades_and_laws_have_a_threshold_that_somebody_says_and_no_calibration_error(
+    more: dict[str, Any], judged: Tiny, write_rubric: Callable[..., str]
+) -> None:
+    recipe = yaml.safe_load(judged.recipe.read_text())
+    recipe["judge"]["rubric"] = write_rubric("more.yaml", **more)
+    del recipe["shaping"]
+    judged.recipe.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match=r"shaping\.threshold is needed for binary shaping"):
+        context(judged)
+    recipe["shaping"] = {"threshold": 0.45}
+    judged.recipe.write_text(yaml.safe_dump(recipe))
+    opened = context(judged)
+    assert opened.curate.threshold == 0.45
+    run_stage("generate", opened, Runner())
+    clips = [row for m in opened.store.manifests("generate") for row in opened.store.read(m.key, "clips")]
+    labels = {row.clip_id: i % 3 == 0 for i, row in enumerate(clips)}
+    read = load_recipe(str(judged.recipe))
+    assert passes(read, "judge") is None
+    found = calibrate(opened, open_reward(read, "judge"), ("mine", labels), None, 2, Runner())
+    assert (found.overall.n, found.overall.failed) == (len(clips), 0)
+    assert (found.overall.ece, found.bins) == (None, [])
+    assert found.overall.auc is not None
+    assert found.overall.passed == pytest.approx(sum(labels.values()) / len(labels), abs=0.12)
+    assert found.controls["frozen frame"].n > 0
+
+
 @pytest.mark.slow
 def test_a_judge_is_calibrated_against_labels_of_ones_own(
     judged: Tiny, vidloop: Command, tmp_path: Path
@@ -205,7 +239,6 @@ def test_a_judge_that_likes_stillness_is_told_of(judged: Tiny) -> None:
     ],
 )
 def test_labels_that_are_wrong_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    from data.errors import UserError
     from tasks.calibrate import read_labels
 
     path = tmp_path / "labels.csv"

@@ -1,5 +1,6 @@
 """The report's section on the judge: who, by what, and whether anybody knows that it is right."""
 
+import html
 import json
 import shutil
 from collections.abc import Callable
@@ -147,3 +148,34 @@ def test_two_judges_of_a_round_stand_under_their_own_names(
     rewards = page.partition('<section id="rewards">')[2].partition("</section>")[0]
     assert "<h3>examiner <span" in rewards, "the one that taught"
     assert "<h3>judge</h3>" in rewards
+
+
+def test_grades_and_laws_are_shown_as_what_they_are(judged: Store) -> None:
+    (shard,) = (m for m in judged.manifests("generate") if m.question["split"] == "train")
+    clips: list[Clip] = judged.read(shard.key, "clips")
+    graded = json.dumps({"answers": [{"grade": 4.0, "share": 0.75, "mass": 1.0}]})
+    concern = {"concern": {"by": "judge", "p_yes": 0.9}}
+    asked_law = json.dumps({"questions": [{"value": 0.6, "answers": [{"p_yes": 0.6}]}], **concern})
+    not_asked = json.dumps({"concerned": False, **concern})
+    laws = [
+        (0.6, "ok", None, asked_law) if place % 3 else (None, "failed", "not asked: law heat ...", not_asked)
+        for place in range(len(clips))
+    ]
+    for name, rows in (
+        ("judge/looks", [(0.75, "ok", None, graded)] * len(clips)),
+        ("judge/heat", laws),
+    ):
+        made: list[Any] = [
+            Score(clip.clip_id, name, OTHER, *row) for clip, row in zip(clips, rows, strict=True)
+        ]
+        question = {"stage": "score", "reward": name, "version": OTHER, "clips": shard.key}
+        judged.commit("score", question, {"scores": made}, parents=[shard.key])
+    (path,) = judged.root.glob("rounds/*/summary.json")
+    summary = json.loads(path.read_text()) | {"rewards": {"examiner": asked(OTHER, "looks", "heat")}}
+    path.write_text(json.dumps(summary))
+    page = page_of(judged)
+    said = page.partition('<section id="judge">')[2].partition("</section>")[0]
+    assert "grade, as a share of the scale to question looks over 60 training clips" in said
+    assert "mean over the law's questions to question heat over 40 training clips" in html.unescape(said)
+    assert "20 clips were not asked: their prompts do not concern it" in said
+    assert "without an answer" not in said

@@ -22,6 +22,7 @@ from rewards.judge.processing import Processing, single_tokens
 
 KEY = "a key"
 MODEL = "tiny"
+TEXT_ALONE = "no media"
 # (question, id of the media) -> name of a fault, or None
 Faults = Callable[[str, str], str | None]
 
@@ -108,9 +109,11 @@ class FaultServer:
     def answer(self, body: dict[str, Any]) -> tuple[int, bytes]:
         """(status, body) of a chat request, faults included."""
         part, question = body["messages"][1]["content"][0], body["messages"][1]["content"][-1]["text"]
-        media = part["uuid"]
+        media = part.get("uuid", TEXT_ALONE)
         with self.lock:
-            if part["video_url"] is not None:
+            if media == TEXT_ALONE:
+                pass
+            elif part["video_url"] is not None:
                 self.with_data += 1
                 first, *rest = part["video_url"]["url"].removeprefix("data:video/jpeg;base64,").split(",")
                 picture = Image.open(io.BytesIO(base64.b64decode(first)))
@@ -185,7 +188,7 @@ class FaultServer:
             {"token": f"token_id:{token}", "logprob": math.log(share)}
             for token, share in zip(self._yes_first(ids), shares, strict=True)
         ]
-        tokens = self.processing.tokens(self.seen[media], question)
+        tokens = self.processing.tokens(None if media == TEXT_ALONE else self.seen[media], question)
         return {
             "model": body["model"],
             "choices": [
@@ -199,9 +202,8 @@ class FaultServer:
         }
 
     def _yes_first(self, ids: list[int]) -> list[int]:
-        known = single_tokens(["yes", "no"], self.processing.encode)
-        rest = [one for one in ids if one not in known.values()]
-        return [known["yes"], known["no"], *rest]
+        known = single_tokens(["yes", "no"], self.processing.encode).values()
+        return [*known, *(one for one in ids if one not in known)] if set(known) <= set(ids) else ids
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         server = self
