@@ -17,7 +17,8 @@ def versions(device: str) -> dict[str, Any]:
     """Python, every installed package, PyTorch with its libraries, processor, GPUs and attention kernel.
 
     Nothing in it names the machine or a path of it. PyTorch is imported; no GPU is touched: the driver's own
-    program is asked, for a CUDA context would take memory from the stage.
+    program is asked, for a CUDA context would take memory from the stage. So cuDNN is named by its package:
+    to ask PyTorch for its version opens one.
 
     Args:
         device: as a recipe names it ("auto", "cpu", "cuda:0").
@@ -39,7 +40,6 @@ def versions(device: str) -> dict[str, Any]:
         "torch": {
             "version": torch.__version__,
             "cuda": torch.version.cuda if on_gpu else None,
-            "cudnn": torch.backends.cudnn.version() if on_gpu else None,
             "cpu_kernels": torch.backends.cpu.get_cpu_capability(),
             "threads": os.environ.get("OMP_NUM_THREADS"),
         },
