@@ -22,7 +22,10 @@ from flows.reporting.bundle import write_bundle
 from flows.reporting.messages import conclusion, introduction
 from flows.reporting.read import read_facts
 from flows.rounds.campaign import plan, planned_clips, recipe_of
-from tasks import generate
+from flows.rounds.plain import plain_stage
+from rewards import Judgement
+from tasks import generate, score
+from tasks.answers import score_row
 from tasks.best_of import preferred
 from tasks.campaign_record import Series
 from tasks.rounds import read_summary
@@ -42,6 +45,49 @@ def test_of_equals_the_first_id_is_kept_and_what_failed_only_where_all_did() -> 
     assert preferred([("c2", 1.0), ("c1", 2.0), ("c3", 2.0)]) == "c1"
     assert preferred([("c2", -1.0), ("c1", None)]) == "c2"
     assert preferred([("c2", None), ("c1", None)]) == "c1"
+
+
+def test_a_clip_that_was_not_judged_is_kept_only_where_none_was_and_that_is_said(
+    tiny: Tiny, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = begun(tiny, "policy={best_of: 2}")
+    store, how, (own,) = context.store, context.generation, context.training
+    plain_stage("generate", context)
+    lists = generate.candidates(how, own)
+    # Of the first batch's four jobs: both judged; the first alone; the second alone; none.
+    values = [(1.0, 2.0), (1.0, None), (None, 1.0), (None, None)]
+    for place, shards in enumerate(lists):
+        for unit in score.shards(store, shards, context.choosers):
+            clips = sorted(store.read(unit.clips_key, "clips"), key=lambda clip: clip.row_in_batch)
+            said = [
+                Judgement(pair[place], {}, None if pair[place] is not None else "broken") for pair in values
+            ]
+            made = [
+                score_row(clip.clip_id, unit.rewards[0], one) for clip, one in zip(clips, said, strict=False)
+            ]
+            store.commit("score", unit.questions[0], {"scores": made}, parents=[unit.clips_key])
+    first = score.choices(store, how, own)[0]
+    with caplog.at_level("WARNING", "vidloop.tasks"):
+        first.run()
+    assert "1 of 4 prompts and seeds have no judged clip" in caplog.text
+    manifest = store.manifest(first.key)
+    assert manifest is not None
+    assert manifest.info == {"clips": 4, "candidates": 8, "unjudged": 1}
+    choices: dict[str, Choice] = {row.clip_id: row for row in store.read(first.key, "choices")}
+    one, two = (
+        [
+            row.clip_id
+            for row in sorted(store.read(shards[0].key, "clips"), key=lambda clip: clip.row_in_batch)
+        ]
+        for shards in lists
+    )
+    kept = [row.clip_id for row in store.read(first.key, "clips")]
+    assert set(kept) == {two[0], one[1], two[2], min(one[3], two[3])}
+    assert choices[two[1]].reason == "left: sharpness did not judge it"
+    assert {choices[clip].reason.split(": ", 1)[1] for clip in (one[3], two[3])} == {
+        "sharpness judged none of the candidates: the first by clip id stands for them"
+    }
+    assert all(row.kept == (row.clip_id in kept) for row in choices.values())
 
 
 def test_a_round_learns_from_the_best_of_n_alone(tiny: Tiny) -> None:
