@@ -50,7 +50,10 @@ class TinyStudy:
                 "generate": {"clips_per_prompt": 4},
                 "finetune": {"steps": 2},
                 "curate": {"accept_fraction": None},
-                "evaluate": {"guards": ["motion"], "metric": "sharpness", "clips": 4},
+                # Tuning examines on the prompts that it trains on: it shows that it runs, and tells nothing.
+                "evaluate": {
+                    "guards": ["motion"], "metric": "sharpness", "clips": 4, "allow_training_prompts": True,
+                },
             },
             "feedbacks": {
                 "judge-binary": {"feedback": "judge", "shaping": {"kind": "binary", "threshold": 0.5}},
