@@ -119,6 +119,53 @@ def test_an_answer_says_who_gave_it_and_what_was_seen(served: Any) -> None:
     assert one.detail["prompt_tokens"][0] > 8
 
 
+LAWS: dict[str, Any] = {
+    "questions": [],
+    "laws": [
+        {"id": "support", "concerns": "task: {prompt}?", "questions": ["physics: {prompt}?", "objects?"]},
+        # Words to which this model with random weights says no.
+        {"id": "heat", "concerns": "qqq {prompt} qqq!! zzz!!", "questions": ["task: {prompt}?"]},
+        {"id": "time", "concerns": "physics {prompt}", "questions": ["overall?", "physics?"]},
+    ],
+    "combine": "mean",
+    "scale": {"lowest": 1, "highest": 5, "min_mass": 0.0},
+}
+
+
+def test_grades_and_laws_are_the_same_by_server_and_in_process(
+    settings: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    """Text-only questions about prompts, and graded questions about clips only of the laws that these name."""
+    (tmp_path / "laws.yaml").write_text(yaml.safe_dump(RUBRIC | LAWS))
+    clips = noise(24)
+    found = []
+    for backend in ("local", "vllm"):
+        judge: Any = build_reward("judge", settings(backend=backend, rubric=str(tmp_path / "laws.yaml")))
+        try:
+            parts = judge.score_parts({part.name: clips for part in judge.parts}).judgements
+            found.append((judge.ask_prompts(clips), parts))
+        finally:
+            judge.close()
+    (told, ours), (said, theirs) = found
+    decided, differences = [], []
+    for prompt in PROMPTS:
+        for part in ours:
+            differences.append(abs(told[prompt][part].value - said[prompt][part].value))
+            decided.append(told[prompt][part].value >= 0.5)
+    for part in ours:
+        for clip in clips:
+            one, other = ours[part][clip.clip_id], theirs[part][clip.clip_id]
+            assert (one.value is None) == (told[clip.prompt][part].value < 0.5)
+            assert one.error == other.error, "the same laws concern a prompt"
+            if one.value is not None:
+                differences.append(abs(one.value - other.value))
+                assert one.detail["prompt_tokens"] == other.detail["prompt_tokens"]
+                assert all("grade" in some["answers"][0] for some in other.detail["questions"])
+    print(f"largest difference {max(differences):.2e} over {len(differences)}; concerned {sum(decided)} of 9")
+    assert max(differences) <= 1e-4
+    assert 0 < sum(decided) < len(decided), "some concern, some do not"
+
+
 RUN = """
 import json, signal, sys, time
 # Tests that run in the background inherit that Ctrl-C is ignored; a person's run does not.
