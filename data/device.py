@@ -26,3 +26,11 @@ def resolve_device(name: str | None) -> str:
             f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} GPUs"
         )
     return name
+
+
+def device_kind(device: str) -> str:
+    """What computes: "cpu", or "cuda NVIDIA H200". ModelError for a device that this machine lacks."""
+    import torch
+
+    found = resolve_device(device)
+    return f"cuda {torch.cuda.get_device_name(found)}" if found.startswith("cuda") else found

@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from data.errors import ConfigError
+from data.networks import PYTORCHS
 
 _CACHE_VARIABLE: Final = "TORCHINDUCTOR_CACHE_DIR"
 # One entry a combination of batch shape, mode and gradient; torch's default of 8 is for whole models.
@@ -115,7 +116,14 @@ def attention_kernel(capabilities: Sequence[str] | None) -> str:
         return "PyTorch's for CPUs"
     if capabilities and all(tuple(map(int, one.split("."))) >= _CUDNN_FROM for one in capabilities):
         return ", else ".join(one.name.lower().removesuffix("_attention") for one in _ORDER)
-    return "as PyTorch chooses"
+    return PYTORCHS
+
+
+def attention_on(device: torch.device) -> str:
+    """Which attention `fastest_attention` leads to on a device of this process, in words."""
+    if device.type != "cuda":
+        return attention_kernel(None)
+    return attention_kernel([".".join(map(str, torch.cuda.get_device_capability(device)))])
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from data.device import resolve_device
 from data.errors import ModelError
+from data.networks import network_line
 from data.settings import Settings, setting
 from data.text_limit import TextLimit, limit_of
 from data.threads import in_threads
@@ -133,6 +134,11 @@ class SimilarityReward(ABC):
             judgements.append(Judgement(float(np.mean(values)), detail))
         return judgements
 
+    @property
+    def network(self) -> str:
+        """How it computes."""
+        return network_line(type(self.model).__name__, self.device, next(self.model.parameters()).dtype)
+
     def embed_texts(self, texts: Iterable[str]) -> NDArray[np.float64]:
         """`encode_texts` in batches, float64 [N, D]."""
         return self._embedded(self.encode_texts, texts)
@@ -163,6 +169,7 @@ class SimilarityReward(ABC):
             cls.range,
             reads="single frames and the prompt",
             text_limit=cls.text_limit,
+            network=lambda reward: reward.network,
         )
 
 

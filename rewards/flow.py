@@ -19,6 +19,7 @@ from pydantic import model_validator
 
 from data.device import resolve_device
 from data.errors import ModelError
+from data.networks import network_line
 from data.settings import setting
 from rewards.base import CannotJudge, Judgement, LoadedClip, failed, guarded, known_fps, pair_starts
 from rewards.kind import NetworkSettings, RewardKind, version_of
@@ -208,4 +209,5 @@ REWARD: Final = RewardKind(
     version=flow_version,
     range=FlowReward.range,
     reads="frames in order and their rate",
+    network=lambda reward: network_line(type(reward.model).__name__, reward.device, "float32", ""),
 )

@@ -83,6 +83,8 @@ class RewardKind:
         text_limit: what its text encoder reads of a prompt, where what is longer is cut; its answer is None
             where the tokenizer is not on this machine.
         is_probability: whether values are probabilities that a clip is good, so that they can be calibrated.
+        network: of a reward that was built, how its network computes, see `data.networks.network_line`; its
+            answer is None where that is loaded, or reached, at the first clip.
         breaks_by: as a guard: whether it falls or rises where a reward was cheated.
     """
 
@@ -100,6 +102,7 @@ class RewardKind:
     threshold: Callable[[Any], float | None] = lambda settings: None
     text_limit: Callable[[Any], TextLimit | None] | None = None
     is_probability: Callable[[Any], bool] = lambda settings: False
+    network: Callable[[Any], str | None] | None = None
     breaks_by: Literal["falling", "rising"] = "falling"
 
     def __post_init__(self) -> None:
@@ -112,6 +115,13 @@ class RewardKind:
         """Where its network computes; "cpu" if it runs none in this process."""
         networks = isinstance(settings, NetworkSettings) and settings.in_process
         return (settings.device or "auto") if networks else "cpu"
+
+    def network_told(self, reward: Reward, settings: Any) -> str | None:
+        """How the network of a reward that was built computes; None if it runs none, or none yet."""
+        if self.network is not None:
+            return self.network(reward)
+        here = isinstance(settings, NetworkSettings) and settings.in_process
+        return f"not told by rewards of kind {self.name}" if here else None
 
 
 def version_of(name: str, code: int, settings: Settings, content: object = None, *of: str) -> str:

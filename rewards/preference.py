@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from data.networks import transformers_line
 from data.settings import setting
 from data.text_limit import TextLimit, limit_of
 from rewards.clip import CONTEXT, Frame, FramesSettings, OpenClipReward, SimilarityReward, open_clip_limit
@@ -133,6 +134,10 @@ class PickScoreReward(PreferenceReward):
         )
         self.scale = float(model.logit_scale.exp())
         return model.to(self.device)
+
+    @property
+    def network(self) -> str:
+        return transformers_line(self.model)
 
     def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
         asked = self._processor(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from data.device import resolve_device
 from data.errors import ModelError
+from data.networks import transformers_line
 from data.resources import find
 from data.settings import setting
 from rewards.base import Judgement, LoadedClip, guarded
@@ -198,4 +199,5 @@ REWARD: Final = RewardKind(
     version=videoscore_version,
     range=VideoScoreReward.range,
     reads="frames in order and the prompt",
+    network=lambda reward: transformers_line(reward.model),
 )

@@ -18,7 +18,7 @@ from models.families.settings import Expert
 from models.lora_spec import LoraSpec, read_header, require_same
 from models.policy import policy_id
 from models.training.settings import STORED_SEGMENTS, TrainSettings
-from tasks import curate, fingerprints, reference
+from tasks import curate, fingerprints, generate, reference
 from tasks.context import (
     RESIDENTS,
     Generation,
@@ -28,6 +28,7 @@ from tasks.context import (
     open_store,
     quieten_libraries,
 )
+from tasks.networks import report_network
 from tasks.policies import policy_ref
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Inputs, OneAnswer, report_steps
@@ -96,6 +97,7 @@ class FinetuneUnit(OneAnswer):
         self, store: Store, settings: TrainSettings, examples: list[Example], pairs: list[Pair]
     ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
         quieten_libraries()
+        from models.training.networks import training_line
         from models.training.reference import ErrorTable
         from models.training.train_data import load_train_data
         from models.training.trainer import TrainJob, train
@@ -103,6 +105,7 @@ class FinetuneUnit(OneAnswer):
         unconditional = None
         if self.settings.prompt_dropout > 0:
             with open_sampler(self.how, self.policy) as sampler:
+                generate.report_sampler(sampler, "text encoder")
                 unconditional = sampler.encode([self.how.sample.negative_prompt])[0].float().cpu()
         # Whatever sampled and judged makes room for what learns.
         RESIDENTS.release()
@@ -132,10 +135,13 @@ class FinetuneUnit(OneAnswer):
             if model.torch_device != "cpu":
                 check_devices(self.settings.processes)
                 model = model.changed(device="cuda")
+            report_network("policy", training_line(family, model, settings))
             with tempfile.TemporaryDirectory(prefix="vidloop-train-") as folder:
                 result = train_distributed(model, job, Path(folder), on_step)
         else:
-            result = train(family.load_transformer(model), family, job, on_step)
+            network = family.load_transformer(model)
+            report_network("policy", training_line(family, model, settings, network))
+            result = train(network, family, job, on_step)
         return result.adapter, result.curve, result.diagnostics
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from data.device import device_kind
 from data.records import Clip, clip_id
 from data.store import Media, Store
 from data.threads import in_threads
@@ -23,11 +24,12 @@ from tasks.context import (
     open_sampler,
     open_store,
 )
+from tasks.networks import report_network
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import OneAnswer
 
 if TYPE_CHECKING:
-    from models.sampling.sampler import Generated
+    from models.sampling.sampler import Generated, Sampler
 
 STAGE = "generate"
 
@@ -66,6 +68,7 @@ class GenerateShard(OneAnswer):
             gpu_turn(model.device, alone=model.quantise != "none"),
             open_sampler(self.how, self.policy) as sampler,
         ):
+            report_sampler(sampler)
             sampler.prepare(self.stage_prompts)
             made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
             name, compiled = sampler.name, sampler.compiled
@@ -78,10 +81,7 @@ class GenerateShard(OneAnswer):
     def _keep(
         self, store: Store, made: Generated, sampler: str, compiled: bool
     ) -> tuple[list[Clip], list[Media]]:
-        import torch
         from safetensors.torch import save
-
-        from data.device import resolve_device
 
         how, count = self.how, len(self.jobs)
         embed_rows = made.embed_rows[:count]
@@ -89,8 +89,7 @@ class GenerateShard(OneAnswer):
             "latents": made.latents[:count].contiguous(),
             "prompt_embeds": made.embeds[: max(embed_rows) + 1].contiguous(),
         }
-        device = resolve_device(how.model.device)
-        device_kind = f"cuda {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else device
+        device = device_kind(how.model.device)
         libraries = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "diffusers"))
         code = f"generate {fingerprints.VERSIONS[STAGE]}, {libraries}" + (", compiled" if compiled else "")
         latents = store.write_media(save(tensors), ".safetensors")
@@ -130,11 +129,20 @@ class GenerateShard(OneAnswer):
                     latent_path=latents.path,
                     latent_row=row,
                     embed_row=embed_rows[row],
-                    device_kind=device_kind,
+                    device_kind=device,
                     code_version=code,
                 )
             )
         return rows, media
+
+
+def report_sampler(sampler: Sampler, *roles: str) -> None:
+    """Say how a sampler's networks compute; `roles`: only these."""
+    from models.sampling.networks import sampler_lines
+
+    for role, line in sampler_lines(sampler).items():
+        if not roles or role in roles:
+            report_network(role, line)
 
 
 def shards(

@@ -28,6 +28,7 @@ from tasks.context import (
     open_store,
     quieten_libraries,
 )
+from tasks.networks import report_network
 from tasks.units import OneAnswer
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class ReferenceShard(OneAnswer):
         quieten_libraries()
         from models.families import get_family
         from models.lora import clone_sharing_weights
+        from models.training.networks import training_line
         from models.training.noise import fixed_sigma
         from models.training.reference import measure, reference_network
         from models.training.train_data import load_clips
@@ -83,6 +85,7 @@ class ReferenceShard(OneAnswer):
             gpu_turn(model.device, alone=model.quantise != "none"),
             RESIDENTS.borrow(STAGE, (model, self.policy), load, clone_sharing_weights) as network,
         ):
+            report_network("reference", training_line(family, model, settings, network))
             found = measure(network, family, clips, settings, self.rows)
         name = digest(settings.noise_fingerprint)[:16]
         prompts = [clips.prompt_ids[row] for row in clips.prompt_index.tolist()]

@@ -36,6 +36,7 @@ from tasks.context import (
     on_gpu,
     open_store,
 )
+from tasks.networks import report_network
 from tasks.shard_clips import ShardClips
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Inputs, Unit, each_once, is_there
@@ -103,6 +104,7 @@ class ScoreShard(Unit):
         if not clips:
             return {}
         with _turn(reward), lent(reward) as judge:
+            _tell_network(reward, judge)
             judgements = judge.score(clips)
         return {clip.clip_id: judgement for clip, judgement in zip(clips, judgements, strict=True)}
 
@@ -127,6 +129,8 @@ class ScoreShard(Unit):
                 parted = cast(PartedReward, judge)
                 prompt_answers.settle(store, parted, (clip for some in wanted.values() for clip in some))
                 scored = parted.score_parts(wanted)
+                if scored.down is None:
+                    _tell_network(reward, parted)
         for name, judgements in scored.judgements.items():
             known[name] |= judgements
         if scored.down is not None:
@@ -173,6 +177,12 @@ def serves(reward: RewardRef) -> bool:
 def _turn(reward: RewardRef) -> AbstractContextManager[None]:
     """This thread's turn on the GPU; a reward that runs no network in this process waits for nobody."""
     return gpu_turn(reward_kind(reward.kind).device(reward.settings))
+
+
+def _tell_network(reward: RewardRef, built: Reward) -> None:
+    line = reward_kind(reward.kind).network_told(built, reward.settings)
+    if line is not None:
+        report_network(f"reward {reward.name}", line)
 
 
 @contextmanager

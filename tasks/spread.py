@@ -13,9 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 from data.threads import cores
+from tasks.networks import networks_told, report_network
 from tasks.worker_pool import DEVICES, Job, WorkerPool
 
 # Environment variable that a worker's runs have: the one device they may use.
@@ -51,12 +53,26 @@ def spread_over(devices: Sequence[str], slots: int) -> Iterator[None]:
         pool.close()
 
 
+@dataclass(frozen=True)
+class _Listened:
+    """A unit in a worker, which returns what it reported there of its networks."""
+
+    unit: Spreads
+
+    def run(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        with networks_told(found.__setitem__):
+            self.unit.run()
+        return found
+
+
 def run(unit: Spreads) -> None:
     """Run `unit` where it belongs. Raises what it raises."""
     if _pool is None:
         unit.run()
     elif unit.spreads:
-        _pool.run(unit)
+        for role, line in _pool.run(_Listened(unit)).items():
+            report_network(role, line)
     else:
         _pool.close()  # it may need the memory that the others hold
         unit.run()

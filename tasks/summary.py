@@ -100,12 +100,17 @@ class StageSummary(Record):
     shards: int = Field(description="Units of work.")
     cached_shards: int = Field(description="Units that were whole in the store.")
     failed: int = Field(description="Units that failed.")
+    networks: dict[str, str] | None = absent(
+        "How each network computed (class, device, precision, attention, compiled, step cache, offloaded), "
+        "by what it is for; absent where none did, as in a stage that the store held whole."
+    )
 
     @classmethod
     def of(cls, result: StageResult | None) -> StageSummary:
         """What came of a stage; None: it was not reached."""
         result = result or StageResult("", "")
-        told = {"key": result.key or None, "seconds": round(result.seconds, 3)}
+        networks = result.networks or None
+        told = {"key": result.key or None, "seconds": round(result.seconds, 3), "networks": networks}
         return cls.model_validate(asdict(result) | told)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import logging
 import random
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -18,6 +20,7 @@ from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
 from data.store import Store
 from tasks import spread
+from tasks.networks import networks_told
 
 log = logging.getLogger("vidloop.tasks")
 
@@ -105,7 +108,7 @@ class OneAnswer(Unit):
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage did, in the form that `summary.json` shows."""
+    """What a stage did, in the form that `summary.json` shows; `networks`: lines of those that computed."""
 
     stage: str
     key: str
@@ -113,6 +116,7 @@ class StageResult:
     shards: int = 0
     cached_shards: int = 0
     failed: int = 0
+    networks: dict[str, str] = field(default_factory=dict)
 
     def plus(self, other: StageResult) -> StageResult:
         """Both together, under this one's name and key."""
@@ -122,6 +126,7 @@ class StageResult:
             shards=self.shards + other.shards,
             cached_shards=self.cached_shards + other.cached_shards,
             failed=self.failed + other.failed,
+            networks=self.networks | other.networks,
         )
 
 
@@ -147,6 +152,9 @@ class Listener:
 
     def on_steps(self, stage: str, unit: Unit, done: int, total: int) -> None:
         """A unit that is one long computation got so far."""
+
+    def on_network(self, stage: str, role: str, line: str) -> None:
+        """A unit computes with a network that this list had not named yet, or not so."""
 
     def on_phase_end(self, stage: str, task: str) -> None:
         """The list is done, or was given up."""
@@ -258,6 +266,22 @@ class Failures:
         ) from error
 
 
+@dataclass
+class _Networks:
+    """What the units of a list reported, each network once."""
+
+    tell: Callable[[str, str], None]
+    found: dict[str, str] = field(default_factory=dict)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def note(self, role: str, line: str) -> None:
+        with self.lock:
+            new = self.found.get(role) != line
+            self.found[role] = line
+        if new:
+            self.tell(role, line)
+
+
 def do_nothing(*_: object) -> None:
     """What a runner does before it computes, and with units that are whole, unless it is told otherwise."""
 
@@ -289,6 +313,7 @@ class Runner:
         """
         begun = time.monotonic()
         failures = Failures(stage)
+        networks = _Networks(functools.partial(self.listener.on_network, stage))
         self.listener.on_phase_start(stage, units[0].task, len(units))
         try:
             known = [(unit, is_whole(store, unit)) for unit in units]
@@ -303,22 +328,31 @@ class Runner:
             if self.workers == 1 or len(missing) == 1:
                 # In this thread, so that Ctrl-C stops a unit at once.
                 for unit in missing:
-                    self._run(stage, unit, failures)
+                    self._run(stage, unit, failures, networks)
             elif missing:
-                self._run_in_threads(stage, missing, failures)
+                self._run_in_threads(stage, missing, failures, networks)
         finally:
             self.listener.on_phase_end(stage, units[0].task)
         failures.raise_if_any(len(units))
-        return StageResult(stage, stage_key(units), time.monotonic() - begun, len(units), len(whole))
+        seconds = time.monotonic() - begun
+        return StageResult(
+            stage,
+            stage_key(units),
+            seconds,
+            len(units),
+            len(whole),
+            networks=dict(sorted(networks.found.items())),
+        )
 
-    def _run(self, stage: str, unit: Unit, failures: Failures) -> None:
+    def _run(self, stage: str, unit: Unit, failures: Failures, networks: _Networks) -> None:
         if failures.enough:
             return
         begun = time.monotonic()
         listening = _steps.set(lambda done, total: self.listener.on_steps(stage, unit, done, total))
         giving_up = _given_up.set(lambda: failures.interrupted)
         try:
-            self.execute(unit)
+            with networks_told(networks.note):
+                self.execute(unit)
         except Exception as error:
             failures.add(unit, error)
         else:
@@ -327,12 +361,14 @@ class Runner:
             _given_up.reset(giving_up)
             _steps.reset(listening)
 
-    def _run_in_threads(self, stage: str, units: Sequence[Unit], failures: Failures) -> None:
+    def _run_in_threads(
+        self, stage: str, units: Sequence[Unit], failures: Failures, networks: _Networks
+    ) -> None:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix=stage)
         try:
             futures = [
                 # Each in a copy of this thread's context: by it Prefect knows the flow run of a task.
-                pool.submit(contextvars.copy_context().run, self._run, stage, unit, failures)
+                pool.submit(contextvars.copy_context().run, self._run, stage, unit, failures, networks)
                 for unit in units
             ]
             for future in futures:

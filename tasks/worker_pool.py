@@ -35,8 +35,8 @@ JOIN_S: Final = 10.0
 class Job(Protocol):
     """What can be run here or in a worker: a unit, for example. It can be pickled."""
 
-    def run(self) -> None:
-        """Compute what is missing and commit it."""
+    def run(self) -> Any:
+        """Compute what is missing and commit it; what it returns can be pickled too."""
 
 
 class WorkerDied(ConnectionError):
@@ -85,15 +85,15 @@ class WorkerPool:
                 for slot in row:
                     self._idle.put(slot)
 
-    def run(self, job: Job) -> None:
-        """Run `job` in the worker that has been idle longest. Raises what it raised there.
+    def run(self, job: Job) -> Any:
+        """Run `job` in the worker that has been idle longest; returns or raises what it did there.
 
         Raises WorkerDied: its process ended; another has taken its place.
         """
         self.start()
         slot = self._send(job)
         try:
-            error: BaseException | None = slot.pipe.recv()
+            answer, error = slot.pipe.recv()
         except (EOFError, ConnectionError):
             self._replace(slot)
             code = slot.worker.process.exitcode
@@ -101,6 +101,7 @@ class WorkerPool:
         self._idle.put(slot)
         if error is not None:
             raise error
+        return answer
 
     def close(self, timeout_s: float = JOIN_S) -> None:
         """End all workers; the next job would start them again.
@@ -185,7 +186,10 @@ def environment(changes: Mapping[str, str]) -> Iterator[None]:
 
 
 def serve(pipes: Sequence[Connection], threads: int) -> None:
-    """What a worker does: jobs from each of `pipes` until it is closed; answers None or what failed."""
+    """What a worker does: jobs from each of `pipes` until it is closed.
+
+    It answers (what the job returned, None) or (None, what failed).
+    """
     # Ctrl-C reaches the whole group; the process that started us decides what becomes of us.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -208,12 +212,12 @@ def _serve_slot(pipe: Connection) -> None:
             job: Job = pipe.recv()
         except (EOFError, ConnectionError):
             return
-        failure: BaseException | None = None
+        answer, failure = None, None
         try:
-            job.run()
+            answer = job.run()
         except Exception as error:
             failure = _portable(error)
-        pipe.send(failure)
+        pipe.send((answer, failure))
 
 
 def _portable(error: Exception) -> Exception:

@@ -84,6 +84,9 @@ class ProgressReporter(Listener):
         elif done < total:
             self._now_and_then(f"{done} of {total} steps", done, total)
 
+    def on_network(self, stage: str, role: str, line: str) -> None:
+        self._write(f"    {role}: {line}")
+
     def on_phase_end(self, stage: str, task: str) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -123,6 +123,11 @@ class JudgeReward(PartedReward):
             judgements[part][clip_id] = checked(self._judgement(asked, some, concern), self.range)
         return PartScores(judgements, self._backend.down)
 
+    @property
+    def network(self) -> str | None:
+        """How the model computes; None: it was not asked yet."""
+        return self._backend.network
+
     def ask_prompts(self, clips: Sequence[LoadedClip]) -> PromptAnswers:
         """Whether each law (by its part's name) concerns the prompts of clips: P(yes) of the judge.
 
@@ -262,4 +267,5 @@ REWARD: Final = RewardKind(
     ready=require_server,
     threshold=lambda settings: load_rubric(settings.rubric).passes,
     is_probability=lambda settings: load_rubric(settings.rubric).gives_probabilities,
+    network=lambda reward: reward.network,
 )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from data.device import resolve_device
+from data.networks import transformers_line
 from rewards.judge.answers import Ask, Reply, Unanswered, read_answer
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.rubric import Rubric
@@ -38,6 +39,11 @@ class LocalBackend:
     def identity(self) -> dict[str, str]:
         """Who answers, to be kept with each answer."""
         return {"backend": "local", "library": f"transformers {importlib.metadata.version('transformers')}"}
+
+    @property
+    def network(self) -> str | None:
+        """How the model computes; None: it was not asked yet."""
+        return transformers_line(self._loaded[0]) if self._loaded else None
 
     def ask(self, asks: Sequence[Ask]) -> list[Reply]:
         """One reply for each question, in order. RuntimeError: torch cannot compute one alone."""

@@ -65,6 +65,19 @@ class VllmBackend:
         return {"backend": "vllm", **self._about}
 
     @property
+    def network(self) -> str | None:
+        """Who computes and how, as far as that is known, and not where; None: nobody was asked yet."""
+        settings = self._settings
+        if not self._about:
+            return None
+        who = f"{settings.served_name or settings.model}, {self._about['library']}"
+        if settings.address:
+            return f"{who}, at judge.url, which does not say how it computes"
+        more = ", and as judge.server_args say" if settings.server_args else ""
+        where = "the CPU" if on_cpu() else "a GPU"
+        return f"{who}, the run's own server on {where} in {settings.dtype}, not compiled{more}"
+
+    @property
     def down(self) -> str | None:
         """Why nobody is answered any more, or None."""
         return self._breaker.reason

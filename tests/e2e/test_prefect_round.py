@@ -22,6 +22,10 @@ def test_round_on_a_server(
     ended = vidloop("round", *tiny.args(), **prefect_server.environment)
     assert ended.code == 0, ended.err
     assert "Not promoted" in ended.out
+    assert "policy: WanTransformer3DModel on cpu in float32" in ended.out
+    told = {name: stage.get("networks") for name, stage in summaries(tiny.store)[-1]["stages"].items()}
+    assert told["generate"].keys() == told["evaluate"].keys() == {"policy", "text encoder", "vae"}
+    assert told["finetune"].keys() == {"policy"}
     first = newest_round(prefect_server)
     round_id = summaries(tiny.store)[-1]["round"]
     flows = {flow["id"]: flow["name"] for flow in prefect_server.ask("/flows/filter")}

@@ -16,6 +16,7 @@ from flows.config.resolve import finetune_settings, open_round
 from flows.rounds.run_round import play_stage
 from tasks import spread
 from tasks.context import RoundContext
+from tasks.networks import networks_told, report_network
 from tasks.units import Runner
 from tests.tiny_round import Tiny, build_tiny_wan
 
@@ -43,6 +44,16 @@ class Noting:
             case "once" if not (self.folder / "died").exists():
                 (self.folder / "died").touch()
                 os._exit(3)
+
+
+@dataclass(frozen=True)
+class Reporting:
+    """A unit that says which network it ran, and where."""
+
+    spreads: bool = True
+
+    def run(self) -> None:
+        report_network("policy", f"a network in process {os.getpid()}")
 
 
 def seen(folder: Path, name: str) -> tuple[str, int]:
@@ -75,6 +86,13 @@ def test_units_go_to_a_process_for_each_gpu_and_come_back_with_their_errors(tmp_
 
         spread.run(Noting(tmp_path, "here", spreads=False))
         assert seen(tmp_path, "here")[1] == os.getpid()
+        heard: list[tuple[str, str]] = []
+        with networks_told(lambda *told: heard.append(told)):
+            spread.run(Reporting())
+        ((role, line),) = heard
+        assert role == "policy"
+        assert line.startswith("a network in process ")
+        assert not line.endswith(f" {os.getpid()}")
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)

@@ -188,6 +188,9 @@ class Bars(Listener):
             share = (self._done + done / total) / self._total
             self._tell(share, f"{done} of {total} steps", unit.label, done)
 
+    def on_network(self, stage: str, role: str, line: str) -> None:
+        self._listener.on_network(stage, role, line)
+
     def on_phase_end(self, stage: str, task: str) -> None:
         self._listener.on_phase_end(stage, task)
 

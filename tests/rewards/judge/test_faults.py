@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from data.errors import UserError
-from rewards import build_reward
+from rewards import build_reward, reward_kind, reward_settings
 from rewards.base import LoadedClip
-from tests.rewards.judge.fault_server import IMPOSSIBLE, FaultServer
+from tests.rewards.judge.fault_server import IMPOSSIBLE, MODEL, FaultServer
 
 Settings = Callable[..., dict[str, Any]]
 Clips = Callable[..., list[LoadedClip]]
@@ -208,3 +208,16 @@ def test_a_server_that_forgot_the_frames_is_sent_them_again(
 
     server.answer = forgetful  # type: ignore[method-assign]
     assert judge.score(clips(2)) == calm
+
+
+def test_a_server_is_named_and_not_its_address(served: Settings, server: FaultServer, clips: Clips) -> None:
+    kind, settings = reward_kind("judge"), reward_settings("judge", served())
+    reward = build_reward("judge", settings)
+    assert kind.network_told(reward, settings) is None
+    reward.score(clips(1))
+    line = kind.network_told(reward, settings)
+    assert line is not None
+    assert line.startswith(f"{MODEL}, vllm")
+    assert line.endswith("at judge.url, which does not say how it computes")
+    assert server.url not in line
+    assert "127.0.0.1" not in line
