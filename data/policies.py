@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from data.keys import digest
 from data.records import Policy
-from data.store import Store
+from data.store import Manifest, Store
 
 
 def best_of_id(policy_id: str, n: int, reward: str, version: str) -> str:
@@ -31,8 +31,48 @@ def policies(store: Store) -> dict[str, Policy]:
 
     Raises StoreError: a unit that holds one is damaged.
     """
-    keys = [manifest.key for manifest in store.manifests("finetune") if manifest.part("policies")]
-    return {row.policy_id: row for key in keys for row in store.read(key, "policies")}
+    return {row.policy_id: row for row, _ in _trained(store)}
+
+
+def taught(store: Store, policy_id: str) -> dict[str, frozenset[str] | None]:
+    """Texts of the prompts that a policy, its parents, theirs and so on were trained on, nearest first.
+
+    Those of all clips of a round count, whatever of them was curated. None: the store does not hold how this
+    policy was trained, as of a base model, or not all of its clips any more.
+
+    Raises StoreError: a unit that holds prompts is damaged.
+    """
+    held: dict[str, Policy] = {}
+    trainings: dict[str, list[Manifest]] = {}
+    for row, manifest in _trained(store):
+        held[row.policy_id] = row
+        trainings.setdefault(row.policy_id, []).append(manifest)
+    found: dict[str, frozenset[str] | None] = {}
+    read: dict[str, frozenset[str] | None] = {}  # rounds in a row share what they learned from
+    for one in ancestry(held, policy_id):
+        keys = {key for manifest in trainings.get(one, ()) for key in manifest.parents}
+        for key in keys - read.keys():
+            read[key] = _prompts(store, key)
+        texts = [read[key] for key in keys]
+        known = [some for some in texts if some is not None]
+        found[one] = frozenset().union(*known) if known and len(known) == len(texts) else None
+    return found
+
+
+def _trained(store: Store) -> Iterator[tuple[Policy, Manifest]]:
+    for manifest in store.manifests("finetune"):
+        if manifest.part("policies"):
+            yield from ((row, manifest) for row in store.read(manifest.key, "policies"))
+
+
+def _prompts(store: Store, key: str) -> frozenset[str] | None:
+    """Texts of the prompts of one unit, none if it has no clips; None: the store does not hold it."""
+    manifest = store.manifest(key)
+    if manifest is None:
+        return None
+    if manifest.part("clips") is None:
+        return frozenset()
+    return frozenset(row.prompt for row in store.read(key, "clips"))
 
 
 def ancestry(held: Mapping[str, Policy], policy_id: str) -> list[str]:

@@ -181,6 +181,8 @@ class RoundContext:
         rewards: every reward that is scored on training clips; `feedback` is the one that teaches.
         earlier: training clips of earlier rounds, which are learned from too.
         best_of: how training clips are chosen, where the round samples a best-of-N policy.
+        untraced: of `policy` and those that it comes from, ids of which the store does not say what prompts
+            trained them.
     """
 
     run_id: str
@@ -200,6 +202,7 @@ class RoundContext:
     gate: GateSettings
     earlier: tuple[Sampled, ...] = ()
     best_of: BestOf | None = None
+    untraced: tuple[str, ...] = ()
 
     @property
     def training(self) -> tuple[Sampled, ...]:

@@ -244,6 +244,15 @@ def _diversity(store: Store, side: Side, clips: Sequence[Clip]) -> list[Evaluati
     ]
 
 
+def _warnings(context: RoundContext, fetch: bool) -> Iterator[str]:
+    if context.untraced:
+        yield (
+            f"the store does not hold what {' and '.join(context.untraced)} was trained on, where the "
+            "round's policy comes from: whether prompts that examine were among it is not known"
+        )
+    yield from cut_prompts.in_evaluation(context, fetch)
+
+
 SPEC: Final = StageSpec(
     name=STAGE,
     flow="evaluate",
@@ -254,5 +263,5 @@ SPEC: Final = StageSpec(
     form=("evaluate.metric", "evaluate.same_as_feedback", "evaluate.prompts", "evaluate.clips"),
     prepare=score.prepare,
     preflight=lambda context: score.preflight((*context.evaluate.measures, *context.evaluate.choosers)),
-    warnings=cut_prompts.in_evaluation,
+    warnings=_warnings,
 )

@@ -115,6 +115,7 @@ def _summary(
         objective=context.finetune.label,
         policy_before=context.policy.policy_id,
         policy_after=after,
+        untraced=list(context.untraced) or None,
         stages={stage: StageSummary.of(results.get(stage)) for stage in STAGES},
         **dict(found),
     )

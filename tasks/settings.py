@@ -129,7 +129,8 @@ class EvaluateSettings(Settings):
     allow_training_prompts: bool = setting(
         False,
         "Training prompts",
-        "Says that examining on prompts that also train is on purpose; reports then call them so.",
+        "Says that examining on prompts that also train, or trained the policy that the round starts from, "
+        "is on purpose; reports then call them so.",
     )
     clips: int = setting(
         400, "Clips", "Clips per policy in all, spread evenly over the prompts.", ge=1, le=1_000_000

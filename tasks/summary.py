@@ -127,7 +127,7 @@ class Approval(Record):
 class Findings(Record):
     """What the gate found: a part of the summary, and what the evaluation's manifest holds."""
 
-    primary: Change = Field(description="The metric that decides, over all held-out clips.")
+    primary: Change = Field(description="The metric that decides, over all clips of evaluate.prompts.")
     categories: dict[str, Comparison] = Field(default={}, description="The same by category.")
     also: dict[str, Comparison] = Field(default={}, description="The same of sets that do not decide.")
     guards: dict[str, GuardFinding] = Field(description="By name.")
@@ -163,7 +163,11 @@ class RoundSummary(Record):
     objective: str = Field(description="What was learned with.")
     policy_before: str = Field(description="Id of the policy that the round began with.")
     policy_after: str | None = Field(default=None, description="Id of the candidate; null: there is none.")
-    primary: Change = Field(description="The metric that decides, over all held-out clips.")
+    untraced: list[str] | None = absent(
+        "Of policy_before and those that it comes from, ids of which the store does not say what prompts "
+        "trained them: whether the comparison's were among these is not known. Absent where there are none."
+    )
+    primary: Change = Field(description="The metric that decides, over all clips of evaluate.prompts.")
     categories: dict[str, Comparison] = Field(default={}, description="The same by category.")
     also: dict[str, Comparison] = Field(default={}, description="The same of sets that do not decide.")
     guards: dict[str, GuardFinding] = Field(description="By name.")

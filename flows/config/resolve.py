@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from data.curation import CurateSettings
 from data.errors import ConfigError
+from data.policies import taught
 from data.prompts import load_prompts, prompt_sets, same_text
 from data.resources import find
 from data.store import Store
@@ -62,6 +63,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     sample = recipe.generate.as_part(SampleSettings)
     check_fit(model, sample)
     policy = find_policy(store, recipe.start, base)
+    before = taught(store, policy.policy_id) if policy.adapter_path else {}
     reward = functools.cache(functools.partial(open_reward, recipe))  # each once, whatever it is for
     context = RoundContext(
         run_id=run_id,
@@ -91,9 +93,10 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
             _earlier(recipe, store, name, base) for name in dict.fromkeys(recipe.curate.include_rounds)
         ),
         best_of=_best_of(recipe, reward),
+        untraced=tuple(name for name, texts in before.items() if texts is None),
     )
     check_start(context)
-    _check_examination(recipe, context)
+    _check_examination(recipe, context, before)
     return context
 
 
@@ -223,18 +226,30 @@ def _baseline(
     return Baseline(name if sampled == policy else f"{name}, {of}", best_of, sampled)
 
 
-def _check_examination(recipe: Recipe, context: RoundContext) -> None:
-    """Refuse prompts that both train and examine, unless the recipe says that this is on purpose."""
+def _check_examination(
+    recipe: Recipe, context: RoundContext, before: Mapping[str, frozenset[str] | None]
+) -> None:
+    """Refuse prompts that both train and examine, unless the recipe says that this is on purpose.
+
+    Args:
+        before: what the policy that the round starts from, and those it comes from, were trained on.
+    """
     if recipe.evaluate.allow_training_prompts:
         return
     rounds = [f"curate.include_rounds ({name})" for name in dict.fromkeys(recipe.curate.include_rounds)]
-    places = ["generate.prompts", *rounds]
+    lessons = {
+        place: {same_text(job.prompt.text) for job in sampled.jobs}
+        for place, sampled in zip(["generate.prompts", *rounds], context.training, strict=True)
+    }
+    for policy, prompts in before.items():
+        if prompts is not None:
+            place = f"policy {policy}, which the round starts from or which that comes from"
+            lessons[place] = set(map(same_text, prompts))
     keys = ["evaluate.prompts", *(["evaluate.also"] * (len(context.evaluate.jobs) - 1))]
-    for place, sampled in zip(places, context.training, strict=True):
-        taught = {same_text(job.prompt.text) for job in sampled.jobs}
+    for place, learned in lessons.items():
         for key, (name, examined) in zip(keys, context.evaluate.jobs, strict=True):
             texts = list(dict.fromkeys(job.prompt.text for job in examined))
-            shared = [text for text in texts if same_text(text) in taught]
+            shared = [text for text in texts if same_text(text) in learned]
             if shared:
                 some = ", ".join(map(repr, shared[:_EXAMPLES])) + (", ..." if shared[_EXAMPLES:] else "")
                 raise ConfigError(

@@ -78,14 +78,16 @@ def examined(summary: RoundSummary) -> str:
 
 
 def set_name(summary: RoundSummary) -> str:
-    """The set that decides: "held-out" where it is made to be so, "training prompts" where the recipe allows
-    them, else by its own name.
+    """The set that decides: "held-out" where it is made to be so and nothing behind the policy is unknown,
+    "training prompts" where the recipe allows them, else by its own name.
     """
     said = summary.recipe.get("evaluate", {})  # what is not said is at its default
     if said.get("allow_training_prompts"):  # rounds of an earlier release do not have it
         return "training prompts"
     name: str = said.get("prompts", EvaluateSettings().prompts)
-    return HELD_OUT if name in _HELD_OUT_SETS else Path(name).stem if name not in prompt_sets() else name
+    if name in _HELD_OUT_SETS and not summary.untraced:
+        return HELD_OUT
+    return Path(name).stem if name not in prompt_sets() else name
 
 
 def about_prompts(summary: RoundSummary) -> str:
@@ -97,7 +99,15 @@ def about_prompts(summary: RoundSummary) -> str:
             "The recipe allows prompts here that the round trains on (evaluate.allow_training_prompts): what "
             f"was gained on them says nothing of other prompts. {apart}"
         )
-    return apart if allowed is None else f"No prompt here is one that this round trains on. {apart}"
+    if allowed is None:
+        return apart
+    if summary.untraced:
+        return (
+            "No prompt here is one that this round trains on. What the store does not hold is what trained "
+            f"{' and '.join(summary.untraced)}, where its policy comes from: whether a prompt here was among "
+            f"it is not known. {apart}"
+        )
+    return f"No prompt here is one that this round, or one that its policy comes from, trains on. {apart}"
 
 
 def unmoved(summary: RoundSummary, measures: Sequence[Measure]) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from data import champion, keys
 from data.errors import ConfigError, UserError
-from data.records import Policy, Prompt
+from data.records import Clip, Policy, Prompt
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import open_round
@@ -21,7 +21,7 @@ from tasks import generate
 from tasks.context import RoundContext
 from tasks.jobs import evaluation_jobs, training_jobs
 from tasks.policies import find_policy
-from tests.tiny_round import TRAIN, Tiny, begun, write_prompts
+from tests.tiny_round import TRAIN, Tiny, begun, empty_adapter, write_prompts
 
 
 @pytest.fixture
@@ -174,6 +174,54 @@ def test_prompts_of_an_earlier_round_that_is_learned_from_do_not_examine(tiny: T
     with pytest.raises(ConfigError, match=rf"shares 1 of its 2 .* curate\.include_rounds \({earlier}\): "):
         opened(tiny, trains, f"evaluate.prompts={examines}", learns)
     opened(tiny, trains, f"evaluate.prompts={examines}", learns, "evaluate.allow_training_prompts=true")
+
+
+def trained(tiny: Tiny, name: str, parent: str | None, clips: list[Clip] | None) -> None:
+    """A policy that was trained on the clips of a shard; None: the store does not hold on which."""
+    store = Store.open(tiny.store, create=True)
+    base = opened(tiny).policy.base_id
+    media = store.write_media(empty_adapter(base), ".safetensors")
+    parents = [parent] if parent else []
+    row = Policy(name, base, parents, "sft", "d", media.path, media.sha256, 2, 2.0, ["q"], 3, "{}", "[]")
+    question = {"stage": "finetune", "name": name}
+    made = store.commit("generate", {"stage": "generate", "name": name}, {"clips": clips}) if clips else None
+    curated = store.commit("curate", {"stage": "curate", "name": name}, {"examples": []})
+    learned = [curated.key, *([made.key] if made else ["0" * 64])]
+    store.commit("finetune", question, {"policies": [row]}, [media], learned)
+
+
+def test_prompts_that_taught_a_policy_before_do_not_examine(
+    tiny: Tiny, make_clip: Callable[..., Clip]
+) -> None:
+    trained(tiny, "first", None, [make_clip("c1", prompt="A cup  falls"), make_clip("c2", prompt="a box")])
+    trained(tiny, "second", "first", [make_clip("c3", prompt="a hat")])
+    write_prompts(tiny.folder / "examines.jsonl", [("a cup falls", "falls"), ("a dog", "falls")])
+    examines = f"evaluate.prompts={tiny.folder / 'examines.jsonl'}"
+    opened(tiny, examines)  # the base was taught nothing
+    for start in ("policy=first", "policy=second"):
+        with pytest.raises(
+            ConfigError, match=r"evaluate\.prompts \(examines\) shares 1 of its 2 .* policy first"
+        ):
+            opened(tiny, examines, start)
+    with pytest.raises(ConfigError, match="policy first, which the round starts from or which that comes"):
+        opened(tiny, f"evaluate.also=[{tiny.folder / 'examines.jsonl'}]", "policy=second")
+    champion.promote(Store.open(tiny.store), "second", "round")
+    with pytest.raises(ConfigError, match="'a cup falls'"):
+        opened(tiny, examines, "policy=champion")
+    allowed = opened(tiny, examines, "policy=second", "evaluate.allow_training_prompts=true")
+    assert not allowed.untraced
+    opened(tiny, "policy=second")
+
+
+def test_what_the_store_does_not_hold_of_a_policys_training_is_said(
+    tiny: Tiny, make_clip: Callable[..., Clip]
+) -> None:
+    trained(tiny, "lost", "of another store", None)
+    trained(tiny, "second", "lost", [make_clip("c3", prompt="a hat")])
+    context = opened(tiny, "policy=second")
+    assert context.untraced == ("lost", "of another store")
+    (told,) = [line for line in plan_lines(context) if "not known" in line]
+    assert "does not hold what lost and of another store was trained on" in told
 
 
 def test_policies_are_found_by_name_and_id(store: Store, tmp_path: Path) -> None:

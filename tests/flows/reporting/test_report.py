@@ -13,6 +13,7 @@ from flows.reporting import build_report
 from flows.reporting.artifacts.card import card
 from flows.reporting.artifacts.sheets import sheets_markdown
 from flows.reporting.read import find_summary, read_facts
+from flows.reporting.words import about_prompts, set_name
 from flows.rounds.approval import question
 
 ROUND = "20260101T000000Z-abc123"
@@ -124,6 +125,18 @@ def test_prompts_are_called_held_out_nowhere_unless_they_are(
     assert said in told["card"]
     assert f"all {label}" in words
     assert ("allows prompts here that the round trains on" in words) == allowed
+
+
+def test_where_the_training_of_a_policy_before_is_not_known_nothing_is_called_held_out(
+    store: Store, make_round: Callable[..., None]
+) -> None:
+    make_round(store)
+    summary = find_summary(store, None)
+    assert set_name(summary) == "held-out"
+    assert "or one that its policy comes from" in about_prompts(summary)
+    unsure = summary.changed(untraced=["m7"])
+    assert set_name(unsure) == "heldout"
+    assert "whether a prompt here was among it is not known" in about_prompts(unsure)
 
 
 def test_nothing_measured_is_said_with_its_reason_and_never_as_zero(page: str) -> None:
