@@ -258,7 +258,8 @@ SPEC: Final = StageSpec(
     flow="evaluate",
     version=fingerprints.VERSIONS[STAGE],
     title="before against after",
-    does="Compare both policies on prompts they were not trained on. The champion stays as it is.",
+    does="Compare both policies on prompts that do not train, unless the recipe allows it. "
+    "The champion stays as it is.",
     phases=phases,
     form=("evaluate.metric", "evaluate.same_as_feedback", "evaluate.prompts", "evaluate.clips"),
     prepare=score.prepare,
