@@ -32,7 +32,6 @@ TRUTHS: Final = ((0.1, 0.0), (0.4, 0.0), (0.4, 0.15), (0.85, 0.05))
 LAYOUTS: Final = ((1, 4, 1), (2, 2, 4), (5, 1, 8), (5, 2, 4), (5, 4, 4), (10, 2, 2), (5, 20, 4), (10, 20, 1))
 KEPT: Final = (1.0, 0.85, 0.7, 0.5, 0.3)
 GUARDS: Final = ("motion", "diversity", "sharpness", "flicker")
-_MARK: Final = "<!-- {} of python -m benchmarks.gate -->"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -42,13 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", type=Path, default=PAGE)
     asked = parser.parse_args(arguments)
     told = "\n".join([*interval_table(asked.trials), "", *guard_table(max(1, asked.trials // 10))])
-    page = (
-        asked.page.read_text("utf-8")
-        if asked.page.exists()
-        else f"{_MARK.format('begin')}{_MARK.format('end')}"
-    )
-    head, tail = page.split(_MARK.format("begin"))[0], page.split(_MARK.format("end"))[-1]
-    asked.page.write_text(f"{head}{_MARK.format('begin')}\n{told}\n{_MARK.format('end')}{tail}", "utf-8")
+    written_between(asked.page, "benchmarks.gate", told)
+
+
+def written_between(page: Path, command: str, told: str) -> None:
+    """Write `told` between the markers of `python -m command` in a page; at its end if it has none yet."""
+    first, last = (f"<!-- {place} of python -m {command} -->" for place in ("begin", "end"))
+    said = page.read_text("utf-8") if page.exists() else ""
+    if first not in said:
+        said += first + last
+    head, tail = said.split(first)[0], said.split(last)[-1]
+    page.write_text(f"{head}{first}\n{told}\n{last}{tail}", "utf-8")
 
 
 def gains(

@@ -170,7 +170,7 @@ def play(
     """
     file = read(data, base_id, expert)
     names = sorted(name.removesuffix(".lora_A.weight") for name in file.tensors if ".lora_A." in name)
-    probed = set(names[:: -(-len(names) // _PROBED)])
+    probed = set(names[:: max(1, -(-len(names) // _PROBED))])
     model: Any = transformer  # nn.Module does not declare its dtype
     shares = []
     for name in names:

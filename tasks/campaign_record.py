@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
 from data.errors import StoreError
 from data.store import Store
-from tasks.summary import Change, GuardFinding
+from models.gate import budget
+from tasks.summary import Change, Confirmation, GuardFinding
 
 FOLDER: Final = "improvements"
 SUMMARY: Final = "summary.json"
-StoppedBy = Literal["rounds", "patience", "clips", "minutes"]
+StoppedBy = Literal["rounds", "patience", "clips", "minutes", "blocked"]
 Kind = Literal["improve", "nightly"]
 
 
@@ -47,6 +48,8 @@ class Planned:
         choice: how they were chosen; None: they were not.
         learns_from: ids of the earlier rounds whose clips it learns from too.
         attempts: ids of the rounds that were begun by this plan.
+        confirm: one-sided level at which the gate's yes is confirmed; None: the gate's word is the last.
+        drift: what the guards had come to when it was planned, see `Series.drift`.
     """
 
     number: int
@@ -56,6 +59,8 @@ class Planned:
     choice: Choice | None
     learns_from: tuple[str, ...]
     attempts: tuple[str, ...] = ()
+    confirm: float | None = None
+    drift: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ class Played:
     Attributes:
         number, seed, choice, learns_from: as planned.
         round: its id.
-        policy_before, policy_after, promoted, verdict, primary, guards: from its summary.
+        policy_before, policy_after, promoted, verdict, primary, guards, confirmation: from its summary.
         intervals: of the primary metric "before" and "after": 95%, over prompts.
         clips: training clips of its own, and evaluation clips of both policies.
         seconds: of its stages, in the run that finished it.
@@ -85,6 +90,38 @@ class Played:
     choice: Choice | None
     clips: int
     seconds: float
+    confirmation: Confirmation | None = None
+
+
+@dataclass(frozen=True)
+class Reexamined:
+    """The champion against the policy that the series began with, on seeds that nobody has seen.
+
+    Attributes:
+        after: number of the round that was the last one then.
+        start, champion: ids of the two policies.
+        key: of the comparison, whose rows are in `evaluations`.
+        primary, guards: what was found, as in a round's summary.
+        holds: False where the gain's interval lies below zero or a guard is broken.
+        verdict: in a sentence.
+    """
+
+    after: int
+    start: str
+    champion: str
+    key: str
+    primary: Change
+    guards: dict[str, GuardFinding]
+    holds: bool
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """That nobody is promoted any more while this policy is champion, and why."""
+
+    champion: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -118,6 +155,8 @@ class Series:
         kind: who adds rounds to it.
         waiting: what a person is asked about the round that was begun.
         given_up: plans that failed in several nights and were not tried again.
+        reexamined: the champion against the start, oldest first.
+        blocked: what forbids further promotions.
     """
 
     improve: str
@@ -131,6 +170,8 @@ class Series:
     kind: Kind = "improve"
     waiting: Waiting | None = None
     given_up: int = 0
+    reexamined: tuple[Reexamined, ...] = ()
+    blocked: Blocked | None = None
 
     @property
     def clips(self) -> int:
@@ -150,11 +191,45 @@ class Series:
             since = 0 if one.promoted else since + 1
         return since
 
+    @property
+    def error(self) -> float | None:
+        """Chance of any false promotion that the series may spend; None in a record that states none."""
+        stated: float | None = self.recipe["improve"].get("error")
+        return stated
+
+    @property
+    def horizon(self) -> int:
+        """Rounds that the error is spent over."""
+        said = self.recipe["improve"]
+        over: int = said["rounds"] if self.kind == "improve" else said.get("horizon", 0)
+        return over
+
+    @property
+    def examined(self) -> int:
+        """Rounds that had a candidate for the gate: each has spent its part of the error."""
+        return sum(one.policy_after is not None for one in self.rounds)
+
+    @property
+    def spent(self) -> float | None:
+        """Chance of a false promotion that the rounds so far had together, at most; None: see `error`."""
+        return None if self.error is None else budget.part(self.error, self.horizon) * self.examined
+
+    @property
+    def line(self) -> list[Played]:
+        """The promotions that led from the start to the champion, oldest first; not those rolled back."""
+        found: list[Played] = []
+        policy = self.champion
+        for one in reversed(self.rounds):
+            if one.promoted and one.policy_after == policy:
+                found.insert(0, one)
+                policy = one.policy_before
+        return found
+
     def drift(self) -> dict[str, float]:
-        """after/before of each guard, multiplied over the promoted rounds: what small steps add up to."""
+        """after/before of each guard, multiplied over the promotions that led to the champion."""
         found: dict[str, float] = {}
-        for one in self.rounds:
-            for name, guard in one.guards.items() if one.promoted else ():
+        for one in self.line:
+            for name, guard in one.guards.items():
                 if guard.before and guard.after is not None:
                     found[name] = found.get(name, 1.0) * guard.after / guard.before
         return found
@@ -170,6 +245,7 @@ def facts_of(series: Series) -> dict[str, Any]:
         "recipe_name": series.recipe["name"],
         "clips": series.clips,
         "minutes": round(series.minutes, 3),
+        "spent": series.spent,
         "drift": series.drift(),
     }
 

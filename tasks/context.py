@@ -152,6 +152,7 @@ class EvaluationPlan:
         primary: the split that decides.
         jobs: the clips of every split, the primary one first.
         baselines: best-of-N policies that are measured on the primary split too; they decide nothing.
+        confirmation: the clips of the primary split on which a yes of the gate is to be confirmed.
     """
 
     metric: RewardRef
@@ -161,6 +162,7 @@ class EvaluationPlan:
     jobs: tuple[tuple[str, tuple[ClipJob, ...]], ...]
     rising: tuple[str, ...] = ()
     baselines: tuple[Baseline, ...] = ()
+    confirmation: tuple[ClipJob, ...] = ()
 
     @property
     def choosers(self) -> tuple[RewardRef, ...]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -18,8 +17,8 @@ from tasks import baselines, cut_prompts, finetune, fingerprints, generate, scor
 from tasks.context import EvaluationPlan, PolicyRef, RoundContext, Sampled, open_store
 from tasks.score import ScoreShard, check_failures
 from tasks.stage_spec import Phase, StageSpec
-from tasks.summary import Findings
-from tasks.units import Inputs, OneAnswer, Unit, each_once
+from tasks.summary import Confirmation, Findings
+from tasks.units import Inputs, OneAnswer, each_once
 
 STAGE = "evaluate"
 NO_TRAINING_DATA = "no training data"
@@ -48,6 +47,7 @@ class EvaluateUnit(OneAnswer):
     after: PolicyRef | None
     sides: tuple[Side, ...]
     lacking: str = ""
+    confidence: float | None = None
     label: str = "comparison and gate"
     task: ClassVar[str] = "evaluate-policy"
 
@@ -55,7 +55,9 @@ class EvaluateUnit(OneAnswer):
     def question(self) -> dict[str, Any]:
         """What decides the verdict."""
         inputs = [[s.policy_id, s.split, list(s.clips.digests), list(s.scores.digests)] for s in self.sides]
-        return fingerprints.evaluate(self.before, self.after, self.settings, self.gate, inputs)
+        return fingerprints.evaluate(
+            self.before, self.after, self.settings, self.gate, inputs, self.confidence
+        )
 
     def run(self) -> None:
         """Collect the rows, compare, decide, commit."""
@@ -81,7 +83,7 @@ class EvaluateUnit(OneAnswer):
         }
         primary = self.settings.primary
         guards = [pairs[primary, name] for name in self.settings.guards]
-        verdict = decide(pairs[primary, metric], guards, self.gate, self.settings.rising)
+        verdict = decide(pairs[primary, metric], guards, self.gate, self.settings.rising, self.confidence)
         found = dataclasses.asdict(verdict)
         also = {
             split: dataclasses.asdict(compare(pairs[split, metric], self.gate))
@@ -126,30 +128,66 @@ def nothing_learned(settings: EvaluationPlan, reason: str) -> dict[str, Any]:
 
 
 def phases(context: RoundContext) -> Iterator[Phase]:
-    """Clips of both policies, their scores, the comparison; and of baselines, between them, the choice.
+    """Clips of both policies, their scores, the comparison; and of baselines, between them, the choice. Where
+    the comparison says yes and is to be confirmed, the same once more on fresh seeds.
 
     Raises:
         StageFailed: the finetune stage is missing, or a measure failed on more clips than the recipe allows.
     """
-    settings, store = context.evaluate, context.store
+    store, level = context.store, context.gate.confirm
     learned = finetune.unit(context)
     Inputs.of(store, STAGE, learned.keys)
     candidate = finetune.candidate(context)
-    root, gate = context.generation.root, context.gate
-    comparison = functools.partial(EvaluateUnit, root, context.policy, settings, gate)
+    gate = context.gate.changed(confirm=None)  # what the gate says does not depend on what follows
     if candidate is None:
         manifest = store.manifest(learned.key)
         assert manifest is not None
-        yield Phase([comparison(None, (), manifest.info["no_training_data"])])
+        lacking, root = manifest.info["no_training_data"], context.generation.root
+        yield Phase([EvaluateUnit(root, context.policy, context.evaluate, gate, None, (), lacking)])
         return
+    unit = yield from examination(context, candidate, context.evaluate, gate, more=level is not None)
+    compared = store.manifest(unit.key)
+    if level is not None and compared is not None and compared.info["promoted"]:
+        plan = context.evaluate
+        fresh = dataclasses.replace(plan, jobs=((plan.primary, plan.confirmation),), baselines=())
+        again = examination(
+            context, candidate, fresh, gate, confidence=1 - 2 * level, label="confirmation on fresh seeds"
+        )
+        yield from (dataclasses.replace(phase, answers=False) for phase in again)
+
+
+def examination(
+    context: RoundContext,
+    after: PolicyRef,
+    settings: EvaluationPlan,
+    gate: GateSettings,
+    *,
+    confidence: float | None = None,
+    more: bool = False,
+    label: str = "comparison and gate",
+) -> Generator[Phase, None, EvaluateUnit]:
+    """Clips of the policy that the context starts from and of another, their scores, the comparison.
+
+    Args:
+        context: says how clips are made, and by which policy before.
+        after: the other policy.
+        settings: which clips, and what is measured.
+        gate: what the comparison decides by.
+        confidence: see `models.gate.verdict.decide`.
+        more: whether the stage has more to do after the comparison.
+        label: of the comparison.
+
+    Returns:
+        The comparison, once the phases are through.
+    """
+    store = context.store
     asked = [
         (split, f"{split} {when}", Sampled(policy, jobs))
-        for policy, when in ((context.policy, "before"), (candidate, "after"))
+        for policy, when in ((context.policy, "before"), (after, "after"))
         for split, jobs in settings.jobs
     ]
     asked += [
-        (settings.primary, one.name, baselines.sampled(one, candidate, settings))
-        for one in settings.baselines
+        (settings.primary, one.name, baselines.sampled(one, after, settings)) for one in settings.baselines
     ]
     how = context.generation
     made = [shard for _, what, one in asked for some in generate.candidates(how, one, what) for shard in some]
@@ -162,21 +200,58 @@ def phases(context: RoundContext) -> Iterator[Phase]:
     everything = each_once([shard for _, _, shards in scored for shard in shards])
     yield from score.in_turns(everything, more=True)
     check_failures(store, STAGE, everything, context.max_failed_share)
-    yield Phase([comparison(candidate, tuple(_side(store, *one) for one in scored))])
+    sides = tuple(_side(store, *one) for one in scored)
+    root = context.generation.root
+    unit = EvaluateUnit(
+        root, context.policy, settings, gate, after, sides, confidence=confidence, label=label
+    )
+    yield Phase([unit], more=more)
+    return unit
 
 
-def unit_of(context: RoundContext) -> Unit:
+def unit_of(context: RoundContext) -> EvaluateUnit:
     """The comparison alone. Raises StageFailed if something it needs is missing."""
-    *_, last = phases(context)
-    return last.units[0]
+    return next(_comparisons(context))
 
 
 def findings(context: RoundContext) -> Findings:
-    """What the gate found in this round. Raises ConfigError if the stage has not been run."""
-    manifest = context.store.manifest(unit_of(context).keys[0])
-    if manifest is None:
-        raise ConfigError(f"{context.store.root} holds no evaluation of this recipe: run `vidloop round`")
-    return Findings.model_validate(manifest.info)
+    """What the gate found in this round, and its confirmation. Raises ConfigError if one has not been run."""
+    store, found = context.store, []
+    for unit in _comparisons(context):
+        manifest = store.manifest(unit.key)
+        if manifest is None:
+            raise ConfigError(f"{store.root} holds no evaluation of this recipe: run `vidloop round`")
+        found.append((unit.key, Findings.model_validate(manifest.info)))
+    (_, gate), *second = found
+    level = context.gate.confirm
+    return gate if not second or level is None else _confirmed(gate, *second[0], level)
+
+
+def _comparisons(context: RoundContext) -> Iterator[EvaluateUnit]:
+    for phase in phases(context):
+        yield from (unit for unit in phase.units if isinstance(unit, EvaluateUnit))
+
+
+def _confirmed(gate: Findings, key: str, again: Findings, level: float) -> Findings:
+    """The gate's yes with what a second examination says of it."""
+    told = f"fresh seeds at a one-sided level of {level:.3g}: {words_of(again)}"
+    verdict = (
+        f"{gate.verdict} Confirmed on {told}"
+        if again.promoted
+        else f"Not promoted: not confirmed on {told} The gate had let it through: {words_of(gate)}"
+    )
+    return gate.changed(
+        promoted=again.promoted,
+        verdict=verdict,
+        confirmation=Confirmation(
+            level=level, confirmed=again.promoted, key=key, primary=again.primary, guards=again.guards
+        ),
+    )
+
+
+def words_of(found: Findings) -> str:
+    """The verdict's sentence without the "Promoted:" or "Not promoted:" that it begins with."""
+    return found.verdict.partition(": ")[2]
 
 
 def _side(store: Store, policy: str, split: str, shards: Sequence[ScoreShard]) -> Side:

@@ -134,13 +134,18 @@ def evaluate(
     settings: EvaluationPlan,
     gate: GateSettings,
     inputs: Sequence[Sequence[Any]],
+    confidence: float | None = None,
 ) -> Fingerprint:
-    """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set."""
+    """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set.
+
+    `confidence` is of the deciding interval, where it is not the gate's.
+    """
     beside = [
         [one.name, one.best_of.n, one.best_of.by.kind, one.best_of.by.version] for one in settings.baselines
     ]
     return _question(
         "evaluate",
+        **({} if confidence is None else {"confidence": confidence}),
         before=before.policy_id,
         after=after.policy_id if after else None,
         metric=settings.metric.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from data.errors import ConfigError
 from data.keys import clip_seed
@@ -10,6 +11,9 @@ from data.prompts import load_prompts
 from data.records import Prompt
 from tasks.context import ClipJob
 from tasks.settings import GenerateSettings
+
+Examination = Literal["evaluate", "confirm", "reexamine"]
+"""What clips are compared for: the gate, its confirmation, or the champion against the start of a series."""
 
 
 def training_prompts(settings: GenerateSettings) -> list[Prompt]:
@@ -36,18 +40,20 @@ def training_jobs(prompts: Sequence[Prompt], clips_per_prompt: int, seed: int) -
     )
 
 
-def evaluation_jobs(prompts: Sequence[Prompt], clips: int, seed: int, policy: str) -> tuple[ClipJob, ...]:
+def evaluation_jobs(
+    prompts: Sequence[Prompt], clips: int, seed: int, policy: str, purpose: Examination = "evaluate"
+) -> tuple[ClipJob, ...]:
     """`clips` jobs spread evenly over the prompts.
 
     Seeds derive from the recipe's seed and the policy that the round starts from: fresh for every new
-    champion, the same when a round is repeated, and never those of a training clip.
+    champion, the same when a round is repeated, and never those of a training clip, nor of another purpose.
     """
-    own = clip_seed(seed, policy, 0, "evaluate")
+    own = clip_seed(seed, policy, 0, purpose)
     # Evenly spaced prompts get one clip more than the others where the division leaves a rest.
     share, rest = divmod(clips, len(prompts))
     extra = {index * len(prompts) // rest for index in range(rest)} if rest else set()
     return tuple(
-        ClipJob(prompt, clip_seed(own, prompt.prompt_id, index, "evaluate"))
+        ClipJob(prompt, clip_seed(own, prompt.prompt_id, index, purpose))
         for place, prompt in enumerate(prompts)
         for index in range(share + (place in extra))
     )

@@ -135,6 +135,14 @@ class EvaluateSettings(Settings):
     clips: int = setting(
         400, "Clips", "Clips per policy in all, spread evenly over the prompts.", ge=1, le=1_000_000
     )
+    confirm_clips: int | None = setting(
+        None,
+        "Clips of a confirmation",
+        "Clips per policy, on seeds of their own, where a yes of the gate is confirmed (rounds of `improve` "
+        "and nights); null: as many as `clips`. More find a small gain sooner.",
+        ge=1,
+        le=1_000_000,
+    )
     also: Several[str] = setting(("unseen",), "Also", "Sets reported apart; they never decide.")
     also_clips: int = setting(80, "Clips of each other set", "Per policy.", ge=1, le=1_000_000)
     guards: Several[str] = setting(

@@ -17,10 +17,12 @@ class Phase:
     Attributes:
         units: at least one.
         more: whether the stage has further units, which depend on the answers of these.
+        answers: whether these units' key is the stage's own, if they are the last that do.
     """
 
     units: Sequence[Unit]
     more: bool = False
+    answers: bool = True
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ This table is the only list of stages. Flows, commands, run forms, progress and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from data.errors import ConfigError, StageFailed, UserError
 from tasks import curate, evaluate, finetune, generate, score
 from tasks.context import RoundContext
-from tasks.stage_spec import StageSpec
+from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Runner, StageResult, Unit, is_there
 
 STAGES: Final[Mapping[str, StageSpec]] = {
@@ -44,17 +44,24 @@ def run_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult:
     """Have every answer of `stage` in the store.
 
     Returns:
-        Shards, cached shards and seconds; the key is that of the last phase, the stage's own answer.
+        Shards, cached shards and seconds; the key is that of the stage's own answer.
 
     Raises:
         StageFailed: units failed after their retries, or an earlier stage is missing.
         UserError: something that was given is wrong, or the store cannot be written.
     """
-    result, spec = StageResult(stage, ""), STAGES[stage]
-    for phase in spec.phases(context):
+    return run_phases(STAGES[stage], context, STAGES[stage].phases(context), runner)
+
+
+def run_phases(
+    spec: StageSpec, context: RoundContext, phases: Iterable[Phase], runner: Runner
+) -> StageResult:
+    """Have the answers of `phases`, of a stage or of part of one, in the store; see `run_stage`."""
+    result = StageResult(spec.name, "")
+    for phase in phases:
         spec.prepare(context, phase.units)
-        done = runner(context.store, stage, phase.units)
-        result = replace(result.plus(done), key=done.key)
+        done = runner(context.store, spec.name, phase.units)
+        result = replace(result.plus(done), key=done.key if phase.answers else result.key)
     return result
 
 

@@ -124,6 +124,16 @@ class Approval(Record):
     answered: str | None = Field(description="When, in ISO 8601.")
 
 
+class Confirmation(Record):
+    """A second examination of a candidate that the gate lets through, on seeds that nobody has seen."""
+
+    level: float = Field(description="One-sided level of the gain's lower end.")
+    confirmed: bool = Field(description="Whether the gain and the guards held again.")
+    key: str = Field(description="Of the comparison, whose rows are in `evaluations`.")
+    primary: Change = Field(description="The metric that decides, on the fresh clips; interval of the level.")
+    guards: dict[str, GuardFinding] = Field(description="By name.")
+
+
 class Findings(Record):
     """What the gate found: a part of the summary, and what the evaluation's manifest holds."""
 
@@ -134,6 +144,7 @@ class Findings(Record):
     baselines: dict[str, BaselineFinding] | None = absent("Best-of-N policies, where asked for.")
     verdict: str = Field(description="In a sentence.")
     promoted: bool = Field(description="Whether this round made its candidate champion.")
+    confirmation: Confirmation | None = absent("Absent where the gate's word is the last, or was no.")
 
 
 class RewardSummary(Record):
@@ -175,6 +186,7 @@ class RoundSummary(Record):
     stages: dict[str, StageSummary] = Field(description="By name, in their order.")
     verdict: str = Field(description="In a sentence.")
     promoted: bool = Field(description="Whether this round made its candidate champion.")
+    confirmation: Confirmation | None = absent("Absent where the gate's word is the last, or was no.")
     approval: Approval | None = absent("Absent where nobody was asked.")
 
     @property

@@ -29,6 +29,9 @@ PROMOTES: Final = [
     "finetune.alpha=256",
     "finetune.checkpoint_every=40",
     "gate.confidence=0.6",
+    # Ten nights that may err once: a yes is confirmed, at the most lenient level.
+    "improve.error=1.0",
+    "improve.horizon=10",
 ]
 # The same candidate is sharper because it flickers.
 BREAKS_A_GUARD: Final = [*PROMOTES, "evaluate.guards=[flicker]", "gate.max_ratio=1.0"]

@@ -1,4 +1,4 @@
-"""Commands `improve` and `nightly`: rounds in a row from champion to champion, and one more round from it."""
+"""Commands `improve`, `nightly`, `new-series`: rounds in a row from champion to champion, one, and anew."""
 
 from __future__ import annotations
 
@@ -76,8 +76,23 @@ def nightly_command(
     if isinstance(played, Skipped):
         console.info(f"This night is not played: {played.why}")
         return
-    notify.tell_verdict(summary_of(opened, played))
+    notify.tell_verdict(summary_of(opened, played), played)
     finish(opened, played)
+
+
+@app.command("new-series")
+@answers
+def new_series(
+    series: Annotated[
+        str, typer.Argument(help="Id of the nights whose place it takes; their record has it.")
+    ],
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Begin a series of nights from the champion as it is, with an error budget of its own."""
+    from flows.rounds.night import begin_anew
+
+    begun = begin_anew(Store.open(store), series)
+    print(f"{begun.improve}  from policy {begun.start}")
 
 
 def _opened(recipe: str, overrides: list[str], store: str) -> tuple[Recipe, Store]:

@@ -14,6 +14,29 @@ class ImproveSettings(Settings):
     patience: int = setting(
         2, "Patience", "Rounds in a row that promote nobody before it stops.", ge=1, le=1000
     )
+    error: float = setting(
+        0.05,
+        "Error budget",
+        "Chance of any false promotion in the whole series, where no candidate changes anything: every round "
+        "spends its part, and what the gate lets through beyond it is confirmed on fresh seeds.",
+        gt=0.0,
+        le=1.0,
+    )
+    horizon: int = setting(
+        365,
+        "Nights",
+        "That the error budget is spent over; `vidloop improve` spends it over `rounds`.",
+        ge=1,
+        le=100_000,
+    )
+    reexamine_every: int | None = setting(
+        7,
+        "Re-examination",
+        "Rounds from one comparison of the champion with the start of the series to the next, on fresh "
+        "seeds; also at the end of `improve`; null: none.",
+        ge=1,
+        le=100_000,
+    )
     data: Literal["fresh", "aggregated", "windowed"] = setting(
         "fresh",
         "Data",

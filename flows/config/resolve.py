@@ -207,7 +207,14 @@ def _evaluation(
     beside = tuple(_baseline(recipe, one, policy, reward, find) for one in chosen.baselines)
     if len({one.name for one in beside}) != len(beside):
         raise ConfigError("evaluate.baselines names one twice")
-    return EvaluationPlan(metric, chosen.guards, (metric, *guards, *others), jobs[0][0], jobs, rising, beside)
+    confirmed = chosen.clips if chosen.confirm_clips is None else chosen.confirm_clips
+    fresh: tuple[ClipJob, ...] = ()
+    if recipe.gate.confirm is not None:
+        fresh = evaluation_jobs(
+            load_prompts(chosen.prompts), confirmed, recipe.seed, policy.policy_id, "confirm"
+        )
+    measures = (metric, *guards, *others)
+    return EvaluationPlan(metric, chosen.guards, measures, jobs[0][0], jobs, rising, beside, fresh)
 
 
 def _baseline(

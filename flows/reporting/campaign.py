@@ -9,7 +9,7 @@ from typing import Final
 from data.store import Store
 from flows.reporting.page import template
 from flows.reporting.words import duration
-from tasks.campaign_record import FOLDER, Played, Series
+from tasks.campaign_record import FOLDER, Played, Reexamined, Series
 
 _HEAD: Final = ("round", "before", "after", "change (95% interval)", "promoted", "prompts", "clips", "time")
 _NONE: Final = "-"
@@ -29,6 +29,8 @@ def build_page(store: Store, series: Series) -> Path:
         measured=[one for one in series.rounds if one.primary.before is not None],
         warnings=warnings(series),
         change=change,
+        promoted=promoted,
+        budget=budget(series),
         ratio=ratio,
         how=_HOW[series.recipe["improve"]["data"]],
     )
@@ -46,16 +48,38 @@ def table(series: Series) -> list[str]:
     lines = ["", title]
     if series.rounds:
         lines += ["    " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    promoted = sum(one.promoted for one in series.rounds)
+    crowned = sum(one.promoted for one in series.rounds)
     champion = series.champion if series.champion != series.start else f"still {series.champion}"
     if series.reason is not None:
         lines.append(f"Stopped: {series.reason}")
-    lines.append(f"{promoted} of {len(series.rounds)} rounds promoted their candidate. Champion: {champion}")
+    lines.append(f"{crowned} of {len(series.rounds)} rounds promoted their candidate. Champion: {champion}")
     drift = series.drift()
-    if promoted > 1 and drift:
+    if crowned > 1 and drift:
         told = ", ".join(f"{name} {value:.2f}" for name, value in drift.items())
         lines.append(f"Guards over all promoted rounds, after / before: {told}")
-    return [*lines, *warnings(series)]
+    return [
+        *lines,
+        *budget(series),
+        *(f"After round {one.after}: {one.verdict}" for one in series.reexamined),
+        *warnings(series),
+    ]
+
+
+def budget(series: Series) -> list[str]:
+    """What the series may err, and how much of it is spent; nothing where it states none."""
+    if series.error is None or series.spent is None:
+        return []
+    rounds = "nights" if series.kind == "nightly" else "rounds"
+    return [
+        f"Error budget: {100 * series.spent:.3g}% of {100 * series.error:.3g}% chance of any false promotion "
+        f"spent, {series.examined} of {series.horizon} {rounds}"
+    ]
+
+
+def promoted(one: Played) -> str:
+    """Whether a round promoted its candidate, in a word or two."""
+    refused = one.confirmation is not None and not one.confirmation.confirmed
+    return "yes" if one.promoted else "not confirmed" if refused else "no"
 
 
 def guards_of(series: Series) -> list[str]:
@@ -64,14 +88,18 @@ def guards_of(series: Series) -> list[str]:
 
 
 def warnings(series: Series) -> list[str]:
-    """Guards that no round broke, but all of them together did."""
+    """Guards that all promotions together took beyond the limit of drift, and what blocks the series."""
     gate = series.recipe["gate"]
-    return [
-        f"Warning: over all rounds {name} went to {value:.2f} of what it was: more than the gate allows a "
-        "single round"
+    lowest, highest = gate.get("min_drift", gate["min_ratio"]), gate.get("max_drift", gate["max_ratio"])
+    found = [
+        f"Warning: over all promoted rounds {name} went to {value:.2f} of what it was, beyond the limit of "
+        "drift: nobody is promoted who leaves it there"
         for name, value in series.drift().items()
-        if (value > gate["max_ratio"] if name == "flicker" else value < gate["min_ratio"])
+        if (value > highest if name == "flicker" else value < lowest)
     ]
+    if series.blocked is not None:
+        found.append(f"Blocked: {series.blocked.reason} Nobody is promoted until a person decides")
+    return found
 
 
 def _row(one: Played, guards: Sequence[str]) -> tuple[str, ...]:
@@ -80,7 +108,7 @@ def _row(one: Played, guards: Sequence[str]) -> tuple[str, ...]:
         str(one.number),
         *(_NONE if value is None else f"{value:.3f}" for value in levels),
         change(one),
-        "yes" if one.promoted else "no",
+        promoted(one),
         f"{one.choice.chosen} of {one.choice.of}" if one.choice else "all",
         str(one.clips),
         duration(one.seconds),
@@ -88,7 +116,7 @@ def _row(one: Played, guards: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def change(one: Played) -> str:
+def change(one: Played | Reexamined) -> str:
     """The gain with its interval; what is not known is "-"."""
     delta, low, high = one.primary.delta, one.primary.ci_low, one.primary.ci_high
     if delta is None:
@@ -96,7 +124,7 @@ def change(one: Played) -> str:
     return f"{delta:+.3f}" + ("" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})")
 
 
-def ratio(one: Played, guard: str) -> str:
+def ratio(one: Played | Reexamined, guard: str) -> str:
     """after / before of a guard; "!" where it is broken."""
     found = one.guards.get(guard)
     if found is None or not found.before or found.after is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from data import champion
 from data.curation import prompt_choice
@@ -20,7 +20,10 @@ from flows.config.load import resolve
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_reward, threshold_of
 from flows.reporting import console
+from flows.rounds.plain import plain_stage
+from flows.rounds.reexamine import Work, when_due
 from flows.rounds.run_round import begin
+from models.gate import budget
 from models.policy import base_id, policy_id
 from tasks import campaign_record as record
 from tasks.campaign_record import Choice, Planned, Played, Series, StoppedBy
@@ -31,9 +34,12 @@ from tasks.rounds import new_round_id
 from tasks.summary import RoundSummary
 
 Play = Callable[[RoundContext], RoundSummary]
+REMEDY: Final = (
+    "Go back with `vidloop champion rollback` or `set`; or accept the champion: begin a new series from it"
+)
 
 
-def improve(recipe: Recipe, store: Store, play: Play) -> Series:
+def improve(recipe: Recipe, store: Store, play: Play, work: Work = plain_stage) -> Series:
     """Play rounds until the recipe says stop. One that was interrupted goes on where it was.
 
     Args:
@@ -42,6 +48,7 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
             is none.
         store: keeps the record, and everything else.
         play: plays one round that has begun, with Prefect or without, and returns its summary.
+        work: computes what a re-examination of the champion lacks, with Prefect or without.
 
     Raises:
         ConfigError: the recipe or the store is wrong, or another `improve` works in this store.
@@ -58,6 +65,8 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
             series = Series(new_round_id(), resolve(recipe), start, start)
             say(f"Improve {series.improve}: at most {recipe.improve.rounds} rounds, from policy {start}")
         while True:
+            if series.next is None:
+                series = when_due(recipe, store, series, present(recipe, store), work)
             planned = series.next or plan(recipe, store, series)
             stopped = why_stop(recipe, series, planned)
             if stopped is not None:
@@ -66,6 +75,7 @@ def improve(recipe: Recipe, store: Store, play: Play) -> Series:
             say("")
             say(f"Round {planned.number} of at most {recipe.improve.rounds}{chosen(planned)}")
             series = end_round(recipe, store, series, context, play(context))
+        series = when_due(recipe, store, series, present(recipe, store), work, ended=True)
         series = replace(series, stopped_by=stopped[0], reason=stopped[1], next=None)
         return record.save(store, series)
 
@@ -97,9 +107,12 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
     work with `vidloop round`; unless a `seed` is given.
     """
     how, number = recipe.improve, len(series.rounds) + 1
+    over = how.rounds if series.kind == "improve" else how.horizon
+    confirm = budget.level(how.error, over, recipe.gate.confidence) or recipe.gate.confirm
     if seed is None:
         seed = recipe.seed if number == 1 else int(digest(["improve", recipe.seed, number])[:8], 16)
     policy = present(recipe, store)
+    drift = replace(series, champion=policy.policy_id).drift()
     earlier = tuple(one.round for one in series.rounds)
     match how.data:
         case "fresh":
@@ -108,13 +121,14 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
             earlier = earlier[max(0, len(earlier) - (how.window - 1)) :]
     prompts = [prompt.prompt_id for prompt in training_prompts(recipe.generate)]
     if how.prompts_per_round is None or how.prompts_per_round >= len(prompts):
-        return Planned(number, seed, policy.policy_id, None, None, earlier)
+        return Planned(number, seed, policy.policy_id, None, None, earlier, confirm=confirm, drift=drift)
     reward = open_reward(recipe, recipe.teacher)
     line = lineage(store, policy)
     facts = prompt_choice.known(store, reward.kind, reward.version, threshold_of(recipe), line)
     chosen = prompt_choice.choose(prompts, facts, how.prompts_per_round, how.explore_fraction, seed)
     choice = Choice(len(chosen.prompts), len(prompts), chosen.teachable, chosen.unknown, chosen.for_teaching)
-    return Planned(number, seed, policy.policy_id, chosen.prompts, choice, earlier)
+    only = chosen.prompts
+    return Planned(number, seed, policy.policy_id, only, choice, earlier, confirm=confirm, drift=drift)
 
 
 def recipe_of(recipe: Recipe, planned: Planned) -> Recipe:
@@ -124,12 +138,15 @@ def recipe_of(recipe: Recipe, planned: Planned) -> Recipe:
         seed=planned.seed,
         generate=recipe.generate.changed(prompt_ids=chosen),
         curate=recipe.curate.changed(include_rounds=(*recipe.curate.include_rounds, *planned.learns_from)),
+        gate=recipe.gate.changed(confirm=planned.confirm, drift=planned.drift),
     )
 
 
 def why_stop(recipe: Recipe, series: Series, planned: Planned) -> tuple[StoppedBy, str] | None:
     """What forbids the planned round, and the same in words; None if nothing does."""
     how = recipe.improve
+    if series.blocked is not None:
+        return "blocked", f"{series.blocked.reason} {REMEDY}"
     if len(series.rounds) >= how.rounds:
         return "rounds", f"all {how.rounds} rounds are played"
     if series.failures >= how.patience:
@@ -147,7 +164,8 @@ def why_stop(recipe: Recipe, series: Series, planned: Planned) -> tuple[StoppedB
 def planned_clips(recipe: Recipe, planned: Planned) -> int:
     """Training clips of the round, and evaluation clips of both policies; cached ones count too.
 
-    So do all that the best of N is chosen from, those of a policy once however many baselines take them.
+    So do all that the best of N is chosen from, those of a policy once however many baselines take them, and
+    those on which a yes of the gate is confirmed.
     """
     prompts = len(training_prompts(recipe.generate)) if planned.only is None else len(planned.only)
     also = len(set(recipe.evaluate.also)) * recipe.evaluate.also_clips
@@ -158,7 +176,8 @@ def planned_clips(recipe: Recipe, planned: Planned) -> int:
         most[sampled] = max(most.get(sampled, 0), one.best_of - shared)
     kept = prompts * recipe.generate.clips_per_prompt
     training = kept * (recipe.best_of.best_of if recipe.best_of is not None else 1)
-    return training + 2 * (recipe.evaluate.clips + also) + sum(most.values()) * recipe.evaluate.clips
+    again = recipe.evaluate.confirm_clips or recipe.evaluate.clips if planned.confirm is not None else 0
+    return training + 2 * (recipe.evaluate.clips + also + again) + sum(most.values()) * recipe.evaluate.clips
 
 
 def present(recipe: Recipe, store: Store) -> PolicyRef:
@@ -188,6 +207,7 @@ def _played(store: Store, planned: Planned, context: RoundContext, summary: Roun
     from flows.reporting.compare import intervals
 
     evaluated = 2 * sum(len(jobs) for _, jobs in context.evaluate.jobs)
+    evaluated += 2 * len(context.evaluate.confirmation) if summary.confirmation is not None else 0
     most: dict[str, int] = {}
     for one in (summary.baselines or {}).values():
         if one.cost is not None and one.sampled is not None:
@@ -209,6 +229,7 @@ def _played(store: Store, planned: Planned, context: RoundContext, summary: Roun
         verdict=summary.verdict,
         primary=summary.primary,
         guards=summary.guards,
+        confirmation=summary.confirmation,
     )
 
 

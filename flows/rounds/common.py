@@ -20,7 +20,9 @@ from flows.rounds.run_request import RunRequest, StageRequest
 from flows.rounds.run_round import begin, context_of, play_stage, ready
 from tasks.context import RoundContext
 from tasks.prefect_runner import prefect_runner
+from tasks.stage_spec import Phase
 from tasks.stages import require_whole
+from tasks.units import StageResult
 
 
 def run_stage_flow(stage: str, asked: StageRequest) -> dict[str, Any]:
@@ -40,9 +42,14 @@ def run_stage_flow(stage: str, asked: StageRequest) -> dict[str, Any]:
         context = begin(asked.read_recipe(), Store.open(asked.store, create=True))
         require_whole(context, stage)
     name_run(context)
+    return vars(run_here(stage, context))
+
+
+def run_here(stage: str, context: RoundContext, phases: Iterable[Phase] | None = None) -> StageResult:
+    """Run a stage, or other `phases` of its kind, as task runs of the flow run at work."""
     with progress.of_stage(stage, context.run_id, console.current()) as listener:
         runner = prefect_runner(context.workers, listener, ready(context, stage))
-        return vars(play_stage(stage, context, runner))
+        return play_stage(stage, context, runner, phases)
 
 
 def tell_plan(asked: RunRequest, *changes: str) -> dict[str, Any]:

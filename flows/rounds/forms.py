@@ -119,6 +119,7 @@ FORMS: Final[Mapping[str, type[RecipeForm]]] = {
         (
             "improve.rounds",
             "improve.patience",
+            "improve.error",
             "improve.data",
             "improve.prompts_per_round",
             "improve.max_clips",
@@ -129,7 +130,15 @@ FORMS: Final[Mapping[str, type[RecipeForm]]] = {
         "night",
         "What a night learns from.",
         "improve",
-        ("improve.data", "improve.window", "improve.prompts_per_round", "improve.explore_fraction"),
+        (
+            "improve.data",
+            "improve.window",
+            "improve.prompts_per_round",
+            "improve.explore_fraction",
+            "improve.error",
+            "improve.horizon",
+            "improve.reexamine_every",
+        ),
     ),
 }
 

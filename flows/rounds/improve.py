@@ -7,7 +7,7 @@ from typing import Any
 from data.store import Store
 from flows.reporting.artifacts.showing import show_series
 from flows.rounds import campaign
-from flows.rounds.common import run_name, tell_plan
+from flows.rounds.common import run_here, run_name, tell_plan
 from flows.rounds.round import play_subflow
 from flows.rounds.run_request import RunRequest, flow_of, with_forms
 
@@ -17,7 +17,7 @@ def play_improve(asked: RunRequest) -> dict[str, Any]:
     if asked.dry_run:
         return tell_plan(asked, "policy=champion")
     store = Store.open(asked.store, create=True)
-    series = campaign.improve(asked.read_recipe(), store, play_subflow)
+    series = campaign.improve(asked.read_recipe(), store, play_subflow, run_here)
     show_series(series)
     return campaign.finish(store, series)
 

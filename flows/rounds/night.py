@@ -13,13 +13,25 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+from data.errors import ConfigError
 from data.keys import digest
 from data.store import Store
-from flows.config.load import load_recipe, resolve
+from flows.config.load import check, load_recipe, resolve
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting import console
-from flows.rounds.campaign import begin_round, chosen, end_round, plan, present, recipe_of, without_stale_plan
+from flows.rounds.campaign import (
+    REMEDY,
+    begin_round,
+    chosen,
+    end_round,
+    plan,
+    present,
+    recipe_of,
+    without_stale_plan,
+)
+from flows.rounds.plain import plain_stage
+from flows.rounds.reexamine import Work, when_due
 from flows.rounds.run_round import context_of, frozen_recipe, write_report
 from tasks import campaign_record as record
 from tasks import rounds
@@ -55,6 +67,7 @@ def night(
     play: Play,
     asking: Asking | None = None,
     is_open: Callable[[Waiting], bool] | None = None,
+    work: Work = plain_stage,
 ) -> Series | Skipped:
     """Play one more round of this recipe's nights.
 
@@ -65,6 +78,7 @@ def night(
         play: plays a round that has begun, with Prefect or without, and returns its summary.
         asking: ask a person before anything is promoted.
         is_open: whether a question of an earlier night can still be answered; default: while it is in time.
+        work: computes what a re-examination of the champion lacks, with Prefect or without.
 
     Returns:
         The series with the night in it; with `waiting` if a person is to be asked now, then `settle` ends it.
@@ -82,6 +96,11 @@ def night(
                         f"round {one.waiting.round} waits for a person's approval until {one.waiting.until}"
                     )
                 _settle(store, one, None)
+        series, _ = next_night(recipe, store)
+        if series.next is None:  # what an approved night, or an interrupted one, has left to be done
+            when_due(recipe, store, series, present(recipe, store), work)
+        if why := forbidden(recipe, store):
+            return Skipped(why)
         series, planned = next_night(recipe, store)
         series, context = begin_round(recipe, store, series, planned)
         again = f", attempt {len(planned.attempts) + 1}" if planned.attempts else ""
@@ -91,7 +110,47 @@ def night(
             until = datetime.now(UTC) + timedelta(hours=asking.hours)
             waiting = Waiting(context.run_id, asking.run, until.isoformat(timespec="seconds"))
             return record.save(store, replace(series, waiting=waiting))
-        return end_round(recipe, store, series, context, summary)
+        series = end_round(recipe, store, series, context, summary)
+        return when_due(recipe, store, series, present(recipe, store), work)
+
+
+def forbidden(recipe: Recipe, store: Store) -> str | None:
+    """Why the next night must not be played, and what a person can do; None: nothing forbids it."""
+    series, _ = next_night(recipe, store)
+    command = f"with `vidloop new-series {series.improve}`"
+    if series.blocked is not None:
+        return f"{series.blocked.reason} {REMEDY} {command}"
+    if series.examined >= series.horizon:
+        return (
+            f"the nights {series.improve} have spent their error budget, {series.error:.3g} over "
+            f"{series.horizon} nights. Begin a new series from the champion {command}, or say a longer "
+            "improve.horizon, which begins one too"
+        )
+    return None
+
+
+def begin_anew(store: Store, name: str) -> Series:
+    """Begin a series of nights in the place of another, with its recipe, from the present champion.
+
+    Args:
+        store: keeps both.
+        name: id of the other.
+
+    Raises:
+        ConfigError: the store has no such series of nights, or a night of it waits for a person's approval.
+        StoreError: the store cannot be read or written.
+    """
+    with store.lock("nightly", wait=False):
+        held = record.nightly(store)
+        before = next((one for one in held if one.improve == name), None)
+        if before is None:
+            known = ", ".join(one.improve for one in held) or "none"
+            raise ConfigError(f"{store.root} has no series of nights {name!r}; it has {known}")
+        if before.waiting is not None:
+            raise ConfigError(f"round {before.waiting.round} waits for a person's approval: answer it first")
+        recipe = check(Recipe, before.recipe, f"the recipe of the nights {name}")
+        start = present(recipe, store).policy_id
+        return record.save(store, Series(new_round_id(), resolve(recipe), start, start, kind="nightly"))
 
 
 def next_night(recipe: Recipe, store: Store) -> tuple[Series, Planned]:
@@ -106,6 +165,8 @@ def next_night(recipe: Recipe, store: Store) -> tuple[Series, Planned]:
         start = present(recipe, store).policy_id
         series = Series(new_round_id(), resolve(recipe), start, start, kind="nightly")
     series = without_stale_plan(recipe, store, series)
+    if series.blocked is not None and present(recipe, store).policy_id != series.blocked.champion:
+        series = replace(series, blocked=None)  # a person has gone back, or on
     if series.next is not None and len(series.next.attempts) >= ATTEMPTS:
         series, past = replace(series, next=None, given_up=series.given_up + 1), past + 1
     seed = int(digest(["nightly", recipe.seed, past + 1])[:8], 16)

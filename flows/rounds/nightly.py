@@ -28,7 +28,7 @@ from flows.rounds import night as nights
 from flows.rounds import notify
 from flows.rounds.approval import ask
 from flows.rounds.campaign import finish
-from flows.rounds.common import run_name, tell_lines
+from flows.rounds.common import run_here, run_name, tell_lines
 from flows.rounds.dry_run import plan_lines, store_to_look_at
 from flows.rounds.night import Asking, Skipped
 from flows.rounds.round import play_subflow
@@ -62,7 +62,9 @@ def play_night(asked: NightRequest) -> dict[str, Any] | State[Any]:
     recipe = asked.read_recipe()
     if asked.dry_run:
         with store_to_look_at(asked.store) as looked_at:
-            return tell_lines(plan_lines(nights.to_look_at(recipe, looked_at)))
+            forbidden = nights.forbidden(recipe, looked_at)
+            said = [f"The next night would not be played: {forbidden}"] if forbidden else []
+            return tell_lines([*said, *plan_lines(nights.to_look_at(recipe, looked_at))])
     store = Store.open(asked.store, create=True)
     run = flow_run.id or ""
     series = nights.asked_by(store, run)
@@ -71,17 +73,17 @@ def play_night(asked: NightRequest) -> dict[str, Any] | State[Any]:
         if missed:
             return _skip(missed)
         asking = Asking(_resumable(run), asked.approval_hours) if asked.approval else None
-        played = nights.night(recipe, store, play_subflow, asking, _is_open)
+        played = nights.night(recipe, store, play_subflow, asking, _is_open, run_here)
         if isinstance(played, Skipped):
             return _skip(played.why)
         series = played
-        notify.tell_verdict(nights.summary_of(store, series))
+        notify.tell_verdict(nights.summary_of(store, series), series)
     if series.waiting is not None:
         answer = ask(store, series.waiting, nights.summary_of(store, series))
         series = nights.settle(store, series, answer)
         summary = nights.summary_of(store, series)
         show_round(store, summary)  # the card that stands there still waits for the answer
-        notify.tell_verdict(summary)
+        notify.tell_verdict(summary, series)
     return finish(store, series)
 
 

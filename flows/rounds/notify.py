@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from data.errors import ConfigError
 from flows.reporting import console
+from tasks.campaign_record import Series
 from tasks.summary import RoundSummary
 
 # A web address that is told of verdicts and failures, and the block of the server that keeps it, encrypted.
@@ -38,11 +39,12 @@ def check_address(url: str) -> str:
     return url
 
 
-def tell_verdict(summary: RoundSummary) -> None:
+def tell_verdict(summary: RoundSummary, series: Series | None = None) -> None:
     """Post what a round came to, if somebody wants to know. Never raises, and takes 20 seconds at most.
 
     Args:
         summary: the round's.
+        series: the nights that it is one of, with what they have spent of their error budget.
     """
     waits = summary.approval is not None and summary.approval.answer is None
     event = "waiting for approval" if waits else "promoted" if summary.promoted else "kept"
@@ -52,6 +54,7 @@ def tell_verdict(summary: RoundSummary) -> None:
         recipe=summary.recipe_name,
         verdict=summary.verdict,
         primary=summary.primary.model_dump(exclude={"reason"}),
+        **({} if series is None else {"spent": series.spent, "error": series.error}),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.promotion import Promotion
 from tasks.rounds import RECIPE, finish, give_up, new_round_id
-from tasks.stages import STAGES, require_ready, require_whole, run_stage
+from tasks.stage_spec import Phase
+from tasks.stages import STAGES, require_ready, require_whole, run_phases, run_stage
 from tasks.summary import RoundSummary
 from tasks.units import Runner, StageResult, do_nothing
 from tasks.versions import versions
@@ -115,8 +116,16 @@ def play(
     return summary
 
 
-def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult:
+def play_stage(
+    stage: str, context: RoundContext, runner: Runner, phases: Iterable[Phase] | None = None
+) -> StageResult:
     """Run one stage and note what it cost, outside every digest.
+
+    Args:
+        stage: which stage.
+        context: of the round.
+        runner: works through the units.
+        phases: other work of the stage's kind; None: that of the round.
 
     Raises:
         StageFailed, UserError: see `tasks.stages.run_stage`.
@@ -127,7 +136,11 @@ def play_stage(stage: str, context: RoundContext, runner: Runner) -> StageResult
     with spread.spread_over(wanted, context.workers):
         workers = context.workers * max(1, len(wanted))
         ready = _warned(stage, context, runner.ready)
-        result = run_stage(stage, context, replace(runner, workers=workers, ready=ready))
+        told = replace(runner, workers=workers, ready=ready)
+        if phases is None:
+            result = run_stage(stage, context, told)
+        else:
+            result = run_phases(STAGES[stage], context, phases, told)
     facts: dict[str, Any] = {"cached": result.shards == result.cached_shards}
     if not facts["cached"] and STAGES[stage].needs_device:
         facts["versions"] = versions(context.generation.model.device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from data.settings import Settings, setting
+from models.gate.budget import LARGEST
 
 
 class GateSettings(Settings):
@@ -33,4 +34,32 @@ class GateSettings(Settings):
         "Highest ratio",
         "A guard that should not rise (flicker) breaks when it lies wholly above this.",
         ge=1.0,
+    )
+    min_drift: float = setting(
+        0.8,
+        "Lowest drift",
+        "What such a guard may come to over all promotions of a series of rounds (after / before of each, "
+        "multiplied); a candidate that would take it below this is not promoted.",
+        gt=0.0,
+        le=1.0,
+    )
+    max_drift: float = setting(
+        1.25,
+        "Highest drift",
+        "The same of a guard that should not rise.",
+        ge=1.0,
+    )
+    drift: dict[str, float] = setting(
+        {},
+        "Drift so far",
+        "What each guard has come to over the promotions before this round. `improve` and nights write it "
+        "here; without it no drift is judged.",
+    )
+    confirm: float | None = setting(
+        None,
+        "Confirmation",
+        "One-sided level of a second examination, on clips of both policies that nobody has seen, which the "
+        "gate's yes then needs; null: none. `improve` and nights write it here, from `improve.error`.",
+        gt=0.0,
+        le=LARGEST,
     )

@@ -1,10 +1,11 @@
 """The gate: did the model get better, and did it cheat? Pure functions from measurements to a verdict.
 
-A candidate is promoted only if the primary metric's interval lies above zero and no guard is broken. A guard
-watches what a cheated metric gives away: `motion`, `sharpness` and `diversity` must not fall, `flicker` must
-not rise, overall and in every category of enough prompts. So many questions would by chance alone break a
-guard now and then; the level holds for all of them together (Bonferroni). A measurement that failed is left
-out, with its partner, and counted; it never becomes a number.
+A candidate is promoted only if the primary metric's interval lies above zero, no guard is broken, and none
+has drifted too far over a series of rounds. A guard watches what a cheated metric gives away: `motion`,
+`sharpness` and `diversity` must not fall, `flicker` must not rise, overall and in every category of enough
+prompts. So many questions would by chance alone break a guard now and then; the level holds for all of them
+together (Bonferroni). A measurement that failed is left out, with its partner, and counted; it never becomes
+a number.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from data.records import Evaluation
 from models.gate import intervals
+from models.gate.drift import drifted
 from models.gate.intervals import FEWEST, Floats, Interval
 from models.gate.settings import GateSettings
 
@@ -167,12 +169,13 @@ def diversity(latents: npt.NDArray[np.floating], prompts: Sequence[str]) -> dict
     return found
 
 
-def compare(paired: Paired, settings: GateSettings) -> Comparison:
-    """Means before and after with the interval of their difference."""
+def compare(paired: Paired, settings: GateSettings, confidence: float | None = None) -> Comparison:
+    """Means before and after with the interval of their difference, at `confidence` or the settings'."""
     rows = paired.measured()
     if not rows.prompts:
         return Comparison(paired.metric, rows.excluded)
-    difference = intervals.mean(rows.after - rows.before, rows.clusters(), settings.confidence)
+    sure = settings.confidence if confidence is None else confidence
+    difference = intervals.mean(rows.after - rows.before, rows.clusters(), sure)
     return Comparison(
         paired.metric,
         rows.excluded,
@@ -245,6 +248,7 @@ def decide(
     guards: Sequence[Paired],
     settings: GateSettings,
     rising: Collection[str] = (),
+    confidence: float | None = None,
 ) -> Verdict:
     """The verdict on a candidate.
 
@@ -253,19 +257,22 @@ def decide(
         guards: measurements of what a cheated metric gives away.
         settings: confidence and limits.
         rising: names of the guards that break by rising; all others break by falling.
+        confidence: of the deciding interval; None: that of the settings.
     """
-    overall = compare(primary, settings)
+    sure = settings.confidence if confidence is None else confidence
+    overall = compare(primary, settings, sure)
     categories = {c: compare(primary.category(c), settings) for c in sorted(set(primary.categories))}
     questions = sum(len(places(paired)) for paired in guards)
     found = {paired.metric: guard(paired, settings, paired.metric in rising, questions) for paired in guards}
     better = overall.ci_low is not None and overall.ci_low > 0
     broken = [g for g in found.values() if g.ok is False]
-    promoted = better and not broken
-    return Verdict(promoted, _sentence(overall, found, promoted, settings), overall, categories, found)
+    gone = drifted({name: one.ratio for name, one in found.items()}, settings, rising)
+    promoted = better and not broken and not gone
+    return Verdict(promoted, _sentence(overall, found, promoted, sure, gone), overall, categories, found)
 
 
 def _sentence(
-    primary: Comparison, guards: Mapping[str, Guard], promoted: bool, settings: GateSettings
+    primary: Comparison, guards: Mapping[str, Guard], promoted: bool, confidence: float, gone: Sequence[str]
 ) -> str:
     if primary.delta is None:
         return f"Not promoted: {primary.metric} was measured on no clip under both policies."
@@ -275,7 +282,7 @@ def _sentence(
         told += f"; no interval: {primary.no_interval}; {primary.n} clips)"
     else:
         told += (
-            f", {settings.confidence:.0%} interval {primary.ci_low:+.3f} to {primary.ci_high:+.3f}; "
+            f", {100 * confidence:.3g}% interval {primary.ci_low:+.3f} to {primary.ci_high:+.3f}; "
             f"{primary.n} clips of {primary.prompts} prompts)"
         )
     if primary.excluded:
@@ -290,7 +297,7 @@ def _sentence(
         tail = " and no guard is broken" + (f"; {'; '.join(unsure)}" if unsure else "")
         return f"Promoted: {told}{tail}."
     better = primary.ci_low is not None and primary.ci_low > 0
-    doubts = [*([] if better else ["that is not surely better"]), *broken, *unsure]
+    doubts = [*([] if better else ["that is not surely better"]), *broken, *gone, *unsure]
     return f"Not promoted: {told}, but {'; '.join(doubts)}."
 
 

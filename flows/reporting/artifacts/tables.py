@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 
-from flows.reporting.campaign import change, guards_of, ratio
+from flows.reporting.campaign import change, guards_of, promoted, ratio
 from flows.reporting.facts import Facts
 from tasks.campaign_record import Series
 
@@ -82,7 +82,7 @@ def rounds_in_a_row(series: Series) -> list[Row]:
             "before": _rounded(one.primary.before),
             "after": _rounded(one.primary.after),
             "gain": change(one),
-            "promoted": "yes" if one.promoted else "no",
+            "promoted": promoted(one),
             **{name: ratio(one, name) for name in guards},
             "clips": one.clips,
             "minutes": round(one.seconds / 60, 1),

@@ -37,6 +37,7 @@ TOGETHER = {
     "generate.height": ["generate.height=64"],
     "generate.width": ["generate.width=64"],
     "curate.weight": ["curate.weight=exp"],
+    "gate.drift": ["gate.drift={motion: 0.9}"],
     "shaping.kind": ["shaping.kind=binary", "shaping.threshold=0.5"],
 }
 

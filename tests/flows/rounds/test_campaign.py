@@ -8,8 +8,7 @@ import pytest
 
 from data import champion
 from data.errors import StoreError, UserError
-from data.keys import digest
-from data.records import Policy, Score
+from data.records import Policy
 from data.store import Store
 from flows.config.load import dump, load_recipe, resolve
 from flows.config.recipe import Recipe
@@ -20,10 +19,11 @@ from flows.rounds.plain import plain_round, plain_stage
 from flows.rounds.run_round import begin
 from models.policy import policy_id
 from tasks import campaign_record as record
-from tasks import evaluate, finetune, fingerprints
+from tasks import evaluate, finetune
 from tasks.campaign_record import Planned, Played, Series
 from tasks.context import RoundContext
 from tasks.summary import Change, GuardFinding, RoundSummary
+from tests.rejudge import rejudge
 from tests.tiny_round import Tiny, cached, committed, empty_adapter
 
 
@@ -55,18 +55,7 @@ def play_better(context: RoundContext) -> RoundSummary:
     plain_round(context)
     learned = finetune.candidate(context)
     assert learned is not None
-    metric = context.evaluate.metric
-    for side in evaluate.unit_of(context).sides:  # type: ignore[attr-defined]  # the comparison, seen as a Unit
-        for clips_key, clips_digest in zip(*side.clips, strict=True):
-            question = fingerprints.score(metric, clips_digest)
-            context.store.discard(digest(question))
-            value = 1.0 if side.policy_id == learned.policy_id else 0.0
-            rows = [
-                Score(clip.clip_id, metric.name, metric.version, value, "ok", None, "{}")
-                for clip in context.store.read(clips_key, "clips")
-            ]
-            counts = {"clips": len(rows), "failed": 0}
-            context.store.commit("score", question, {"scores": rows}, info=counts)
+    rejudge(context, evaluate.unit_of(context).sides, {context.policy.policy_id: 0.0, learned.policy_id: 1.0})
     return plain_round(context)
 
 
@@ -133,6 +122,14 @@ def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
     # Of the second, whose clips all fail, there is none.
     assert first.intervals["after"] is not None
     assert second.intervals["before"] is None
+
+    # The end compares the champion with the start, on seeds of its own.
+    (against,) = ended.reexamined
+    assert (against.after, against.start, against.champion) == (2, first.policy_before, first.policy_after)
+    assert against.holds
+    rows = {row.seed for row in store.read(against.key, "evaluations") if row.metric == "physics"}
+    assert len(rows) == against.primary.n == 4
+    assert not rows & (seeds[0] | seeds[1])
 
     # Nothing is left to go on with: the next call begins anew, from the champion.
     assert record.unfinished(store, resolve(recipe)) is None
@@ -206,11 +203,14 @@ def test_when_it_stops(tiny: Tiny, overrides: list[str], rounds: list[Played], s
 
 
 def test_clips_are_counted_as_they_will_be_made(tiny: Tiny) -> None:
-    recipe, store = recipe_for(tiny, "evaluate.also=[unseen]", "evaluate.also_clips=50"), opened(tiny)
-    planned = plan(recipe, store, of(recipe))
-    context = open_round(recipe_of(recipe, planned), store, "look")
-    made = len(context.jobs) + 2 * sum(len(jobs) for _, jobs in context.evaluate.jobs)
-    assert planned_clips(recipe, planned) == made
+    also = ["evaluate.also=[unseen]", "evaluate.also_clips=50"]
+    for more in (["improve.rounds=1"], [], ["evaluate.confirm_clips=7"]):
+        recipe, store = recipe_for(tiny, *also, *more), opened(tiny)
+        planned = plan(recipe, store, of(recipe))
+        context = open_round(recipe_of(recipe, planned), store, "look")
+        compared = [*(jobs for _, jobs in context.evaluate.jobs), context.evaluate.confirmation]
+        made = len(context.jobs) + 2 * sum(map(len, compared))
+        assert planned_clips(recipe, planned) == made
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,8 @@ def test_every_round_has_a_seed_of_its_own_and_the_first_shares_its_work_with_a_
     plans = [plan(recipe, store, of(recipe, *(played(n) for n in range(1, count + 1)))) for count in range(4)]
     assert len({one.seed for one in plans}) == 4
     first = recipe_of(recipe, plans[0])
-    assert first == recipe.model_copy(update={"policy": present(recipe, store).policy_id})
+    confirmed = recipe.gate.changed(confirm=plans[0].confirm)
+    assert first == recipe.model_copy(update={"policy": present(recipe, store).policy_id, "gate": confirmed})
 
 
 def test_a_recipe_of_a_round_survives_its_own_dump(tiny: Tiny) -> None:
@@ -301,7 +302,7 @@ def test_records_come_back_as_they_were(tiny: Tiny) -> None:
 def test_a_record_of_an_earlier_release_is_read(tiny: Tiny) -> None:
     store, recipe = opened(tiny), recipe_for(tiny)
     written = record.facts_of(of(recipe, played(1)))
-    for later in ("kind", "waiting", "given_up", "drift"):
+    for later in ("kind", "waiting", "given_up", "drift", "spent", "reexamined", "blocked"):
         del written[later]
     store.write_file(f"improvements/{written['improve']}/summary.json", json.dumps(written).encode())
     assert record.unfinished(store, resolve(recipe)) == of(recipe, played(1))
@@ -310,8 +311,19 @@ def test_a_record_of_an_earlier_release_is_read(tiny: Tiny) -> None:
 
 def test_small_steps_down_add_up_to_a_warning(tiny: Tiny) -> None:
     recipe = recipe_for(tiny)
-    one = of(recipe, played(1, True))
-    two = of(recipe, played(1, True), played(2), played(3, True))
+    one = replace(of(recipe, played(1, True)), champion="m1")
+    two = replace(of(recipe, played(1, True), played(2), played(3, True, policy_before="m1")), champion="m3")
     assert two.drift()["motion"] == pytest.approx(0.85**2)
     assert not [line for line in table(one) if line.startswith("Warning")]
-    assert [line for line in table(two) if line.startswith("Warning: over all rounds motion went to 0.72")]
+    assert [
+        line
+        for line in table(two)
+        if line.startswith("Warning: over all promoted rounds motion went to 0.72")
+    ]
+    # The next candidate is judged by what its predecessors came to; what was rolled back is no predecessor.
+    assert (
+        recipe_of(recipe, replace(Planned(9, 1, "m3", None, None, ()), drift=two.drift())).gate.drift
+        == two.drift()
+    )
+    assert replace(two, champion="m1").drift() == one.drift()
+    assert replace(two, champion="m0").drift() == {}

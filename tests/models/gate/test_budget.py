@@ -1,0 +1,49 @@
+"""An error budget: what one of many rounds may spend, and what its confirmation must hold."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.gate import budget
+from models.gate.drift import drifted
+from models.gate.settings import GateSettings
+
+
+@pytest.mark.parametrize(
+    ("error", "horizon", "confidence", "level"),
+    [
+        (0.05, 365, 0.95, 0.05 / 365 / 0.025),
+        (0.01, 30, 0.9, 0.01 / 30 / 0.05),
+        (0.05, 2, 0.95, None),  # two rounds of 2.5% are 5%
+        (0.05, 1, 0.95, None),
+        (0.05, 3, 0.95, budget.LARGEST),
+        (1.0, 365, 0.6, 1 / 365 / 0.2),
+    ],
+)
+def test_the_gate_and_its_confirmation_spend_the_rounds_part(
+    error: float, horizon: int, confidence: float, level: float | None
+) -> None:
+    found = budget.level(error, horizon, confidence)
+    assert found == (None if level is None else pytest.approx(level, rel=1e-12))
+    spends = budget.gate_level(confidence) * (found or 1.0)
+    assert spends * horizon <= error + 1e-12
+
+
+@pytest.mark.parametrize(
+    ("name", "earlier", "now", "beyond"),
+    [
+        ("motion", 0.9, 0.9, False),
+        ("motion", 0.9, 0.88, True),
+        ("motion", 0.7, 1.2, False),
+        ("motion", 2.0, 2.0, False),
+        ("flicker", 1.2, 1.0, False),
+        ("flicker", 1.2, 1.1, True),
+        ("flicker", 0.2, 0.2, False),
+    ],
+)
+def test_drift_multiplies(name: str, earlier: float, now: float, beyond: bool) -> None:
+    settings = GateSettings(drift={name: earlier})
+    said = drifted({name: now, "sharpness": 0.1}, settings, rising=["flicker"])
+    assert bool(said) == beyond
+    assert all(f"{name} would come to {earlier * now:.2f} times" in one for one in said)
+    assert drifted({name: None}, settings) == drifted({name: 0.1}, GateSettings()) == []
