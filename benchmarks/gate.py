@@ -4,7 +4,7 @@
     python -m benchmarks.gate --trials 200 --page /tmp/gate.md
 
 Intervals: of what share does the 95% interval of a gain hold the true gain, and how often is a candidate that
-changes nothing promoted? Guards: how often does any of four break though nothing changed, and how often is
+changes nothing promoted? Guards: how often does any break though nothing changed, and how often is
 one found that lost a part? Prompts differ in how hard they are, policies in what they make of each, and
 motion is heavy-tailed (logarithms spread by 0.8 between prompts and 0.6 within, as measured on clips).
 """
@@ -21,7 +21,8 @@ import numpy as np
 from models.gate import intervals
 from models.gate.intervals import Floats
 from models.gate.settings import GateSettings
-from models.gate.verdict import Paired, guard, places
+from models.gate.verdict import Paired, Shares, guard
+from tasks.settings import EvaluateSettings
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs/gate.md"
 PROMPTS: Final = (4, 5, 6, 8, 12, 20, 50, 100, 200)
@@ -31,7 +32,7 @@ TRUTHS: Final = ((0.1, 0.0), (0.4, 0.0), (0.4, 0.15), (0.85, 0.05))
 # Categories x prompts a category x clips.
 LAYOUTS: Final = ((1, 4, 1), (2, 2, 4), (5, 1, 8), (5, 2, 4), (5, 4, 4), (10, 2, 2), (5, 20, 4), (10, 20, 1))
 KEPT: Final = (1.0, 0.85, 0.7, 0.5, 0.3)
-GUARDS: Final = ("motion", "diversity", "sharpness", "flicker")
+GUARDS: Final = EvaluateSettings().guards
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,11 +116,12 @@ def measurements(name: str, layout: tuple[int, int, int], kept: float, rng: np.r
 
 
 def guard_table(trials: int) -> Iterator[str]:
-    """Markdown: layouts by what a guard keeps; how often it breaks, and any of four where nothing changed."""
+    """Markdown: layouts by what a guard keeps; how often it breaks, and any of all where nothing changed."""
     settings = GateSettings()
     yield f"**Guards** ({trials} trials): how often one breaks (surely below 0.8), by what is truly left;"
-    yield "first column: how often any of four does where nothing changed.\n"
-    yield "| layout | any of four, nothing lost | " + " | ".join(f"{kept:g} left" for kept in KEPT[1:]) + " |"
+    yield f"first column: how often any of {len(GUARDS)} does where nothing changed.\n"
+    heads = " | ".join(f"{kept:g} left" for kept in KEPT[1:])
+    yield f"| layout | any of {len(GUARDS)}, nothing lost | {heads} |"
     yield "|---" * (len(KEPT) + 1) + "|"
     for layout in LAYOUTS:
         shares = [_broken(layout, kept, settings, trials) for kept in KEPT]
@@ -140,8 +142,8 @@ def _any_breaks(
     if kept < 1:
         names = GUARDS[:1]
     found = [measurements(name, layout, kept, rng) for name in names]
-    questions = len(GUARDS) * len(places(found[0]))
-    return any(guard(one, settings, questions=questions).ok is False for one in found)
+    shares = Shares.of(found * (len(GUARDS) // len(found)))
+    return any(guard(one, settings, shares=shares).ok is False for one in found)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flicker, a guard: brightness that goes back and forth. Cheap, no network; it must not rise."""
+"""Flicker, a guard: brightness that goes back and forth. Cheap, no network; it shows flashing, and stills."""
 
 from __future__ import annotations
 
@@ -38,5 +38,5 @@ REWARD: Final = per_clip(
     code=1,
     range=(0.0, 2.0),
     reads="frames in order",
-    breaks_by="rising",
+    within=(0.4, 1.25),
 )

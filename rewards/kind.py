@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from data.keys import digest
 from data.settings import Settings, setting
@@ -85,7 +85,8 @@ class RewardKind:
         is_probability: whether values are probabilities that a clip is good, so that they can be calibrated.
         network: of a reward that was built, how its network computes, see `data.networks.network_line`; its
             answer is None where that is loaded, or reached, at the first clip.
-        breaks_by: as a guard: whether it falls or rises where a reward was cheated.
+        within: as a guard: lowest and highest ratio after / before that a candidate may have; None: it may
+            rise.
     """
 
     name: str
@@ -103,11 +104,14 @@ class RewardKind:
     text_limit: Callable[[Any], TextLimit | None] | None = None
     is_probability: Callable[[Any], bool] = lambda settings: False
     network: Callable[[Any], str | None] | None = None
-    breaks_by: Literal["falling", "rising"] = "falling"
+    within: tuple[float, float | None] = (0.8, None)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
             raise TypeError(f"{self.name!r} is no name of a reward: use small letters, digits and _")
+        low, high = self.within
+        if not 0 <= low <= 1 or (high is not None and not high >= 1):
+            raise TypeError(f"reward {self.name}: within {self.within} does not hold the ratio 1")
         if KIND in self.settings.model_fields:
             raise TypeError(f"reward {self.name}: no setting may be called {KIND!r}")
 

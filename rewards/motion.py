@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -13,6 +14,8 @@ from rewards.kind import per_clip
 
 # Farneback's cost grows with the area, and its window below is meant for frames of this size.
 _MAX_SIDE: Final = 128
+
+Grey = NDArray[np.uint8]
 
 
 class MotionSettings(Settings):
@@ -44,25 +47,53 @@ def motion(frames: NDArray[np.uint8], fps: float, settings: MotionSettings) -> f
     Raises:
         CannotJudge: fewer than two frames.
     """
+    pairs = grey_pairs(frames, settings)
+    if not pairs:
+        raise CannotJudge(f"motion needs two frames or more, the clip has {len(frames)}")
+    lengths = [float(np.linalg.norm(farneback(*pair), axis=-1).mean()) for pair in pairs]
+    return speed(lengths, frames, fps, settings)
+
+
+def grey_pairs(frames: NDArray[np.uint8], settings: MotionSettings) -> list[tuple[Grey, Grey]]:
+    """The pairs of frames that are measured, grey, shrunk to a short side of 128 at most; none of one frame.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+        settings: which pairs of frames.
+    """
     import cv2
 
-    if len(frames) < 2:
-        raise CannotJudge(f"motion needs two frames or more, the clip has {len(frames)}")
-    stride = min(settings.stride, len(frames) - 1)
-    scale = min(1.0, _MAX_SIDE / min(frames.shape[1:3]))
-    lengths = []
-    for start in pair_starts(len(frames), stride, settings.pairs):
-        pair = [cv2.cvtColor(frames[i], cv2.COLOR_RGB2GRAY) for i in (start, start + stride)]
+    stride, scale = _stride(frames, settings), min(1.0, _MAX_SIDE / min(frames.shape[1:3]))
+
+    def grey(index: int) -> Grey:
+        image = cv2.cvtColor(frames[index], cv2.COLOR_RGB2GRAY)
         if scale < 1:
-            pair = [
-                cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) for image in pair
-            ]
-        flow = cv2.calcOpticalFlowFarneback(
-            pair[0], pair[1], np.empty(0), pyr_scale=0.5, levels=3, winsize=9, iterations=2, poly_n=5,
-            poly_sigma=1.1, flags=0,
-        )  # fmt: skip
-        lengths.append(float(np.linalg.norm(flow, axis=-1).mean()) / min(flow.shape[:2]))
-    return float(np.mean(lengths)) * fps / stride
+            image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        return np.asarray(image, np.uint8)
+
+    starts = pair_starts(len(frames), stride, settings.pairs)
+    return [(grey(start), grey(start + stride)) for start in starts]
+
+
+def farneback(first: Grey, second: Grey) -> NDArray[np.float32]:
+    """Dense flow between two grey frames, [H, W, 2] as (x, y) in pixels."""
+    import cv2
+
+    flow = cv2.calcOpticalFlowFarneback(
+        first, second, np.empty(0), pyr_scale=0.5, levels=3, winsize=9, iterations=2, poly_n=5,
+        poly_sigma=1.1, flags=0,
+    )  # fmt: skip
+    return np.asarray(flow, np.float32)
+
+
+def speed(lengths: Sequence[float], frames: NDArray[np.uint8], fps: float, settings: MotionSettings) -> float:
+    """The mean of lengths in pixels of `grey_pairs`, in short sides a second."""
+    side = min(_MAX_SIDE, *frames.shape[1:3])
+    return float(np.mean([length / side for length in lengths])) * fps / _stride(frames, settings)
+
+
+def _stride(frames: NDArray[np.uint8], settings: MotionSettings) -> int:
+    return max(1, min(settings.stride, len(frames) - 1))
 
 
 def _judge(clip: LoadedClip, settings: MotionSettings) -> Judgement:
@@ -76,4 +107,5 @@ REWARD: Final = per_clip(
     code=1,
     range=(0.0, float("inf")),
     reads="frames in order and their rate",
+    within=(0.9, 1.1),
 )

@@ -47,7 +47,7 @@ def found(
     metric, measured = settings.metric.name, rows[own.policy_id]
     guards = [pair_up(rows[before], measured, name) for name in settings.guards]
     against = pair_up(rows[before], measured, metric)
-    verdict = decide(against, guards, gate, settings.rising)
+    verdict = decide(against, guards, gate, settings.within)
     return {
         **_named(one, own),
         "primary": dataclasses.asdict(verdict.primary),

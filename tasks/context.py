@@ -10,9 +10,9 @@ import functools
 import gc
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,7 +23,7 @@ from data.records import Prompt
 from data.store import Store
 from data.video import VideoSettings
 from models.families.settings import Expert, ModelSettings, SampleSettings
-from models.gate.settings import GateSettings
+from models.gate.settings import GateSettings, Within
 from models.training.settings import TrainSettings
 from rewards import RewardRef as RewardRef
 
@@ -148,7 +148,7 @@ class EvaluationPlan:
         guards: names of the guards.
         measures: rewards to be scored on evaluation clips: the metric, the guards that are rewards, and
             others that decide nothing.
-        rising: guards that break by rising; all others break by falling.
+        within: limits of the guards' ratios by name, as `models.gate.verdict.decide` takes them.
         primary: the split that decides.
         jobs: the clips of every split, the primary one first.
         baselines: best-of-N policies that are measured on the primary split too; they decide nothing.
@@ -160,7 +160,7 @@ class EvaluationPlan:
     measures: tuple[RewardRef, ...]
     primary: str
     jobs: tuple[tuple[str, tuple[ClipJob, ...]], ...]
-    rising: tuple[str, ...] = ()
+    within: Mapping[str, Within] = field(default_factory=dict)
     baselines: tuple[Baseline, ...] = ()
     confirmation: tuple[ClipJob, ...] = ()
 

@@ -11,8 +11,8 @@ from typing import Any, ClassVar, Final
 from data.errors import ConfigError
 from data.records import Clip, Evaluation, Score
 from data.store import Store
-from models.gate.settings import GateSettings
-from models.gate.verdict import DIVERSITY, compare, decide, diversity, pair_up
+from models.gate.settings import DIVERSITY, GateSettings
+from models.gate.verdict import compare, decide, diversity, pair_up
 from tasks import baselines, cut_prompts, finetune, fingerprints, generate, score
 from tasks.context import EvaluationPlan, PolicyRef, RoundContext, Sampled, open_store
 from tasks.score import ScoreShard, check_failures
@@ -83,7 +83,7 @@ class EvaluateUnit(OneAnswer):
         }
         primary = self.settings.primary
         guards = [pairs[primary, name] for name in self.settings.guards]
-        verdict = decide(pairs[primary, metric], guards, self.gate, self.settings.rising, self.confidence)
+        verdict = decide(pairs[primary, metric], guards, self.gate, self.settings.within, self.confidence)
         found = dataclasses.asdict(verdict)
         also = {
             split: dataclasses.asdict(compare(pairs[split, metric], self.gate))

@@ -21,7 +21,7 @@ from rewards import Part
 from tasks.context import BestOf, ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 
 VERSIONS: Final[Mapping[str, int]] = {
-    "generate": 3, "score": 1, "curate": 2, "reference": 2, "finetune": 3, "evaluate": 3,
+    "generate": 3, "score": 1, "curate": 2, "reference": 2, "finetune": 3, "evaluate": 4,
     "best-of": 1,
 }  # fmt: skip
 
@@ -150,7 +150,7 @@ def evaluate(
         after=after.policy_id if after else None,
         metric=settings.metric.name,
         metric_version=settings.metric.version,
-        guards=list(settings.guards),
+        guards=[[name, *settings.within.get(name, ())] for name in settings.guards],
         primary=settings.primary,
         gate=gate.fingerprint(),
         inputs=[list(one) for one in inputs],

@@ -60,6 +60,8 @@ class GuardFinding(Record):
     before: float | None = Field(description="Mean of the policy that the round began with.")
     after: float | None = Field(description="Mean of the candidate.")
     ok: bool | None = Field(description="False: broken. Null: could not be measured.")
+    low: float | None = absent("The lowest after / before that its limits allow.")
+    high: float | None = absent("The highest; none: it may rise.")
     reason: str | None = absent("Why it is broken, or was not measured.")
     unseen: list[str] | None = absent("Categories of too few prompts for a verdict of their own.")
 

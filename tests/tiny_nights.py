@@ -22,6 +22,7 @@ PROMOTES: Final = [
     "evaluate.same_as_feedback=true",
     "evaluate.clips=8",
     "evaluate.guards=[diversity]",
+    "gate.limits={diversity: {high: 1000}}",
     "generate.clips_per_prompt=6",
     "finetune.steps=40",
     "finetune.lr=1.0",
@@ -34,7 +35,7 @@ PROMOTES: Final = [
     "improve.horizon=10",
 ]
 # The same candidate is sharper because it flickers.
-BREAKS_A_GUARD: Final = [*PROMOTES, "evaluate.guards=[flicker]", "gate.max_ratio=1.0"]
+BREAKS_A_GUARD: Final = [*PROMOTES, "evaluate.guards=[flicker]", "gate.limits={flicker: {high: 1.0}}"]
 # Physics: an empty world obeys no law, before or after.
 KEEPS: Final[list[str]] = []
 EVERY_MINUTE: Final = {"cron": "* * * * *", "timezone": "UTC"}

@@ -18,7 +18,6 @@ from data.settings import Settings, setting
 from flows.config.improve import ImproveSettings
 from flows.config.rewards import (
     DEFAULT,
-    DIVERSITY,
     ORACLE,
     Instance,
     folded,
@@ -29,7 +28,7 @@ from flows.config.rewards import (
 )
 from models.families import get_family
 from models.families.settings import BaseModelSettings
-from models.gate.settings import GateSettings
+from models.gate.settings import DIVERSITY, GateSettings
 from models.policy import BASE
 from models.training.settings import FinetuneSettings
 from rewards import reward_kinds
@@ -170,6 +169,10 @@ class Recipe(Settings):
         for name in self.evaluate.beside:
             if name in (self.evaluate.metric, *self.evaluate.guards):
                 yield f"evaluate.beside names {name!r}, which measures already: it is the metric or a guard"
+        for name in self.gate.limits:
+            if name not in self.evaluate.guards:
+                close = nearest(name, self.evaluate.guards)
+                yield f"gate.limits names {name!r}, which evaluate.guards does not list{close}"
         if self.teacher not in self.scored:
             teacher = f"the reward {self.teacher!r}, which `rewards` does not list"
             yield f"feedback {self.feedback!r} learns from {teacher}"

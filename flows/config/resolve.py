@@ -15,9 +15,10 @@ from data.resources import find
 from data.store import Store
 from flows.config.load import load_recipe, resolve
 from flows.config.recipe import Recipe
-from flows.config.rewards import DIVERSITY, kind_of
+from flows.config.rewards import kind_of
 from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
+from models.gate.settings import DIVERSITY, DIVERSITY_WITHIN, Limits
 from models.policy import BASE, base_id
 from models.training.objectives import get_objective
 from models.training.settings import TrainSettings
@@ -202,7 +203,9 @@ def _evaluation(
     )
     metric = reward(chosen.metric)
     guards = [reward(name) for name in chosen.guards if name != DIVERSITY]
-    rising = tuple(one.name for one in guards if reward_kind(one.kind).breaks_by == "rising")
+    own = {one.name: reward_kind(one.kind).within for one in guards} | {DIVERSITY: DIVERSITY_WITHIN}
+    said = recipe.gate.limits
+    within = {name: said.get(name, Limits()).within(own[name]) for name in chosen.guards}
     others = [reward(name) for name in chosen.beside]
     beside = tuple(_baseline(recipe, one, policy, reward, find) for one in chosen.baselines)
     if len({one.name for one in beside}) != len(beside):
@@ -214,7 +217,7 @@ def _evaluation(
             load_prompts(chosen.prompts), confirmed, recipe.seed, policy.policy_id, "confirm"
         )
     measures = (metric, *guards, *others)
-    return EvaluationPlan(metric, chosen.guards, measures, jobs[0][0], jobs, rising, beside, fresh)
+    return EvaluationPlan(metric, chosen.guards, measures, jobs[0][0], jobs, within, beside, fresh)
 
 
 def _baseline(

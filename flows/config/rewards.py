@@ -18,14 +18,14 @@ from pydantic import BaseModel, Field, PlainValidator, SerializeAsAny, create_mo
 
 from data.explain import nearest, part_at
 from data.settings import Settings
+from models.gate.settings import DIVERSITY
 from rewards import reward_kind, reward_kinds
 from rewards.judge.settings import JudgeSettings, model_path
 from rewards.kind import KIND
 
 REWARDS: Final = "rewards"
 DEFAULT: Final = ("physics",)
-# Measured on latents, and so a guard that is no reward; and what `physics` is called where it teaches.
-DIVERSITY: Final = "diversity"
+# What `physics` is called where it teaches.
 ORACLE: Final = "oracle"
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 

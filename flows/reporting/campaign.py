@@ -9,6 +9,9 @@ from typing import Final
 from data.store import Store
 from flows.reporting.page import template
 from flows.reporting.words import duration
+from models.gate.drift import beyond
+from models.gate.settings import GateSettings
+from models.gate.verdict import ONE_SIDED
 from tasks.campaign_record import FOLDER, Played, Reexamined, Series
 
 _HEAD: Final = ("round", "before", "after", "change (95% interval)", "promoted", "prompts", "clips", "time")
@@ -89,13 +92,18 @@ def guards_of(series: Series) -> list[str]:
 
 def warnings(series: Series) -> list[str]:
     """Guards that all promotions together took beyond the limit of drift, and what blocks the series."""
-    gate = series.recipe["gate"]
-    lowest, highest = gate.get("min_drift", gate["min_ratio"]), gate.get("max_drift", gate["max_ratio"])
+    # A round of an earlier release does not say its limits.
+    limits = {
+        name: ONE_SIDED if one.low is None else (one.low, one.high)
+        for played in series.rounds
+        for name, one in played.guards.items()
+    }
+    settings = GateSettings.model_validate(series.recipe["gate"])
     found = [
         f"Warning: over all promoted rounds {name} went to {value:.2f} of what it was, beyond the limit of "
         "drift: nobody is promoted who leaves it there"
         for name, value in series.drift().items()
-        if (value > highest if name == "flicker" else value < lowest)
+        if beyond(value, limits[name], settings)
     ]
     if series.blocked is not None:
         found.append(f"Blocked: {series.blocked.reason} Nobody is promoted until a person decides")

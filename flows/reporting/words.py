@@ -51,6 +51,13 @@ def ratio(before: float | None, after: float | None) -> str:
     return NOT_MEASURED if before is None or after is None or before <= 0 else f"{after / before:.2f}"
 
 
+def allowed(low: float | None, high: float | None) -> str:
+    """Between what a guard's ratio must stay, as "0.8 to 1.25" or "from 0.8"; "-" where it is not known."""
+    if low is None:
+        return "-"
+    return f"from {low:g}" if high is None else f"{low:g} to {high:g}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as "0.4 s", "38 s", "7 min 5 s" or "2 h 4 min"."""
     if seconds is None:

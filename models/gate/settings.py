@@ -2,16 +2,49 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from data.settings import Settings, setting
 from models.gate.budget import LARGEST
+
+Within = tuple[float, float | None]
+"""Lowest and highest ratio after / before that a guard allows; None: it may rise."""
+
+DIVERSITY: Final = "diversity"
+DIVERSITY_WITHIN: Final[Within] = (0.8, 1.5)
+
+
+class Limits(Settings):
+    """Between what a guard's ratio after / before must stay. What is null is as the guard itself says."""
+
+    low: float | None = setting(
+        None,
+        "Low",
+        "It breaks when the interval of the ratio lies wholly below this; 0: it may fall; null: its own.",
+        ge=0.0,
+        le=1.0,
+    )
+    high: float | None = setting(
+        None,
+        "High",
+        "It breaks when the interval lies wholly above this; a gain that is wanted takes a higher one; "
+        "null: its own.",
+        ge=1.0,
+    )
+
+    def within(self, own: Within) -> Within:
+        """The limits that hold, where the guard itself says `own`."""
+        return (own[0] if self.low is None else self.low, own[1] if self.high is None else self.high)
 
 
 class GateSettings(Settings):
     """When a candidate may become champion: the interval of its gain lies above zero, and no guard breaks."""
 
-    RETIRED: ClassVar[dict[str, str]] = {"draws": "the gate computes its intervals, and draws nothing"}
+    RETIRED: ClassVar[dict[str, str]] = {
+        "draws": "the gate computes its intervals, and draws nothing",
+        "min_ratio": "each guard has limits of its own: gate.limits.GUARD.low",
+        "max_ratio": "each guard has limits of its own: gate.limits.GUARD.high",
+    }
 
     confidence: float = setting(
         0.95,
@@ -21,32 +54,22 @@ class GateSettings(Settings):
         gt=0.5,
         lt=1.0,
     )
-    min_ratio: float = setting(
-        0.8,
-        "Lowest ratio",
-        "A guard that should not fall (motion, diversity, sharpness) breaks when the interval of "
-        "after / before lies wholly below this.",
-        gt=0.0,
-        le=1.0,
-    )
-    max_ratio: float = setting(
-        1.25,
-        "Highest ratio",
-        "A guard that should not rise (flicker) breaks when it lies wholly above this.",
-        ge=1.0,
+    limits: dict[str, Limits] = setting(
+        {}, "Limits", "By a guard's name, where its own limits (docs/guards.md) do not suit."
     )
     min_drift: float = setting(
         0.8,
         "Lowest drift",
-        "What such a guard may come to over all promotions of a series of rounds (after / before of each, "
-        "multiplied); a candidate that would take it below this is not promoted.",
+        "What a guard may come to over all promotions of a series of rounds (after / before of each, "
+        "multiplied), or its own lower limit if that is lower; a candidate that would take it below is not "
+        "promoted.",
         gt=0.0,
         le=1.0,
     )
     max_drift: float = setting(
         1.25,
         "Highest drift",
-        "The same of a guard that should not rise.",
+        "The same upwards, of a guard that has an upper limit.",
         ge=1.0,
     )
     drift: dict[str, float] = setting(

@@ -1,18 +1,18 @@
 """The gate: did the model get better, and did it cheat? Pure functions from measurements to a verdict.
 
 A candidate is promoted only if the primary metric's interval lies above zero, no guard is broken, and none
-has drifted too far over a series of rounds. A guard watches what a cheated metric gives away: `motion`,
-`sharpness` and `diversity` must not fall, `flicker` must not rise, overall and in every category of enough
-prompts. So many questions would by chance alone break a guard now and then; the level holds for all of them
-together (Bonferroni). A measurement that failed is left out, with its partner, and counted; it never becomes
-a number.
+has drifted too far over a series of rounds. A guard watches what a cheated metric gives away: its ratio
+after / before must stay between two limits, overall and in every category of enough prompts. So many
+questions would by chance alone break a guard now and then; the level holds for all of them together
+(Bonferroni; one half of it goes to what is asked overall, where a cheat shows best, the other to the
+categories). A measurement that failed is left out, with its partner, and counted; it never becomes a number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,11 @@ from data.records import Evaluation
 from models.gate import intervals
 from models.gate.drift import drifted
 from models.gate.intervals import FEWEST, Floats, Interval
-from models.gate.settings import GateSettings
+from models.gate.settings import GateSettings, Within
 
-DIVERSITY: Final = "diversity"
+ONE_SIDED: Final[Within] = (0.8, None)
+"""Limits of a measure that names none: it must not fall."""
+OVERALL: Final = "overall"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,6 +101,7 @@ class Guard:
         excluded: see `Paired`.
         before, after: means; None where nothing was measured.
         ratio, ci_low, ci_high: after / before with its interval, overall.
+        low, high: between what the ratio must stay; None: it may rise.
         ok: False if broken; None if it could not be measured.
         broken_in: "overall" and categories in which it is broken.
         reason: why it is broken or was not measured; None if it holds.
@@ -112,6 +115,8 @@ class Guard:
     ratio: float | None = None
     ci_low: float | None = None
     ci_high: float | None = None
+    low: float | None = None
+    high: float | None = None
     ok: bool | None = None
     broken_in: tuple[str, ...] = ()
     reason: str | None = None
@@ -190,19 +195,38 @@ def compare(paired: Paired, settings: GateSettings, confidence: float | None = N
     )
 
 
+class Shares(NamedTuple):
+    """Into how many shares 1 - confidence is cut: each question asked overall, or of a category, has one."""
+
+    overall: int
+    category: int
+
+    @classmethod
+    def of(cls, guards: Iterable[Paired]) -> Shares:
+        """The shares that all questions of these guards together take."""
+        asked = [where for paired in guards for where in places(paired)]
+        overall = asked.count(OVERALL)
+        halves = 1 if overall == len(asked) else 2
+        return cls(halves * max(1, overall), halves * max(1, len(asked) - overall))
+
+    def of_place(self, where: str) -> int:
+        """The number of shares of which a question there has one."""
+        return self.overall if where == OVERALL else self.category
+
+
 def guard(
-    paired: Paired, settings: GateSettings, rising: bool = False, questions: int | None = None
+    paired: Paired, settings: GateSettings, within: Within = ONE_SIDED, shares: Shares | None = None
 ) -> Guard:
-    """Whether `paired.metric` still holds, overall and in every category; it breaks by falling, or rising.
+    """Whether `paired.metric` stays between its limits, overall and in every category.
 
     Args:
         paired: its measurements.
-        settings: limits, and the level of all questions together.
-        rising: it breaks by rising.
-        questions: how many are asked in all, see `places`; None: of this guard alone.
+        settings: the level of all questions together.
+        within: lowest and highest ratio after / before; None: it may rise.
+        shares: of all questions; None: of this guard's own.
     """
     rows = paired.measured()
-    found = Guard(paired.metric, rows.excluded)
+    found = Guard(paired.metric, rows.excluded, low=within[0], high=within[1])
     if not rows.prompts:
         if np.isfinite(paired.before).any():
             return replace(found, ok=False, reason="it was measured before, and never after")
@@ -210,16 +234,14 @@ def guard(
     found = replace(found, before=float(rows.before.mean()), after=float(rows.after.mean()))
     if not rows.before.mean() > 0:
         return replace(found, reason=f"it was {found.before:g} before, so there is no ratio")
-    parts = places(paired)
-    confidence = 1 - (1 - settings.confidence) / max(1, questions or len(parts))
+    parts, shares, wrong = places(paired), shares or Shares.of([paired]), 1 - settings.confidence
     ratios = {
-        where: intervals.ratio(part.after, part.before, part.clusters(), confidence)
-        for where, part in ({"overall": rows} | parts).items()
+        where: intervals.ratio(part.after, part.before, part.clusters(), 1 - wrong / shares.of_place(where))
+        for where, part in ({OVERALL: rows} | parts).items()
     }
-    broken = {where: one for where, one in ratios.items() if _broken(one, settings, rising)}
-    limit = f"above {settings.max_ratio:g}" if rising else f"below {settings.min_ratio:g}"
-    told = ", ".join(f"{where} {one.value:.2f} times what it was" for where, one in broken.items())
-    whole = ratios["overall"]
+    broken = {where: said for where, one in ratios.items() if (said := _broken(one, within))}
+    whole = ratios[OVERALL]
+    categories = set(rows.categories)
     return replace(
         found,
         ratio=whole.value,
@@ -227,15 +249,16 @@ def guard(
         ci_high=whole.high,
         ok=None if whole.lacking else not broken,
         broken_in=tuple(broken),
-        reason=f"{told}: surely {limit}" if broken else whole.lacking or None,
-        unseen=tuple(sorted(set(rows.categories) - parts.keys())) or None,
+        reason=", ".join(f"{where} {said}" for where, said in broken.items()) or whole.lacking or None,
+        unseen=tuple(sorted(categories - parts.keys())) or None if len(categories) > 1 else None,
     )
 
 
 def places(paired: Paired) -> dict[str, Paired]:
-    """Where a guard is asked for a verdict: "overall", and the categories of enough prompts."""
+    """Where a guard is asked for a verdict: "overall", and of several categories those of enough prompts."""
     rows = paired.measured()
-    parts = {"overall": rows} | {name: rows.category(name) for name in sorted(set(rows.categories))}
+    names = sorted(set(rows.categories))
+    parts = {OVERALL: rows} | {name: rows.category(name) for name in names if len(names) > 1}
     return {
         where: part
         for where, part in parts.items()
@@ -247,7 +270,7 @@ def decide(
     primary: Paired,
     guards: Sequence[Paired],
     settings: GateSettings,
-    rising: Collection[str] = (),
+    within: Mapping[str, Within] | None = None,
     confidence: float | None = None,
 ) -> Verdict:
     """The verdict on a candidate.
@@ -255,18 +278,22 @@ def decide(
     Args:
         primary: the metric that decides, on prompts that no round trains on.
         guards: measurements of what a cheated metric gives away.
-        settings: confidence and limits.
-        rising: names of the guards that break by rising; all others break by falling.
+        settings: confidence, and the limits of drift.
+        within: limits by guard; of a guard that is not in it, `ONE_SIDED`.
         confidence: of the deciding interval; None: that of the settings.
     """
     sure = settings.confidence if confidence is None else confidence
     overall = compare(primary, settings, sure)
     categories = {c: compare(primary.category(c), settings) for c in sorted(set(primary.categories))}
-    questions = sum(len(places(paired)) for paired in guards)
-    found = {paired.metric: guard(paired, settings, paired.metric in rising, questions) for paired in guards}
+    shares, limits = Shares.of(guards), within or {}
+    found = {
+        paired.metric: guard(paired, settings, limits.get(paired.metric, ONE_SIDED), shares)
+        for paired in guards
+    }
     better = overall.ci_low is not None and overall.ci_low > 0
     broken = [g for g in found.values() if g.ok is False]
-    gone = drifted({name: one.ratio for name, one in found.items()}, settings, rising)
+    ratios = {name: one.ratio for name, one in found.items()}
+    gone = drifted(ratios, settings, {name: limits.get(name, ONE_SIDED) for name in ratios})
     promoted = better and not broken and not gone
     return Verdict(promoted, _sentence(overall, found, promoted, sure, gone), overall, categories, found)
 
@@ -301,10 +328,15 @@ def _sentence(
     return f"Not promoted: {told}, but {'; '.join(doubts)}."
 
 
-def _broken(found: Interval, settings: GateSettings, rising: bool) -> bool:
+def _broken(found: Interval, within: Within) -> str:
+    """How a ratio is surely out of its limits, in words; "" where it is not."""
+    low, high = within
     if found.low is None or found.high is None:
-        return False
-    return found.low > settings.max_ratio if rising else found.high < settings.min_ratio
+        return ""
+    told = f"{found.value:.2f} times what it was"
+    if found.high < low:
+        return f"{told}, surely below {low:g}"
+    return f"{told}, surely above {high:g}" if high is not None and found.low > high else ""
 
 
 def _keyed(rows: Sequence[Evaluation], metric: str) -> dict[tuple[str, int], Evaluation]:

@@ -265,8 +265,9 @@ def test_rounds_in_a_row_keep_choosing_and_count_what_they_sample(tiny: Tiny) ->
     context = open_round(own, store, "look")
     assert context.best_of is not None
     assert (own.start, context.best_of.n) == (planned.policy, 3)
-    # 9 clips to learn from, 4 to compare a policy by; two more and one more candidate of each.
-    assert planned_clips(own, planned) == 3 * 9 + 2 * 4 + 2 * 4 + 1 * 4
+    # 9 clips to learn from, 4 to compare a policy by, 4 to confirm it; two more and one more candidate of each.
+    assert planned.confirm is not None
+    assert planned_clips(own, planned) == 3 * 9 + 2 * (4 + 4) + 2 * 4 + 1 * 4
 
 
 def test_an_earlier_round_lends_the_clips_that_it_kept(tiny: Tiny) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data.records import Evaluation
 from flows.reporting.page import template
 from models.gate.intervals import FEWEST, quantile
-from models.gate.settings import GateSettings
-from models.gate.verdict import Paired, Verdict, decide, pair_up, places
-from rewards import reward_kinds
+from models.gate.settings import GateSettings, Within
+from models.gate.verdict import ONE_SIDED, Paired, Shares, Verdict, decide, pair_up, places
 from tasks.summary import RoundSummary
 
 
@@ -25,20 +24,20 @@ class Question:
         split: name of the set that decides.
         metric: its measurements under both policies.
         guards: those of each guard.
-        rising: names of the guards that break by rising.
-        gate: level and limits.
+        within: limits of each guard, by name.
+        gate: the level.
     """
 
     summary: RoundSummary
     split: str
     metric: Paired
     guards: tuple[Paired, ...]
-    rising: frozenset[str]
+    within: Mapping[str, Within]
     gate: GateSettings
 
     def decide(self) -> Verdict:
         """The gate's answer, computed again."""
-        return decide(self.metric, self.guards, self.gate, self.rising)
+        return decide(self.metric, self.guards, self.gate, self.within)
 
 
 def question(summary: RoundSummary, rows: Sequence[Evaluation], split: str) -> Question:
@@ -55,18 +54,16 @@ def question(summary: RoundSummary, rows: Sequence[Evaluation], split: str) -> Q
 
     before, after = side(summary.policy_before), side(summary.policy_after)
     said = summary.recipe.get("gate", {})
-    kinds = reward_kinds()
-    rising = {
-        name
-        for name in summary.guards
-        if (kind := kinds.get(summary.kind_of(name))) is not None and kind.breaks_by == "rising"
+    # A round of an earlier release does not say its limits.
+    within = {
+        name: ONE_SIDED if one.low is None else (one.low, one.high) for name, one in summary.guards.items()
     }
     return Question(
         summary,
         split,
         pair_up(before, after, summary.primary.metric),
         tuple(pair_up(before, after, name) for name in summary.guards),
-        frozenset(rising),
+        within,
         GateSettings.model_validate({key: said[key] for key in GateSettings.model_fields if key in said}),
     )
 
@@ -109,18 +106,20 @@ def _close(one: float | None, other: float | None) -> bool:
 
 def _limits(asked: Question, guard: str) -> tuple[Any, Any]:
     """Lowest and highest ratio of a guard, as SQL."""
-    if guard in asked.rising:
-        return "NULL", asked.gate.max_ratio
-    return asked.gate.min_ratio, "NULL"
+    low, high = asked.within[guard]
+    return low, "NULL" if high is None else high
 
 
 def _quantiles(asked: Question) -> Iterator[tuple[int, int, float]]:
-    """(questions, degrees of freedom, quantile of Student's t) of every interval of the verdict."""
+    """(shares of the level, degrees of freedom, quantile of Student's t) of every interval of the verdict."""
     prompts = len(set(asked.metric.measured().prompts))
     # Where all clips agree, one more stands for what was not seen.
     wanted = {(1, freedom) for freedom in (prompts - 1, prompts) if prompts >= FEWEST}
-    parts = [places(paired) for paired in asked.guards]
-    questions = max(1, sum(map(len, parts)))
-    wanted |= {(questions, len(set(one.prompts)) - 1) for part in parts for one in part.values()}
+    shares = Shares.of(asked.guards)
+    wanted |= {
+        (shares.of_place(where), len(set(one.prompts)) - 1)
+        for paired in asked.guards
+        for where, one in places(paired).items()
+    }
     for shared, freedom in wanted:
         yield shared, freedom, quantile(freedom, 1 - (1 - asked.gate.confidence) / shared)

@@ -116,6 +116,10 @@ def test_a_changed_key_is_seen_by_the_stages(tiny: Tiny, key: str) -> None:
         value = another(field, field.default)
         assert seen(opened(tiny, "generate.step_cache={}", f"{key}={value}")) != seen(first)
         return
+    if key.startswith("gate.limits."):
+        limit = f"gate.limits.motion.{key.rpartition('.')[2]}={another(field, field.default)}"
+        assert opened(tiny, limit).evaluate.within != before.evaluate.within
+        return
     changes = TOGETHER.get(key)
     if changes is None:
         now: Any = load_recipe(str(tiny.recipe))

@@ -115,6 +115,12 @@ def test_a_former_key_still_works_and_says_what_it_is_called_now(
         ({"rewards": ["clip"], "clipp": {}}, (), "clipp: unknown key; did you mean clip"),
         ({"rewards": ["clip"], "score": {"rewards": ["clop"]}}, (), "score.rewards: there is no reward 'clop'"),
         ({"rewards": ["clip"], "evaluate": {"guards": ["still"]}}, (), "evaluate.guards: there is no reward 'still'"),
+        (
+            {"rewards": ["clip"], "gate": {"limits": {"motoin": {"low": 0.5}}}},
+            (),
+            "gate.limits names 'motoin', which evaluate.guards does not list; did you mean 'motion'?",
+        ),
+        ({"rewards": ["clip"]}, ("gate.limits.motion.hgih=2",), "gate.limits.motion.hgih: unknown key; did you mean"),
         ({"rewards": ["flow", "clip"], "score": {"rewards": ["flow"]}}, (), "learns from the reward 'clip'"),
         (
             {"rewards": {"clip": {}, "other": {"kind": "clip", "batch_size": 3}}, "evaluate": {"metric": "other"}},

@@ -120,13 +120,13 @@ def test_objective_chooses_the_weights_it_learns_from(tiny: Tiny, objective: str
 def test_every_setting_of_the_recipe_reaches_the_room_it_is_meant_for(tiny: Tiny) -> None:
     context = opened(
         tiny, "seed=5", "generate.guidance=4", "generate.video.crf=9", "shaping.eta=2.0", "finetune.kl=0.5",
-        "finetune.targets=[to_q]", "gate.min_ratio=0.7", "evaluate.also=[unseen]", "evaluate.also_clips=7",
+        "finetune.targets=[to_q]", "gate.limits.motion.low=0.7", "evaluate.also=[unseen]", "evaluate.also_clips=7",
     )  # fmt: skip
     assert context.generation.sample.guidance == 4.0
     assert context.generation.video.crf == 9
     assert (context.curate.eta, context.curate.seed) == (2.0, 5)
     assert (context.finetune.kl, context.finetune.targets, context.finetune.seed) == (0.5, ("to_q",), 5)
-    assert context.gate.min_ratio == 0.7
+    assert context.evaluate.within["motion"] == (0.7, 1.1)
     assert [(name, len(jobs)) for name, jobs in context.evaluate.jobs] == [("heldout", 4), ("unseen", 7)]
     assert [measure.name for measure in context.evaluate.measures] == ["physics", "motion"]
 

@@ -162,12 +162,13 @@ def write_round(store: Store, round_id: str = ROUND, **changes: object) -> None:
         "categories": {c: compared(5 / 12, 8 / 12, -0.08, 0.58, 12) for c in CATEGORIES},
         "also": {"unseen": compared(0.5, 0.5, 0.0, 0.0, 9)},
         "guards": {
-            "motion": {"before": 1.31, "after": 1.42, "ok": True},
+            "motion": {"before": 1.31, "after": 1.42, "ok": True, "low": 0.9, "high": 1.2},
             "diversity": {
                 "before": 0.8,
                 "after": 0.5,
                 "ok": False,
                 "reason": "overall 0.62 times what it was",
+                "low": 0.8,
             },
             "flicker": {"before": None, "after": None, "ok": None, "reason": "clips have <2 frames"},
         },

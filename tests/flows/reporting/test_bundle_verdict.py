@@ -12,9 +12,10 @@ import pytest
 
 from data.records import Evaluation, to_table
 from flows.reporting.bundle import verdict
-from models.gate.verdict import DIVERSITY
+from models.gate.settings import DIVERSITY
 from tasks.summary import RoundSummary
 
+HIGH = {"flicker": {"high": 1.3}}
 HOSTILE = 'it\'s "heldout"; --'
 Value = Callable[[np.random.Generator, int, str], float | None]
 
@@ -41,10 +42,10 @@ def summary(guards: list[str]) -> RoundSummary:
     said = {"before": None, "after": None}
     return RoundSummary.model_validate(
         {
-            "round": "r", "recipe": {"gate": {"confidence": 0.9, "min_ratio": 0.7, "max_ratio": 1.3}}, "recipe_name": "r",
+            "round": "r", "recipe": {"gate": {"confidence": 0.9}}, "recipe_name": "r",
             "feedback": "x", "objective": "dpo", "policy_before": "before", "policy_after": "after", "stages": {},
             "primary": {"metric": "physics", "delta": None, "ci_low": None, "ci_high": None, "n": 0} | said,
-            "guards": {name: {"ok": None} | said for name in guards}, "verdict": "", "promoted": False,
+            "guards": {name: {"ok": None, "low": 0.7} | HIGH.get(name, {}) | said for name in guards}, "verdict": "", "promoted": False,
         }
     )  # fmt: skip
 

@@ -37,7 +37,7 @@ def opened(tiny: Tiny) -> Store:
 
 def played(number: int, promoted: bool = False, **fields: Any) -> Played:
     """A round that was played, as a record holds it."""
-    guards = {"motion": GuardFinding(before=1.0, after=0.85, ok=True)}
+    guards = {"motion": GuardFinding(before=1.0, after=0.85, ok=True, low=0.8, high=1.25)}
     one = Played(
         number, f"20260101T00000{number}-00000000", number, f"m{number - 1}", f"m{number}", promoted, "a verdict",
         Change(metric="physics", before=0.25, after=0.5, delta=0.25, ci_low=0.125, ci_high=0.375, n=8),
@@ -327,3 +327,13 @@ def test_small_steps_down_add_up_to_a_warning(tiny: Tiny) -> None:
     )
     assert replace(two, champion="m1").drift() == one.drift()
     assert replace(two, champion="m0").drift() == {}
+
+
+def test_small_steps_up_add_up_to_a_warning_where_there_is_a_limit(tiny: Tiny) -> None:
+    recipe, up = recipe_for(tiny), {"before": 1.0, "after": 1.2, "ok": True, "low": 0.8}
+    for limits, warned in (({"high": 1.25}, True), ({}, False), ({"low": None}, False)):
+        guards = {"luma": GuardFinding(**up | limits)}
+        rounds = played(1, True, guards=guards), played(2, True, guards=guards, policy_before="m1")
+        told = "Warning: over all promoted rounds luma went to 1.44"
+        lines = table(replace(of(recipe, *rounds), champion="m2"))
+        assert any(line.startswith(told) for line in lines) is warned

@@ -6,7 +6,7 @@ import pytest
 
 from models.gate import budget
 from models.gate.drift import drifted
-from models.gate.settings import GateSettings
+from models.gate.settings import GateSettings, Within
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,15 @@ def test_the_gate_and_its_confirmation_spend_the_rounds_part(
     assert spends * horizon <= error + 1e-12
 
 
+WITHIN: dict[str, Within] = {
+    "motion": (0.8, None),
+    "sharpness": (0.8, None),
+    "flicker": (0.0, 1.25),
+    "luma": (0.9, 1.1),
+    "own_motion": (0.7, 1.5),
+}
+
+
 @pytest.mark.parametrize(
     ("name", "earlier", "now", "beyond"),
     [
@@ -39,11 +48,16 @@ def test_the_gate_and_its_confirmation_spend_the_rounds_part(
         ("flicker", 1.2, 1.0, False),
         ("flicker", 1.2, 1.1, True),
         ("flicker", 0.2, 0.2, False),
+        ("luma", 1.1, 1.1, False),
+        ("luma", 1.2, 1.1, True),
+        ("luma", 0.9, 0.8, True),
+        ("own_motion", 1.3, 1.1, False),
+        ("own_motion", 1.3, 1.3, True),
     ],
 )
 def test_drift_multiplies(name: str, earlier: float, now: float, beyond: bool) -> None:
     settings = GateSettings(drift={name: earlier})
-    said = drifted({name: now, "sharpness": 0.1}, settings, rising=["flicker"])
+    said = drifted({name: now, "sharpness": 0.1}, settings, WITHIN)
     assert bool(said) == beyond
     assert all(f"{name} would come to {earlier * now:.2f} times" in one for one in said)
-    assert drifted({name: None}, settings) == drifted({name: 0.1}, GateSettings()) == []
+    assert drifted({name: None}, settings, WITHIN) == drifted({name: 0.1}, GateSettings(), WITHIN) == []

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -75,14 +76,15 @@ def test_the_same_policy_twice_is_not_promoted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "factor"), [("motion", 0.5), ("sharpness", 0.6), ("diversity", 0.0), ("flicker", 2.0)]
+    ("name", "factor"),
+    [("motion", 0.5), ("motion", 2.0), ("sharpness", 0.6), ("diversity", 0.0), ("flicker", 2.0)],
 )
 def test_a_broken_guard_stops_a_candidate_that_scores_better(name: str, factor: float) -> None:
     verdict = gate.decide(
         paired("physics", coin(0.3), coin(0.8, seed=1)),
         [paired(name, steady(), factor * steady())],
         SETTINGS,
-        rising=("flicker",),
+        within={name: (0.8, 1.25)},
     )
     assert not verdict.promoted
     assert verdict.guards[name].ok is False
@@ -91,12 +93,34 @@ def test_a_broken_guard_stops_a_candidate_that_scores_better(name: str, factor: 
 
 
 @pytest.mark.parametrize(
-    ("name", "factor"),
-    [("motion", 5.0), ("diversity", 1.5), ("flicker", 0.1), ("motion", 0.9), ("flicker", 1.1)],
-)
-def test_a_guard_breaks_in_its_own_direction_and_beyond_its_limit_only(name: str, factor: float) -> None:
-    found = gate.guard(paired(name, steady(), factor * steady()), SETTINGS, rising=name == "flicker")
-    assert found.ok is True
+    ("within", "factor", "holds"),
+    [
+        ((0.8, None), 5.0, True), ((0.8, None), 0.7, False), ((0.8, 1.25), 5.0, False),
+        ((0.0, 1.25), 0.1, True), ((0.8, 1.25), 0.9, True), ((0.8, 1.25), 1.1, True), ((0.95, 1.05), 1.1, False),
+    ],
+)  # fmt: skip
+def test_a_guard_breaks_beyond_its_limits_and_says_which(
+    within: tuple[float, float | None], factor: float, holds: bool
+) -> None:
+    found = gate.guard(paired("motion", steady(), factor * steady()), SETTINGS, within)
+    assert found.ok is holds
+    assert (found.low, found.high) == within
+    limit = f"surely below {within[0]}" if factor < 1 else f"surely above {within[1]}"
+    assert holds or limit in str(found.reason)
+
+
+def test_half_of_the_level_is_for_what_is_asked_overall_and_one_category_asks_nothing_more() -> None:
+    two = [paired(name, steady(), steady(seed=1)) for name in ("motion", "flicker")]
+    assert gate.Shares.of(two) == (2 * 2, 2 * 4)
+    wide = gate.guard(two[0], SETTINGS, shares=gate.Shares(100, 100))
+    narrow = gate.guard(two[0], SETTINGS)
+    assert wide.ci_low is not None
+    assert narrow.ci_low is not None
+    assert wide.ci_low < narrow.ci_low
+    alone = [replace(one, categories=("all",) * 400) for one in two]
+    assert gate.Shares.of(alone).overall == 2
+    assert gate.places(alone[0]).keys() == {"overall"}
+    assert gate.guard(alone[0], SETTINGS).unseen is None
 
 
 def test_a_guard_needs_certainty_to_break() -> None:

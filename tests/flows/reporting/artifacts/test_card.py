@@ -38,9 +38,9 @@ def test_the_card_says_verdict_gain_guards_and_where_the_report_is(reported: Sto
         in text
     )
     assert cells(text, "falling down")[1:5] == ["41.7%", "66.7%", "+25.0", "\N{MINUS SIGN}8.0 to +58.0"]
-    assert cells(text, "motion") == ["motion", "1.31", "1.42", "1.08", "holds"]
-    assert cells(text, "diversity")[-1] == "**broken**"
-    assert cells(text, "flicker")[1:] == ["not measured", "not measured", "not measured", "not measured"]
+    assert cells(text, "motion") == ["motion", "1.31", "1.42", "1.08", "0.9 to 1.2", "holds"]
+    assert cells(text, "diversity")[4:] == ["from 0.8", "**broken**"]
+    assert cells(text, "flicker")[1:] == ["not measured", "not measured", "not measured", "-", "not measured"]
     # A reason is text, also where it looks like a tag.
     assert "- flicker: clips have \\<2 frames" in text
     assert f"`vidloop report {facts.summary.round} --store {reported.root}` writes it" in text
