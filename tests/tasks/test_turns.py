@@ -49,6 +49,7 @@ class Judge:
     watched: Watched
     name: str
     version: str
+    prompt_version: str = ""
 
     def score(self, clips: Sequence[LoadedClip]) -> list[Judgement]:
         with self.watched.lock:
@@ -80,6 +81,7 @@ def version_of(settings: Any) -> str:
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     found = Watched()
     monkeypatch.setattr("tasks.score.build_reward", found.build)
+    monkeypatch.setattr("rewards.kind.RewardKind.network_told", lambda *_: None)  # there is none
     monkeypatch.delenv("VIDLOOP_JUDGE_URL", raising=False)
     RESIDENTS.release()
     yield found
