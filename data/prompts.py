@@ -1,23 +1,23 @@
 """Prompts: a named set of the physics world, the one for real models, or a file of your own.
 
 Files: `.txt` (one prompt a line), `.jsonl`, `.csv` and `.parquet` (a column `text` or `prompt`; `id`,
-`category`, `template`, `split` and `laws` if you like). Every fault is reported with its file and line.
+`category`, `template`, `split` and `laws` if you like; `data.prompt_files` reads their rows). Every fault is
+reported with its file and line.
 """
 
 from __future__ import annotations
 
-import csv
 import functools
-import json
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from data.errors import ConfigError, DataError
 from data.plugins import plugins
+from data.prompt_files import IDS, READERS, TEXTS, Record, is_missing, kind, read_rows
 from data.records import Prompt, prompt_id
 from data.resources import find
 
@@ -28,7 +28,11 @@ MAX_CHARS: Final = 2000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 _LAW: Final = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{0,200}")
-_TEXTS: Final = ("text", "prompt")
+# Characters that no reader sees and that change none beside them, unlike the joiners U+200C and U+200D: zero
+# width spaces, word joiner, byte order mark, soft hyphen, marks of direction.
+_UNSEEN: Final = dict.fromkeys(map(ord, "\u200b\u2060\ufeff\u00ad\u200e\u200f\u180e"))
+# Letters and signs whose glyph is blank: fillers of Hangul, the empty pattern of Braille.
+_BLANK: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def load_prompts(name_or_path: str | Path) -> list[Prompt]:
 
     A prompt's id is a digest of its text; an id of your own is kept in `source` ("walks.jsonl#walk-7").
     Raises DataError: no such set or file, an unknown kind of file, or a faulty prompt: empty, longer than
-    2,000 characters, with NUL or other control characters, a duplicate, an id that looks like a path.
+    2,000 characters, with NUL or other control characters, nothing that a reader sees, a duplicate (the same
+    to a reader), an id that looks like a path, or what `data.prompt_files` says.
     """
     name = str(name_or_path)
     known = prompt_sets().get(name)
@@ -94,8 +99,13 @@ def load_laws(name_or_path: str | Path) -> dict[str, tuple[str, ...]]:
 
 
 def same_text(text: str) -> str:
-    """What is equal for texts that ask for the same: NFC, without case, runs of white space as one blank."""
-    return " ".join(unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold()).split())
+    """What is equal for texts that ask for the same: `_as_read`, without case."""
+    return _as_read(unicodedata.normalize("NFC", text).casefold())
+
+
+def _as_read(text: str) -> str:
+    """What is equal for texts that look the same: NFC, runs of white space as one blank, nothing unseen."""
+    return " ".join(unicodedata.normalize("NFC", text.translate(_UNSEEN)).split())
 
 
 def _real(name: str) -> Path:
@@ -132,66 +142,76 @@ def _laws_at(path: Path, changed_ns: int, size: int) -> dict[str, tuple[str, ...
     return found
 
 
-def _records(path: Path) -> list[tuple[Prompt, Mapping[str, Any], str]]:
+def _records(path: Path) -> list[tuple[Prompt, Record, str]]:
     """Every prompt of a file, with the record that it is of and where that stands."""
-    readers = {".txt": _txt, ".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
     if not path.is_file():
         raise DataError(
             f"no prompts at {str(path)!r}: give a set ({', '.join(prompt_sets())}) or an existing file "
-            f"({', '.join(readers)})"
+            f"({', '.join(READERS)})"
         )
-    if path.suffix.lower() not in readers:
+    if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: cannot read prompts from {path.suffix or 'a file without ending'!r}: "
-                       f"use {', '.join(readers)}")  # fmt: skip
-    prompts: list[tuple[Prompt, Mapping[str, Any], str]] = []
-    texts: dict[str, int] = {}
-    ids: dict[str, int] = {}
+                       f"use {', '.join(READERS)}")  # fmt: skip
     try:
-        for line, record in readers[path.suffix.lower()](path):
-            where = f"{path}:{line}"
-            prompt, own_id = _prompt(record, where, path.name)
-            for seen, value, what in ((texts, prompt.text, "text"), (ids, own_id, "id")):
-                if value and seen.setdefault(value, line) != line:
-                    raise DataError(f"{where}: the same {what} as line {seen[value]}: remove one of them")
-            prompts.append((prompt, record, where))
+        rows = read_rows(path)
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not prompts:
+    if not rows:
         raise DataError(f"{path}: holds no prompts")
+    prompts: list[tuple[Prompt, Record, str]] = []
+    texts: dict[str, tuple[int, str]] = {}
+    ids: dict[str, int] = {}
+    for line, record in rows:
+        where = f"{path}:{line}"
+        prompt, own_id = _prompt(record, where, path.name)
+        first, text = texts.setdefault(_as_read(prompt.text), (line, prompt.text))
+        if first != line:
+            how = "" if text == prompt.text else " to a reader (what differs looks the same)"
+            raise DataError(f"{where}: the same text as line {first}{how}: remove one of them")
+        if own_id and (first := ids.setdefault(own_id, line)) != line:
+            raise DataError(f"{where}: the same id as line {first}: give every prompt its own, or none")
+        prompts.append((prompt, record, where))
     return prompts
 
 
 def _fault(text: object) -> str:
     """What is wrong with a prompt's text, in words; "" if nothing is."""
     if not isinstance(text, str):
-        return f"is {_kind(text)}, not a text"
+        return f"is {kind(text)}, not a text"
     if not text.strip():
         return "is empty: write a text or remove it"
+    if is_missing(text):
+        return f"is {text!r}, as tables write a text that is missing: write a text or remove it"
     if len(text) > MAX_CHARS:
         return f"has {len(text)} characters, at most {MAX_CHARS} are allowed"
     for position, character in enumerate(text):
         # Cc: control characters; Cs: halves of surrogate pairs, which UTF-8 cannot write.
         if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
             return f"holds the control character U+{ord(character):04X} (at {position}): remove it"
+    if all(map(_is_blank, text)):
+        codes = ", ".join(f"U+{ord(character):04X}" for character in dict.fromkeys(text[:3]))
+        return f"is empty to a reader (it holds {codes}): write a text or remove it"
     return ""
 
 
-def _prompt(record: Mapping[str, Any], where: str, source: str) -> tuple[Prompt, str]:
-    column = next((name for name in _TEXTS if name in record), None)
+def _is_blank(character: str) -> bool:
+    """Whether a character alone shows nothing: white space, format characters, marks without a letter."""
+    return character.isspace() or character in _BLANK or unicodedata.category(character) in ("Cf", "Mn")
+
+
+def _prompt(record: Record, where: str, source: str) -> tuple[Prompt, str]:
+    column = next((name for name in TEXTS if name in record), None)
     if column is None:
         raise DataError(
             f"{where}: no field 'text' (or 'prompt'): found {', '.join(map(str, record)) or 'nothing'}"
         )
     text = record[column]
-    if isinstance(text, str):
-        text = text.strip(" \t\r\n")  # str.strip() alone would also take some control characters
     if fault := _fault(text):
         raise DataError(f"{where}: the prompt {fault}")
-    given = record.get("id", record.get("prompt_id"))
-    own_id = "" if given is None else str(given)
-    if given is not None and (not _ID.fullmatch(own_id) or ".." in own_id):
+    own_id = next((record[name] for name in IDS if name in record), "")
+    if own_id and (not _ID.fullmatch(own_id) or ".." in own_id):
         raise DataError(
             f"{where}: the id {own_id[:80]!r} is not a plain name: use letters, digits and . _ : -"
         )
@@ -206,58 +226,11 @@ def _prompt(record: Mapping[str, Any], where: str, source: str) -> tuple[Prompt,
     return prompt, own_id
 
 
-def _label(record: Mapping[str, Any], name: str, where: str) -> str:
+def _label(record: Record, name: str, where: str) -> str:
     value = record.get(name)
     if value is None:
         return ""
     if not isinstance(value, str) or not _LABEL.fullmatch(value) or not value.isprintable():
         raise DataError(f"{where}: {name} must be a short text without control characters")
-    return value
-
-
-def _txt(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    # Split at "\n" only: str.splitlines would also split at control characters and hide them.
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    for number, line in enumerate(lines, 1):
-        yield number, {"text": line.removesuffix("\r")}
-
-
-def _jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, record in _txt(path):
-        try:
-            value = json.loads(record["text"])
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}:{number}: not JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise DataError(f'{path}:{number}: {_kind(value)}, not an object such as {{"text": "..."}}')
-        yield number, value
-
-
-def _csv(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, strict=True)
-        try:
-            for record in reader:
-                if None in record or None in record.values():
-                    raise DataError(f"{path}:{reader.line_num}: not as many fields as the header has")
-                yield reader.line_num, {key: value for key, value in record.items() if value or key in _TEXTS}
-        except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}: not CSV: {error}") from error
-
-
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        records = pq.read_table(path).to_pylist()
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from error
-    yield from enumerate(records, 1)
-
-
-def _kind(value: object) -> str:
-    names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number", list: "a list"}
-    return names.get(type(value), "an object" if isinstance(value, dict) else "a value")
+    # Two spellings of one letter would be two categories that look the same.
+    return unicodedata.normalize("NFC", value)
