@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar, get_args, get_origin
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -12,6 +12,9 @@ from data.errors import ConfigError
 from data.settings import key_of
 
 Model = TypeVar("Model", bound=BaseModel)
+# So much is shown of many errors, and of one about a long value: lines, and characters of a line.
+_LINES: Final = 20
+_WIDTH: Final = 1000
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -26,13 +29,21 @@ def validated(model: type[Model], given: object, where: str) -> Model:
     try:
         return model.model_validate(given)
     except ValidationError as found:
-        items = found.errors(include_url=False)
-        lines = []
-        for item in items:
+
+        def line(item: Mapping[str, Any]) -> str:
             places = [str(place) for place in item["loc"]]
             said = reason(item) or unknown(model, places)
-            lines.append(": ".join(filter(None, (where, ".".join(places), said))))
-        raise ConfigError("\n".join(lines)) from None
+            return ": ".join(filter(None, (where, ".".join(places), said)))
+
+        raise ConfigError(listed(found, line)) from None
+
+
+def listed(found: ValidationError, line: Callable[[Mapping[str, Any]], str]) -> str:
+    """What is wrong, a line each; of many the first ones, and how many more there are."""
+    items = found.errors(include_url=False)
+    more = [f"and {len(items) - _LINES} more"] if len(items) > _LINES else []
+    lines = [line(item) for item in items[:_LINES]]
+    return "\n".join([*(one if len(one) <= _WIDTH else f"{one[:_WIDTH]}..." for one in lines), *more])
 
 
 def reason(item: Mapping[str, Any]) -> str:
@@ -44,6 +55,8 @@ def reason(item: Mapping[str, Any]) -> str:
     message: str = item["msg"].removeprefix("Value error, ")
     if item["type"] == "string_type" and isinstance(item["input"], bool):
         message += " (YAML reads a bare yes or no as true or false: put it in quotes)"
+    elif item["type"] == "string_type" and isinstance(item["input"], int | float):
+        message += " (YAML reads bare digits as a number: put them in quotes)"
     return message if isinstance(item["input"], dict | BaseModel) else f"{message}, not {item['input']!r}"
 
 

@@ -27,7 +27,7 @@ def find(path: str | Path) -> Path:
     written, for the error of whoever opens it.
     """
     here = Path(path).expanduser()
-    if here.is_absolute() or here.exists():
+    if here.is_absolute() or os.path.exists(here):  # False where a name is too long
         return here
     package, *rest = here.parts
     if not package.isidentifier() or importlib.util.find_spec(package) is None:

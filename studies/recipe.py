@@ -188,7 +188,7 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> Study:
     Raises:
         ConfigError: the file cannot be read, or says something that a study, or a recipe, does not know.
     """
-    study = check(Study, read_tree(path, overrides), f"study {path}", overrides)
+    study = check(Study, read_tree(path, overrides, Study), f"study {path}", overrides)
     what = f"study {path}"
     for name, tree in study.feedbacks.items():
         _only(tree, _CHANGEABLE, f"{what}: feedbacks.{name}")

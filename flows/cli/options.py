@@ -24,7 +24,11 @@ RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="YAML file wit
 StoreOption = Annotated[str, typer.Option("--store", "-s", help="Folder that keeps everything.")]
 SetOption = Annotated[
     list[str],
-    typer.Option("--set", help="Change a setting: a.b=c, any number of times.", metavar="KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="Change a setting: a.b=c, any number of times. A text is c to the letter, all else YAML.",
+        metavar="KEY=VALUE",
+    ),
 ]
 FromOption = Annotated[
     str | None,

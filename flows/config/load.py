@@ -12,13 +12,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from data.errors import ConfigError
-from data.explain import part_at, reason, unknown
+from data.explain import listed, part_at, reason, unknown
 from data.resources import find
 from data.resources import shipped as files_shipped
 from data.settings import RenamedKey, extra_of
-from data.yaml_text import parse_yaml
+from data.yaml_text import DEPTH, read_yaml
 from flows.config import rewards
 from flows.config.log import logger
+from flows.config.option import value_of
 from flows.config.recipe import Recipe
 from rewards import reward_kind, reward_kinds
 
@@ -26,6 +27,10 @@ from rewards import reward_kind, reward_kinds
 RECIPES = "VIDLOOP_RECIPES"
 # How the names of studies' files begin.
 _STUDY = "study-"
+# So many characters of an option are shown in errors.
+_SHOWN = 120
+# What JSON leaves as it is inside a text, and YAML reads as the end of a line.
+_BREAKS = {ord(one): f"\\u{ord(one):04x}" for one in "\x85\u2028\u2029"}
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -39,28 +44,32 @@ def load_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
     return check(Recipe, read_tree(path, overrides), f"recipe {path}", overrides)
 
 
-def read_tree(path: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def read_tree(path: str, overrides: Sequence[str] = (), model: type[BaseModel] = Recipe) -> dict[str, Any]:
     """What a YAML file of keys and values says, with the overrides in their places; nothing is checked.
+
+    Args:
+        path: of the file.
+        overrides: each `a.b=c`; c is a text to the letter where `model` takes texts at a.b, else YAML.
+        model: of what the file holds.
 
     Raises:
         ConfigError: the file cannot be read, or is not YAML, or an override does not fit it.
     """
     file = find(path)
-    if not file.exists() and file.name == path:
+    if not os.path.exists(file) and file.name == path:
         file = files_shipped("recipes").get(f"{path}.yaml", file)
     try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        tree = read_yaml(file, f"recipe {path}")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no path"
         known = ", ".join(shipped(studies=file.name.startswith(_STUDY))) or "none in this folder of recipes"
         raise ConfigError(f"recipe {path}: {reason}. Recipes that come with vidloop: {known}") from None
-    tree = parse_yaml(text, f"recipe {path}")
     if not isinstance(tree, dict):
         kind = "nothing" if tree is None else f"a {type(tree).__name__}"
         raise ConfigError(f"recipe {path}: expected keys and values (name: ..., model: ...), found {kind}")
     _rename(tree, rewards.kinds_of(tree))
     for override in overrides:
-        _override(tree, override)
+        _override(tree, override, model)
     return tree
 
 
@@ -95,8 +104,8 @@ def check(model: type[Model], tree: dict[str, Any], where: str, overrides: Seque
         return found
     except ValidationError as error:
         given = [override.split("=", 1)[0].strip() for override in overrides]
-        items = error.errors(include_url=False)
-        raise ConfigError("\n".join(_explain(model, item, tree, where, given) for item in items)) from None
+        said = listed(error, lambda item: _explain(model, item, tree, where, given))
+        raise ConfigError(said) from None
 
 
 def resolve(recipe: Recipe) -> dict[str, Any]:
@@ -106,7 +115,8 @@ def resolve(recipe: Recipe) -> dict[str, Any]:
 
 def dump(recipe: Recipe) -> str:
     """The resolved recipe as a file that `load_recipe` reads back (JSON is YAML)."""
-    return json.dumps(resolve(recipe), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    text = json.dumps(resolve(recipe), indent=2, sort_keys=True, ensure_ascii=False)
+    return text.translate(_BREAKS) + "\n"
 
 
 def shipped(*, studies: bool = False) -> list[str]:
@@ -129,28 +139,45 @@ def _rename(tree: dict[str, Any], kinds: Mapping[str, str]) -> None:
         rename(reward_kind(kind).settings, said, f"{place}.")
 
 
-def _override(tree: dict[str, Any], override: str) -> None:
+def _override(tree: dict[str, Any], override: str, model: type[BaseModel]) -> None:
     name, equals, text = override.partition("=")
     given = name.strip().split(".")
+    where = f"--set {override if len(override) <= _SHOWN else f'{override[:_SHOWN]}...'!r}"
     if not equals or not all(given):
-        raise ConfigError(f"--set {override!r}: expected key=value, for example --set finetune.steps=100")
-    said = parse_yaml(text, f"--set {override!r}")
-    for step in reversed(given):
-        said = {step: said}
-    _rename(said, rewards.kinds_of(tree))
-    names, value = [], said
-    for _ in given:
-        ((step, value),) = value.items()
-        names.append(step)
+        raise ConfigError(f"{where}: expected key=value, for example --set finetune.steps=100")
+    if len(given) > DEPTH:
+        raise ConfigError(f"{where}: a key of {len(given)} parts, there are at most {DEPTH}")
+    names = _names(_within(given, text), given, tree)
+    # "key = value" is as good as "key=value"; else a blank is of the text.
+    value = value_of(text.lstrip() if name != name.rstrip() else text, where, model, names, tree)
+    said = _within(names, value)
+    _rename(said, rewards.kinds_of(tree))  # keys in the value
     if names[0] == rewards.REWARDS and names[1:]:
         tree[rewards.REWARDS] = rewards.as_mapping(tree.get(rewards.REWARDS, rewards.DEFAULT))
     place: Any = tree
     for step in names[:-1]:
         place = place.setdefault(step, {}) if isinstance(place, dict) else None
     if not isinstance(place, dict):
-        raise ConfigError(f"--set {override!r}: {'.'.join(names[:-1])} is a value, it has no keys")
+        raise ConfigError(f"{where}: {'.'.join(names[:-1])} is a value, it has no keys")
     place[names[-1]] = value
     rewards.override(tree, said)
+
+
+def _within(names: Sequence[str], value: Any) -> dict[str, Any]:
+    for name in reversed(names):
+        value = {name: value}
+    found: dict[str, Any] = value
+    return found
+
+
+def _names(said: dict[str, Any], given: Sequence[str], tree: Mapping[str, Any]) -> list[str]:
+    """The present names of a key."""
+    _rename(said, rewards.kinds_of(tree))
+    names, value = [], said
+    for _ in given:
+        ((step, value),) = value.items()
+        names.append(step)
+    return names
 
 
 def _explain(model: type[BaseModel], item: Any, tree: dict[str, Any], what: str, given: Sequence[str]) -> str:

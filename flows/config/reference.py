@@ -19,6 +19,18 @@ _HEAD: Final = """# Settings
 
 Every key of a recipe, from the models that check it. `vidloop plan --resolved` prints a recipe with all of
 them; `--set a.b=c` changes one. Made by `make generated`.
+
+**`--set KEY=TEXT`.** Where the key takes a text, or one of several words, the value is TEXT to the letter,
+whatever is in it: `#`, colons, quotes, words such as `no`, nothing at all
+(`--set "generate.negative_prompt=worst quality #1: blurry"`, `--set clip.pretrained=`). A text that may be
+left out (default `null`) is left out by `null`, `~` or nothing; `policy` is a part where TEXT begins with a
+brace. For every other key TEXT is read as YAML: `--set "evaluate.also=[dev, unseen]"`.
+
+**YAML.** Recipes, studies and rubrics are YAML in UTF-8, with the numbers of YAML 1.2: `012` is 12, `0o14`
+and `0x0c` are 12, `1e-4` is a number; `1:30`, `1_000` and `2026-11-30` are texts. A bare `yes`, `no`, `on` or
+`off` is true or false, but as a key it is that word. Anchors and aliases may be used, merge keys (`<<`) not.
+A file has 256 KiB at most with its aliases written out, and 50 parts inside one another; of anything longer,
+a device included, no more is read.
 """
 _BOUNDS: Final = {
     "minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}", "exclusiveMaximum": "< {}",

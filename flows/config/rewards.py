@@ -54,7 +54,7 @@ def _instance(given: Any) -> Settings:
     if not isinstance(given, Mapping):
         raise ValueError("expected a kind and its settings")
     kind = given.get(KIND)
-    if kind is None:
+    if not isinstance(kind, str):
         raise ValueError(f"say which kind of reward it is (kind: ...): {', '.join(reward_kinds())}")
     if kind not in reward_kinds():
         raise ValueError(f"there is no reward {kind!r}{nearest(str(kind), reward_kinds())}")
@@ -200,13 +200,14 @@ def _with_kind(name: str, body: Any, kinds: Collection[str]) -> Any:
 
 
 def _kind(body: Any) -> str | None:
-    return body.get(KIND) if isinstance(body, Mapping) else getattr(body, KIND, None)
+    kind = body.get(KIND) if isinstance(body, Mapping) else getattr(body, KIND, None)
+    return kind if isinstance(kind, str) else None
 
 
 def _check_names(named: Mapping[str, Any], keys: Collection[str], kinds: Collection[str]) -> None:
     for name, body in named.items():
         if not _NAME.fullmatch(name):
-            raise ValueError(f"rewards: {name!r} is no name: use letters, digits, _ and -")
+            raise ValueError(f"rewards: {name[:80]!r} is no name: use letters, digits, _ and -")
         if name in keys or name in (DIVERSITY, ORACLE):
             raise ValueError(f"rewards: {name!r} is the name of something else: choose another")
         if name in kinds and _kind(body) not in (None, name):

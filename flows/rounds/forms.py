@@ -37,9 +37,9 @@ class RecipeForm(BaseModel):
     """Recipe key of each field."""
 
     def overrides(self) -> list[str]:
-        """What was filled in, each as `key=value` (a value in JSON is a value in YAML)."""
+        """What was filled in, each as `key=value`: a text is itself, all else in JSON, which is YAML."""
         return [
-            f"{self.recipe_keys[name]}={json.dumps(value)}"
+            f"{self.recipe_keys[name]}={value if isinstance(value, str) else json.dumps(value)}"
             for name, value in self.model_dump(mode="json").items()
         ]
 

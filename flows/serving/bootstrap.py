@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from data.resources import folder
-from data.yaml_text import parse_yaml
+from data.yaml_text import read_yaml
 from flows.rounds.notify import NOTIFY_BLOCK, NOTIFY_VARIABLE
 from flows.serving import prefect_settings, run_log
 from flows.serving.run_form import fitted
@@ -60,7 +60,7 @@ async def bootstrap(store: str, workers: int, nightly: str, timezone: str) -> No
 
 def _listed(name: str) -> dict[str, Any]:
     path = folder("flows.serving") / name
-    tree: dict[str, Any] = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    tree: dict[str, Any] = read_yaml(path, str(path))
     return tree
 
 

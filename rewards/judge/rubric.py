@@ -21,7 +21,7 @@ from data.errors import ConfigError
 from data.explain import validated
 from data.keys import digest
 from data.resources import find, shipped
-from data.yaml_text import parse_yaml
+from data.yaml_text import read_yaml
 
 PROMPT: Final = "{prompt}"
 _ID: Final = r"^[a-z][a-z0-9_-]{0,31}$"
@@ -236,12 +236,8 @@ def load_rubric(path: str) -> Rubric:
 @functools.lru_cache(maxsize=16)
 def _load(file: str, changed_ns: int, size: int) -> Rubric:
     """Cached by what the file system says of the file: versions are asked for often."""
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise ConfigError(f"rubric {file}: it is not a text file") from None
     where = f"rubric {file}"
-    tree = parse_yaml(text, where)
+    tree = read_yaml(Path(file), where)
     if not isinstance(tree, dict):
         raise ConfigError(f"{where}: expected keys and values (name: ..., questions: ...)")
     return validated(Rubric, tree, where)

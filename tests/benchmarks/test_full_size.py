@@ -26,8 +26,8 @@ def test_a_recipe_as_shipped_plays_on_a_model_in_a_folder(
     prompts = [prompt.prompt_id for prompt in chosen[:: len(chosen) // 2][:2]]
     settings = [
         f"model.path={tmp_path / 'model'}", "model.revision=null", "model.dtype=float32",
-        f"clip.model={tmp_path / 'clip'}", "clip.pretrained=''", f"flow.model={tmp_path / 'flow'}",
-        "flow.pretrained=''", "evaluate.metric=flow", "evaluate.flow_may_decide=true",
+        f"clip.model={tmp_path / 'clip'}", "clip.pretrained=", f"flow.model={tmp_path / 'flow'}",
+        "flow.pretrained=", "evaluate.metric=flow", "evaluate.flow_may_decide=true",
         f"generate.prompt_ids={json.dumps(prompts)}", "generate.clips_per_prompt=4",
         "generate.height=32", "generate.width=48", "generate.frames=5", "generate.steps=2",
         "generate.max_sequence_length=16", "finetune.steps=2", "finetune.warmup=2", "finetune.batch_size=4",

@@ -80,7 +80,11 @@ def test_a_changed_key_of_training_is_another_question(key: str) -> None:
     name = f"finetune.{key}"
 
     def asked(*trees: Mapping[str, Any]) -> FinetuneSettings:
-        said = [f"finetune.{k}={json.dumps(v)}" for tree in trees for k, v in tree.items()]
+        said = [
+            f"finetune.{k}={v if isinstance(v, str) else json.dumps(v)}"
+            for tree in trees
+            for k, v in tree.items()
+        ]
         return finetune_settings(load_recipe("recipes/mini.yaml", said))
 
     first, then = LEGAL.get(name, ({}, None))

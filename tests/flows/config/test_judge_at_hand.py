@@ -40,13 +40,13 @@ def test_without_the_servers_environment_no_clip_is_made(judged: Tiny) -> None:
     with pytest.raises(
         UserError, match=r"no environment with vLLM at no/such/venv.*make judge.*backend: local"
     ):
-        play(judged, 'judge.url=""')
+        play(judged, "judge.url=")
     assert not list(judged.store.glob("manifests/*/*"))
 
 
 def test_a_server_that_runs_or_a_judge_in_process_needs_no_environment(judged: Tiny) -> None:
     require_ready(context(judged))
-    require_ready(context(judged, 'judge.url=""', "judge.backend=local"))
+    require_ready(context(judged, "judge.url=", "judge.backend=local"))
 
 
 def test_answers_that_are_in_the_store_need_no_judge(judged: Tiny) -> None:
@@ -54,9 +54,9 @@ def test_answers_that_are_in_the_store_need_no_judge(judged: Tiny) -> None:
     for stage in ("generate", "score"):
         run_stage(stage, asked, Runner())
     RESIDENTS.release()
-    require_ready(context(judged, 'judge.url=""'))
+    require_ready(context(judged, "judge.url="))
     with pytest.raises(UserError, match="no environment with vLLM"):
-        require_ready(context(judged, 'judge.url=""', "generate.clips_per_prompt=4"))
+        require_ready(context(judged, "judge.url=", "generate.clips_per_prompt=4"))
 
 
 def test_the_shipped_recipes_judge_comes_with_its_calibration(tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_a_judge_of_the_teachers_weights_examines_only_on_purpose(
         load(tree)
     assert load(tree, "evaluate.same_as_feedback=true").evaluate.metric == "examiner"
     load(tree, "rewards.examiner.model=hf-hub:o/b")
-    load(tree, f"rewards.examiner.revision='{'2' * 40}'")
+    load(tree, f"rewards.examiner.revision={'2' * 40}")
 
 
 def test_a_judge_that_is_mixed_into_the_teacher_examines_only_on_purpose(load: Any) -> None:
