@@ -8,8 +8,8 @@ one product over both, rounded once at its end:
     [x, x A^T] [W, s B]^T        in bfloat16 and float16, also over weights held in float8
     x (W + s B A)^T              in float32, whose own rounding is far below any update
 
-Training (`adapted`, through peft's layers), the reference it compares with, and sampling (`AdaptedLinear`)
-all compute it so. The backward pass needs only rank-sized products beside dy W, since W gets no gradient:
+Training and the reference it compares with (`fused`, over peft's layers) and sampling (`AdaptedLinear`) all
+compute it so. The backward pass needs only rank-sized products beside dy W, since W gets no gradient:
 with u = x A^T and v = s dy B,
 
     dx = dy W + v A      dA = v^T x      dB = s dy^T u

@@ -183,16 +183,19 @@ def play(
             raise ModelError(f"the adapter's layer {name} is for another size of this model")
         where = device or linear.weight.device
         down, up = down.float().to(where), file.spec.alpha / file.spec.rank * up.float().to(where)
+        # Some layers of a model in bfloat16 are kept in float32.
+        held = linear.weight.dtype
+        dtype = model.dtype if held.itemsize == 1 else held
         base = copy.deepcopy(linear).to(where) if name in probed and bool(up.any()) else None
         played: nn.Module = linear
-        if linear.weight.dtype == torch.float32:
+        if held == torch.float32:
             with torch.no_grad():
                 linear.weight.copy_(linear.weight.to(where) + up @ down)
         else:
-            played = AdaptedLinear(linear, down, up, model.dtype)
+            played = AdaptedLinear(linear, down, up, dtype)
             transformer.set_submodule(name, played)
         if base is not None:
-            shares.append(share(copy.deepcopy(played).to(where), base, down, up, model.dtype))
+            shares.append(share(copy.deepcopy(played).to(where), base, down, up, dtype))
     return Effect(len(names), tuple(shares))
 
 

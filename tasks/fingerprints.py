@@ -34,7 +34,7 @@ def _question(stage: str, **said: Any) -> Fingerprint:
 
 def _played(model: ModelSettings) -> dict[str, str]:
     """How an adapter is computed where its numbers could be rounded away: before 0.2.0 it was otherwise."""
-    return {"adapter": "one product"} if model.rounds else {}
+    return {"adapter": "one product"} if model.low_precision else {}
 
 
 def sampling(how: Generation, policy: PolicyRef) -> dict[str, Any]:

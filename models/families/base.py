@@ -224,8 +224,8 @@ def quantise(network: nn.Module, how: Quantise, dtype: torch.dtype) -> None:
 
     fp8-storage: linear and convolution layers lie in memory as float8 (e4m3) and are brought to `dtype` while
     they compute, one by one: diffusers' layerwise casting. Norms, embeddings of patches, and what diffusers
-    keeps in float32 stay as they are. An adapter stays in float32 beside such weights and is never
-    merged into them: three bits of mantissa would round it away.
+    keeps in float32 stay as they are. An adapter is computed beside such weights and never merged
+    into them: three bits of mantissa would round it away.
     """
     if how == "fp8-storage":
         model: Any = network

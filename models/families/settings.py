@@ -83,7 +83,7 @@ class ModelSettings(BaseModelSettings):
     )
 
     @property
-    def rounds(self) -> bool:
+    def low_precision(self) -> bool:
         """Whether weights are held in fewer digits than an adapter's numbers need."""
         return self.dtype != "float32" or self.quantise != "none"
 

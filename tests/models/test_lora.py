@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from data.errors import UserError
 from models import lora
+from models.adapted_linear import AdaptedLinear, fused
 from models.families.base import Family
 from models.families.settings import ModelSettings, SampleSettings
 from models.lora import Adapter, LoraSpec
@@ -227,3 +228,21 @@ def test_an_adapter_of_one_expert_is_not_taken_for_the_other(
     for use in (lora.play, lora.resume):
         with pytest.raises(UserError, match="made for the expert for high noise, this is the one for low"):
             use(make_transformer(), data, "base-1", expert="low")
+
+
+def test_layers_that_a_model_in_bfloat16_keeps_in_float32_are_merged_and_the_others_are_not(
+    family: Family, model: ModelSettings
+) -> None:
+    network: Any = family.load_transformer(model.changed(dtype="bfloat16"))
+    kept = "condition_embedder.time_embedder.linear_1"
+    assert network.get_submodule(kept).weight.dtype == torch.float32
+    adapter = lora.attach(network, replace(SPEC, targets=("to_q", "time_embedder.linear_1")), seed=0)
+    disturb(adapter)
+    played: Any = family.load_transformer(model.changed(dtype="bfloat16"))
+    effect = lora.play(played, adapter.to_bytes("b"))
+    assert type(played.get_submodule(kept)) is nn.Linear
+    assert isinstance(played.blocks[0].attn1.to_q, AdaptedLinear)
+    assert effect.error < 0.02
+    with fused(lora.layers_of(network)):
+        trained = forward(family, network)
+    assert torch.allclose(forward(family, played).float(), trained.float(), atol=0.02, rtol=0.02)
