@@ -18,7 +18,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
-import http.client
 import multiprocessing
 import os
 import shutil
@@ -138,18 +137,6 @@ def wait_until_ready(
             raise TimeoutError(f"it did not answer within {timeout_s:.0f} s")
         stop.wait(0.1)
     return False
-
-
-def answers(port: int, path: str) -> bool:
-    """Whether a server on loopback answers GET `path` with 200, within 5 s."""
-    client = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        client.request("GET", path)
-        return client.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        client.close()
 
 
 def tail(log: Path, size: int = _TAIL_BYTES) -> str:

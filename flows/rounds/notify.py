@@ -10,8 +10,6 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -40,7 +38,7 @@ def check_address(url: str) -> str:
 
 
 def tell_verdict(summary: RoundSummary, series: Series | None = None) -> None:
-    """Post what a round came to, if somebody wants to know. Never raises, and takes 20 seconds at most.
+    """Post what a round came to, if somebody wants to know. Never raises; posting takes 20 s at most.
 
     Args:
         summary: the round's.
@@ -69,36 +67,27 @@ def tell(event: str, **facts: Any) -> None:
 
 
 def _post(url: str, body: bytes) -> None:
-    request = urllib.request.Request(  # noqa: S310  (checked just below)
-        check_address(url), body, {"content-type": "application/json", "user-agent": "vidloop"}
-    )
+    from data.http_client import NoHttp, exchange
+
     why = ""
     for wait in (0.0, *WAITS_S):
         time.sleep(wait)
         try:
-            with _opener.open(request, timeout=TIMEOUT_S):
-                return
-        except urllib.error.HTTPError as error:
-            error.close()
-            why = f"HTTP {error.code}"
-            if error.code < 500 and error.code not in (408, 429):
-                break
-        except OSError as error:
-            reason = getattr(error, "reason", error)
-            why = (
-                reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
+            # An answer that sends us elsewhere is no answer: what is posted is for the one address.
+            answer = exchange(
+                "POST", check_address(url), TIMEOUT_S, body, {"content-type": "application/json"}
             )
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+        except NoHttp:
+            why = "what answers there speaks no HTTP"
+        else:
+            if 200 <= answer.status < 300:
+                return
+            why = f"HTTP {answer.status}"
+            if answer.status < 500 and answer.status not in (408, 429):
+                break
     _say(f"notification: nobody took it ({why}); the round does not depend on it")
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """An answer that sends us elsewhere is no answer: what was posted is for the one address."""
-
-    def redirect_request(self, *args: Any, **more: Any) -> None:
-        return None
-
-
-_opener = urllib.request.build_opener(_NoRedirect)
 
 
 def _address() -> str | None:

@@ -51,8 +51,10 @@ class TemporaryServer:
         Raises:
             ServiceError: it ended, or did not answer in time.
         """
+        from data.http_client import answers
+
         try:
-            self._process.wait(lambda: processes.answers(self._port, "/api/health"), START_TIMEOUT_S)
+            self._process.wait(lambda: answers(self._port, "/api/health"), START_TIMEOUT_S)
         except (ChildProcessError, TimeoutError):
             self._process.stop(STOP_TIMEOUT_S)
             raise ServiceError(

@@ -7,6 +7,7 @@ whether a server does what it is asked, or only answers.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,11 @@ _TOGETHER = "/chat/completions/batch"
 _MOST_TOP_LOGPROBS = 20
 # P(yes) of equal questions may differ by rounding on a GPU whose kernels depend on the batch.
 SAME = 0.02
+_MOST_NAMED = 8
+_LONGEST_VERSION = 80
+_LONGEST_TOKEN = 1000
+_BRIEF = reprlib.Repr()
+_BRIEF.maxstring = 120
 
 
 Answer = tuple[Probability, int]  # and the number of the prompt's tokens
@@ -163,7 +169,7 @@ class Requests:
     def _check(self, reply: dict[str, Any], expected: int | None, ask: Ask, asked: int) -> int:
         """The number of the prompts' tokens, if `asked` questions were answered in a token each."""
         if reply.get("model") != self.model:
-            raise Fault(f"{self.model} was asked, and {reply.get('model')!r} answers")
+            raise Fault(f"{self.model} was asked, and {_BRIEF.repr(reply.get('model'))} answers")
         usage = reply.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         tokens = usage.get("prompt_tokens")
@@ -177,13 +183,13 @@ class Requests:
             )
         if usage.get("completion_tokens") != asked:
             wanted = "one token was" if asked == 1 else f"{asked} tokens were"
-            raise Fault(f"{wanted} asked for and {usage.get('completion_tokens')} came")
+            raise Fault(f"{wanted} asked for and {_BRIEF.repr(usage.get('completion_tokens'))} came")
         return tokens
 
     def _probability(self, choice: dict[str, Any], words: Words) -> Probability:
         try:
             first = choice["logprobs"]["content"][0]
-            pairs = {str(item["token"]): _logprob(item["logprob"]) for item in first["top_logprobs"]}
+            pairs = {_token(item["token"]): _logprob(item["logprob"]) for item in first["top_logprobs"]}
         except (KeyError, IndexError, TypeError, ValueError, OverflowError):
             raise Fault("the answer has no log-probabilities") from None
         # Servers that are not vLLM differ in whether a token keeps its leading space; the rubric names both.
@@ -202,7 +208,10 @@ class Requests:
         def encode(spelling: str) -> Any:
             asked = {"model": self.model, "prompt": spelling, "add_special_tokens": False}
             try:
-                return root.post("/tokenize", asked).get("tokens")
+                tokens = root.post("/tokenize", asked).get("tokens")
+                if not isinstance(tokens, list) or not all(type(token) is int for token in tokens):
+                    raise Fault("no list of token ids")
+                return tokens
             except (Unanswered, UserError) as error:
                 raise ServiceError(
                     f"judge: {root.url}/tokenize does not answer as vLLM's ({error}). For a server of "
@@ -210,6 +219,13 @@ class Requests:
                 ) from None
 
         return answer_ids(self._rubric, self.model, encode)
+
+
+def _token(said: Any) -> str:
+    """A JSON text as one, no longer than tokens are. Raises ValueError for anything else."""
+    if not isinstance(said, str) or len(said) > _LONGEST_TOKEN:
+        raise ValueError
+    return said
 
 
 def _logprob(said: Any) -> float:
@@ -226,7 +242,7 @@ def _choices(reply: dict[str, Any], asked: int) -> list[dict[str, Any]]:
         raise Fault(f"{asked} questions were asked and not so many were answered: no log-probabilities")
     indices = [one.get("index") for one in found]
     if indices != list(range(asked)) or not all(type(index) is int for index in indices):
-        raise Fault(f"the answers are numbered {str(indices)[:80]}, and not in the order of the questions")
+        raise Fault(f"the answers are numbered {_BRIEF.repr(indices)}, and not in the order of the questions")
     return found
 
 
@@ -294,7 +310,7 @@ def _check_served(http: Http, model: str) -> None:
         raise ServiceError(f"judge: {http.url} does not answer: {error}") from None
     served = [item.get("id") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
     if model not in served:
-        known = ", ".join(map(str, served)) or "nothing"
+        known = ", ".join(map(_BRIEF.repr, served[:_MOST_NAMED])) or "nothing"
         raise ServiceError(f"judge: {http.url} does not serve {model!r} but {known}: set judge.served_name")
 
 
@@ -302,6 +318,7 @@ def _library(http: Http, settings: JudgeSettings) -> str:
     if settings.api != "vllm":
         return "OpenAI-compatible"
     try:
-        return f"vllm {http.root().get('/version').get('version', 'unknown')}"
+        version = http.root().get("/version")["version"]
+        return f"vllm {version if len(version) < _LONGEST_VERSION and version.isprintable() else 'unknown'}"
     except Exception:  # an address that only old and foreign servers lack; the chat request decides
         return "vllm, version unknown"

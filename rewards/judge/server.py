@@ -101,7 +101,9 @@ class ManagedServer:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _healthy(self) -> bool:
-        return processes.answers(self._port, "/health")
+        from data.http_client import answers
+
+        return answers(self._port, "/health")
 
 
 def command(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from pydantic import field_validator
 
@@ -144,16 +145,16 @@ class JudgeSettings(NetworkSettings):
     @field_validator("url")
     @classmethod
     def _is_an_address(cls, url: str) -> str:
-        if url and not url.startswith(_SCHEMES):
-            raise ValueError("must begin with http:// or https://")
+        if url and (fault := _fault(url)):
+            raise ValueError(fault)
         return url
 
     @property
     def address(self) -> str:
         """Of a server that is running; "" if the run is to start one. ConfigError: it is no address."""
         found = self.url or os.environ.get(URL_VARIABLE, "")
-        if found and not found.startswith(_SCHEMES):
-            raise ConfigError(f"{URL_VARIABLE} is {found!r}: it must begin with http:// or https://")
+        if found and (fault := _fault(found)):
+            raise ConfigError(f"{URL_VARIABLE} {fault}")
         return found
 
     @property
@@ -165,6 +166,17 @@ class JudgeSettings(NetworkSettings):
     def managed(self) -> bool:
         """Whether the run starts a server of its own."""
         return self.backend == "vllm" and not self.address
+
+
+def _fault(url: str) -> str | None:
+    """What is wrong with a server's address, without the address."""
+    if not url.startswith(_SCHEMES):
+        return "must begin with http:// or https://"
+    try:
+        user = urlsplit(url).username
+    except ValueError:
+        return "is no address"
+    return None if user is None else "names a user: what the server wants to know is in judge.api_key_env"
 
 
 def server_key(settings: JudgeSettings) -> str:

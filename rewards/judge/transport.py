@@ -13,7 +13,6 @@ import math
 import random
 import ssl
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -22,7 +21,7 @@ from data.errors import ServiceError
 from rewards.judge.answers import Fault, Refused
 
 if TYPE_CHECKING:
-    import httpx
+    from data.http_client import Answer
 
 _REFUSED: Final = (400, 413, 422)
 _WRONG: Final = {
@@ -31,7 +30,6 @@ _WRONG: Final = {
     404: "there is no such address or model there: look at judge.url and judge.served_name",
 }
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
-_LARGEST_REPLY: Final = 4 << 20
 _LONGEST_WAIT_S: Final = 60.0
 
 
@@ -45,22 +43,15 @@ class Http:
     def __init__(
         self, url: str, key: str, timeout_s: float, retries: int, connections: int, ca_file: str = ""
     ) -> None:
-        import httpx
+        from data.http_client import HttpClient
 
         self.url = url.rstrip("/")
         self._key = key
         self._timeout_s = timeout_s
         self._retries = retries
         self._closing = threading.Event()
-        self._client = httpx.Client(
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout_s, connect=min(10.0, timeout_s)),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            # Clips and keys go where the settings say and nowhere else.
-            follow_redirects=False,
-            trust_env=False,
-            verify=_trusted(ca_file) if ca_file else True,
-        )
+        # Clips and keys go where the settings say and nowhere else: no proxy, and no redirect is followed.
+        self._client = HttpClient(connections, _trusted(ca_file) if ca_file else None)
 
     def close(self) -> None:
         """Close the connections; whoever waits before a retry gives up."""
@@ -103,54 +94,40 @@ class Http:
         raise AssertionError("unreachable")
 
     def _once(self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float) -> dict[str, Any]:
-        import httpx
+        from data.http_client import NoHttp
 
-        deadline = time.monotonic() + timeout_s
+        headers = {"authorization": f"Bearer {self._key}"} if self._key else {}
+        content = None
+        if body is not None:
+            headers |= {"content-type": "application/json"}
+            content = json.dumps(body, allow_nan=False).encode()
         try:
-            with self._client.stream(method, f"{self.url}{path}", json=body) as response:
-                content = self._read(response, deadline)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            # The system's words for what the network did. Of a breach of HTTP the library may cite a header,
-            # and so the key.
-            passing = isinstance(error, httpx.NetworkError | httpx.TimeoutException)
-            said = str(error) or "no answer" if passing else "the server ended it, or this was no HTTP"
-            raise Fault(f"{type(error).__name__}: {said}") from None
-        status = response.status_code
+            answer = self._client.exchange(method, f"{self.url}{path}", timeout_s, content, headers)
+        except (OSError, NoHttp) as error:
+            raise Fault(f"{type(error).__name__}: {error}") from None
+        status = answer.status
         if status in _WRONG:
             raise ServiceError(
-                f"judge: {self.url}{path} answers {status}: {_WRONG[status]}. {self._said(content)}"
+                f"judge: {self.url}{path} answers {status}: {_WRONG[status]}. {self._said(answer.body)}"
             )
         if status in _REFUSED:
-            raise Refused(f"the server refuses the request with {status}: {self._said(content)}")
+            raise Refused(f"the server refuses the request with {status}: {self._said(answer.body)}")
         if status != 200:
-            raise Fault(f"the server answers {status}: {self._said(content)}", _retry_after(response))
+            raise Fault(f"the server answers {status}: {self._said(answer.body)}", _retry_after(answer))
         try:
-            found = json.loads(content)
-        except ValueError:
-            raise Fault(f"the server's answer is not JSON: {self._said(content)}") from None
+            found = answer.json()
+        except ValueError as error:
+            raise Fault(f"the server's answer is {error}: {self._said(answer.body)}") from None
         if not isinstance(found, dict):
             raise Fault(f"the server's answer is a JSON {type(found).__name__}, not an object")
         return found
-
-    @staticmethod
-    def _read(response: httpx.Response, deadline: float) -> bytes:
-        import httpx
-
-        content = bytearray()
-        # A server that sends a byte now and then never runs into a time-out between bytes.
-        for chunk in response.iter_bytes():
-            content += chunk
-            if time.monotonic() > deadline:
-                raise httpx.ReadTimeout("the answer did not end in time")
-            if len(content) > _LARGEST_REPLY:
-                raise httpx.ReadError("the answer is far too long")
-        return bytes(content)
 
     def _said(self, content: bytes) -> str:
         """The beginning of what the server said, on one line, without the key, which it may repeat."""
         text = content.decode("utf-8", "replace")
         text = " ".join((text.replace(self._key, "(the key)") if self._key else text)[:600].split())
-        return text[:300] or "(nothing)"
+        # It goes to terminals, which obey some characters.
+        return "".join(one if one.isprintable() else "?" for one in text[:300]) or "(nothing)"
 
     @staticmethod
     def _delay(attempt: int, asked_s: float) -> float:
@@ -167,9 +144,9 @@ def _trusted(ca_file: str) -> ssl.SSLContext:
         raise ServiceError(f"judge.ca_file: {path} is no file of certificates (PEM): {error}") from None
 
 
-def _retry_after(response: httpx.Response) -> float:
+def _retry_after(answer: Answer) -> float:
     try:
-        seconds = float(response.headers.get("retry-after", 0.0))
+        seconds = float(answer.headers.get("retry-after", 0.0))
     except ValueError:  # a date
         return 0.0
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0

@@ -29,7 +29,7 @@ HEAVY = (
     "prefect",
     "matplotlib",
     "PIL",
-    "httpx",
+    "httpcore",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from data.errors import UserError
 from rewards.judge.server import command, require_server
@@ -33,9 +34,17 @@ def test_the_environment_names_a_server_for_settings_that_name_none(
     assert served_name(settings) == model_path(settings)
     assert judge_version(settings) == version
 
-    monkeypatch.setenv(URL_VARIABLE, "judge:8000")
-    with pytest.raises(UserError, match=rf"{URL_VARIABLE} is 'judge:8000'"):
-        _ = settings.address
+    for wrong, words in {
+        "judge:8000": "must begin with http",
+        "http://[judge/v1": "is no address",
+        "http://me:T0ken@judge/v1": r"names a user: .* judge\.api_key_env",
+    }.items():
+        monkeypatch.setenv(URL_VARIABLE, wrong)
+        with pytest.raises(UserError, match=rf"{URL_VARIABLE} {words}") as refused:
+            _ = settings.address
+        assert "T0ken" not in str(refused.value)
+        with pytest.raises(ValidationError, match=words):
+            JudgeSettings(url=wrong)
 
 
 def test_the_command_says_where_to_listen_and_what_computes() -> None:
