@@ -34,7 +34,7 @@ CHANGED: dict[str, dict[str, Any]] = {
         "physics": {}, "sharpness": {},
         "examiner": {
             "kind": "judge", "backend": "local", "model": "miniature/weights/judge",
-            "rubric": "miniature/rubrics/world.yaml", "url": f"https://me:{SECRET}@judge.example/v1",
+            "rubric": "miniature/rubrics/world.yaml", "url": f"https://judge.example/{SECRET}/v1",
             "server_args": f"--api-key {SECRET}",
         },
     },
