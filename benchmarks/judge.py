@@ -35,7 +35,7 @@ from rewards.judge.processing import Processing, single_tokens
 from rewards.judge.server import ManagedServer
 from rewards.judge.settings import NAME, JudgeSettings, model_path
 
-_KEY: Final = "VIDLOOP_BENCHMARK_KEY"
+_KEY: Final = "VIDLOOP_JUDGE_KEY_BENCHMARK"
 # As miniature/recipes/mini.yaml: two workers, shards of 16 clips.
 _SHARD: Final = 16
 _WORKERS: Final = 2

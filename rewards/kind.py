@@ -76,6 +76,7 @@ class RewardKind:
         serves: it starts a server of the run's own; one such server runs at a time.
         parts: what it combines: parts are scored, and kept, for themselves.
         combine: makes a clip's judgement (settings, category, judgements by part) out of its parts'.
+        permitted: raises ConfigError if settings ask for what this machine's operator lets no recipe do.
         ready: raises UserError if this machine lacks something that scoring takes.
         bind: of a mixture: settings that name other rewards, and these rewards, as one object, which all of
             the above take in place of the settings.
@@ -98,6 +99,7 @@ class RewardKind:
     serves: Callable[[Any], bool] = lambda settings: False
     parts: Callable[[Any], tuple[Part, ...]] = lambda settings: ()
     combine: Callable[[Any, str, Mapping[str, Judgement]], Judgement] | None = None
+    permitted: Callable[[Any], None] = lambda settings: None
     ready: Callable[[Any], None] = lambda settings: None
     bind: Callable[[Any, Named], Any] | None = None
     threshold: Callable[[Any], float | None] = lambda settings: None

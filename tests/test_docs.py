@@ -68,7 +68,7 @@ def test_every_environment_variable_is_on_its_page_and_no_other() -> None:
     assert rows(program) == variables(*packages)
     example = {name for name in VARIABLE.findall((ROOT / ".env.example").read_text("utf-8"))}
     assert rows(compose) == example - rows(program)
-    made_up = {"VIDLOOP_NO_SUCH_KEY", "VIDLOOP_TEST_JUDGE_KEY"}
+    made_up = {"VIDLOOP_JUDGE_KEY_NONE", "VIDLOOP_JUDGE_KEY_TEST"}
     assert rows(tests) == variables("tests", "benchmarks") - rows(program) - rows(compose) - made_up
 
 

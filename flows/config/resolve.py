@@ -273,11 +273,12 @@ def open_reward(recipe: Recipe, name: str) -> RewardRef:
     """A reward of the recipe, or a kind with its defaults, by name.
 
     Raises:
-        UserError: its weights, or other files, are missing.
+        UserError: its weights, or other files, are missing; or the operator does not permit what it asks.
     """
     said = recipe.reward(name)
     kind = reward_kind(kind_of(said))
     settings = said.as_part(kind.settings)
     if isinstance(settings, NetworkSettings) and settings.device is None:
         settings = settings.changed(device=recipe.model.device)
+    kind.permitted(settings)
     return reward_ref(name, kind.name, settings, lambda other: open_reward(recipe, other))

@@ -47,6 +47,7 @@ from rewards.judge.server import require_server
 from rewards.judge.settings import (
     NAME,
     JudgeSettings,
+    check_permitted,
     judge_parts,
     judge_version,
     part_name,
@@ -264,6 +265,7 @@ REWARD: Final = RewardKind(
     serves=lambda settings: settings.managed,
     parts=judge_parts,
     combine=combine_parts,
+    permitted=check_permitted,
     ready=require_server,
     threshold=lambda settings: load_rubric(settings.rubric).passes,
     is_probability=lambda settings: load_rubric(settings.rubric).gives_probabilities,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shlex
 import shutil
 import socket
 import sys
@@ -16,6 +15,7 @@ from typing import Final, Self
 from data import device_lock, processes
 from data.errors import ServiceError
 from data.resources import INSTALLED
+from rewards.judge.permitted import server_options
 from rewards.judge.rubric import load_rubric
 from rewards.judge.settings import JudgeSettings, model_path, served_name, server_key
 
@@ -116,6 +116,9 @@ def command(
         port: of the server.
         host: the address it listens on.
         cpu: whether it computes on the CPU; None: as this machine does.
+
+    Raises:
+        ConfigError: an option that recipes may not give.
     """
     rubric = load_rubric(settings.rubric)
     frames = rubric.frames
@@ -142,13 +145,13 @@ def command(
         # In the engine's own process. vLLM's default for CPUs is a worker process beside it, and the two wait
         # for each other in busy loops, which on two cores takes a third of the server's time.
         arguments += ["--distributed-executor-backend", "uni"]
-    return arguments + shlex.split(settings.server_args)
+    return arguments + server_options(settings.server_args)
 
 
 def require_server(settings: JudgeSettings) -> None:
     """Check that the server which these settings ask for can be started, or can be sent its key.
 
-    Raises UserError: there is no environment with vLLM, or the key is none.
+    Raises UserError: there is no environment with vLLM, or the key is none or may not be sent there.
     """
     if settings.managed:
         environment_python(settings.venv)

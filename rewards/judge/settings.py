@@ -13,13 +13,12 @@ from data.keys import digest
 from data.settings import Several, setting
 from rewards.base import Part
 from rewards.judge.laws import decided, said_laws
+from rewards.judge.permitted import KEY_VARIABLE, URL_VARIABLE, check_key_variable, server_options
 from rewards.judge.rubric import Law, Question, load_rubric
 from rewards.kind import NetworkSettings, version_of
 from rewards.loading import HUB, folder_content, local_folder
 
 NAME: Final = "judge"
-# Environment variable: the address of a running server for every run that names none.
-URL_VARIABLE: Final = "VIDLOOP_JUDGE_URL"
 _SCHEMES: Final = ("http://", "https://")
 # Raise it when the same model, rubric and frames would give other values.
 _CODE: Final = 2
@@ -65,9 +64,9 @@ class JudgeSettings(NetworkSettings):
         private=True,
     )
     api_key_env: str = setting(
-        "VIDLOOP_JUDGE_KEY",
+        KEY_VARIABLE,
         "Key",
-        "Environment variable with the server's key.",
+        f"Environment variable with the server's key: {KEY_VARIABLE}, or one that begins {KEY_VARIABLE}_.",
         cost_only=True,
         formerly="key_env",
         pattern=r"^[A-Za-z_][A-Za-z0-9_]*$",
@@ -108,7 +107,11 @@ class JudgeSettings(NetworkSettings):
         min_length=1,
     )
     server_args: str = setting(
-        "", "Server arguments", "More of vLLM's, as in a shell.", cost_only=True, private=True
+        "",
+        "Server arguments",
+        "More of vLLM's, as in a shell: those that decide about memory, speed and frames.",
+        cost_only=True,
+        private=True,
     )
     early_start: bool = setting(
         True,
@@ -179,12 +182,21 @@ def _fault(url: str) -> str | None:
     return None if user is None else "names a user: what the server wants to know is in judge.api_key_env"
 
 
+def check_permitted(settings: JudgeSettings) -> None:
+    """Raise ConfigError if the operator does not let a recipe send this key there, or start such a server."""
+    if settings.managed:
+        server_options(settings.server_args)
+    elif not settings.in_process:
+        check_key_variable(settings.api_key_env, settings.address)
+
+
 def server_key(settings: JudgeSettings) -> str:
     """The key of a server that is running, without the blanks around it; "" if there is none.
 
     A key from a mounted secret or a file often ends in a line break. Raises ConfigError, which does not
-    repeat the key: it holds a character that no HTTP header can hold.
+    repeat the key: a recipe may not send it there, or it holds a character that no HTTP header can hold.
     """
+    check_key_variable(settings.api_key_env, settings.address)
     key = os.environ.get(settings.api_key_env, "").strip()
     if not all(" " <= character <= "~" for character in key):
         raise ConfigError(

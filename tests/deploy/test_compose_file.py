@@ -15,7 +15,7 @@ from flows.serving import prefect_settings
 from flows.serving.judge_command import judge_command, main
 from flows.serving.server_config import LOOPBACK, POOL
 from flows.serving.supervisor import worker_command
-from rewards.judge.settings import URL_VARIABLE
+from rewards.judge.permitted import URL_VARIABLE
 from tests.compose_file import (
     ROOT,
     Refused,

@@ -44,7 +44,7 @@ ENVIRONMENT = Path(os.environ.get("VIDLOOP_JUDGE_VENV", ROOT / ".venv-judge")).a
 if not (ENVIRONMENT / "bin" / "python").exists():
     pytest.skip(f"no vLLM at {ENVIRONMENT}: `make judge`, or set VIDLOOP_JUDGE_VENV", allow_module_level=True)
 
-KEY_ENV = "VIDLOOP_TEST_JUDGE_KEY"
+KEY_ENV = "VIDLOOP_JUDGE_KEY_TEST"
 STARTED_S, ENDED_S = 600.0, 60.0
 SERVER = b"vllm.entrypoints.openai.api_server"
 # Two questions about each of so many clips, four clips a shard: judging takes a while, and is kept shard by shard.

@@ -28,3 +28,19 @@ def test_the_key_is_in_no_output_and_no_file(
     files = [path for path in tiny.folder.rglob("*") if path.is_file()]
     assert [path for path in files if b"VERYSECRET" in path.read_bytes()] == []
     assert not list(tiny.store.glob("manifests/generate/*"))
+
+
+@pytest.mark.parametrize("said", ["api_key_env=AWS_SECRET_ACCESS_KEY", "server_args=--trust-remote-code"])
+@pytest.mark.parametrize("command", ["round", "plan"])
+def test_what_a_recipe_may_not_send_or_run_is_refused_before_any_work(
+    command: str, said: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "VERYSECRET")
+    url = "http://127.0.0.1:9/v1" if said.startswith("api") else ""
+    overrides = ["rewards=[sharpness, judge]", *(f"judge.{name}={value}" for name, value in JUDGE.items())]
+    sets = [word for one in (*overrides, f"judge.url={url}", f"judge.{said}") for word in ("--set", one)]
+    plain = ("--plain",) if command == "round" else ()
+    ended = typer.testing.CliRunner().invoke(app, [command, *tiny.args(*plain, *sets)])
+    assert ended.exit_code == 2, ended.output
+    assert "export VIDLOOP_" in " ".join(ended.output.split())
+    assert not list(tiny.store.glob("manifests/generate/*"))

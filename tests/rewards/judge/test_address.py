@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from data.errors import UserError
+from rewards.judge.permitted import URL_VARIABLE
 from rewards.judge.server import command, require_server
-from rewards.judge.settings import URL_VARIABLE, JudgeSettings, judge_version, model_path, served_name
+from rewards.judge.settings import JudgeSettings, judge_version, model_path, served_name
 from tests.miniature_rewards import JUDGE
 
 DEPLOYED = "http://judge:8000/v1"

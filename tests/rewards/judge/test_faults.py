@@ -125,7 +125,7 @@ def test_the_breaker_opens_and_the_rest_is_not_asked(
     [
         ({"served_name": "large"}, "does not serve 'large' but 'tiny'"),
         ({"url": "http://127.0.0.1:9/v1"}, "does not answer"),
-        ({"api_key_env": "VIDLOOP_NO_SUCH_KEY"}, "does not accept the key"),
+        ({"api_key_env": "VIDLOOP_JUDGE_KEY_NONE"}, "does not accept the key"),
     ],
 )
 def test_a_server_that_cannot_work_is_bad_input(
