@@ -38,7 +38,7 @@ def hold(device: str, what: str, say: Callable[[str], None]) -> None:
         say: told whom we wait for, once a minute.
 
     Raises:
-        ServiceError: the lock's folder belongs to somebody else, or cannot be written.
+        ServiceError: the lock's folder belongs to somebody else, or cannot be written, or has no locks.
     """
     with _one_at_a_time:
         if device in _held:
@@ -52,7 +52,7 @@ def hold(device: str, what: str, say: Callable[[str], None]) -> None:
             ) from None
         begun = time.monotonic()
         told = begun - _TELL_EVERY_S
-        while not _try(descriptor):
+        while not _try(descriptor, path):
             if time.monotonic() - told >= _TELL_EVERY_S:
                 told = time.monotonic()
                 say(f"waiting for device {device}, which {holder(device) or 'another process'} holds")
@@ -72,12 +72,13 @@ def descriptors() -> tuple[int, ...]:
 
 def holder(device: str) -> str | None:
     """Who holds `device`, in words; None if nobody does."""
+    path = lock_file(device)
     try:
-        descriptor = os.open(lock_file(device), os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        if _try(descriptor):
+        if _try(descriptor, path):
             return None
         said = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
         return f"process {said['pid']} ({said['what']}, since {said['since']})"
@@ -106,9 +107,13 @@ def lock_file(device: str) -> Path:
     return folder / f"{device.replace(os.sep, '_')}.lock"
 
 
-def _try(descriptor: int) -> bool:
+def _try(descriptor: int, path: Path) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError as error:
+        raise ServiceError(
+            f"device lock {path}: no locks on that disk ({error.strerror}); {FOLDER} names another folder"
+        ) from None
     return True

@@ -1,23 +1,36 @@
 """Durable files: either the whole file is there under its name, or nothing is, whenever the power goes.
 
 Write to `tmp/`, fsync the file, move it to its name, fsync the folder. Errors of the operating system become
-StoreErrors that say what to do.
+StoreErrors that say what to do. What some file systems lack (hard links, fsync of folders, one disk for all of
+a store) is done without where that is as safe, and said where it is not; `data.store.trials` tries it all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import fcntl
 import os
 import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from data.errors import StoreError
 from data.store.failpoints import failpoint
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
+
+_LACKING: Final = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+# link(2): EPERM of vfat and exfat, EMLINK of file systems that have one name a file.
+_NO_LINKS: Final = _LACKING | {errno.EPERM, errno.EMLINK}
+_NO_FOLDER_SYNC: Final = _LACKING | {errno.EBADF}
+_NO_LOCKS: Final = _LACKING | {errno.ENOLCK}
+# Of linux/fcntl.h and linux/fs.h.
+_AT_FDCWD: Final = -100
+_RENAME_NOREPLACE: Final = 1
 
 _REMEDY = "make the store writable for this user, or give another one with --store"
 
@@ -37,6 +50,11 @@ def storage_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
             said = f"disk full at {path}; free space and run the same command again; nothing committed is lost"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             said = f"cannot write {path}: {error.strerror}; {remedy}"
+        elif error.errno == errno.ENAMETOOLONG:
+            said = (
+                f"cannot use {path}: {error.strerror}: put the store at a shorter path, or on a file system "
+                "that takes names of 80 characters"
+            )
         else:  # any other of the system's errors
             said = f"cannot use {path}: {error.strerror or error}; check the store's folder"
         raise StoreError(said) from error
@@ -57,6 +75,10 @@ def make_folder(folder: Path) -> None:
     """Create a folder and its parents so that they survive a crash."""
     if folder.is_dir():
         return
+    if folder.is_symlink():
+        raise FileNotFoundError(
+            errno.ENOENT, "the symbolic link leads to no folder; is its disk mounted?", str(folder)
+        )
     make_folder(folder.parent)
     # Another process may create it at the same time; what matters is that it is there.
     with contextlib.suppress(FileExistsError):
@@ -66,20 +88,31 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Fsync a folder: names created, moved or removed in it are on disk afterwards."""
+def sync_folder(folder: Path) -> bool:
+    """Fsync a folder: names created, moved or removed in it are on disk afterwards.
+
+    Returns:
+        False if its file system cannot. Then a power cut may take names that were thought to be there; what
+        they were the names of does not verify, and is computed again.
+    """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+        return False
     finally:
         os.close(descriptor)
+    return True
 
 
 def write_durably(tmp: Path, target: Path, data: bytes, *, replace: bool) -> bool:
     """Put `data` at `target` in one step that a crash cannot divide.
 
     Args:
-        tmp: folder for the unfinished file, on the same file system as `target`.
+        tmp: folder for the unfinished file; where it and `target` are on different file systems, that file
+            lies beside `target`.
         target: where the file belongs.
         data: the whole content.
         replace: True puts it in the place of an older file; False leaves an existing file as it is.
@@ -93,28 +126,102 @@ def write_durably(tmp: Path, target: Path, data: bytes, *, replace: bool) -> boo
     with storage_errors(target):
         make_folder(tmp)
         make_folder(target.parent)
-        unfinished = tmp / f"{uuid.uuid4().hex}.tmp"
-        try:
-            with open(unfinished, "xb") as file:
-                half = len(data) // 2
-                file.write(data[:half])
-                file.flush()
-                failpoint("store.mid_write")
-                file.write(data[half:])
-                file.flush()
-                os.fsync(file.fileno())
-            if replace:
-                os.replace(unfinished, target)
-            else:
-                # link, unlike rename, refuses to overwrite: of two writers exactly one wins.
-                try:
-                    os.link(unfinished, target)
-                except FileExistsError:
-                    return False
-            sync_folder(target.parent)
-        finally:
-            # On a full disk the space is needed; after a kill `data.store.gc` does this.
-            unfinished.unlink(missing_ok=True)
+        if tmp.stat().st_dev == target.parent.stat().st_dev:
+            try:
+                return _write_by_way_of(tmp, target, data, replace)
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # of two mounts of one file system, too
+                    raise
+        return _write_by_way_of(target.parent, target, data, replace)
+
+
+def _write_by_way_of(folder: Path, target: Path, data: bytes, replace: bool) -> bool:
+    unfinished = folder / f"{uuid.uuid4().hex}.tmp"
+    try:
+        with open(unfinished, "xb") as file:
+            half = len(data) // 2
+            file.write(data[:half])
+            file.flush()
+            failpoint("store.mid_write")
+            file.write(data[half:])
+            file.flush()
+            os.fsync(file.fileno())
+        if replace:
+            os.replace(unfinished, target)
+        elif not place(unfinished, target):
+            return False
+        sync_folder(target.parent)
+    finally:
+        # On a full disk the space is needed; after a kill `data.store.gc` does this.
+        unfinished.unlink(missing_ok=True)
+    return True
+
+
+def place(source: Path, target: Path) -> bool:
+    """Give the file `source` the name `target`, unless that is taken: of two writers exactly one wins.
+
+    Returns:
+        False if it was taken. `source` may be gone afterwards, or not.
+
+    Raises:
+        StoreError: the file system has no way to do so.
+        OSError: any other failure.
+    """
+    try:
+        os.link(source, target)  # which, unlike rename, refuses to overwrite
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        return _rename_to_new(source, target)
+    return True
+
+
+def _rename_to_new(source: Path, target: Path) -> bool:
+    """`place` by renameat2(2), for file systems without hard links."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # an old C library
+        code = errno.ENOSYS
+    else:
+        names = os.fsencode(source), os.fsencode(target)
+        if rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+            return True
+        code = ctypes.get_errno()
+    if code == errno.EEXIST:
+        return False
+    if code in _LACKING:
+        raise StoreError(
+            f"{target.parent}: its file system has neither hard links nor a rename that overwrites nothing, "
+            "so that of two runs that finish one unit both would win: put the store on another file system, "
+            "with --store"
+        )
+    raise OSError(code, os.strerror(code), str(target))
+
+
+def lock_file(descriptor: int, path: Path, wait: bool) -> bool:
+    """Lock an open file against every other process, until it is closed or the process ends.
+
+    Returns:
+        False if another holds it and this one does not `wait`.
+
+    Raises:
+        StoreError: the file system of `path` has no locks.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise StoreError(
+            f"{path.parent}: its file system has no locks ({error.strerror}), so that two nights, or two "
+            "promotions, could work at once. On NFS start the lock service (rpc.statd), or mount with "
+            "local_lock=flock if one machine alone uses the store; or make this folder a symbolic link to one "
+            "on a disk of that machine; or put the store on another file system, with --store"
+        ) from error
     return True
 
 

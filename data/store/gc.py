@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Final
 
 from data.store import Store
-from data.store.durable_files import remove, storage_errors
+from data.store.durable_files import place, remove, storage_errors
 
 SAFE_AGE_S: Final = 24 * 3600.0
 _TOPS: Final = ("media", "parts", "scratch", "tmp")
 _FILE: Final = re.compile(
-    r"media/[^/]+/[^/]+|parts/([^/]+/){3}[^/]+\.parquet|scratch/[^/]+/.+|tmp/[^/]+\.tmp", re.DOTALL
+    r"media/[^/]+/[^/]+|parts/([^/]+/){3}[^/]+\.(parquet|tmp)|scratch/[^/]+/.+|tmp/[^/]+\.tmp", re.DOTALL
 )
 _UNITS_FOLDER: Final = re.compile(r"parts/[^/]+/[^/]+/[^/]+|scratch/[^/]+", re.DOTALL)
 
@@ -95,17 +95,16 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
 
 def _take(root: Path, relative: str, since: float) -> bool:
     """Remove a file, unless it was written or used since; whether it is gone."""
-    path, aside = root / relative, root / "tmp" / f"{uuid.uuid4().hex}.tmp"
+    path = root / relative
+    aside = path.with_name(f"{uuid.uuid4().hex}.tmp")  # tmp/ may be on another file system
     with storage_errors(path):
         try:
-            aside.parent.mkdir(exist_ok=True)
             os.rename(path, aside)
         except FileNotFoundError:  # another collector, or its unit was discarded
             return True
         if aside.lstat().st_mtime > since:
-            with contextlib.suppress(FileExistsError):  # written anew meanwhile: the same bytes
-                os.link(aside, path)
-            aside.unlink()
+            place(aside, path)  # else it was written anew meanwhile: the same bytes
+            aside.unlink(missing_ok=True)
             return False
     remove(aside)
     return True

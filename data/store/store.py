@@ -15,7 +15,6 @@ files through manifests, never by listing folders.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import importlib.metadata
 import json
 import logging
@@ -36,7 +35,10 @@ from data.store.failpoints import failpoint
 from data.keys import bytes_digest, canonical_json, digest, file_digest
 from data.store.manifest import REMEDY, DamagedManifest, Manifest, Media, Part
 from data.records import TABLES, Row, from_table, to_table
-from data.store.durable_files import inside, make_folder, remove, storage_errors, sync_folder, write_durably
+from data.store.durable_files import (
+    inside, lock_file, make_folder, remove, storage_errors, sync_folder, write_durably,
+)  # fmt: skip
+from data.store.trials import require_working
 
 FORMAT: Final = 1
 _FOLDERS: Final = {"manifests", "parts", "media", "rounds", "runs", "scratch", "locks", "tmp"}
@@ -65,11 +67,11 @@ class Store:
 
         Args:
             root: the store's folder.
-            create: make the store if there is none.
+            create: make the store if there is none. It will be written to: that this works is tried.
 
         Raises:
             StoreError: there is no store (and `create` is False), the folder is something else, the store was
-                written by a newer version, or it cannot be created.
+                written by a newer version, or it cannot be created, or written to as a store must be.
         """
         store = cls(Path(root).expanduser().absolute())
         path = store.root / "format.json"
@@ -82,6 +84,8 @@ class Store:
                 )
             store._create(path)
         store._check_format(path)
+        if create:
+            require_working(store.root)
         return store
 
     def _create(self, path: Path) -> None:
@@ -342,17 +346,17 @@ class Store:
     def lock(self, name: str, wait: bool = True) -> Iterator[None]:
         """Hold `locks/<name>.lock` against every other process; a process that dies lets go of it.
 
-        Raises StoreError: another process holds it, and this one does not `wait`.
+        Raises StoreError: another process holds it, and this one does not `wait`; or there are no locks.
         """
         path = self.path(f"locks/{name}.lock")
         with storage_errors(path):
             make_folder(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StoreError(f"{self.root}: another `vidloop {name}` works here: wait for it") from None
+            with storage_errors(path):
+                locked = lock_file(descriptor, path, wait)
+            if not locked:
+                raise StoreError(f"{self.root}: another `vidloop {name}` works here: wait for it")
             yield
         finally:
             os.close(descriptor)

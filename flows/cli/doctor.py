@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -18,6 +19,8 @@ from data.errors import VidloopError
 from data.plugins import GROUPS, Plugin, plugins
 from data.resources import find
 from data.store import Store
+from data.store.durable_files import storage_errors
+from data.store.trials import file_systems, trials
 from flows.cli.app import BAD_INPUT, answers, app
 from flows.cli.options import StoreOption
 from flows.config.load import load_recipe, shipped
@@ -148,13 +151,19 @@ def _store(root: Path) -> Iterator[Finding]:
             not broken,
             f"{len(broken)} do not verify, a round computes them again: {', '.join(broken)}",
         )
+        yield from _file_systems(root)
     else:
         yield Finding(f"no store at {root} yet; a round makes one")
-        root = next(parent for parent in root.parents if parent.exists())
-    free = shutil.disk_usage(root).free
-    yield Finding(
-        f"{free / 2**30:.1f} GiB free at {root}", free > 2**30, "less than 1 GiB: make room, or give --store"
-    )
-    yield Finding(
-        f"{root} is writable", os.access(root, os.W_OK), "make it writable for this user, or give --store"
-    )
+        place = next(parent for parent in root.parents if parent.exists())
+        with storage_errors(place), TemporaryDirectory(dir=place) as folder:
+            yield from _file_systems(Path(folder))
+
+
+def _file_systems(root: Path) -> Iterator[Finding]:
+    """Whether a store can lie there, tried on the spot."""
+    for folder in file_systems(root).values():
+        if folder.exists():
+            free = shutil.disk_usage(folder).free
+            lacks = "less than 1 GiB: make room, or give --store"
+            yield Finding(f"{free / 2**30:.1f} GiB free at {folder}", free > 2**30, lacks)
+    yield from (Finding(f"{root}: {one.what}", not one.fault, one.fault) for one in trials(root))

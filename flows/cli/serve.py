@@ -160,6 +160,10 @@ def _stay_alone(root: Path) -> None:
         raise ConfigError(
             f"{root}: another `vidloop serve` works here; end it, or give --folder and --port"
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{root}: its file system has no locks ({error.strerror}); give --folder on another disk"
+        ) from None
 
 
 def _check_nightly(cron: str, timezone: str) -> None:
