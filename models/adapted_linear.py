@@ -17,11 +17,11 @@ with u = x A^T and v = s dy B,
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean, stdev
 from typing import Any, Final
 
@@ -124,16 +124,25 @@ class _Joined(torch.autograd.Function):
 def fused(layers: Sequence[Any]) -> Iterator[None]:
     """Within: those of `layers`, peft's LoRA layers, that are over linear ones compute as this module says.
 
-    Switching adapters on, off and over works as before.
+    Switching adapters on, off and over works as before. The class of the layers is changed, and not each
+    layer's own `forward`: torch.compile would hold that to be another function in every block, and compile
+    each block anew.
     """
-    changed = [layer for layer in layers if isinstance(layer.get_base_layer(), nn.Linear)]
-    for layer in changed:
-        layer.forward = partial(_forward, layer)
+    linear = [layer for layer in layers if isinstance(layer.get_base_layer(), nn.Linear)]
+    changed: list[tuple[Any, Any]] = [(layer, type(layer)) for layer in linear]
+    for layer, kind in changed:
+        layer.__class__ = _fused_kind(kind)
     try:
         yield
     finally:
-        for layer in changed:
-            del layer.forward
+        for layer, kind in changed:
+            layer.__class__ = kind
+
+
+@functools.cache
+def _fused_kind(kind: type) -> type:
+    """That class of peft's layers with our `forward`."""
+    return type(f"Fused{kind.__name__}", (kind,), {"forward": _forward})
 
 
 def _forward(layer: Any, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -92,7 +93,9 @@ def test_a_network_without_blocks_is_refused() -> None:
 def test_compiled_blocks_share_one_graph_a_mode_and_give_the_same_gradients(
     family: Family, make_transformer: Make
 ) -> None:
-    network = make_transformer()
+    """As they are trained, with fused adapters: at full size a graph takes 12 s, and there are 30 blocks."""
+    network: Any = make_transformer()
+    network.blocks.append(copy.deepcopy(network.blocks[1]))  # two would take two graphs, shared or not
     parameters = learner(network)
     plain, _ = gradients(family, network, parameters)
     torch._dynamo.reset()
@@ -101,12 +104,13 @@ def test_compiled_blocks_share_one_graph_a_mode_and_give_the_same_gradients(
     runner = BlockRunner(network, compile=True, backend="aot_eager_decomp_partition")
     for everything, attention in KEEPS:
         runner.keep(everything, attention=attention)
-        found, _ = gradients(family, network, parameters, counted=False)
+        with fused(lora.layers_of(network)):
+            found, _ = gradients(family, network, parameters, counted=False)
         for a, b in zip(found, plain, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     assert not torch._dynamo.utils.counters["graph_break"]
-    # the first block's input needs no gradient, the others' does: two a mode
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 2 * len(KEEPS)
+    # the first block's input needs no gradient, the others' does: at most two a mode
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 2 * len(KEEPS)
 
 
 @pytest.mark.gpu
