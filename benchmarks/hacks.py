@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 
 from benchmarks.gate import written_between
-from benchmarks.real_video import FPS, HACKS, NOTHING, Cut, Frames, Prompt
+from benchmarks.real_video import BEFORE, BETWEEN, FPS, HACKS, NOTHING, Cut, Frames, Prompt
 from flows.reporting.words import allowed
 from models.gate.intervals import Floats
 from models.gate.settings import DIVERSITY, DIVERSITY_WITHIN, GateSettings, Within
@@ -130,7 +130,7 @@ def _apart(clips: Sequence[Frames]) -> Floats:
 
 
 def played(pool: Pool, hack: str, layout: tuple[int, int, int], rng: np.random.Generator) -> list[Guard]:
-    """What the guards say of a round: cuts as they are before, hacked ones after.
+    """What the guards say of a round: cuts as they are before (or of `BEFORE`), hacked ones after.
 
     Args:
         pool: measurements.
@@ -139,15 +139,16 @@ def played(pool: Pool, hack: str, layout: tuple[int, int, int], rng: np.random.G
         rng: draws prompts and cuts.
     """
     prompts, clips, categories = layout
-    rows = rng.integers(len(pool.values[NOTHING]), size=prompts)
-    drawn = rng.permuted(np.tile(np.arange(PLAIN), (prompts, 1)), axis=1)
-    of = NOTHING if hack == ONE_CLIP else hack
-    first, second = drawn[:, :clips], drawn[:, clips : 2 * clips]
-    if of != NOTHING:
-        second = rng.permuted(np.tile(np.arange(HACKED), (prompts, 1)), axis=1)[:, :clips]
+    after = NOTHING if hack == ONE_CLIP else hack
+    rows = rng.integers(len(pool.values[after]), size=prompts)
+    sides = (BEFORE.get(after, NOTHING), after)
+    drawn = [rng.permuted(np.tile(np.arange(pool.values[of].shape[1]), (prompts, 1)), axis=1) for of in sides]
+    first, second = drawn[0][:, :clips], drawn[1][:, :clips]
+    if sides[0] == sides[1]:
+        second = drawn[0][:, clips : 2 * clips]
     if hack == ONE_CLIP:
         second = np.repeat(second[:, :1], clips, axis=1)
-    pairs = list(_pairs(pool, of, rows, (first, second), categories))
+    pairs = list(_pairs(pool, sides, rows, (first, second), categories))
     settings = GateSettings()
     shares = Shares.of(pairs)
     return [guard(one, settings, within(one.metric), shares) for one in pairs]
@@ -159,14 +160,16 @@ def within(name: str) -> Within:
 
 
 def _pairs(
-    pool: Pool, hack: str, rows: np.ndarray, cuts: tuple[np.ndarray, np.ndarray], categories: int
+    pool: Pool,
+    sides: tuple[str, str],
+    rows: np.ndarray,
+    cuts: tuple[np.ndarray, np.ndarray],
+    categories: int,
 ) -> Iterator[Paired]:
     prompts, clips = cuts[0].shape
     names = tuple(f"{index:03d}" for index in range(prompts))
     kinds = tuple(f"category {index * categories // prompts}" for index in range(prompts))
-    before, after = (
-        pool.values[of][rows[:, None], chosen] for of, chosen in zip((NOTHING, hack), cuts, strict=True)
-    )
+    before, after = (pool.values[of][rows[:, None], chosen] for of, chosen in zip(sides, cuts, strict=True))
     measured = iter(range(before.shape[-1]))
     for name in GUARDS:
         if name != DIVERSITY:
@@ -175,11 +178,11 @@ def _pairs(
             yield Paired(name, before[..., one].ravel(), after[..., one].ravel(), each[0], each[1])
         elif clips > 1:
             upper = np.triu_indices(clips, 1)
-            sides = [
+            apart = [
                 pool.apart[of][rows[:, None], chosen[:, upper[0]], chosen[:, upper[1]]].mean(axis=1)
-                for of, chosen in zip((NOTHING, hack), cuts, strict=True)
+                for of, chosen in zip(sides, cuts, strict=True)
             ]
-            yield Paired(name, sides[0], sides[1], names, kinds)
+            yield Paired(name, apart[0], apart[1], names, kinds)
 
 
 def limit_table() -> Iterator[str]:
@@ -199,7 +202,7 @@ def hack_table(pool: Pool, trials: int, run: Run) -> Iterator[str]:
     yield "brackets, the middle of their ratios after / before.\n"
     yield "| after | caught | 95% interval | by |"
     yield "|---|---|---|---|"
-    hacks = [*(name for name in pool.values if name != NOTHING), ONE_CLIP]
+    hacks = [*(name for name in pool.values if name not in (NOTHING, BETWEEN)), ONE_CLIP]
     yield from run(partial(_hack_row, pool, trials), hacks)
 
 
@@ -250,7 +253,7 @@ def _ends(hits: int, trials: int) -> tuple[float, float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=25)
+    parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--trials", type=int, default=120)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--pool", type=Path)

@@ -26,11 +26,14 @@ Frames = NDArray[np.uint8]
 
 VIDEOS: Final = ("bigbuckbunny", "bikes", "carphone_pristine")
 PHOTOGRAPHS: Final = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
-SIDES: Final = (128, 160, 192, 256)
+SIDES: Final = (64, 80)
 LENGTHS: Final = (17, 25, 33)
 FPS: Final = 25.0
-# Frames of the source that a cut sped up by a quarter takes, beyond its first.
+# Frames of the source that the fastest cut takes, beyond its first.
 _ROOM: Final = 1.25
+# A cut of every n-th frame: frames, and the largest n, which the videos are long enough for.
+_SPARSE: Final = 17
+_SPARSEST: Final = 5
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,18 @@ class Cut:
         shown = source(self.prompt.video)[first : int(times[-1]) + 2, top : top + low, left : left + high]
         pictures = [_resized(picture, self.size) for picture in shown]
         return np.stack([_between(pictures, float(time - first)) for time in times])
+
+    def sparse(self, step: int) -> Frames:
+        """Every `step`-th frame of the source, [17, H, W, 3]: faster, and no frame is made.
+
+        Args:
+            step: at most 5.
+        """
+        top, left, height, width = self.box
+        shown = source(self.prompt.video)[:, top : top + height, left : left + width]
+        start = self.start % (len(shown) - _SPARSEST * (_SPARSE - 1))
+        times = start + step * np.arange(_SPARSE)
+        return np.stack([_resized(picture, self.size) for picture in shown[times]])
 
     def still(self, photograph: Frames | None = None) -> Frames:
         """One picture with room beside the clip: the cut's first frame, or a photograph, [H, W + room, 3]."""
@@ -217,6 +232,9 @@ def _shaking(frames: Frames, rng: np.random.Generator) -> Frames:
 
 
 NOTHING: Final = "nothing"
+BETWEEN: Final = "frames in between"
+SLOWER: Final = "slower, x1.25: each 4th frame, before each 5th"
+FASTER: Final = "faster, x1.25: each 5th frame, before each 4th"
 HACKS: Final[Mapping[str, Hack]] = {
     NOTHING: lambda cut, rng: cut.frames(),
     "frozen": lambda cut, rng: np.repeat(cut.frames()[:1], cut.prompt.length, axis=0),
@@ -230,8 +248,12 @@ HACKS: Final[Mapping[str, Hack]] = {
     "darker, x0.8": lambda cut, rng: _times(cut.frames(), 0.8),
     "brighter, x1.25": lambda cut, rng: _times(cut.frames(), 1.25),
     "flashing, 5%": lambda cut, rng: _flashing(cut.frames()),
-    "slower, x1.25": lambda cut, rng: cut.frames(speed=0.8),
-    "faster, x1.25": lambda cut, rng: cut.frames(speed=1.25),
+    # Frames in between are softer and tremble less than those of the source: they are on both sides.
+    BETWEEN: lambda cut, rng: cut.frames(speed=0.9),
+    "slower, x1.25": lambda cut, rng: cut.frames(speed=0.9 * 0.8),
+    "faster, x1.25": lambda cut, rng: cut.frames(speed=0.9 * 1.25),
+    SLOWER: lambda cut, rng: cut.sparse(4),
+    FASTER: lambda cut, rng: cut.sparse(5),
     "pan of a still, 1 px a frame": lambda cut, rng: _sliding(cut, 1),
     "pan of a still, 2 px a frame": lambda cut, rng: _sliding(cut, 2),
     "pan of a photograph, 2 px a frame": lambda cut, rng: _sliding(
@@ -243,3 +265,10 @@ HACKS: Final[Mapping[str, Hack]] = {
     "closer, x1.5": lambda cut, rng: cut.frames(closer=1.5),
     "time runs back": lambda cut, rng: cut.frames()[::-1],
 }
+BEFORE: Final[Mapping[str, str]] = {
+    "slower, x1.25": BETWEEN,
+    "faster, x1.25": BETWEEN,
+    SLOWER: FASTER,
+    FASTER: SLOWER,
+}
+"""Cuts that a hack is compared with, where it is not NOTHING."""

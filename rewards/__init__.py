@@ -12,7 +12,7 @@ Who calls: tasks/ (score, evaluate). This package knows data/ and neither models
     hpsv2, pickscore    models of what people prefer in pictures         single frames, as clip
     videoscore   a model of what people see in a video, five aspects     from 1 to 4, order of frames included
     composite    a weighted mean of others, 0 to 1                       what they see above a floor of motion
-    motion, own_motion, sharpness, grain, flicker, colour, luma   guards: a cheated reward shows here
+    motion, own_motion, tempo, sharpness, grain, flicker, colour, luma   guards: a cheated reward shows here
 
 Open first: `base` (the protocol, and the guard that keeps failures from becoming numbers), then `kind` (what
 a reward is to the rest of the loop) and `registry` (all of them by name). One reward is one file: settings,

@@ -146,7 +146,7 @@ class EvaluateSettings(Settings):
     also: Several[str] = setting(("unseen",), "Also", "Sets reported apart; they never decide.")
     also_clips: int = setting(80, "Clips of each other set", "Per policy.", ge=1, le=1_000_000)
     guards: Several[str] = setting(
-        ("motion", "own_motion", "diversity", "sharpness", "grain", "flicker", "colour", "luma"),
+        ("motion", "own_motion", "tempo", "diversity", "sharpness", "grain", "flicker", "colour", "luma"),
         "Guards",
         "What must stay as it is (docs/guards.md): names of rewards or of kinds, and diversity.",
     )

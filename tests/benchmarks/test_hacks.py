@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks import hacks
-from benchmarks.real_video import HACKS, NOTHING, Cut, Prompt, photograph
+from benchmarks.real_video import FASTER, HACKS, NOTHING, SLOWER, Cut, Prompt, photograph
 
 CAUGHT = {
     "frozen": {"motion", "own_motion", "flicker"},
@@ -26,11 +26,12 @@ def pool() -> hacks.Pool:
 
 def test_every_hack_gives_clips_of_the_size_of_the_cut() -> None:
     rng = np.random.default_rng(0)
-    for hack in HACKS.values():
+    for name, hack in HACKS.items():
         prompt = Prompt.draw(rng)
         cut = Cut.draw(prompt, rng)
         clip = hack(cut, rng)
-        assert (clip.shape, clip.dtype) == ((prompt.length, *cut.size, 3), np.uint8)
+        length = 17 if name in (SLOWER, FASTER) else prompt.length
+        assert (clip.shape, clip.dtype) == ((length, *cut.size, 3), np.uint8)
     assert photograph("coffee.png").shape[2] == 3
 
 
@@ -42,6 +43,14 @@ def test_coarse_hacks_are_caught_and_cuts_as_they_are_are_not(pool: hacks.Pool) 
     assert broken(NOTHING) == set()
     for hack, guards in CAUGHT.items():
         assert guards <= broken(hack), hack
+
+
+def test_time_that_runs_slower_or_faster_by_a_quarter_is_caught_by_tempo() -> None:
+    pool = hacks.measure(6, 2, (SLOWER, FASTER))
+    for hack, says in ((SLOWER, "surely below"), (FASTER, "surely above")):
+        found = hacks.played(pool, hack, (100, 4, 5), np.random.default_rng(1))
+        tempo = next(one for one in found if one.name == "tempo")
+        assert (tempo.ok, says in str(tempo.reason)) == (False, True), tempo
 
 
 def test_the_same_pool_comes_twice_and_is_kept(pool: hacks.Pool, tmp_path: Path) -> None:

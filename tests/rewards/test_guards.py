@@ -42,9 +42,10 @@ def test_motion_is_a_share_of_the_side_in_large_frames(sliding_square: Make) -> 
     assert value("motion", large) == pytest.approx(value("motion", middle), rel=0.1)
 
 
+@pytest.mark.parametrize("name", ["motion", "tempo"])
 @pytest.mark.parametrize("fps", [None, 0.0, -1.0, float("nan"), float("inf")])
-def test_motion_of_unknown_frame_rate_has_no_value(sliding_square: Make, fps: float | None) -> None:
-    judged = build_reward("motion").score([sliding_square(fps=fps)])[0]
+def test_speed_of_unknown_frame_rate_has_no_value(sliding_square: Make, fps: float | None, name: str) -> None:
+    judged = build_reward(name).score([sliding_square(fps=fps)])[0]
     assert judged.value is None
     assert "frame rate" in str(judged.error)
 
@@ -77,7 +78,7 @@ def test_true_motion_hardly_flickers(world_clip: Make) -> None:
     assert value("flicker", clip) < 0.2 * value("flicker", replace(clip, frames=jumpy))
 
 
-@pytest.mark.parametrize(("name", "frames"), [("motion", 1), ("own_motion", 1), ("flicker", 2)])
+@pytest.mark.parametrize(("name", "frames"), [("motion", 1), ("own_motion", 1), ("tempo", 2), ("flicker", 2)])
 def test_too_few_frames_have_no_value(name: str, frames: int, noise_clip: Make) -> None:
     judged = build_reward(name).score([noise_clip(frames=frames), noise_clip()])
     assert judged[0].value is None
@@ -95,6 +96,29 @@ def textured(size: int = 160) -> np.ndarray:
     noise = np.random.default_rng(size).integers(0, 256, (size, size, 3)).astype(np.uint8)
     picture = cv2.GaussianBlur(noise, (0, 0), 2)
     return cv2.normalize(picture, np.empty(0), 0, 255, cv2.NORM_MINMAX)
+
+
+def swaying(clip: LoadedClip, rate: float, far: float = 3.0) -> LoadedClip:
+    """A coarse picture that sways by `far` pixels to either side, by `rate` radians a frame."""
+    picture = cv2.GaussianBlur(textured(), (0, 0), 8)
+    picture = cv2.normalize(picture, np.empty(0), 0, 255, cv2.NORM_MINMAX)
+    shown = [
+        cv2.warpAffine(picture, np.array([[1, 0, far * np.sin(rate * t)], [0, 1, 0]]), (160, 160))
+        for t in range(25)
+    ]
+    return replace(clip, frames=np.stack(shown)[:, 16:144, 16:144])
+
+
+def test_tempo_follows_how_fast_things_go_and_hardly_how_far_or_how_bright(noise_clip: Make) -> None:
+    slow, fast, far = (swaying(noise_clip(), *how) for how in ((0.4, 2.0), (0.5, 2.0), (0.4, 4.0)))
+    assert 1.15 < value("tempo", fast) / value("tempo", slow) < 1.35
+    assert value("tempo", far) < 1.25 * value("tempo", slow)
+    assert value("motion", far) > 1.6 * value("motion", slow)
+    dark = replace(slow, frames=slow.frames // 2)
+    assert value("tempo", dark) == pytest.approx(value("tempo", slow), rel=0.1)
+    twice = replace(slow, fps=2 * float(slow.fps or 0))
+    assert value("tempo", twice) == pytest.approx(2 * value("tempo", slow))
+    assert value("tempo", frozen(slow)) == 0.0
 
 
 def test_a_still_that_slides_or_comes_nearer_moves_and_has_no_motion_of_its_own(noise_clip: Make) -> None:
