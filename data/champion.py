@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from typing import ClassVar, Final, Literal
+
+from pydantic import ConfigDict, TypeAdapter
 
 from data.errors import StoreError
 from data.policies import is_best_of, policies
@@ -27,10 +30,15 @@ class Champion:
         reason: why, in that person's words.
     """
 
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
+
     policy_id: str
     round_id: str
     approved_by: str = ""
     reason: str = ""
+
+
+_HELD: Final = TypeAdapter(dict[Literal["history"], list[Champion]])
 
 
 class ChampionMoved(StoreError):
@@ -44,10 +52,10 @@ def history(store: Store) -> list[Champion]:
     """
     path = store.path(_FILE)
     try:
-        return [Champion(**entry) for entry in json.loads(path.read_bytes())["history"]]
+        return _HELD.validate_json(path.read_bytes())["history"]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise StoreError(
             f"cannot read {path} ({error}): move it away, then `vidloop champion set`"
         ) from error

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from data.errors import ServiceError
+from data.json_text import parse_json
 
 # Environment variable: the folder of the locks.
 FOLDER: Final = "VIDLOOP_LOCKS"
@@ -80,7 +81,7 @@ def holder(device: str) -> str | None:
     try:
         if _try(descriptor, path):
             return None
-        said = json.loads(os.pread(descriptor, 4096, 0) or b"{}")
+        said = parse_json(os.pread(descriptor, 4096, 0) or b"{}")
         return f"process {said['pid']} ({said['what']}, since {said['since']})"
     except (ValueError, KeyError, TypeError):
         return "a process that has just taken it"

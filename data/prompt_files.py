@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from data.errors import DataError
+from data.parquet_files import read_columns
 
 TEXTS: Final = ("text", "prompt")
 IDS: Final = ("id", "prompt_id")
@@ -133,19 +134,11 @@ def _csv(path: Path) -> Iterator[tuple[int, Iterable[tuple[str, Any]]]]:
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Iterable[tuple[str, Any]]]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # A file, not `read_table`: that refuses two columns of one name, whoever needs them.
-        with pq.ParquetFile(path) as file:
-            table = file.read()
-    except pa.ArrowException as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from error
     # By column, not as dicts: of two columns of one name a dict keeps one.
-    columns = [column.to_pylist() for column in table.columns]
-    for number, values in enumerate(zip(*columns, strict=True), 1):
-        yield number, zip(table.column_names, values, strict=True)
+    columns = read_columns(path, lambda name: name.strip(_AROUND) in _FIELDS)
+    names = [name for name, _ in columns]
+    for number, values in enumerate(zip(*(values for _, values in columns), strict=True), 1):
+        yield number, zip(names, values, strict=True)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

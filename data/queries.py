@@ -15,7 +15,9 @@ row that several units hold (a clip that two rounds used) appears once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +35,8 @@ _TYPES: Final = {
     "list<item: string>": "VARCHAR[]", "list<element: string>": "VARCHAR[]",
 }  # fmt: skip
 
+# Between interruptions: one that comes before the work begins is lost.
+_AGAIN_S: Final = 0.1
 _VIEWS: Final = Path(__file__).with_name("views.sql")
 
 # (reward, version) of every score, by reward, the version committed last first.
@@ -44,11 +48,11 @@ GROUP BY ALL ORDER BY reward, max(time) DESC, reward_version
 """
 
 
-def connect(store: Store) -> duckdb.DuckDBPyConnection:
+def connect(store: Store, memory_mb: int = 4096) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the views, which can read this store's files and nothing else.
 
-    Every part is checked against its digest first, so an answer never rests on a changed file. Raises
-    StoreError: a manifest or a part is missing or was changed.
+    It may use so many megabytes of memory. Every part is checked against its digest first, so an answer never
+    rests on a changed file. Raises StoreError: a manifest or a part is missing or was changed.
     """
     import duckdb
 
@@ -58,7 +62,7 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
             fault = store.fault(part)
             if fault is not None:
                 raise StoreError(f"{store.root}: {fault}. {REMEDY}")
-    con = duckdb.connect(config={"python_enable_replacements": False})
+    con = duckdb.connect(config={"python_enable_replacements": False, "memory_limit": f"{memory_mb}MB"})
     folders = [str(store.root / name) for name in ("parts", "rounds", "runs")]
     con.execute(f"SET allowed_directories = {_list(folders)}")
     con.execute("SET enable_external_access = false")
@@ -67,19 +71,38 @@ def connect(store: Store) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def run_query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def run_query(
+    store: Store, sql: str, seconds: float | None = None
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """`answer` over a connection of its own. Raises as that and `connect`."""
+    with connect(store) as con:
+        return answer(con, sql, seconds)
+
+
+def answer(
+    con: duckdb.DuckDBPyConnection, sql: str, seconds: float | None = None
+) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Answer one SELECT (or FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE) over the views.
+
+    Args:
+        con: of `connect`.
+        sql: the statement.
+        seconds: that it may take; None: as long as it takes.
 
     Returns:
         (column names, rows).
 
     Raises:
-        DataError: the SQL is wrong, is several statements, or would change something; with DuckDB's message.
-        StoreError: as `connect`.
+        DataError: the SQL is wrong, is several statements, would change something, or has an answer too
+            large or too slow; with DuckDB's message.
     """
     import duckdb
 
-    with connect(store) as con:
+    try:
+        sql.encode()
+    except UnicodeEncodeError:
+        raise DataError("the query is no text in UTF-8") from None
+    with _interrupted(con, seconds):
         try:
             statements = con.extract_statements(sql)
             if len(statements) != 1:
@@ -91,8 +114,36 @@ def run_query(store: Store, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]
                 )
             result = con.execute(statements[0])
             return [column[0] for column in result.description or []], result.fetchall()
-        except duckdb.Error as error:
+        except duckdb.InterruptException:
+            raise DataError(
+                f"the query was not answered in {seconds:g} s: narrow it, or give it more with --seconds"
+            ) from None
+        # Beside DuckDB's own: a value that Python has no type for.
+        except (duckdb.Error, ArithmeticError, MemoryError, ValueError) as error:
             raise DataError(f"the query cannot be answered: {error}") from error
+
+
+@contextlib.contextmanager
+def _interrupted(con: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+    """Interrupt what the connection works at in the block after so many seconds, and again until it ends."""
+    if seconds is None:
+        yield
+        return
+    done = threading.Event()
+
+    def watch() -> None:
+        wait = seconds
+        while not done.wait(wait):
+            con.interrupt()
+            wait = _AGAIN_S
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
 
 
 def catalog_sql(store: Store) -> str:
@@ -164,7 +215,10 @@ def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[
 
 
 def _documents(files: Sequence[str]) -> str:
-    return f"read_text({_list(files)})" if files else "(VALUES ('', '')) none (filename, content)"
+    if not files:
+        return "(VALUES ('', '')) none (filename, content)"
+    # A file that is no text is left out, as one that is no JSON; `read_text` would end every query.
+    return f"({_select(['filename', 'try(decode(content)) AS content'], f'FROM read_blob({_list(files)})')})"
 
 
 # DuckDB takes no parameters in a view, so texts and names that come from rows or paths are quoted here.

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data.errors import DataError, VideoError
+from data.mp4_header import claimed
 from data.settings import Settings, setting
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ Frames = npt.NDArray[np.uint8]
 # files. Its exact versions cost nothing that can be measured.
 ENCODER: Final = "x264 cpu-independent"
 _EXACT: Final = {"x264-params": "cpu-independent=1"}
+_CODEC: Final = "h264"
+# Pixels: of a picture, 4096 x 4096; of all of a clip, 690 frames of 1920 x 1080, which are 4 GiB.
+_LARGEST_PICTURE: Final = 1 << 24
+_LARGEST_CLIP: Final = (4 << 30) // 3
 # What a decoder says where memory, open files or threads ran out: of the machine, whatever the file holds.
 _OF_THE_MACHINE: Final = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
@@ -89,7 +94,7 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
     """Every frame of a video.
 
     Args:
-        source: a path, or the file's bytes.
+        source: a path of an mp4 file, or its bytes: H.264, pictures of 4096 x 4096 at most.
 
     Returns:
         (frames uint8 RGB [T, H, W, 3] with T >= 1, frames per second).
@@ -99,22 +104,13 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
         OSError: memory, open files or threads ran out, which says nothing of the video.
     """
     import av
-    from av.video.reformatter import VideoReformatter
 
     name = f"a video of {len(source)} bytes" if isinstance(source, bytes) else str(source)
-    file = io.BytesIO(source) if isinstance(source, bytes) else name
     try:
-        # Without "explode" the decoder hides broken pictures behind copies of their neighbours.
-        with av.open(file, "r", options={"err_detect": "explode"}) as container:
-            if not container.streams.video:
-                raise VideoError(f"{name} cannot be decoded: it holds no video stream")
-            stream = container.streams.video[0]
-            promised, rate = stream.frames, stream.average_rate or stream.guessed_rate
-            if not rate:
-                raise ValueError("its frame rate is unknown")
-            # One converter for all: to set one up costs more than to convert a small frame.
-            convert = VideoReformatter().reformat
-            pictures = [convert(frame, format="rgb24").to_ndarray() for frame in container.decode(stream)]
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        if claimed(data) > len(data):
+            raise ValueError("its header counts more than the file has bytes")
+        pictures, promised, rate = _pictures(data)
     except (av.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in _OF_THE_MACHINE:
             raise
@@ -127,6 +123,43 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
     if any(picture.shape != pictures[0].shape for picture in pictures):
         raise VideoError(f"{name} cannot be decoded: its frames differ in size")
     return np.stack(pictures), float(rate)
+
+
+def _pictures(data: bytes) -> tuple[list[Frames], int, Fraction]:
+    """The pictures of a video, how many it promises (0: it does not say), and its frame rate.
+
+    Raises ValueError: it is not what `encode_mp4` and cameras write, or larger than a clip may be.
+    """
+    import av
+    from av.video.reformatter import VideoReformatter
+
+    # Without "explode" the decoder hides broken pictures behind copies of their neighbours. No other format
+    # or codec is tried: FFmpeg has hundreds, and some of them name further files.
+    options = {"err_detect": "explode", "codec_whitelist": _CODEC, "max_streams": "16"}
+    with av.open(io.BytesIO(data), "r", format="mp4", options=options) as container:
+        if not container.streams.video:
+            raise ValueError("it holds no video stream")
+        stream = container.streams.video[0]
+        codec = stream.codec_context
+        rate = stream.average_rate or stream.guessed_rate
+        if not rate:
+            raise ValueError("its frame rate is unknown")
+        if getattr(codec, "name", None) != _CODEC:  # None: a codec that FFmpeg lacks
+            raise ValueError(f"its pictures are not {_CODEC}")
+        codec.options = {"max_pixels": str(_LARGEST_PICTURE)}
+        _check_size(codec.width, codec.height, stream.frames)
+        # One converter for all: to set one up costs more than to convert a small frame.
+        convert = VideoReformatter().reformat
+        pictures: list[Frames] = []
+        for frame in container.decode(stream):
+            _check_size(frame.width, frame.height, len(pictures) + 1)
+            pictures.append(np.asarray(convert(frame, format="rgb24").to_ndarray(), np.uint8))
+        return pictures, stream.frames, rate
+
+
+def _check_size(width: int, height: int, frames: int) -> None:
+    if width * height > _LARGEST_PICTURE or width * height * frames > _LARGEST_CLIP:
+        raise ValueError(f"{frames} frames of {width}x{height} are more than can be read")
 
 
 def web_copy(frames: Frames, fps: float, scale: int = 1) -> bytes:

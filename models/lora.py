@@ -225,9 +225,10 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
     """
     spec, facts = read_header(data)
     try:
-        tensors = safetensors.torch.load(data)
-    except (SafetensorError, ValueError) as failure:
+        tensors = {k.removeprefix(PREFIX): v for k, v in safetensors.torch.load(data).items()}
+    except (SafetensorError, KeyError, ValueError) as failure:  # KeyError: a type that PyTorch lacks
         raise ModelError(f"the adapter's tensors cannot be read: {failure!r}") from failure
+    _check_pairs(tensors, spec.rank)
     made_for = facts.pop("base_id", None)
     if base_id is not None and made_for is not None and made_for != base_id:
         raise ModelError(
@@ -238,7 +239,20 @@ def read(data: bytes, base_id: str | None = None, expert: str | None = None) -> 
         raise ModelError(
             f"the adapter was made for the expert for {trained} noise, this is the one for {expert}"
         )
-    return LoraFile(spec, {k.removeprefix(PREFIX): v for k, v in tensors.items()}, made_for, facts)
+    return LoraFile(spec, tensors, made_for, facts)
+
+
+def _check_pairs(tensors: Mapping[str, Tensor], rank: int) -> None:
+    """Raise ModelError unless each layer has an A [rank, inputs], a B [outputs, rank], and no more."""
+    for name, tensor in tensors.items():
+        layer, _, side = name.removesuffix(".weight").rpartition(".lora_")
+        paired = side in ("A", "B") and all(f"{layer}.lora_{one}.weight" in tensors for one in "AB")
+        fits = tensor.dim() == 2 and tensor.shape[side == "B"] == rank and tensor.is_floating_point()
+        if not (paired and fits):
+            raise ModelError(
+                f"the adapter's {name} ({tensor.dtype}, {list(tensor.shape)}) is none of a pair lora_A, "
+                f"lora_B of rank {rank}: an adapter has two of one rank for each of its layers, and no more"
+            )
 
 
 def _inject(transformer: Any, spec: LoraSpec, name: str) -> None:

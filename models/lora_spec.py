@@ -4,12 +4,13 @@ reads no tensors.
 
 from __future__ import annotations
 
-import json
+import math
 import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
 from data.errors import ConfigError, ModelError
+from data.json_text import parse_json
 
 PREFIX: Final = "transformer."
 
@@ -26,7 +27,7 @@ class LoraSpec:
 def header_of(data: bytes) -> tuple[dict[str, Any], bytes]:
     """The header of a safetensors file, and what follows it. Raises struct.error or ValueError."""
     end = 8 + struct.unpack("<Q", data[:8])[0]
-    header: dict[str, Any] = json.loads(data[8:end])
+    header: dict[str, Any] = parse_json(data[8:end])
     return header, data[end:]
 
 
@@ -37,13 +38,17 @@ def read_header(data: bytes) -> tuple[LoraSpec, dict[str, Any]]:
         ModelError: the bytes are no adapter in diffusers layout with its rank and alpha.
     """
     try:
-        metadata = header_of(data)[0].get("__metadata__", {})
-        said = json.loads(metadata["lora_adapter_metadata"])
+        metadata = header_of(data)[0]["__metadata__"]
+        said = parse_json(metadata["lora_adapter_metadata"])
         config = {name.removeprefix(PREFIX): value for name, value in said.items()}
-        targets = tuple(sorted(config["target_modules"]))
-        spec = LoraSpec(int(config["r"]), float(config["lora_alpha"]), targets)
-        return spec, json.loads(metadata.get("vidloop", "{}"))
-    except (ValueError, KeyError, struct.error) as failure:
+        rank, alpha, targets = config["r"], float(config["lora_alpha"]), config["target_modules"]
+        facts = parse_json(metadata.get("vidloop", "{}"))
+        if type(rank) is not int or rank < 1 or not math.isfinite(alpha):
+            raise ValueError(f"rank {rank!r} and alpha {alpha}")
+        if not isinstance(targets, list) or not isinstance(facts, dict):
+            raise ValueError("its targets are no list, or its facts no object")
+        return LoraSpec(rank, alpha, tuple(sorted(targets))), facts
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, struct.error) as failure:
         raise ModelError(
             f"not a LoRA adapter in diffusers layout with its rank and alpha: {failure!r}"
         ) from failure

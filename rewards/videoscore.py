@@ -13,7 +13,6 @@ holds them, {prompt} or {text_prompt} where the clip's own stands. A folder may 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from data.device import resolve_device
 from data.errors import ModelError
+from data.json_text import parse_json
 from data.networks import transformers_line
 from data.resources import find
 from data.settings import setting
@@ -181,7 +181,7 @@ def _template(settings: VideoScoreSettings) -> str:
 def _check_folder(folder: Path) -> None:
     """Whether a folder can hold VideoScore, from its description alone. Raises ModelError."""
     try:
-        found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = parse_json((folder / "config.json").read_text(encoding="utf-8"))
         kind, outputs = found.get("model_type"), len(found.get("id2label") or (0, 1))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelError(f"videoscore: {folder} holds no config.json of a model: {error}") from None

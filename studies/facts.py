@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from data.errors import DataError
+from data.json_text import parse_json
 from data.records import Clip, Studied
 from data.store import Store
 from data.store.manifest import Manifest
@@ -145,10 +146,10 @@ class Facts:
         for path in sorted(self._store.root.glob("runs/*.jsonl"), reverse=True):
             for line in reversed(path.read_text(encoding="utf-8").splitlines()):
                 try:
-                    fact = json.loads(line)
+                    fact = parse_json(line)
                 except ValueError:  # a crash tore it
                     continue
-                if fact.get("stage") == STAGE and fact.get("error"):
+                if isinstance(fact, dict) and fact.get("stage") == STAGE and fact.get("error"):
                     found.append((fact["label"], fact["error"]))
         return found
 

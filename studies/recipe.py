@@ -197,8 +197,10 @@ def load_study(path: str, overrides: Sequence[str] = ()) -> Study:
         for index, tree in enumerate(tried):
             where = f"{what}: objectives.{objective}[{index}]"
             _only(tree, ("curate", "finetune"), where)
+            said = tree.get("finetune")
+            budget = said if isinstance(said, dict) else {}  # what is no part of a recipe is refused below
             for budgeted in _BUDGET:
-                if budgeted in tree.get("finetune", {}):
+                if budgeted in budget:
                     raise ConfigError(
                         f"{where}: finetune.{budgeted} is the same for every cell; set it in cell.finetune"
                     )

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from pydantic import TypeAdapter
 
-from data.errors import DataError
+from data.errors import DataError, StoreError
 from data.keys import digest
+from data.parquet_files import read_columns
 from data.records import Clip
 from data.resources import shipped
 from data.store import Store
@@ -75,6 +77,9 @@ class Calibration:
         if frozen is None or frozen.n < FEW or not frozen.intact or frozen.tampered is None:
             return False
         return frozen.tampered >= STILL * frozen.intact
+
+
+_JSON: Final = TypeAdapter(Calibration)
 
 
 def calibrate(
@@ -159,15 +164,22 @@ def write(store: Store, found: Calibration) -> Path:
     return store.write_file(_path(found.kind, found.version), text.encode())
 
 
-def read(store: Store, kind: str, version: str) -> tuple[dict[str, Any], Path] | None:
-    """What was found of a judge, and in which file: in this store, else with a package; or None."""
+def read(store: Store, kind: str, version: str) -> tuple[Calibration, Path] | None:
+    """What was found of a judge, and in which file: in this store, else with a package; or None.
+
+    Raises StoreError: the file is damaged.
+    """
     path = store.path(_path(kind, version))
     if not path.is_file():
         path = shipped("calibrations").get(path.name, path)
     if not path.is_file():
         return None
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found, path
+    try:
+        return _JSON.validate_json(path.read_bytes()), path
+    except (OSError, ValueError) as error:
+        raise StoreError(
+            f"cannot read the calibration {path} ({error}): move it away, then `vidloop calibrate`"
+        ) from error
 
 
 def warnings(context: RoundContext) -> list[str]:
@@ -180,7 +192,7 @@ def warnings(context: RoundContext) -> list[str]:
                 f"the {judge.name} that teaches was not calibrated: nobody knows how often it is right. "
                 "`vidloop calibrate` with the same recipe and store tells"
             )
-        elif known[0]["still"]:
+        elif known[0].still:
             lines.append(
                 f"the {judge.name} that teaches passes frozen clips: it may reward stillness ({known[1]})"
             )
@@ -199,25 +211,42 @@ def read_labels(path: Path) -> tuple[str, dict[str, bool]]:
 
     Raises DataError: the file cannot be read, lacks a column, names a clip twice, or has another label.
     """
-    import pyarrow as pa
-    import pyarrow.csv as csv
-    import pyarrow.parquet as parquet
-
-    try:
-        table = parquet.read_table(path) if path.suffix == ".parquet" else csv.read_csv(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"labels {path}: {error}") from None
-    missing = {"clip_id", "label"} - set(table.column_names)
-    if missing:
-        raise DataError(f"labels {path}: no column {', '.join(sorted(missing))}; it needs clip_id and label")
+    columns = _parquet(path) if path.suffix == ".parquet" else _csv(path)
+    names = [name for name, _ in columns]
+    for name in ("clip_id", "label"):
+        if names.count(name) != 1:
+            several = f"{names.count(name)} columns" if name in names else "no column"
+            raise DataError(f"labels {path}: {several} {name}; it needs clip_id and label")
+    clips, labels = (values for name in ("clip_id", "label") for given, values in columns if given == name)
     found: dict[str, bool] = {}
-    for clip, label in zip(table["clip_id"].to_pylist(), table["label"].to_pylist(), strict=True):
+    for clip, label in zip(clips, labels, strict=True):
+        if not isinstance(clip, str):
+            raise DataError(f"labels {path}: the clip {clip!r} is no text")
         if label not in (0, 1):
             raise DataError(f"labels {path}: clip {clip} has label {label!r}, must be 0 or 1")
         if clip in found:
             raise DataError(f"labels {path}: clip {clip} is named twice")
-        found[str(clip)] = bool(label)
+        found[clip] = bool(label)
     return path.name, found
+
+
+def _parquet(path: Path) -> list[tuple[str, list[Any]]]:
+    return read_columns(path, lambda name: name in ("clip_id", "label"))
+
+
+def _csv(path: Path) -> list[tuple[str, list[Any]]]:
+    import pyarrow as pa
+    import pyarrow.csv as csv
+
+    as_written = csv.ConvertOptions(column_types={"clip_id": pa.string()})
+    try:
+        table = csv.read_csv(path, convert_options=as_written)
+        return [
+            (name, column.to_pylist()) for name, column in zip(table.column_names, table.columns, strict=True)
+        ]
+    # Beside Arrow's own: names that are not UTF-8, times that there are not.
+    except (pa.ArrowException, ArithmeticError, LookupError, OSError, ValueError) as error:
+        raise DataError(f"labels {path}: {error}") from None
 
 
 Tamper = Callable[[LoadedClip, np.random.Generator, Sequence[LoadedClip]], LoadedClip]

@@ -276,6 +276,7 @@ def _records(store: Store) -> Iterator[Series]:
     for path in sorted(store.root.glob(f"{FOLDER}/*/{SUMMARY}"), reverse=True):
         try:
             found = _JSON.validate_json(path.read_bytes())
-        except (OSError, ValueError) as error:
+            facts_of(found)  # its recipe has what is read of it
+        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
             raise StoreError(f"cannot read {path} ({error}): move it away") from error
         yield found

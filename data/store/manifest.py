@@ -8,12 +8,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Final
+
+from pydantic import ConfigDict, TypeAdapter
 
 from data.errors import StoreError
+from data.json_text import parse_json
 from data.keys import bytes_digest, digest
 from data.records import SCHEMA_VERSION
 
+_STRICT: Final = ConfigDict(extra="forbid")
 REMEDY = "Run the command that made it again: what does not verify is computed anew"
 
 
@@ -25,6 +29,8 @@ class DamagedManifest(StoreError):
 class Media:
     """A file kept under the name of its content: path relative to the store root, SHA-256, size in bytes."""
 
+    __pydantic_config__: ClassVar = _STRICT
+
     path: str
     sha256: str
     bytes: int
@@ -33,6 +39,8 @@ class Media:
 @dataclass(frozen=True, slots=True)
 class Part:
     """A Parquet file of one table: path relative to the store root, rows, SHA-256, size in bytes."""
+
+    __pydantic_config__: ClassVar = _STRICT
 
     table: str
     path: str
@@ -56,6 +64,8 @@ class Manifest:
         schema_version: version of the row schemas.
         digest: SHA-256 of the committed bytes; what the questions of later stages name.
     """
+
+    __pydantic_config__: ClassVar = _STRICT
 
     key: str
     stage: str
@@ -94,7 +104,7 @@ class Manifest:
             StoreError: they come from a newer version.
         """
         try:
-            body = json.loads(data)
+            body = parse_json(data)
             check = body.pop("check")
             version = body["schema_version"]
             if version > SCHEMA_VERSION:
@@ -104,9 +114,10 @@ class Manifest:
                 )
             if check != digest(body) or body["key"] != digest(body["question"]):
                 raise DamagedManifest(f"{where} was changed after it was written. {REMEDY}")
-            parts = tuple(Part(**part) for part in body.pop("parts"))
-            media = tuple(Media(**item) for item in body.pop("media"))
-            parents, info = tuple(body.pop("parents")), body.pop("counts")
-            return Manifest(parts=parts, media=media, parents=parents, info=info, **body)
+            body["info"] = body.pop("counts")
+            return _MANIFEST.validate_python(body)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise DamagedManifest(f"{where} is not a readable manifest ({error}). {REMEDY}") from error
+
+
+_MANIFEST: Final = TypeAdapter(Manifest)

@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 
 from data.errors import StoreError
 from data.store.failpoints import failpoint
+from data.json_text import parse_json
 from data.keys import bytes_digest, canonical_json, digest, file_digest
 from data.store.manifest import REMEDY, DamagedManifest, Manifest, Media, Part
 from data.records import TABLES, Row, from_table, to_table
@@ -107,9 +108,9 @@ class Store:
         with storage_errors(path):
             text = path.read_bytes()
         try:
-            found = json.loads(text)
+            found = parse_json(text)
             number, writer = int(found["format"]), found.get("written_by", "an unnamed version")
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise StoreError(f'{path} is damaged: restore it as {{"format": {FORMAT}}}') from error
         if number > FORMAT:
             raise StoreError(
@@ -286,10 +287,13 @@ class Store:
             if part is not None:
                 data = self._read_bytes(part.path, part.sha256)
                 # `read_table` would look for partitions first, which takes longer than reading a small part.
-                with pq.ParquetFile(pa.BufferReader(data)) as file:
-                    found = file.read(use_threads=False)
-                # Columns of a later version are left out; the cast loads much, so only then.
-                tables.append(found if found.schema == schema else found.select(schema.names).cast(schema))
+                try:
+                    with pq.ParquetFile(pa.BufferReader(data)) as file:
+                        found = file.read(use_threads=False)
+                    # Columns of a later version are left out; the cast loads much, so only then.
+                    tables.append(found if found.schema == schema else found.select(schema.names).cast(schema))
+                except (pa.ArrowException, LookupError, OSError, ValueError) as error:
+                    raise StoreError(f"{self.path(part.path)} is no table {table}: {error}. {REMEDY}") from error
         return pa.concat_tables(tables)
 
     def manifests(self, stage: str | None = None) -> list[Manifest]:

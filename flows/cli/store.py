@@ -29,6 +29,9 @@ def query(
     format_: Annotated[
         Literal["table", "csv", "json"], typer.Option("--format", "-f", help="How it is printed.")
     ] = "table",
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.0, help="That it may take; 0: as long as it takes.")
+    ] = 60.0,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Ask the store in SQL (DuckDB).
@@ -38,7 +41,7 @@ def query(
     """
     from data.queries import run_query
 
-    names, rows = run_query(Store.open(store), sql)
+    names, rows = run_query(Store.open(store), sql, seconds or None)
     if format_ == "json":
         json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, indent=1, default=str)
         print()

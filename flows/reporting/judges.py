@@ -126,11 +126,11 @@ def _belief(store: Store, version: str) -> str:
             "vidloop calibrate with the same recipe and store tells."
         )
     found, _ = known
-    figures = found["overall"]
-    still = " It passes frozen clips nearly as it passes moving ones." if found["still"] else ""
+    figures = found.overall
+    still = " It passes frozen clips nearly as it passes moving ones." if found.still else ""
     return (
-        f"Version {version[:12]} agrees with {found['labels']} on {words.percent(figures['accuracy'])} of "
-        f"{figures['n']} clips (precision {words.percent(figures['precision'])}, recall "
-        f"{words.percent(figures['recall'])}, AUC {words.number(figures['auc'])}) "
-        f"from a value of {words.number(found['threshold'])} on.{still}"
+        f"Version {version[:12]} agrees with {found.labels} on {words.percent(figures.accuracy)} of "
+        f"{figures.n} clips (precision {words.percent(figures.precision)}, recall "
+        f"{words.percent(figures.recall)}, AUC {words.number(figures.auc)}) "
+        f"from a value of {words.number(found.threshold)} on.{still}"
     )

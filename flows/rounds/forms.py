@@ -23,6 +23,7 @@ from pydantic import (
 )
 from pydantic.json_schema import SkipJsonSchema
 
+from data.errors import ConfigError
 from flows.config.recipe import Recipe
 from rewards import reward_kind, reward_kinds
 from tasks.stages import STAGES
@@ -148,6 +149,10 @@ def overrides_of(parameters: Mapping[str, Any]) -> list[str]:
 
     Args:
         parameters: of a flow run; nested forms as models, or as the dicts that the API keeps.
+
+    Raises:
+        ConfigError: its overrides are no texts.
+        pydantic.ValidationError: a form is filled in with what its fields do not take.
     """
     changes: list[str] = []
     if parameters.get("seed") is not None:
@@ -156,4 +161,7 @@ def overrides_of(parameters: Mapping[str, Any]) -> list[str]:
         given = parameters.get(name)
         if given is not None:
             changes += form.model_validate(given).overrides()
-    return [*changes, *(parameters.get("overrides") or [])]
+    said = parameters.get("overrides") or []
+    if not isinstance(said, list | tuple) or not all(isinstance(one, str) for one in said):
+        raise ConfigError("overrides: expected a list of texts such as finetune.steps=100")
+    return [*changes, *said]

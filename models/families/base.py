@@ -68,8 +68,8 @@ class Family(ABC):
     def grid(self, read: Read) -> Grid | None:
         """Which sizes and steps a model takes, by its configurations; None: they are not at hand.
 
-        Asked before any weights are read, and so without PyTorch. KeyError, TypeError and ValueError mean
-        that a configuration is another class's.
+        Asked before any weights are read, and so without PyTorch. KeyError, TypeError, ValueError and
+        ArithmeticError mean that a configuration is another class's.
         """
 
     @abstractmethod

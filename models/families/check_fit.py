@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from data.json_text import parse_json
 from models.families import get_family
 from models.families.fit import shift_key
 from models.families.settings import ModelSettings, SampleSettings
@@ -28,21 +28,22 @@ def check_fit(model: ModelSettings, settings: SampleSettings, *, fetch: bool = F
 
     try:
         grid = get_family(model.family).grid(read)
-    except (KeyError, TypeError, ValueError):
+    except (ArithmeticError, KeyError, TypeError, ValueError):
         grid = None  # another class's configuration: the family says so when it opens it
     if grid is not None:
         grid.check(settings)
     scheduler = read("scheduler")
-    if settings.flow_shift is not None and scheduler.get("_class_name"):
+    kind = scheduler.get("_class_name")
+    if settings.flow_shift is not None and kind and isinstance(kind, str):
         # The file may leave out what the class has a default for, so only what it says counts.
-        named = {"shift": None} if not scheduler["_class_name"].startswith("CogVideoX") else {}
-        shift_key(scheduler["_class_name"], {**named, **scheduler})
+        named = {"shift": None} if not kind.startswith("CogVideoX") else {}
+        shift_key(kind, {**named, **scheduler})
 
 
 def _read(model: ModelSettings, name: str, fetch: bool) -> dict[str, Any]:
     path = Path(model.path) / name if Path(model.path).is_dir() else _cached(model, name, fetch)
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path is not None else {}
+        found = parse_json(path.read_text(encoding="utf-8")) if path is not None else {}
     except (OSError, ValueError):
         return {}  # the family says what is wrong with it
     return found if isinstance(found, dict) else {}

@@ -8,7 +8,7 @@ families, of the pipeline itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from data.errors import ConfigError
@@ -21,6 +21,8 @@ Read = Callable[[str], dict[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Grid:
     """What sizes and steps a model takes.
+
+    Raises ValueError: a number is none above 0, as in a configuration of another class or a damaged one.
 
     Attributes:
         frames: video frames are 1 + a multiple of this.
@@ -36,6 +38,12 @@ class Grid:
     depth: int = 1
     steps: int = 1
     tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (value is None and field.name == "tokens") and not (type(value) is int and value > 0):
+                raise ValueError(f"{field.name} {value!r}")
 
     def check(self, settings: SampleSettings) -> None:
         """Raise ConfigError if `settings` are off the grid."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from data.errors import ModelError
+from data.json_text import parse_json
 
 _INDEX: Final = "model_index.json"
 
@@ -70,7 +70,7 @@ def check_parts(path: str | Path, needed: Sequence[str]) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as failure:
         raise ModelError(f"{path} is not JSON: {failure}") from failure
     if not isinstance(found, dict):

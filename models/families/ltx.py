@@ -50,7 +50,7 @@ class LTX(Family):
         vae = read("vae")
         if not vae or not read("transformer"):
             return None
-        halvings = sum(vae["spatio_temporal_scaling"])
+        halvings = sum(map(bool, vae["spatio_temporal_scaling"]))
         temporal = vae.get("temporal_compression_ratio") or vae["patch_size_t"] * 2**halvings
         spatial = vae.get("spatial_compression_ratio") or vae["patch_size"] * 2**halvings
         side = math.lcm(_PIXELS, spatial)

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Final
 
 import safetensors.torch
+from safetensors import SafetensorError
 from torch import Tensor
 
+from data.json_text import parse_json
 from data.keys import bytes_digest
 from data.store.durable_files import remove, storage_errors, write_durably
 from data.store.failpoints import failpoint
@@ -67,11 +69,11 @@ def latest(folder: Path, identity: str) -> Checkpoint | None:
                 log.warning("checkpoint %s is damaged: not resumed", path)
                 continue
             line, _, data = body.partition(b"\n")
-            facts = json.loads(line)
+            facts = parse_json(line)
             if facts["format"] == _FORMAT and facts["identity"] == identity:
                 return Checkpoint(facts["step"], safetensors.torch.load(data), facts["curve"])
             log.warning("checkpoint %s belongs to another run: not resumed", path)
-        except (OSError, ValueError, KeyError) as failure:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as failure:
             log.warning("checkpoint %s cannot be read (%s): not resumed", path, failure)
     return None
 

@@ -1,5 +1,6 @@
 """What programs and people leave in prompt files is taken for what it means, or refused with its line."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,35 @@ from data.records import Prompt, prompt_id
 
 NAN = float("nan")
 TABLES = ("jsonl", "csv", "parquet")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        pytest.param({"text": pa.nulls(3_000_000, pa.string())}, id="rows"),
+        pytest.param({"text": ["x" * 1_000_000] * 2000}, id="bytes"),
+    ],
+)
+def test_a_small_parquet_file_cannot_claim_millions_of_rows_or_gigabytes(
+    columns: Any, tmp_path: Path
+) -> None:
+    pq.write_table(pa.table(columns), tmp_path / "p.parquet", compression="zstd")
+    assert (tmp_path / "p.parquet").stat().st_size < 20_000
+    with pytest.raises(DataError, match="no table of texts"):
+        load_prompts(tmp_path / "p.parquet")
+
+
+def test_a_parquet_file_that_is_damaged_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.parquet"
+    pq.write_table(pa.table({"text": ["a cup falls"], "when": pa.array([2**62], pa.timestamp("us"))}), file)
+    assert [one.text for one in load_prompts(file)] == [
+        "a cup falls"
+    ]  # no other column is turned into values
+    whole = file.read_bytes()
+    for place in range(0, len(whole), 5):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0xA5]) + whole[place + 1 :])
+        with contextlib.suppress(DataError):
+            load_prompts(file)
 
 
 def table(folder: Path, ending: str, names: list[str], rows: list[list[Any]]) -> Path:

@@ -4,8 +4,8 @@ import os
 import duckdb
 import pytest
 
-from data.errors import StoreError, UserError
-from data.queries import catalog_sql, connect, run_query
+from data.errors import DataError, StoreError, UserError
+from data.queries import answer, catalog_sql, connect, run_query
 from data.records import TABLES, Evaluation, Example, Pair, Policy
 
 VIEWS = {*TABLES, "scores_wide", "rounds", "lineage", "timings"}
@@ -191,13 +191,32 @@ def test_reading_statements_are_answered(filled, sql):
         ("EXPLAIN ANALYZE COPY (SELECT 1) TO 'x'", "statement"),
         ("SELECT * FROM read_csv('/etc/passwd')", "Permission Error"), ("SELECT * FROM '/etc/passwd'", "does not exist"),
         ("SELECT * FROM read_text('/etc/hostname')", "Permission Error"), ("SELECT * FROM glob('/*')", "Permission Error"),
-        ("SELECT * FROM filled", "does not exist"), ("SELECT getenv('HOME')", "getenv"), ("\x00", ""), ("SELECT '", ""),
+        ("SELECT * FROM filled", "does not exist"), ("SELECT getenv('HOME')", "getenv"), ("\x00", ""), ("SELECT '", ""), ("SELECT '\udc80'", "UTF-8"),
     ],
 )  # fmt: skip
 def test_wrong_and_writing_statements_are_refused_with_a_reason(filled, sql, reason):
     with pytest.raises(UserError) as error:
         run_query(filled, sql)
     assert reason in str(error.value)
+
+
+def test_a_query_that_never_ends_is_ended(filled):
+    with pytest.raises(DataError, match=r"not answered in 0\.2 s.*--seconds"):
+        run_query(filled, "SELECT count(*) FROM range(100000000) a, range(100000000) b", 0.2)
+    assert run_query(filled, "SELECT 1", 60.0)[1] == [(1,)]
+
+
+def test_a_query_has_no_more_memory_than_it_is_given(filled):
+    with connect(filled, memory_mb=100) as con, pytest.raises(DataError, match="Out of Memory"):
+        answer(con, "SELECT list(x) FROM range(100000000) t(x)")
+
+
+def test_a_summary_and_facts_that_are_no_text_hide_nothing_else(filled):
+    filled.write_file("rounds/r9/summary.json", b'{"round": "\xff"}')
+    filled.write_file("runs/r9.jsonl", b"\xff\xfe")
+    rounds, timings = (run_query(filled, f"SELECT * FROM {view}")[1] for view in ("rounds", "timings"))
+    assert rounds
+    assert timings
 
 
 def test_copy_cannot_write_into_the_store(filled):

@@ -1,6 +1,10 @@
 import errno
+import io
+import resource
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -114,6 +118,52 @@ def test_broken_files_are_an_error_of_that_clip(frames, tmp_path):
             decode_mp4(tmp_path / name)
     with pytest.raises(VideoError, match=r"missing\.mp4 cannot be decoded: No such file"):
         decode_mp4(tmp_path / "missing.mp4")
+
+
+def claims(video: bytes, box: bytes, offset: int, *numbers: int) -> bytes:
+    """The video with other numbers in a box of its header, 32 bits each."""
+    place = video.index(box) + offset
+    said = struct.pack(f">{len(numbers)}I", *numbers)
+    return video[:place] + said + video[place + len(said) :]
+
+
+def test_what_a_header_claims_costs_nothing(frames):
+    video = encode_mp4(frames, 8)
+    many = 1 << 26
+    counted = claims(video, b"stsz", 8, 1, many)  # samples of one size need no table
+    for wrong, said in (
+        (claims(counted, b"stsc", 16, many), "counts more than the file has bytes"),
+        (claims(video, b"stsz", 12, 0xFFFFFFFF), "counts more than the file has bytes"),
+        (claims(video, b"stts", 8, 0xFFFFFFFF), "counts more than the file has bytes"),
+        (claims(video, b"stts", 12, 0x7FFFFFFF), "more than can be read"),
+    ):
+        before = peak_mb()
+        with pytest.raises(VideoError, match=said):
+            decode_mp4(wrong)
+        assert peak_mb() - before < 100
+
+
+def test_pictures_larger_than_a_clip_may_have_are_refused():
+    large = encode_mp4(np.zeros((1, 4112, 4112, 3), np.uint8), 8, VideoSettings(preset="ultrafast", crf=51))
+    with pytest.raises(VideoError, match="4112x4112 are more than can be read"):
+        decode_mp4(large)
+
+
+@pytest.mark.parametrize(("codec", "container"), [("mpeg4", "mp4"), ("mjpeg", "avi")])
+def test_other_codecs_and_containers_are_not_tried(frames, codec, container):
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as written:
+        stream = written.add_stream(codec, rate=8)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        for frame in frames:
+            written.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        written.mux(stream.encode(None))
+    with pytest.raises(VideoError, match="cannot be decoded"):
+        decode_mp4(buffer.getvalue())
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def test_a_video_that_lost_its_end_is_truncated_not_shorter(frames):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+from data.json_text import parse_json
 from data.records import Clip
 from data.store import Store
 from tasks.summary import RoundSummary
@@ -51,10 +51,10 @@ def _computed(store: Store, key: str | None) -> Iterator[dict[str, Any]]:
 
 def _fact(line: str) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(line)
+        found = parse_json(line)
     except ValueError:  # a crash tore it
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
 
 
 def _settings(said: Any, where: str = "") -> dict[str, Any]:

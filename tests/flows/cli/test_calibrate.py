@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +14,13 @@ import numpy as np
 import pytest
 import yaml
 
-from data.errors import UserError
+from data.errors import StoreError, UserError
 from data.records import Score
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import open_reward, open_round, passes
-from tasks.calibrate import calibrate, warnings
+from rewards.calibration import Figures
+from tasks.calibrate import FROZEN, Calibration, Control, calibrate, read_labels, warnings, write
 from tasks.stages import run_stage
 from tasks.units import Runner
 from tests.rewards.judge.conftest import write_rubric  # noqa: F401  (a fixture)
@@ -226,7 +228,9 @@ def test_a_threshold_is_of_one_reward_and_a_name_must_be_one(judged: Tiny, vidlo
 def test_a_judge_that_likes_stillness_is_told_of(judged: Tiny) -> None:
     opened = context(judged)
     version = opened.feedback.version
-    opened.store.write_file(f"calibrations/judge-{version}.json", b'{"still": true}')
+    figures = Figures(40, 0, *[0.5] * 8)
+    frozen = Control(20, 1.0, 0.9)
+    write(opened.store, Calibration("judge", "judge", version, "x", 0.5, figures, {}, [], {FROZEN: frozen}))
     assert "may reward stillness" in warnings(opened)[0]
 
 
@@ -236,15 +240,29 @@ def test_a_judge_that_likes_stillness_is_told_of(judged: Tiny) -> None:
         ("clip_id\nc1\n", "no column label"),
         ("clip_id,label\nc1,2\n", "must be 0 or 1"),
         ("clip_id,label\nc1,1\nc1,0\n", "named twice"),
+        ("clip_id,label,label\nc1,1,0\n", "2 columns label"),
+        ("clip_id,label,n\udce9e\nc1,1,0\n", "utf-8"),
     ],
 )
 def test_labels_that_are_wrong_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    from tasks.calibrate import read_labels
-
     path = tmp_path / "labels.csv"
-    path.write_text(text)
+    path.write_bytes(os.fsencode(text))
     with pytest.raises(UserError, match=message):
         read_labels(path)
+
+
+def test_labels_of_clips_whose_ids_are_digits(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text("clip_id,label\n007,1\n7,0\n")
+    assert read_labels(path) == ("labels.csv", {"007": True, "7": False})
+
+
+def test_a_calibration_that_is_damaged_is_named(judged: Tiny) -> None:
+    opened = context(judged)
+    for content in (b'{"still": true}', b"[" * 5000, b"\xff"):
+        path = opened.store.write_file(f"calibrations/judge-{opened.feedback.version}.json", content)
+        with pytest.raises(StoreError, match=str(path)):
+            warnings(opened)
 
 
 def test_without_clips_calibrate_says_what_to_do(judged: Tiny, vidloop: Command) -> None:

@@ -4,6 +4,7 @@ import html
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from data.store import Store
 from flows.reporting.judges import read_judges, scores_of
 from flows.reporting.page import render
 from flows.reporting.read import find_summary, read_facts
+from rewards.calibration import Figures
+from tasks.calibrate import FROZEN, Calibration, Control, write
 
 VERSION = "f" * 16
 OTHER = "e" * 16
@@ -105,17 +108,17 @@ def belief(store: Store) -> str:
 
 
 def test_the_calibration_of_this_very_version_is_quoted_and_no_others(judged: Store) -> None:
-    overall = {"n": 240, "accuracy": 0.88, "precision": 0.9, "recall": 0.85, "auc": 0.957}
-    found = {"labels": "physics", "threshold": 0.5, "overall": overall, "still": False}
-    judged.write_file(f"calibrations/judge-{'0' * 16}.json", json.dumps(found).encode())
+    overall = Figures(240, 0, 0.5, 0.5, 0.88, 0.9, 0.85, 0.9, 0.957, 0.02)
+    found = Calibration("judge", "judge", "0" * 16, "physics", 0.5, overall, {}, [], {})
+    write(judged, found)
     assert "was not calibrated" in belief(judged)
-    judged.write_file(f"calibrations/judge-{VERSION}.json", json.dumps(found).encode())
+    write(judged, replace(found, version=VERSION))
     said = belief(judged)
     assert "agrees with physics on 88.0% of 240 clips" in said
     assert "AUC 0.957" in said
     assert "was not calibrated" not in said
     assert "frozen" not in said
-    judged.write_file(f"calibrations/judge-{VERSION}.json", json.dumps(found | {"still": True}).encode())
+    write(judged, replace(found, version=VERSION, controls={FROZEN: Control(20, 1.0, 0.9)}))
     assert "passes frozen clips" in belief(judged)
 
 
