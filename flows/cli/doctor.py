@@ -151,19 +151,19 @@ def _store(root: Path) -> Iterator[Finding]:
             not broken,
             f"{len(broken)} do not verify, a round computes them again: {', '.join(broken)}",
         )
-        yield from _file_systems(root)
+        yield from _file_systems(root, root)
     else:
         yield Finding(f"no store at {root} yet; a round makes one")
         place = next(parent for parent in root.parents if parent.exists())
         with storage_errors(place), TemporaryDirectory(dir=place) as folder:
-            yield from _file_systems(Path(folder))
+            yield from _file_systems(Path(folder), place)
 
 
-def _file_systems(root: Path) -> Iterator[Finding]:
-    """Whether a store can lie there, tried on the spot."""
-    for folder in file_systems(root).values():
+def _file_systems(root: Path, named: Path) -> Iterator[Finding]:
+    """Whether a store can lie at `root`, tried on the spot; `named` is what a person calls it."""
+    for name, folder in file_systems(root).items():
         if folder.exists():
             free = shutil.disk_usage(folder).free
             lacks = "less than 1 GiB: make room, or give --store"
-            yield Finding(f"{free / 2**30:.1f} GiB free at {folder}", free > 2**30, lacks)
-    yield from (Finding(f"{root}: {one.what}", not one.fault, one.fault) for one in trials(root))
+            yield Finding(f"{free / 2**30:.1f} GiB free at {folder if name else named}", free > 2**30, lacks)
+    yield from (Finding(f"{named}: {one.what}", not one.fault, one.fault) for one in trials(root))
