@@ -152,7 +152,7 @@ class EvaluationPlan:
         primary: the split that decides.
         jobs: the clips of every split, the primary one first.
         baselines: best-of-N policies that are measured on the primary split too; they decide nothing.
-        confirmation: the clips of the primary split on which a yes of the gate is to be confirmed.
+        confirmation: fresh clips of the primary split, which count too where a yes of the gate is confirmed.
     """
 
     metric: RewardRef

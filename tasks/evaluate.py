@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Final
 from data.errors import ConfigError
 from data.records import Clip, Evaluation, Score
 from data.store import Store
+from models.gate import budget
 from models.gate.settings import DIVERSITY, GateSettings
 from models.gate.verdict import compare, decide, diversity, pair_up
 from tasks import baselines, cut_prompts, finetune, fingerprints, generate, score
@@ -34,6 +35,13 @@ class Side:
     split: str
     clips: Inputs
     scores: Inputs
+
+    def beside(self, others: Iterable[Side]) -> Side:
+        """This side with the clips that others have of its policy on its prompts before its own."""
+        own = (self.policy_id, self.split)
+        same = [*(one for one in others if (one.policy_id, one.split) == own), self]
+        clips, scores = (one.clips for one in same), (one.scores for one in same)
+        return Side(*own, Inputs.joined(clips), Inputs.joined(scores))
 
 
 @dataclass(frozen=True)
@@ -129,7 +137,7 @@ def nothing_learned(settings: EvaluationPlan, reason: str) -> dict[str, Any]:
 
 def phases(context: RoundContext) -> Iterator[Phase]:
     """Clips of both policies, their scores, the comparison; and of baselines, between them, the choice. Where
-    the comparison says yes and is to be confirmed, the same once more on fresh seeds.
+    the comparison says yes and is to be confirmed, the same once more with fresh clips beside its own.
 
     Raises:
         StageFailed: the finetune stage is missing, or a measure failed on more clips than the recipe allows.
@@ -151,7 +159,13 @@ def phases(context: RoundContext) -> Iterator[Phase]:
         plan = context.evaluate
         fresh = dataclasses.replace(plan, jobs=((plan.primary, plan.confirmation),), baselines=())
         again = examination(
-            context, candidate, fresh, gate, confidence=1 - 2 * level, label="confirmation on fresh seeds"
+            context,
+            candidate,
+            fresh,
+            gate,
+            seen=unit.sides,
+            confidence=1 - 2 * level,
+            label="confirmation with fresh clips",
         )
         yield from (dataclasses.replace(phase, answers=False) for phase in again)
 
@@ -162,6 +176,7 @@ def examination(
     settings: EvaluationPlan,
     gate: GateSettings,
     *,
+    seen: Sequence[Side] = (),
     confidence: float | None = None,
     more: bool = False,
     label: str = "comparison and gate",
@@ -173,6 +188,7 @@ def examination(
         after: the other policy.
         settings: which clips, and what is measured.
         gate: what the comparison decides by.
+        seen: clips of an earlier comparison, which count too.
         confidence: see `models.gate.verdict.decide`.
         more: whether the stage has more to do after the comparison.
         label: of the comparison.
@@ -200,7 +216,7 @@ def examination(
     everything = each_once([shard for _, _, shards in scored for shard in shards])
     yield from score.in_turns(everything, more=True)
     check_failures(store, STAGE, everything, context.max_failed_share)
-    sides = tuple(_side(store, *one) for one in scored)
+    sides = tuple(_side(store, *one).beside(seen) for one in scored)
     root = context.generation.root
     unit = EvaluateUnit(
         root, context.policy, settings, gate, after, sides, confidence=confidence, label=label
@@ -234,11 +250,11 @@ def _comparisons(context: RoundContext) -> Iterator[EvaluateUnit]:
 
 def _confirmed(gate: Findings, key: str, again: Findings, level: float) -> Findings:
     """The gate's yes with what a second examination says of it."""
-    told = f"fresh seeds at a one-sided level of {level:.3g}: {words_of(again)}"
+    told = f"with fresh clips beside the gate's, at a one-sided level of {level:.3g}: {words_of(again)}"
     verdict = (
-        f"{gate.verdict} Confirmed on {told}"
+        f"{gate.verdict} Confirmed {told}"
         if again.promoted
-        else f"Not promoted: not confirmed on {told} The gate had let it through: {words_of(gate)}"
+        else f"Not promoted: not confirmed {told} The gate had let it through: {words_of(gate)}"
     )
     return gate.changed(
         promoted=again.promoted,
@@ -326,6 +342,14 @@ def _warnings(context: RoundContext, fetch: bool) -> Iterator[str]:
             "round's policy comes from: whether prompts that examine were among it is not known"
         )
     yield from cut_prompts.in_evaluation(context, fetch)
+    plan, level = context.evaluate, context.gate.confirm
+    examined = [*plan.jobs[0][1], *plan.confirmation]
+    prompts = len({job.prompt.prompt_id for job in examined})
+    if level is not None and (why := budget.few(prompts, level)):
+        yield (
+            f"a yes of the gate is confirmed at a one-sided level of {level:.2g}, on {prompts} prompts "
+            f"({plan.primary}): {why}. Examine on more (docs/gate.md says what they find)"
+        )
 
 
 SPEC: Final = StageSpec(

@@ -138,8 +138,8 @@ class EvaluateSettings(Settings):
     confirm_clips: int | None = setting(
         None,
         "Clips of a confirmation",
-        "Clips per policy, on seeds of their own, where a yes of the gate is confirmed (rounds of `improve` "
-        "and nights); null: as many as `clips`. More find a small gain sooner.",
+        "Clips per policy, on seeds of their own, that join the gate's where its yes is confirmed (rounds of "
+        "`improve` and nights); null: as many as `clips`. More find a small gain sooner.",
         ge=1,
         le=1_000_000,
     )

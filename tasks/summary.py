@@ -127,12 +127,12 @@ class Approval(Record):
 
 
 class Confirmation(Record):
-    """A second examination of a candidate that the gate lets through, on seeds that nobody has seen."""
+    """A second examination of a candidate that the gate lets through: its clips and fresh ones together."""
 
     level: float = Field(description="One-sided level of the gain's lower end.")
     confirmed: bool = Field(description="Whether the gain and the guards held again.")
     key: str = Field(description="Of the comparison, whose rows are in `evaluations`.")
-    primary: Change = Field(description="The metric that decides, on the fresh clips; interval of the level.")
+    primary: Change = Field(description="The metric that decides, on all of them; interval of the level.")
     guards: dict[str, GuardFinding] = Field(description="By name.")
 
 

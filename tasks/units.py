@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -86,6 +86,12 @@ class Inputs(NamedTuple):
                 raise StageFailed(stage, f"{lacking}: run the round again")
             found.append(manifest.digest)
         return cls(tuple(keys), tuple(found))
+
+    @classmethod
+    def joined(cls, parts: Iterable[Inputs]) -> Inputs:
+        """Those of all parts, one after the other."""
+        keys, digests = zip(*parts, strict=True)
+        return cls(sum(keys, ()), sum(digests, ()))
 
 
 class OneAnswer(Unit):

@@ -30,7 +30,7 @@ PROMOTES: Final = [
     "finetune.alpha=256",
     "finetune.checkpoint_every=40",
     "gate.confidence=0.6",
-    # Ten nights that may err once: a yes is confirmed, at the most lenient level.
+    # Ten nights that may err once: a yes is confirmed, at half of the gate's level.
     "improve.error=1.0",
     "improve.horizon=10",
 ]

@@ -18,7 +18,7 @@ class ImproveSettings(Settings):
         0.05,
         "Error budget",
         "Chance of any false promotion in the whole series, where no candidate changes anything: every round "
-        "spends its part, and what the gate lets through beyond it is confirmed on fresh seeds.",
+        "spends its part, and a gate that errs more often is confirmed at the part, with fresh clips.",
         gt=0.0,
         le=1.0,
     )

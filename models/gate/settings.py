@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 from data.settings import Settings, setting
-from models.gate.budget import LARGEST
 
 Within = tuple[float, float | None]
 """Lowest and highest ratio after / before that a guard allows; None: it may rise."""
@@ -81,8 +80,8 @@ class GateSettings(Settings):
     confirm: float | None = setting(
         None,
         "Confirmation",
-        "One-sided level of a second examination, on clips of both policies that nobody has seen, which the "
-        "gate's yes then needs; null: none. `improve` and nights write it here, from `improve.error`.",
+        "One-sided level of a second interval, of the gate's clips and fresh ones of both policies together, "
+        "that must lie above zero too; null: none. `improve` and nights write it, from `improve.error`.",
         gt=0.0,
-        le=LARGEST,
+        lt=0.5,
     )

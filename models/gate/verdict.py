@@ -309,7 +309,7 @@ def _sentence(
         told += f"; no interval: {primary.no_interval}; {primary.n} clips)"
     else:
         told += (
-            f", {100 * confidence:.3g}% interval {primary.ci_low:+.3f} to {primary.ci_high:+.3f}; "
+            f", {_percent(confidence)} interval {primary.ci_low:+.3f} to {primary.ci_high:+.3f}; "
             f"{primary.n} clips of {primary.prompts} prompts)"
         )
     if primary.excluded:
@@ -326,6 +326,11 @@ def _sentence(
     better = primary.ci_low is not None and primary.ci_low > 0
     doubts = [*([] if better else ["that is not surely better"]), *broken, *gone, *unsure]
     return f"Not promoted: {told}, but {'; '.join(doubts)}."
+
+
+def _percent(confidence: float) -> str:
+    """A level of confidence in words: what lacks to the whole in two digits, for 99.97% are not 100%."""
+    return f"{100 - float(f'{100 * (1 - confidence):.2g}'):.10g}%"
 
 
 def _broken(found: Interval, within: Within) -> str:

@@ -61,8 +61,8 @@ def never(context: RoundContext, promotion: Promotion = "at once") -> RoundSumma
 @pytest.mark.parametrize(
     ("overrides", "level"),
     [
-        ([], 0.05 / 365 / 0.025),
-        (["improve.error=0.01", "improve.horizon=30"], 0.01 / 30 / 0.025),
+        ([], 0.05 / 365),
+        (["improve.error=0.01", "improve.horizon=30"], 0.01 / 30),
         (["improve.horizon=1"], None),
     ],
 )
@@ -78,7 +78,7 @@ def test_a_nights_recipe_says_at_which_level_it_is_confirmed(
     series = Series("20260101T000000-00000000", resolve(two), "m0", "m0")
     assert plan(two, store, series).confirm is None
     assert plan(two.changed(improve=two.improve.changed(rounds=20)), store, series).confirm == pytest.approx(
-        0.1
+        0.05 / 20
     )
 
 

@@ -55,6 +55,13 @@ def test_a_better_candidate_without_tricks_is_promoted() -> None:
     assert {name: guard.ok for name, guard in verdict.guards.items()} == {"motion": True, "flicker": True}
 
 
+@pytest.mark.parametrize(("level", "said"), [(0.025, "95%"), (0.05 / 365, "99.973%"), (1e-7, "99.99998%")])
+def test_the_level_of_the_deciding_interval_is_never_called_certain(level: float, said: str) -> None:
+    primary = paired("physics", coin(0.3), coin(0.5, seed=1))
+    verdict = gate.decide(primary, [], SETTINGS, confidence=1 - 2 * level)
+    assert f", {said} interval " in verdict.sentence
+
+
 def test_an_improvement_that_may_be_chance_keeps_the_champion() -> None:
     verdict = gate.decide(paired("physics", coin(0.30), coin(0.32, seed=1)), [], SETTINGS)
     assert not verdict.promoted
