@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 from data.errors import StoreError
 from data.policies import is_best_of, policies
 from data.store import Store
+from data.store.durable_files import make_safe, storage_errors
 
 _FILE = "champion.json"
 
@@ -97,6 +98,8 @@ def promote(
     with store.lock("champion"):
         entries = history(store)
         if entries and entries[-1].policy_id == policy_id:
+            with storage_errors(store.path(_FILE)):
+                make_safe(store.path(_FILE))  # whoever wrote it may have been killed before it was
             return entries[-1]
         now = entries[-1].policy_id if entries else base
         if beaten is not None and now != beaten:

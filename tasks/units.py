@@ -326,6 +326,7 @@ class Runner:
             whole = [unit for unit, there in known if there]
             missing = [unit for unit, there in known if not there]
             if whole:
+                store.settle(question["stage"] for unit in whole for question in unit.questions)
                 self.recall(whole)
                 for unit in whole:
                     self.listener.on_unit_end(stage, unit, True, 0.0)

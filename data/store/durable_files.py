@@ -33,6 +33,8 @@ _AT_FDCWD: Final = -100
 _RENAME_NOREPLACE: Final = 1
 
 _REMEDY = "make the store writable for this user, or give another one with --store"
+# Folders whose names are on disk for certain, as far as this process knows.
+_safe_folders: set[Path] = set()
 
 
 @contextlib.contextmanager
@@ -72,8 +74,16 @@ def inside(root: Path, relative: str) -> Path:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its parents so that they survive a crash."""
+    """Create a folder and its parents so that they survive a crash.
+
+    One that is there may have been made a moment ago by a process that was killed before it was safe.
+    """
     if folder.is_dir():
+        if folder not in _safe_folders:
+            # Of a folder that a person made in a place that we cannot read, that person takes care.
+            with contextlib.suppress(PermissionError):
+                sync_folder(folder.parent)
+            _safe_folders.add(folder)
         return
     if folder.is_symlink():
         raise FileNotFoundError(
@@ -86,6 +96,7 @@ def make_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "a file is where a folder should be", str(folder))
     sync_folder(folder.parent)
+    _safe_folders.add(folder)
 
 
 def sync_folder(folder: Path) -> bool:
@@ -107,7 +118,17 @@ def sync_folder(folder: Path) -> bool:
     return True
 
 
-def write_durably(tmp: Path, target: Path, data: bytes, *, replace: bool) -> bool:
+def make_safe(path: Path) -> None:
+    """See to it that a file that is there stays there: who wrote it may have been killed before it was safe."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    make_folder(path.parent)
+    sync_folder(path.parent)
+
+
+def write_durably(
+    tmp: Path, target: Path, data: bytes, *, replace: bool, mode: int = 0o666, remedy: str = _REMEDY
+) -> bool:
     """Put `data` at `target` in one step that a crash cannot divide.
 
     Args:
@@ -116,6 +137,8 @@ def write_durably(tmp: Path, target: Path, data: bytes, *, replace: bool) -> boo
         target: where the file belongs.
         data: the whole content.
         replace: True puts it in the place of an older file; False leaves an existing file as it is.
+        mode: permissions of the file from its first moment on, less the process's mask.
+        remedy: what to do where it cannot be written.
 
     Returns:
         True if the file is now ours, False if one was there and `replace` is False.
@@ -123,22 +146,23 @@ def write_durably(tmp: Path, target: Path, data: bytes, *, replace: bool) -> boo
     Raises:
         StoreError: the disk is full, the store is read-only, or another failure of the file system.
     """
-    with storage_errors(target):
+    with storage_errors(target, remedy):
         make_folder(tmp)
         make_folder(target.parent)
         if tmp.stat().st_dev == target.parent.stat().st_dev:
             try:
-                return _write_by_way_of(tmp, target, data, replace)
+                return _write_by_way_of(tmp, target, data, replace, mode)
             except OSError as error:
                 if error.errno != errno.EXDEV:  # of two mounts of one file system, too
                     raise
-        return _write_by_way_of(target.parent, target, data, replace)
+        return _write_by_way_of(target.parent, target, data, replace, mode)
 
 
-def _write_by_way_of(folder: Path, target: Path, data: bytes, replace: bool) -> bool:
+def _write_by_way_of(folder: Path, target: Path, data: bytes, replace: bool, mode: int) -> bool:
     unfinished = folder / f"{uuid.uuid4().hex}.tmp"
     try:
-        with open(unfinished, "xb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with os.fdopen(os.open(unfinished, flags, mode), "wb") as file:
             half = len(data) // 2
             file.write(data[:half])
             file.flush()
@@ -149,6 +173,7 @@ def _write_by_way_of(folder: Path, target: Path, data: bytes, replace: bool) -> 
         if replace:
             os.replace(unfinished, target)
         elif not place(unfinished, target):
+            make_safe(target)
             return False
         sync_folder(target.parent)
     finally:

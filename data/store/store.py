@@ -37,7 +37,7 @@ from data.keys import bytes_digest, canonical_json, digest, file_digest
 from data.store.manifest import REMEDY, DamagedManifest, Manifest, Media, Part
 from data.records import TABLES, Row, from_table, to_table
 from data.store.durable_files import (
-    inside, lock_file, make_folder, remove, storage_errors, sync_folder, write_durably,
+    inside, lock_file, make_folder, make_safe, remove, storage_errors, sync_folder, write_durably,
 )  # fmt: skip
 from data.store.trials import require_working
 
@@ -206,6 +206,18 @@ class Store:
                 stage, key[:12], first.digest[:12], manifest.digest[:12],
             )  # fmt: skip
         return first
+
+    def settle(self, stages: Iterable[str]) -> None:
+        """See to it that the units of these stages that are there stay there, whenever the power goes.
+
+        A process may have been killed between a commit and the moment from which it was safe. Raises
+        StoreError: the store's file system fails.
+        """
+        for folder in (self.root / "manifests" / stage for stage in sorted(set(stages))):
+            with storage_errors(folder):
+                if folder.is_dir():
+                    make_folder(folder)
+                    sync_folder(folder)
 
     def discard(self, key: str) -> None:
         """Forget a unit, so that it is computed again. Its media stay for `data.store.gc`: others may name them.
@@ -377,6 +389,7 @@ class Store:
             # Young again, so that a garbage collector does not take it before the manifest names it.
             with storage_errors(path), contextlib.suppress(FileNotFoundError):  # it was quicker
                 os.utime(path)
+                make_safe(path)
                 return
         self._write(item.path, data, replace=True)
 
