@@ -9,6 +9,7 @@ import typer
 
 from data.errors import StageFailed
 from data.store import Store
+from data.store.durable_files import write_durably
 from flows.cli.app import answers, app
 from flows.cli.options import NOTHING_SET, RecipeOption, SetOption, StoreOption
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
@@ -34,11 +35,11 @@ def remake_command(
     model = model_of(read)
     base = base_id(model.path, model.revision)
     different = []
-    Path(out).mkdir(parents=True, exist_ok=True)
     for name in clips:
         made = remake(opened, name, model, lambda policy: find_policy(opened, policy, base))
         path = Path(out) / f"{name}.mp4"
-        path.write_bytes(made.video)
+        remedy = "make the folder writable for this user, or give another one with --out"
+        write_durably(path.parent, path, made.video, replace=True, remedy=remedy)
         same = "the same file" if made.same_file else "the same frames" if made.same_frames else ""
         told = same or "DIFFERENT frames"
         print(f"{path}: {told} (frames sha256 {made.frames_sha256}; made on {made.clip.device_kind})")

@@ -11,6 +11,7 @@ from typing import Final, Self
 from data.errors import ConfigError
 from data.resources import python_path
 from data.settings import Settings, Several
+from data.store.durable_files import remove, write_durably
 from flows.config.load import RECIPES
 from flows.reporting.report_link import AUTH_VARIABLE, REPORTS
 from flows.rounds.notify import NOTIFY_VARIABLE
@@ -23,6 +24,7 @@ POOL: Final = "vidloop"
 # Lower numbers first: what a person starts overtakes what the night has queued.
 QUEUES: Final[Mapping[str, int]] = {"people": 1, "default": 2, "nightly": 3}
 _USER: Final = "vidloop"
+_REMEDY: Final = "make the folder writable for this user, or give another one with --folder"
 
 
 class ServerConfig(Settings):
@@ -72,11 +74,12 @@ class ServerConfig(Settings):
         return self.log(f"worker-{device.replace('/', '_')}")
 
     def save(self) -> None:
-        """Write `serve.json`; it holds no secret."""
-        path = Path(self.folder) / "serve.json"
-        draft = path.with_suffix(".tmp")
-        draft.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
+        """Write `serve.json`; it holds no secret. Raises StoreError: the folder cannot be written."""
+        folder = Path(self.folder)
+        for left in folder.glob("*.tmp"):  # by a crash: one `vidloop serve` a folder
+            remove(left)
+        text = self.model_dump_json(indent=1) + "\n"
+        write_durably(folder, folder / "serve.json", text.encode(), replace=True, remedy=_REMEDY)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self | None:
@@ -96,16 +99,19 @@ class ServerConfig(Settings):
             ) from None
 
     def auth(self) -> tuple[str, bool]:
-        """The auth string, `user:password`, and whether it was made just now. Raises as `read_auth`."""
-        try:
+        """The auth string, `user:password`, and whether it was made just now.
+
+        Raises:
+            ConfigError: as `read_auth`.
+            StoreError: it cannot be written.
+        """
+        if not self.auth_file.exists():
+            made = f"{_USER}:{secrets.token_urlsafe(24)}"
+            data, folder = f"{made}\n".encode(), Path(self.folder)
             # Made with its mode, so that at no time anybody else can read it.
-            descriptor = os.open(self.auth_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
-            return read_auth(self.auth_file), False
-        made = f"{_USER}:{secrets.token_urlsafe(24)}"
-        with os.fdopen(descriptor, "w") as file:
-            file.write(made + "\n")
-        return made, True
+            if write_durably(folder, self.auth_file, data, replace=False, mode=0o600, remedy=_REMEDY):
+                return made, True
+        return read_auth(self.auth_file), False
 
     def client_environment(self, auth: str) -> dict[str, str]:
         """This process's own, and how to reach the server; not the webhook's address, which is a secret."""

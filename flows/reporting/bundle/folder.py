@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import glob
+import os
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -11,7 +15,7 @@ from typing import Final
 
 from data.errors import ConfigError
 from data.keys import bytes_digest
-from data.store.durable_files import make_folder, storage_errors
+from data.store.durable_files import make_folder, storage_errors, sync_folder, write_durably
 from data.store.failpoints import failpoint
 
 SUMS: Final = "SHA256SUMS"
@@ -37,9 +41,7 @@ class Draft:
         """
         data = content.encode("utf-8") if isinstance(content, str) else content
         with storage_errors(self._target / name, _REMEDY):
-            path = self._place / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+            write_durably(self._place, self._place / name, data, replace=True, remedy=_REMEDY)
             failpoint("bundle.after_file")
         self._digests[name] = bytes_digest(data)
 
@@ -52,7 +54,8 @@ class Draft:
 def new_folder(target: Path) -> Iterator[Draft]:
     """Files that are written within lie in `target` afterwards, with their digests beside them.
 
-    They are written beside it first, and moved to its name in one step. What fails leaves nothing.
+    They are written beside it first, and moved to its name in one step. What fails leaves nothing; what a
+    killed process left is removed.
 
     Args:
         target: a folder that is empty or not there yet.
@@ -65,13 +68,40 @@ def new_folder(target: Path) -> Iterator[Draft]:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise ConfigError(f"{target} is there already and not an empty folder: name another")
         make_folder(target.parent)
+        for left in target.parent.glob(f".{glob.escape(target.name)}-*.tmp"):
+            _remove_abandoned(left)
         place = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}.tmp"
-        place.mkdir()
+    at_work = -1
     try:
+        with storage_errors(target, _REMEDY):
+            make_folder(place)
+            at_work = _lock(place)
         draft = Draft(target, place)
         yield draft
         draft.write(SUMS, draft.sums())
         with storage_errors(target, _REMEDY):
             place.replace(target)
+            sync_folder(target.parent)
     finally:
         shutil.rmtree(place, ignore_errors=True)  # once it has its name there is nothing here
+        if at_work >= 0:
+            os.close(at_work)
+
+
+def _lock(folder: Path) -> int:
+    """A descriptor of the folder with its lock, which ends with the process. Raises BlockingIOError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _remove_abandoned(place: Path) -> None:
+    """Remove a folder that a killed process left; one in which somebody is at work stays."""
+    with contextlib.suppress(OSError):
+        descriptor = _lock(place)
+        shutil.rmtree(place, ignore_errors=True)
+        os.close(descriptor)
