@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -33,10 +34,7 @@ def versions(device: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "packages": {
-            found.name: found.version
-            for found in sorted(importlib.metadata.distributions(), key=lambda one: one.name.lower())
-        },
+        "packages": _packages(),
         "torch": {
             "version": torch.__version__,
             "cuda": torch.version.cuda if on_gpu else None,
@@ -46,6 +44,13 @@ def versions(device: str) -> dict[str, Any]:
         "gpus": gpus,
         "attention": attention_kernel([one["compute_cap"] for one in gpus] if on_gpu else None),
     }
+
+
+@functools.cache
+def _packages() -> dict[str, str]:
+    """Every installed package, in the order of names; to read what all say of themselves takes a while."""
+    found = sorted(importlib.metadata.distributions(), key=lambda one: one.name.lower())
+    return {one.name: one.version for one in found}
 
 
 def _processor() -> str | None:
