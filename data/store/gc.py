@@ -25,9 +25,14 @@ from data.store import Store
 from data.store.durable_files import place, remove, storage_errors
 
 SAFE_AGE_S: Final = 24 * 3600.0
-_TOPS: Final = ("media", "parts", "scratch", "tmp")
+_TOPS: Final = (
+    "calibrations", "improvements", "locks", "manifests", "media", "parts", "rounds", "runs", "scratch", "tmp",
+)  # fmt: skip
+# An unfinished file lies beside its target where tmp/ is on another file system.
 _FILE: Final = re.compile(
-    r"media/[^/]+/[^/]+|parts/([^/]+/){3}[^/]+\.(parquet|tmp)|scratch/[^/]+/.+|tmp/[^/]+\.tmp", re.DOTALL
+    r"media/[^/]+/[^/]+|parts/([^/]+/){3}[^/]+\.(parquet|tmp)|scratch/[^/]+/.+|tmp/[^/]+\.tmp"
+    r"|[a-z]+/([^/]+/)*[0-9a-f]{32}0*\.tmp",
+    re.DOTALL,
 )
 _UNITS_FOLDER: Final = re.compile(r"parts/[^/]+/[^/]+/[^/]+|scratch/[^/]+", re.DOTALL)
 

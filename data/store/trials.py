@@ -18,7 +18,7 @@ from data.errors import StoreError
 from data.store.durable_files import lock_file, make_folder, place, storage_errors, sync_folder
 
 # The longest name that is ever written: an adapter's.
-_LONGEST_NAME: Final = f"{'0' * 64}.safetensors"
+_LONGEST_NAME: Final = len(f"{'0' * 64}.safetensors")
 _FOLDERS: Final = ("manifests", "parts", "media", "rounds", "improvements", "runs", "scratch", "locks", "tmp")
 # What is younger than a day is no garbage; a file server's clock may be wrong by much less.
 _CLOCK_S: Final = 3600.0
@@ -131,7 +131,8 @@ def _file(folder: Path, name: str = "{}.tmp") -> Iterator[Path]:
 
 
 def _write(folder: Path) -> None:
-    with _file(folder, "{}" + _LONGEST_NAME[32:]):
+    # Should we be killed, its name says that it is garbage.
+    with _file(folder, "{}" + "0" * (_LONGEST_NAME - 32 - len(".tmp")) + ".tmp"):
         pass
 
 

@@ -141,3 +141,16 @@ def test_a_store_that_is_reached_by_a_link_is_collected(store, tmp_path):
     (tmp_path / "link").symlink_to(store.root)
     assert gc.collect(Store.open(tmp_path / "link"), delete=True).files == (lost.path,)
     assert not store.path(lost.path).exists()
+
+
+def test_an_unfinished_file_is_garbage_wherever_it_lies(store, make_score):
+    store.commit("score", {"stage": "score", "version": 1}, {"scores": [make_score("c1", 1.0)]})
+    names = {f"{place}/{'ab' * 16}.tmp" for place in ("locks", "manifests", "manifests/score", "rounds/r", "media", "tmp")}
+    names.add(f"tmp/{'ab' * 16}{'0' * 40}.tmp")
+    for name in names:
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).write_text("half")
+    (store.root / "rounds" / "r" / "notes.tmp").write_text("a person's")
+    assert set(gc.collect(store, delete=True, min_age_s=0).files) == names
+    assert (store.root / "rounds" / "r" / "notes.tmp").exists()
+    assert len(store.manifests()) == 1
