@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import os
 import shutil
@@ -13,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from data.errors import ConfigError
+from data.errors import ConfigError, StoreError
 from data.keys import bytes_digest
-from data.store.durable_files import make_folder, storage_errors, sync_folder, write_durably
+from data.store.durable_files import lock_file, make_folder, storage_errors, sync_folder, write_durably
 from data.store.failpoints import failpoint
 
 SUMS: Final = "SHA256SUMS"
@@ -71,7 +70,7 @@ def new_folder(target: Path) -> Iterator[Draft]:
         for left in target.parent.glob(f".{glob.escape(target.name)}-*.tmp"):
             _remove_abandoned(left)
         place = target.parent / f".{target.name}-{uuid.uuid4().hex[:8]}.tmp"
-    at_work = -1
+    at_work = None
     try:
         with storage_errors(target, _REMEDY):
             make_folder(place)
@@ -84,24 +83,24 @@ def new_folder(target: Path) -> Iterator[Draft]:
             sync_folder(target.parent)
     finally:
         shutil.rmtree(place, ignore_errors=True)  # once it has its name there is nothing here
-        if at_work >= 0:
+        if at_work is not None:
             os.close(at_work)
 
 
-def _lock(folder: Path) -> int:
-    """A descriptor of the folder with its lock, which ends with the process. Raises BlockingIOError."""
+def _lock(folder: Path) -> int | None:
+    """A descriptor of the folder with its lock, which ends with the process; None if it cannot be had."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
+    with contextlib.suppress(StoreError):  # a file system without locks
+        if lock_file(descriptor, folder, wait=False):
+            return descriptor
+    os.close(descriptor)
+    return None
 
 
 def _remove_abandoned(place: Path) -> None:
-    """Remove a folder that a killed process left; one in which somebody is at work stays."""
+    """Remove a folder that a killed process left; one in which somebody may be at work stays."""
     with contextlib.suppress(OSError):
         descriptor = _lock(place)
-        shutil.rmtree(place, ignore_errors=True)
-        os.close(descriptor)
+        if descriptor is not None:
+            shutil.rmtree(place, ignore_errors=True)
+            os.close(descriptor)
