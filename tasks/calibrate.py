@@ -2,7 +2,8 @@
 
 Its scores come from the score stage (so they are in the store afterwards, and a round uses them); the
 tampered clips are judged here and thrown away. What was found is written beside the rounds, under the judge's
-version: a round looks there before it believes its judge.
+version and the labels: a round looks there before it believes its judge. Of several, the one of most clips
+speaks.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from data.resources import shipped
 from data.store import Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part, reward_kind
-from rewards.calibration import Bin, Figures, figures, reliability
+from rewards.calibration import Bin, Figures, figures, reliability, wilson
 from rewards.composite import is_mixture
 from rewards.judge.settings import NAME as JUDGE
 from tasks import answers, generate, score
@@ -37,8 +38,11 @@ from tasks.units import Runner, is_whole
 # Of the clips that it should pass it passes this share or more even when frozen: it does not look for motion.
 STILL: Final = 0.5
 FROZEN: Final = "frozen frame"
+_FOLDER: Final = "calibrations"
 HARMLESS: Final = ("compression",)
 FEW: Final = 20  # clips below which a control says nothing
+# Half of the 95% interval of the accuracy, above which a calibration says too little of its judge.
+_VAGUE: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,10 @@ class Control:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was found of one judge. `bins` are empty where values are no probabilities."""
+    """What was found of one judge. `bins` are empty where values are no probabilities.
+
+    `labels` is the labels' name, `labels_id` their content: 8 hex digits.
+    """
 
     reward: str
     kind: str
@@ -69,6 +76,7 @@ class Calibration:
     categories: dict[str, Figures]
     bins: list[Bin]
     controls: dict[str, Control]
+    labels_id: str = ""
 
     @property
     def still(self) -> bool:
@@ -127,8 +135,10 @@ def calibrate(
     if isinstance(labels, RewardRef):
         known_truth = {clip: value for clip, value in said(labels).items() if value is not None}
         name, truth = labels.name, {clip: value >= 0.5 for clip, value in known_truth.items()}
+        content: object = labels.version
     else:
         name, truth = labels
+        content = sorted(truth.items())
     known = [clip for clip in clips if clip in truth and clip in values]
     judged = [clip for clip in known if values[clip] is not None]
     if not judged:
@@ -147,6 +157,7 @@ def calibrate(
         kind=reward.kind,
         version=reward.version,
         labels=name,
+        labels_id=digest(content)[:8],
         threshold=threshold,
         overall=of(known),
         categories={
@@ -159,27 +170,46 @@ def calibrate(
 
 
 def write(store: Store, found: Calibration) -> Path:
-    """Keep what was found under the judge's version; a later calibration takes its place."""
+    """Keep what was found, in the place of what the same labels said of the same judge before."""
     text = json.dumps(dataclasses.asdict(found) | {"still": found.still}, indent=1, sort_keys=True) + "\n"
-    return store.write_file(_path(found.kind, found.version), text.encode())
+    name = f"{found.kind}-{found.version}-{found.labels_id}.json"
+    return store.write_file(f"{_FOLDER}/{name}", text.encode())
 
 
 def read(store: Store, kind: str, version: str) -> tuple[Calibration, Path] | None:
-    """What was found of a judge, and in which file: in this store, else with a package; or None.
+    """What was found of a judge, and in which file, in this store or with a package; or None.
 
-    Raises StoreError: the file is damaged.
+    Of several labels' those of most clips speak.
+
+    Raises StoreError: a file is damaged.
     """
-    path = store.path(_path(kind, version))
-    if not path.is_file():
-        path = shipped("calibrations").get(path.name, path)
-    if not path.is_file():
-        return None
+    name = f"{kind}-{version}"
+    paths = sorted(store.path(_FOLDER).glob(f"{name}*.json"))
+    paths += [path for one, path in sorted(shipped("calibrations").items()) if one.startswith(name)]
+    return max(((_load(path), path) for path in paths), key=lambda one: one[0].overall.n, default=None)
+
+
+def _load(path: Path) -> Calibration:
     try:
-        return _JSON.validate_json(path.read_bytes()), path
+        return _JSON.validate_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise StoreError(
             f"cannot read the calibration {path} ({error}): move it away, then `vidloop calibrate`"
         ) from error
+
+
+def vague(found: Calibration) -> str | None:
+    """Why a calibration says little of its judge; None: it says enough."""
+    n, accuracy = found.overall.n, found.overall.accuracy
+    if accuracy is None or found.overall.positives in (0, 1):
+        return f"all {n} labels of {found.labels} are alike"
+    low, high = wilson(accuracy, n)
+    if high - low > 2 * _VAGUE:
+        return (
+            f"{n} clips with labels of {found.labels}: it is right on {low:.0%} to {high:.0%} of clips (95% "
+            "interval)"
+        )
+    return None
 
 
 def warnings(context: RoundContext) -> list[str]:
@@ -192,9 +222,16 @@ def warnings(context: RoundContext) -> list[str]:
                 f"the {judge.name} that teaches was not calibrated: nobody knows how often it is right. "
                 "`vidloop calibrate` with the same recipe and store tells"
             )
-        elif known[0].still:
+            continue
+        found, path = known
+        if why := vague(found):
             lines.append(
-                f"the {judge.name} that teaches passes frozen clips: it may reward stillness ({known[1]})"
+                f"the {judge.name} that teaches was hardly calibrated: {why}. `vidloop calibrate` with more "
+                f"labels tells more ({path})"
+            )
+        if found.still:
+            lines.append(
+                f"the {judge.name} that teaches passes frozen clips: it may reward stillness ({path})"
             )
     return lines
 
@@ -308,7 +345,3 @@ def _controls(
             shares = (float(np.mean(side)) for side in zip(*pairs, strict=True)) if pairs else (None, None)
             found[name] = Control(len(pairs), *shares)
     return found
-
-
-def _path(kind: str, version: str) -> str:
-    return f"calibrations/{kind}-{version}.json"

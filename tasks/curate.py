@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,8 +15,6 @@ from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Inputs, OneAnswer
 
 STAGE = "curate"
-
-log = logging.getLogger("vidloop.tasks")
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,6 @@ class CurateUnit(OneAnswer):
         if result.pair_segments:
             tables["pair_segments"] = result.pair_segments
         store.commit(STAGE, self.question, tables, parents=(*clips, *scores), info=result.report)
-        log.info("%s", result.report["outcome"])
 
 
 def unit(context: RoundContext) -> CurateUnit:
@@ -54,6 +50,11 @@ def unit(context: RoundContext) -> CurateUnit:
     scored, feedback = score.units(context), score.measure(context, context.feedback)
     scores = Inputs.of(context.store, STAGE, [shard.key_of(feedback) for shard in scored])
     return CurateUnit(context.generation.root, context.curate, feedback, score.clips_of(scored), scores)
+
+
+def _outcome(context: RoundContext) -> str | None:
+    manifest = context.store.manifest(unit(context).key)
+    return None if manifest is None else str(manifest.info["outcome"])
 
 
 SPEC: Final = StageSpec(
@@ -65,4 +66,5 @@ SPEC: Final = StageSpec(
     phases=lambda context: iter([Phase([unit(context)])]),
     form=("feedback", "shaping.kind", "shaping.threshold", "curate.pairs_per_prompt", "curate.margin"),
     needs_device=False,  # SQL and arithmetic
+    outcome=_outcome,
 )

@@ -235,6 +235,13 @@ def _made(store: Store, trained: FinetuneUnit) -> PolicyRef | None:
     return policy_ref(found[0], trained.policy) if found else None
 
 
+def _outcome(context: RoundContext) -> str | None:
+    """Why the round's last training run made no policy; None if it made one."""
+    manifest = context.store.manifest(unit(context).key)
+    why = None if manifest is None else manifest.info.get("no_training_data")
+    return None if why is None else f"no policy was made, for there is no training data: {why}"
+
+
 SPEC: Final = StageSpec(
     name=STAGE,
     flow="offline-rl-finetune",
@@ -252,4 +259,5 @@ SPEC: Final = StageSpec(
         "finetune.lr",
         "finetune.rank",
     ),
+    outcome=_outcome,
 )

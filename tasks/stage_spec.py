@@ -43,6 +43,7 @@ class StageSpec:
         preflight: raises UserError if this machine lacks something that the stage needs to compute.
         warnings: what a person should know before the stage computes, in lines; told whether files of a hub
             id that are not on this machine may be fetched for it. It loads no network.
+        outcome: what it came to, in a sentence that a person should read after it; None: nothing to say.
         early_start: within, what of this stage may begin while the stage before it computes.
     """
 
@@ -57,4 +58,5 @@ class StageSpec:
     prepare: Callable[[RoundContext, Sequence[Unit]], None] = lambda context, units: None
     preflight: Callable[[RoundContext], None] = lambda context: None
     warnings: Callable[[RoundContext, bool], Iterable[str]] = lambda context, fetch: ()
+    outcome: Callable[[RoundContext], str | None] = lambda context: None
     early_start: Callable[[RoundContext], AbstractContextManager[None]] = lambda context: nullcontext()

@@ -31,8 +31,8 @@ class ShapingSettings(Settings):
         "auto",
         "Threshold",
         "The value that passes, in the reward's units; for graded it gives the share accepted where "
-        "curate.accept_fraction does not. auto: the rubric's own where a judge teaches (one of grades or "
-        "laws may know none: then it is said here), else 0.5. null, for graded only: none.",
+        "curate.accept_fraction does not. auto: the reward's own, if it knows one: a rubric of yes and no "
+        "does. Of any other reward it is said here, or shaping is graded. null, for graded only: none.",
     )
     eta: float | None = setting(
         None,
@@ -121,7 +121,7 @@ class CurateSettings(ShapingSettings, SelectionSettings):
             )
         if self.kind == "graded" and self.threshold is None and self.accept_fraction is None:
             raise ConfigError(
-                "graded shaping needs curate.accept_fraction or shaping.threshold, to know how many clips to "
-                "accept"
+                "graded shaping needs curate.accept_fraction (0.5: the better half of each prompt's clips) "
+                "or shaping.threshold, to know how many clips to accept"
             )
         return self

@@ -24,7 +24,6 @@ from models.training.objectives import get_objective
 from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
 from rewards.composite import is_mixture
-from rewards.judge.settings import JudgeSettings
 from tasks import spread
 from tasks.context import (
     Baseline,
@@ -124,10 +123,17 @@ def curation_of(recipe: Recipe) -> CurateSettings:
     weight = recipe.curate.weight
     by_objective = get_objective(recipe.finetune.objective).curation_weight
     selection = recipe.curate.model_dump(exclude={"include_rounds", "weight"})
+    threshold = threshold_of(recipe)
+    if threshold is None and recipe.shaping.threshold == "auto" and recipe.shaping.kind == "binary":
+        raise ConfigError(
+            f"of the reward {recipe.teacher!r}, which teaches, nobody knows from which value a clip passes. "
+            "Say it, shaping.threshold=VALUE (`vidloop query` shows what values there are), or let the best "
+            "of each prompt teach: --set shaping.kind=graded --set curate.accept_fraction=0.5"
+        )
     return recipe.shaping.as_part(
         CurateSettings,
         **selection,
-        threshold=threshold_of(recipe),
+        threshold=threshold,
         weight=by_objective if weight == "objective" else weight,
         feedback=kind_of(recipe.reward(recipe.teacher)),
         seed=recipe.seed,
@@ -135,14 +141,13 @@ def curation_of(recipe: Recipe) -> CurateSettings:
 
 
 def threshold_of(recipe: Recipe) -> float | None:
-    """The value from which on a clip passes; some rewards know their own, as a judge's rubric does."""
+    """The value from which on a clip passes, as the recipe says it or the reward knows it; else None.
+
+    A judge's rubric knows one, where its questions are of yes and no; a cosine, a score without a scale or a
+    mixture does not, and half of its range would mean nothing.
+    """
     said = recipe.shaping.threshold
-    if said != "auto":
-        return said
-    known = passes(recipe, recipe.teacher)
-    # Of a judge the rubric says it, or nobody: the middle of a scale, or of laws, is no pass mark.
-    judged = isinstance(recipe.reward(recipe.teacher), JudgeSettings)
-    return known if known is not None or judged else 0.5
+    return passes(recipe, recipe.teacher) if said == "auto" else said
 
 
 def passes(recipe: Recipe, name: str) -> float | None:

@@ -128,6 +128,8 @@ def _belief(store: Store, version: str) -> str:
     found, _ = known
     figures = found.overall
     still = " It passes frozen clips nearly as it passes moving ones." if found.still else ""
+    if why := calibrate.vague(found):
+        still += f" That is too little to know it by: {why}."
     return (
         f"Version {version[:12]} agrees with {found.labels} on {words.percent(figures.accuracy)} of "
         f"{figures.n} clips (precision {words.percent(figures.precision)}, recall "

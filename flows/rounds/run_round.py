@@ -146,6 +146,9 @@ def play_stage(
         facts["versions"] = versions(context.generation.model.device)
     context.store.log_run(context.run_id, {"event": "stage", **vars(result), **facts})
     reporter.on_stage_end(result)
+    outcome = STAGES[stage].outcome(context) if phases is None else None
+    if outcome is not None:
+        reporter.info(outcome)
     return result
 
 

@@ -20,7 +20,7 @@ from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import open_reward, open_round, passes
 from rewards.calibration import Figures
-from tasks.calibrate import FROZEN, Calibration, Control, calibrate, read_labels, warnings, write
+from tasks.calibrate import FROZEN, Calibration, Control, calibrate, read, read_labels, warnings, write
 from tasks.stages import run_stage
 from tasks.units import Runner
 from tests.rewards.judge.conftest import write_rubric  # noqa: F401  (a fixture)
@@ -132,7 +132,7 @@ def test_grades_and_laws_have_a_threshold_that_somebody_says_and_no_calibration_
     recipe["judge"]["rubric"] = write_rubric("more.yaml", **more)
     del recipe["shaping"]
     judged.recipe.write_text(yaml.safe_dump(recipe))
-    with pytest.raises(UserError, match=r"shaping\.threshold is needed for binary shaping"):
+    with pytest.raises(UserError, match="nobody knows from which value a clip passes"):
         context(judged)
     recipe["shaping"] = {"threshold": 0.45}
     judged.recipe.write_text(yaml.safe_dump(recipe))
@@ -177,7 +177,8 @@ def test_a_judge_is_calibrated_against_labels_of_ones_own(
     page = kept.with_suffix(".html").read_text()
     assert "<svg" in page
     assert "Reliability" in page
-    assert warnings(context(judged)) == []
+    (warned,) = warnings(context(judged))
+    assert f"hardly calibrated: {len(clips)} clips with labels of labels.csv: it is right on" in warned
     # The scores are in the store now: the round's score stage has none of the judge's left to do.
     summary = play(judged)
     assert summary["stages"]["score"]["failed"] == 0
@@ -225,13 +226,53 @@ def test_a_threshold_is_of_one_reward_and_a_name_must_be_one(judged: Tiny, vidlo
         assert said in ended.err
 
 
+def calibration(labels: str, labels_id: str, n: int, accuracy: float, positives: float = 0.4) -> Calibration:
+    """Of the judge, as if it had been found."""
+    found = Figures(n, 0, positives, 0.5, accuracy, 0.9, 0.9, 0.9, 0.9, 0.1)
+    return Calibration("judge", "judge", "", labels, 0.5, found, {}, [], {}, labels_id)
+
+
+def test_calibrations_stand_side_by_side_and_the_one_of_most_clips_speaks(judged: Tiny) -> None:
+    opened = context(judged)
+    for labels, labels_id, n in (("oracle", "aa", 960), ("mine.csv", "bb", 20), ("mine.csv", "cc", 300)):
+        write(opened.store, replace(calibration(labels, labels_id, n, 0.9), version=opened.feedback.version))
+    known = read(opened.store, "judge", opened.feedback.version)
+    assert known is not None
+    assert (known[0].labels, known[0].overall.n) == ("oracle", 960)
+    assert len(list((judged.store / "calibrations").glob("judge-*.json"))) == 3
+    # of the same labels the later one stays
+    write(opened.store, replace(calibration("oracle", "aa", 10, 0.9), version=opened.feedback.version))
+    known = read(opened.store, "judge", opened.feedback.version)
+    assert known is not None
+    assert (known[0].labels, known[0].overall.n) == ("mine.csv", 300)
+    assert warnings(opened) == []
+
+
+@pytest.mark.parametrize(
+    ("n", "accuracy", "positives", "said"),
+    [
+        (2, 1.0, 0.5, "2 clips with labels of mine: it is right on 34% to 100%"),
+        (20, 0.9, 0.5, "20 clips with labels of mine: it is right on 70% to 97%"),
+        (90, 0.5, 0.5, "90 clips with labels of mine: it is right on 40% to 60%"),
+        (500, 0.9, 1.0, "all 500 labels of mine are alike"),
+    ],
+)
+def test_a_calibration_of_too_little_silences_nothing(
+    judged: Tiny, n: int, accuracy: float, positives: float, said: str
+) -> None:
+    opened = context(judged)
+    found = calibration("mine", "aa", n, accuracy, positives)
+    write(opened.store, replace(found, version=opened.feedback.version))
+    (warned,) = warnings(opened)
+    assert f"hardly calibrated: {said}" in warned
+
+
 def test_a_judge_that_likes_stillness_is_told_of(judged: Tiny) -> None:
     opened = context(judged)
-    version = opened.feedback.version
-    figures = Figures(40, 0, *[0.5] * 8)
-    frozen = Control(20, 1.0, 0.9)
-    write(opened.store, Calibration("judge", "judge", version, "x", 0.5, figures, {}, [], {FROZEN: frozen}))
-    assert "may reward stillness" in warnings(opened)[0]
+    found = replace(calibration("mine", "aa", 300, 0.9), version=opened.feedback.version)
+    write(opened.store, replace(found, controls={FROZEN: Control(50, 0.9, 0.8)}))
+    (warned,) = warnings(opened)
+    assert "may reward stillness" in warned
 
 
 @pytest.mark.parametrize(

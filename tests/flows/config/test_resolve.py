@@ -13,7 +13,7 @@ from data.errors import ConfigError, UserError
 from data.records import Clip, Policy, Prompt
 from data.store import Store
 from flows.config.load import load_recipe
-from flows.config.resolve import open_round
+from flows.config.resolve import curation_of, open_round
 from flows.rounds.dry_run import plan_lines
 from models.families.settings import StepCacheSettings
 from models.policy import policy_id
@@ -259,3 +259,41 @@ def test_a_round_and_its_plan_read_each_file_of_weights_once(
     read.clear()
     open_round(recipe, Store.open(tmp_path / "store"), "again")
     assert read == []
+
+
+BINARY = "shaping={kind: binary}"
+
+
+@pytest.mark.parametrize(
+    "teacher",
+    [
+        ("feedback=sharpness",),
+        ("feedback=flow", "rewards=[physics, flow]", "flow.model=tiny"),
+        (
+            "rewards=[physics, sharpness, flicker, composite]",
+            "feedback=composite",
+            "composite={components: {sharpness: {}, flicker: {worst: 1.0, best: 0.0}}}",
+        ),
+    ],
+    ids=["sharpness", "flow", "composite"],
+)
+def test_a_reward_that_knows_no_pass_mark_is_not_thresholded_by_a_default(
+    tiny: Tiny, teacher: tuple[str, ...]
+) -> None:
+    """Before: at 0.5, whatever its scale, so that 806 of 960 clips passed by CLIP's cosine, and all by flow."""
+    half = ("shaping={kind: graded}", "curate={accept_fraction: 0.5}")
+    said = load_recipe(str(tiny.recipe), (*teacher, BINARY, "curate={}"))
+    with pytest.raises(
+        ConfigError, match=r"nobody knows from which value a clip passes.*curate\.accept_fraction=0\.5"
+    ):
+        curation_of(said)
+    # what the message says works, and so does a value
+    graded = curation_of(load_recipe(str(tiny.recipe), (*teacher, *half)))
+    assert (graded.kind, graded.threshold, graded.accept_fraction) == ("graded", None, 0.5)
+    stated = load_recipe(str(tiny.recipe), (*teacher, "shaping={kind: binary, threshold: 0.3}"))
+    assert curation_of(stated).threshold == 0.3
+
+
+def test_the_oracle_knows_its_pass_mark(tiny: Tiny) -> None:
+    said = load_recipe(str(tiny.recipe), ("feedback=physics", "evaluate.same_as_feedback=true", BINARY))
+    assert curation_of(said).threshold == 0.5
