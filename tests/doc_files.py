@@ -12,7 +12,6 @@ do is then tried in a process of its own, which imports the copy and not the che
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,15 +19,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.doc_blocks import blocks_of
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data", "models", "rewards", "tasks", "flows", "miniature", "studies", "recipes", "vidloop")
-_BLOCK = re.compile(r"^```\w*\n(# ([\w.-]+(?:/[\w.-]+)*\.\w+)\n.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def files_of(page: str) -> dict[str, str]:
     """The whole files of a page such as "docs/add-a-reward.md": text by path, in the page's order."""
-    blocks = _BLOCK.findall((ROOT / page).read_text("utf-8"))
-    return {path: text for text, path in blocks}
+    return {block.file: block.text for block in blocks_of(ROOT / page, ROOT) if block.file}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ import sys
 from types import FrameType
 from typing import Final, NoReturn
 
+import typer
+
 from data.plugins import plugins
 from flows.cli.app import FAILED, app
 
@@ -25,14 +27,19 @@ def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def run() -> None:
-    """Answer the command line of this process; ends in SystemExit with the exit code."""
+def commands() -> typer.Typer:
+    """The command line with all commands, ours and the plug-ins'."""
     for module in _COMMANDS:
         importlib.import_module(f"flows.cli.{module}")
     for plugin in plugins("vidloop.commands").values():
         plugin.load()
+    return app
+
+
+def run() -> None:
+    """Answer the command line of this process; ends in SystemExit with the exit code."""
     signal.signal(signal.SIGTERM, _on_sigterm)
-    app()
+    commands()()
 
 
 def main() -> None:
