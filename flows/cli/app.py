@@ -57,10 +57,6 @@ def answers(command: Callable[Parameters, Any]) -> Callable[Parameters, None]:
             command(*args, **kwargs)
         except (typer.Exit, typer.BadParameter):
             raise
-        except BrokenPipeError:
-            # `vidloop query ... | head`: whoever read has read enough.
-            sys.stderr.close()
-            raise typer.Exit(0) from None
         except BaseException as error:
             raise typer.Exit(_report(error)) from None
 

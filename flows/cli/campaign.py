@@ -39,7 +39,7 @@ def improve_command(
 ) -> None:
     """Rounds in a row, from champion to champion. One that was interrupted goes on where it was."""
     overrides = set_ if rounds is None else [*set_, f"improve.rounds={rounds}"]
-    read, opened = _opened(recipe, overrides, store)
+    read, opened = _opened(recipe, overrides, store, plain)
     if plain:
         from flows.rounds.campaign import finish, improve
         from flows.rounds.plain import plain_round
@@ -61,7 +61,7 @@ def nightly_command(
     plain: PlainOption = False,
 ) -> None:
     """A night, now: one round from the champion on clips of its own. Interrupted, it goes on next time."""
-    read, opened = _opened(recipe, set_, store)
+    read, opened = _opened(recipe, set_, store, plain)
     if not plain:
         with prefect_ready(opened, new_round_id()):
             from flows.rounds.nightly import nightly_flow
@@ -95,10 +95,10 @@ def new_series(
     print(f"{begun.improve}  from policy {begun.start}")
 
 
-def _opened(recipe: str, overrides: list[str], store: str) -> tuple[Recipe, Store]:
+def _opened(recipe: str, overrides: list[str], store: str, plain: bool) -> tuple[Recipe, Store]:
     """Recipe and store; what is wrong with them is found before a server starts."""
     read = load_recipe(recipe, overrides)
-    report_on_terminal()
+    report_on_terminal(recipe, overrides, plain)
     opened = Store.open(store, create=True)
     open_round(read, opened, "check")
     return read, opened

@@ -15,7 +15,8 @@ from typing import Final, NoReturn
 import typer
 
 from data.plugins import plugins
-from flows.cli.app import FAILED, app
+from flows.cli import output
+from flows.cli.app import BAD_INPUT, FAILED, app
 
 # Importing one adds its commands, in this order.
 _COMMANDS: Final = ("calibrate", "campaign", "compare", "doctor", "remake", "round", "serve", "store")
@@ -45,6 +46,7 @@ def run() -> None:
 def main() -> None:
     """Entry point of the `vidloop` command: `run`, and then an end without taking the process apart."""
     global _exit_code
+    output.keep_writable()
     # First come, last called: what the libraries want to do at the end is done before.
     atexit.register(_end)
     try:
@@ -61,7 +63,12 @@ def _end() -> None:
     seconds, and some of those that bring threads or C++ of their own are not good at it.
     """
     logging.shutdown()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            stream.flush()
-    os._exit(_exit_code)
+    code = _exit_code
+    with contextlib.suppress(ValueError):  # a library has closed it
+        sys.stdout.flush()
+    if why := output.not_shown():
+        print(f"vidloop: standard output could not be written to the end: {why}", file=sys.stderr)
+        code = code or BAD_INPUT
+    with contextlib.suppress(ValueError):
+        sys.stderr.flush()
+    os._exit(code)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from rich.console import Console
 
 from data.store import Store
 from flows.reporting import console
+from flows.reporting.messages import DEFAULT_RECIPE
 from tasks.stages import STAGES
 
 
@@ -47,9 +48,16 @@ DryOption = Annotated[bool, typer.Option("--dry-run", help="Only show what would
 NOTHING_SET: list[str] = []
 
 
-def report_on_terminal() -> None:
-    """Have a round told on this command's terminal."""
-    console.choose(console.to_console(Console()))
+def report_on_terminal(recipe: str, set_: Sequence[str], plain: bool) -> None:
+    """Have a round told on this command's terminal; what it was told itself, it names for the next one."""
+    changes = (word for change in set_ if _stays(change) for word in ("--set", change))
+    chosen = [] if recipe == DEFAULT_RECIPE else ["--recipe", recipe]
+    console.choose(console.to_console(Console(), [*chosen, *(["--plain"] if plain else []), *changes]))
+
+
+def _stays(change: str) -> bool:
+    """Whether `key=value` is said of the next round too, which has a start and a seed of its own."""
+    return change.partition("=")[0].strip().split(".")[0] not in ("policy", "seed")
 
 
 @contextmanager

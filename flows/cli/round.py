@@ -41,7 +41,7 @@ def round_command(
     """One round: generate, score, curate, finetune, evaluate; promote the candidate if it is better."""
     if dry_run:
         return _show_plan(recipe, store, set_)
-    report_on_terminal()
+    report_on_terminal(recipe, set_, plain)
     context = begin(load_recipe(recipe, set_), Store.open(store, create=from_stage is None))
     if plain:
         from flows.rounds.plain import plain_round
@@ -67,7 +67,7 @@ def _stage_command(stage: str) -> None:
         set_: SetOption = NOTHING_SET,
         plain: PlainOption = False,
     ) -> None:
-        report_on_terminal()
+        report_on_terminal(recipe, set_, plain)
         context = begin(load_recipe(recipe, set_), Store.open(store, create=stage == FIRST))
         require_whole(context, stage)
         if plain:

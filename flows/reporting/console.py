@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -24,8 +24,14 @@ _LINE_EVERY_S: Final = 20.0
 class ProgressReporter(Listener):
     """Tells the story of a round in lines, and draws a progress bar where there is a terminal."""
 
-    def __init__(self, write: Callable[[str], None], console: Console | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[str], None],
+        console: Console | None = None,
+        options: Sequence[str] | None = None,
+    ) -> None:
         self._write = write
+        self._options = options
         self._console = console if console is not None and console.is_terminal else None
         self._bar: Progress | None = None
         self._begun = self._last_line = time.monotonic()
@@ -53,7 +59,7 @@ class ProgressReporter(Listener):
 
     def on_round_end(self, context: RoundContext, summary: RoundSummary) -> None:
         """Say the verdict, and what to do next."""
-        for line in conclusion(context, summary):
+        for line in conclusion(context, summary, self._options):
             self._write(line)
 
     def on_phase_start(self, stage: str, task: str, total: int) -> None:
@@ -108,10 +114,10 @@ class ProgressReporter(Listener):
             self._write(f"    {line}, about {duration(left)} left")
 
 
-def to_console(console: Console) -> ProgressReporter:
-    """Reports on a terminal, or in a file."""
+def to_console(console: Console, options: Sequence[str] | None = None) -> ProgressReporter:
+    """Reports on a terminal, or in a file; `options` are those that `conclusion` repeats."""
     return ProgressReporter(
-        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True), console
+        lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True), console, options
     )
 
 

@@ -6,9 +6,11 @@ import os
 import shlex
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final
 
 from tasks.context import RoundContext
+from tasks.rounds import RECIPE
 from tasks.summary import RoundSummary
 
 DEFAULT_RECIPE: Final = "recipes/mini.yaml"
@@ -33,12 +35,22 @@ def introduction(context: RoundContext) -> list[str]:
     ).splitlines()
 
 
-def conclusion(context: RoundContext, summary: RoundSummary) -> list[str]:
-    """The verdict in a sentence, what is behind it, and what to run next."""
+def conclusion(
+    context: RoundContext, summary: RoundSummary, options: Sequence[str] | None = None
+) -> list[str]:
+    """The verdict in a sentence, what is behind it, and what to run next.
+
+    Args:
+        context: of the round.
+        summary: what came of it.
+        options: those of the command that played it which the next round takes too, but for the store; None:
+            it was no command, and the next round takes this one's own copy of its recipe.
+    """
     from flows.reporting.measures import read_measures
     from flows.reporting.page import template
 
     root = context.generation.root
+    own = ["--recipe", _short(f"{root}/rounds/{summary.round}/{RECIPE}")]
     return template(
         "conclusion.txt.j2",
         summary=summary,
@@ -46,13 +58,14 @@ def conclusion(context: RoundContext, summary: RoundSummary) -> list[str]:
         program=program(),
         root=_short(root),
         store="" if os.path.abspath(DEFAULT_STORE) == root else f" --store {shlex.quote(_short(root))}",
+        options="".join(f" {shlex.quote(word)}" for word in (own if options is None else options)),
         seed=context.seed,
     ).splitlines()
 
 
 def program() -> str:
-    """How this program was called, as short as can be."""
-    return _short(sys.argv[0]) if os.path.basename(sys.argv[0]) == "vidloop" else "vidloop"
+    """How this program was called, as short as can be, for a shell."""
+    return shlex.quote(_short(sys.argv[0])) if os.path.basename(sys.argv[0]) == "vidloop" else "vidloop"
 
 
 def _short(path: str) -> str:

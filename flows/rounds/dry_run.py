@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from data.errors import VidloopError
 from data.store import Store
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
@@ -31,7 +32,12 @@ def store_to_look_at(store: str) -> Iterator[Store]:
         yield Store.open(store)
         return
     with TemporaryDirectory() as folder:
-        yield Store.open(folder, create=True)
+        try:
+            yield Store.open(folder, create=True)
+        except VidloopError as error:
+            asked = str(Path(store).expanduser().absolute())
+            error.args = tuple(str(one).replace(folder, asked) for one in error.args)
+            raise
 
 
 def plan_lines(context: RoundContext) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,3 +179,16 @@ def test_debug_shows_where(vidloop: Callable[..., Result], tmp_path: Path) -> No
 
 def test_modules_that_add_commands_are_imported() -> None:
     assert {flows.cli.round.app, flows.cli.store.app, flows.cli.doctor.app} == {app}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["explain", "zz"], ["plan", "--set", "policy=m404"], ["round", "--dry-run", "--set", "policy=m404"]],
+)
+def test_what_a_look_without_a_store_says_names_the_store_that_was_asked_for(
+    tiny: Tiny, vidloop: Callable[..., Result], words: list[str]
+) -> None:
+    result = vidloop(*words, *tiny.args())
+    says(result, 2, str(tiny.store))
+    assert tempfile.gettempdir() + "/tmp" not in result.output
+    assert not tiny.store.exists()
