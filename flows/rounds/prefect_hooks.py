@@ -34,6 +34,33 @@ def do_not_join_heartbeats() -> None:
     vars(flow_engine)["_send_heartbeats"] = functools.partial(send, join_on_exit=False)
 
 
+def leave_parameters_to_the_flow() -> None:
+    """Have the flow itself refuse the parameters of a run that it does not take.
+
+    Prefect 3.8 fits a run's parameters to the flow's signature before the run has begun. A name that is not
+    in it ends the process there: the run is Crashed, "exited with status code: 1", and the worker's log alone
+    says why. Left as they are, `Flow.validate_parameters` refuses them, and the run is Failed with its words.
+    To be called once.
+    """
+    from prefect import flow_engine
+    from prefect.exceptions import SignatureMismatchError
+
+    fit: Any = getattr(flow_engine, "_flow_parameters", None)
+    _require(
+        fit is not None and [*inspect.signature(fit).parameters] == ["flow", "flow_run", "parameters"],
+        "prefect.flow_engine._flow_parameters(flow, flow_run, parameters)",
+    )
+
+    def fitted(flow: Any, flow_run: Any, parameters: Any) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = fit(flow=flow, flow_run=flow_run, parameters=parameters)
+            return found
+        except SignatureMismatchError:
+            return dict(flow_run.parameters)
+
+    vars(flow_engine)["_flow_parameters"] = functools.wraps(fit)(fitted)
+
+
 def begin_immediate() -> None:
     """Have every transaction on SQLite in this process wait for its turn to write when it begins.
 

@@ -14,6 +14,8 @@ from prefect import Flow
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.json_schema import SkipJsonSchema
 
+from data.errors import ConfigError
+from data.explain import validated
 from flows.config.load import load_recipe, offered
 from flows.config.recipe import Recipe
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
@@ -25,6 +27,7 @@ _FIRST: Final = ("recipe", "store", "seed", "from_stage", "dry_run")
 _LAST: Final = ("overrides", "run", "promotion")
 
 prefect_hooks.do_not_join_heartbeats()
+prefect_hooks.leave_parameters_to_the_flow()
 
 
 def titled(title: str, **schema: Any) -> Any:
@@ -84,6 +87,26 @@ def with_forms(request: type[Asked], **descriptions: str) -> type[Asked]:
     return create_model(request.__name__, __base__=request, __module__=request.__module__, **fields)
 
 
+class RequestFlow(Flow[..., Any]):
+    """A flow that takes what its request takes, and says of anything else what it may have been meant to be.
+
+    Attributes:
+        request: the model of its parameters.
+    """
+
+    request: type[BaseModel]
+
+    def validate_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """As `Flow`. Raises ConfigError, which becomes the message of the run's state."""
+        try:
+            validated(self.request, parameters, f"flow {self.name}")
+        except ConfigError as error:
+            if parameters.keys() <= self.request.model_fields.keys():
+                raise
+            raise ConfigError(f"{error}\nIt takes: {', '.join(self.parameters.properties)}") from None
+        return super().validate_parameters(parameters)
+
+
 def flow_of(
     name: str,
     request: type[Asked],
@@ -123,4 +146,6 @@ def flow_of(
             for key, field in fields
         ]
     )
-    return Flow(run, name=name, flow_run_name=run_name, result_serializer="json")
+    flow = RequestFlow(run, name=name, flow_run_name=run_name, result_serializer="json")
+    flow.request = request
+    return flow

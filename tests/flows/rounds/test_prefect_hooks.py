@@ -8,9 +8,12 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from prefect import flow, flow_engine
+from prefect.client.schemas import FlowRun
+from prefect.exceptions import SignatureMismatchError
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 from flows.rounds import prefect_hooks
@@ -100,6 +103,14 @@ def test_prefect_itself_would_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     assert waited_for(monkeypatch) == [False]
 
 
+def test_parameters_that_a_flow_does_not_take_come_to_it_all_the_same() -> None:
+    run = FlowRun(flow_id=uuid4(), parameters={"rounds": 3})
+    given = {"flow": nothing, "flow_run": run, "parameters": None}
+    assert flow_engine._flow_parameters(**given) == {"rounds": 3}
+    with pytest.raises(SignatureMismatchError):  # where it does not, Prefect has mended it, and ours can go
+        inspect.unwrap(flow_engine._flow_parameters)(**given)
+
+
 @pytest.mark.parametrize(
     ("how", "code", "said"), [("in turn", 0, "rows: 2"), ("as Prefect does", 1, "database is locked")]
 )
@@ -119,6 +130,9 @@ def test_a_prefect_that_is_built_otherwise_is_noticed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(flow_engine, "_send_heartbeats", lambda engine: None)
     with pytest.raises(RuntimeError, match=r"has no prefect\.flow_engine\._send_heartbeats"):
         prefect_hooks.do_not_join_heartbeats()
+    monkeypatch.setattr(flow_engine, "_flow_parameters", lambda flow: {})
+    with pytest.raises(RuntimeError, match=r"has no prefect\.flow_engine\._flow_parameters"):
+        prefect_hooks.leave_parameters_to_the_flow()
     monkeypatch.delattr(flow_engine, "_send_heartbeats")
     with pytest.raises(RuntimeError, match=r"see flows\.rounds\.prefect_hooks"):
         prefect_hooks.do_not_join_heartbeats()
