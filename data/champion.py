@@ -13,16 +13,19 @@ from typing import ClassVar, Final, Literal
 from pydantic import ConfigDict, TypeAdapter
 
 from data.errors import StoreError
+from data.keys import only_one
 from data.policies import is_best_of, policies
 from data.store import Store
 from data.store.durable_files import make_safe, storage_errors
 
 _FILE = "champion.json"
+# In the place of a round, where a person chose.
+BY_HAND: Final = "set by hand"
 
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """A policy and the round that promoted it (or "set by hand").
+    """A policy and the round that promoted it (or BY_HAND).
 
     Attributes:
         policy_id: id of the policy.
@@ -110,7 +113,7 @@ def promote(
 
 
 def set_champion(store: Store, policy_id: str) -> Champion:
-    """Make a policy the champion by hand.
+    """Make a policy the champion by hand; of its id the first digits will do.
 
     Raises StoreError: the store holds no such policy, it is a best-of-N policy, or the store cannot be
     written.
@@ -121,11 +124,12 @@ def set_champion(store: Store, policy_id: str) -> Champion:
             "Make the policy that it samples the champion, and say policy: {best_of: N, from: champion}"
         )
     known = policies(store)
+    policy_id = only_one(policy_id, known)
     if policy_id not in known:
         raise StoreError(
             f"{store.root} holds no policy {policy_id!r}; it holds {', '.join(sorted(known)) or 'none'}"
         )
-    return promote(store, policy_id, "set by hand")
+    return promote(store, policy_id, BY_HAND)
 
 
 def rollback(store: Store) -> Champion | None:

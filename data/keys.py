@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from data.errors import ConfigError
+
 _RECENT_NS: Final = 2 * 10**9
 _SCALARS: Final = (str, int, float, bool, type(None))
 
@@ -91,6 +93,19 @@ def clip_seed(recipe_seed: int, prompt_id: str, index: int, purpose: str) -> int
         purpose: what the clip is for, for example "train" or "evaluate", so that the two never share a seed.
     """
     return int(digest(["clip_seed", recipe_seed, prompt_id, index, purpose])[:16], 16) >> 1
+
+
+def only_one(name: str, known: Iterable[str]) -> str:
+    """The id among `known` that `name` is, or that alone begins with it; else `name` itself, which none is.
+
+    Raises ConfigError: several begin with it, and none is it.
+    """
+    found = sorted({one for one in known if name and one.startswith(name)})
+    if name in found or not found:
+        return name
+    if len(found) > 1:
+        raise ConfigError(f"{len(found)} begin with {name!r}: {', '.join(found[:4])}, ...; give more of it")
+    return found[0]
 
 
 def _check(value: object, where: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from data import champion
 from data.errors import ConfigError
+from data.keys import only_one
 from data.policies import is_best_of, policies
 from data.records import Policy
 from data.store import Store
@@ -20,6 +21,8 @@ CANDIDATE = "candidate"
 
 def find_policy(store: Store, name: str, base: str) -> PolicyRef:
     """The policy a recipe means by `base`, `champion` (the base where there is none yet) or an id.
+
+    The first digits of an id will do where no other begins so.
 
     Raises ConfigError: the store holds no such policy, or it was trained over another base model.
     """
@@ -35,6 +38,7 @@ def find_policy(store: Store, name: str, base: str) -> PolicyRef:
             "policy: {best_of: N, by: REWARD, from: POLICY}"
         )
     held = policies(store)
+    name = only_one(name, held)
     if name not in held:
         known = ", ".join(sorted(held)) or "none"
         raise ConfigError(

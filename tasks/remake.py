@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data.errors import DataError
-from data.keys import bytes_digest
+from data.keys import bytes_digest, only_one
 from data.records import Clip, Prompt
 from data.store import Store
 from data.store.manifest import Manifest
@@ -46,7 +46,7 @@ def remake(
 
     Args:
         store: holds the clip's row; its video and latent may be gone.
-        clip_id: which clip.
+        clip_id: which clip; the first digits will do where no other clip's id begins so.
         model: the base model, and where it runs; its family, dtype and frame rate must be the clip's.
         find_policy: the policy of an id; its adapter must be in the store.
 
@@ -112,8 +112,13 @@ def frames_digest(video: bytes) -> str:
 
 
 def _find(store: Store, clip_id: str) -> tuple[Manifest, Clip]:
-    for manifest in store.manifests("generate"):
-        for clip in store.read(manifest.key, "clips"):
-            if clip.clip_id == clip_id:
-                return manifest, clip
-    raise DataError(f"{store.root} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
+    found = {
+        clip.clip_id: (manifest, clip)
+        for manifest in store.manifests("generate")
+        for clip in store.read(manifest.key, "clips")
+        if clip.clip_id.startswith(clip_id)
+    }
+    name = only_one(clip_id, found)
+    if name not in found:
+        raise DataError(f"{store.root} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
+    return found[name]

@@ -34,9 +34,20 @@ app.add_typer(champion_app, name="champion")
 _debug = False
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        import vidloop
+
+        print(vidloop.__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where an error came from.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
 ) -> None:
     global _debug
     _debug = debug

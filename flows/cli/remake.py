@@ -18,7 +18,7 @@ from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 @app.command("remake")
 @answers
 def remake_command(
-    clips: Annotated[list[str], typer.Argument(help="Ids, as view `clips` has them.")],
+    clips: Annotated[list[str], typer.Argument(help="Ids, as view `clips` has them, or their first digits.")],
     recipe: RecipeOption = DEFAULT_RECIPE,
     store: StoreOption = DEFAULT_STORE,
     set_: SetOption = NOTHING_SET,
@@ -37,7 +37,7 @@ def remake_command(
     different = []
     for name in clips:
         made = remake(opened, name, model, lambda policy: find_policy(opened, policy, base))
-        path = Path(out) / f"{name}.mp4"
+        path = Path(out) / f"{made.clip.clip_id}.mp4"
         remedy = "make the folder writable for this user, or give another one with --out"
         write_durably(path.parent, path, made.video, replace=True, remedy=remedy)
         same = "the same file" if made.same_file else "the same frames" if made.same_frames else ""

@@ -1,12 +1,13 @@
-"""Commands that read and tidy a store: `query`, `report`, `champion`, `gc`."""
+"""Commands that read and tidy a store: `query`, `policies`, `report`, `champion`, `gc`."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 from rich.console import Console
@@ -14,10 +15,18 @@ from rich.table import Table
 from rich.text import Text
 
 from data import champion
+from data.errors import ConfigError, DataError
 from data.store import Store
+from data.store.durable_files import write_durably
 from flows.cli.app import answers, app, champion_app
 from flows.cli.options import StoreOption
 from flows.reporting.messages import DEFAULT_STORE
+
+_POLICIES: Final = """
+SELECT policy_id, objective, steps, base_id, array_to_string(parents, ' ') AS parents,
+  (SELECT string_agg(round, ' ' ORDER BY round) FROM rounds WHERE policy_after = policies.policy_id) AS rounds
+FROM policies ORDER BY rounds, policy_id
+"""
 
 
 @app.command("query")
@@ -32,16 +41,26 @@ def query(
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.0, help="That it may take; 0: as long as it takes.")
     ] = 60.0,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Write a Parquet file (.parquet) instead."),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Ask the store in SQL (DuckDB).
 
-    Views: prompts, clips, scores, scores_wide, examples, pairs, policies, evaluations, rounds, lineage and
-    timings. `DESCRIBE clips` names the columns.
+    Views: prompts, clips, choices, scores, scores_wide, prompt_answers, examples, pairs, pair_segments,
+    reference_errors, policies, evaluations, rounds, names, studies, lineage and timings. `DESCRIBE clips`
+    names the columns.
     """
     from data.queries import run_query
 
+    if out is not None and Path(out).suffix != ".parquet":
+        raise ConfigError(f"--out {out}: say FILE.parquet; for text, --format csv or json and `> FILE`")
     names, rows = run_query(Store.open(store), sql, seconds or None)
+    if out is not None:
+        _write_parquet(Path(out).expanduser(), names, rows)
+        return
     if format_ == "json":
         json.dump([dict(zip(names, row, strict=True)) for row in rows], sys.stdout, indent=1, default=str)
         print()
@@ -53,11 +72,25 @@ def query(
         _print_table(names, rows)
 
 
+@app.command("policies")
+@answers
+def policies_command(store: StoreOption = DEFAULT_STORE) -> None:
+    """List the trained policies: what made each, over which base, in which rounds, and who is champion."""
+    from data.queries import run_query
+
+    opened = Store.open(store)
+    present = champion.read(opened)
+    names, rows = run_query(opened, _POLICIES)
+    now = None if present is None else present.policy_id
+    _print_table([*names, "champion"], [(*row, "yes" if row[0] == now else None) for row in rows])
+
+
 @app.command("report")
 @answers
 def report(
     round_id: Annotated[
-        str | None, typer.Argument(metavar="ROUND", help="A round; the newest if none is given.")
+        str | None,
+        typer.Argument(metavar="ROUND", help="A round, or how its id begins; default: the newest."),
     ] = None,
     bundle: Annotated[
         str | None,
@@ -102,7 +135,7 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
     if present is None:
         print("no champion yet: the recipe's base model is the policy to beat")
         return
-    print(f"{present.policy_id}  since {present.round_id}")
+    print(f"{present.policy_id}  {_since(present.round_id)}")
     if present.approved_by:
         print(f"approved by {present.approved_by}: {present.reason}")
     from data.policies import policies
@@ -115,10 +148,19 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
             print(f"adapter {opened.path(path)}" + (f" ({expert} noise)" if expert else ""))
 
 
+@champion_app.command("history")
+@answers
+def champion_history(store: StoreOption = DEFAULT_STORE) -> None:
+    """Print every champion that was not rolled back, the oldest first, and who approved it."""
+    for one in champion.history(Store.open(store)):
+        approved = f"  approved by {one.approved_by}: {one.reason}" if one.approved_by else ""
+        print(f"{one.policy_id}  {_since(one.round_id)}{approved}")
+
+
 @champion_app.command("set")
 @answers
 def set_champion(
-    policy: Annotated[str, typer.Argument(help="Id of a policy in the store.")],
+    policy: Annotated[str, typer.Argument(help="Id of a policy in the store, or its first digits.")],
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Make a policy the champion by hand."""
@@ -150,6 +192,21 @@ def gc(
     print(f"{size} {what}; {found.young} younger ones are left alone")
 
 
+def _write_parquet(path: Path, names: list[str], rows: list[tuple[Any, ...]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        columns = [pa.array([row[place] for row in rows]) for place in range(len(names))]
+    except pa.ArrowException as error:
+        raise DataError(f"the answer is no table for Parquet: {error}") from None
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns, names=names), buffer)
+    remedy = "make the folder writable for this user, or name another file with --out"
+    write_durably(path.parent, path, buffer.getvalue(), replace=True, remedy=remedy)
+    print(f"{path}: {len(rows)} {'row' if len(rows) == 1 else 'rows'}")
+
+
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
     table = Table(*names, box=None, pad_edge=False, header_style="bold")
     for column in table.columns:
@@ -163,6 +220,10 @@ def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:
         console = Console(width=max(console.width, wide.measure(table).maximum))
     console.print(table, markup=False, highlight=False)
     console.print(f"({len(rows)} {'row' if len(rows) == 1 else 'rows'})", highlight=False)
+
+
+def _since(round_id: str) -> str:
+    return round_id if round_id == champion.BY_HAND else f"since {round_id}"
 
 
 def _cell(value: Any) -> Text:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from data.errors import StoreError
+from data.keys import only_one
 from data.store import Manifest, Store
 from flows.reporting import words
 from flows.reporting.compare import compared_clips, comparisons, evaluated, manifest_of, parents
@@ -27,6 +28,8 @@ _ROUND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 def find_summary(store: Store, round_id: str | None) -> RoundSummary:
     """The summary of a round; of the newest one if no id is given (ids begin with the time).
 
+    The beginning of an id will do where no other round's begins so.
+
     Raises:
         StoreError: there is no such round, or its summary cannot be read.
     """
@@ -35,6 +38,7 @@ def find_summary(store: Store, round_id: str | None) -> RoundSummary:
         if not held:
             raise StoreError(f"{store.root} holds no finished round to report on: run `vidloop round` first")
         round_id = held[-1]
+    round_id = only_one(round_id, held)
     if not _ROUND_ID.fullmatch(round_id) or round_id not in held:
         known = f"its newest is {held[-1]}" if held else "it holds none"
         raise StoreError(f"no finished round {round_id!r} in {store.root}; {known}")

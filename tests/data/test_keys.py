@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 import data
 from data import keys
-from data.keys import canonical_json, clip_seed, digest, file_digest, tree_digest
+from data.errors import ConfigError
+from data.keys import canonical_json, clip_seed, digest, file_digest, only_one, tree_digest
 
 CHECKOUT = Path(data.__file__).parents[1]
 
@@ -136,3 +137,15 @@ def test_a_digest_of_nothing_is_refused(tmp_path):
         tree_digest(tmp_path, ["*.safetensors"])
     with pytest.raises(NotADirectoryError):
         tree_digest(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    ("name", "found"), [("ab", "ab"), ("abc", "abcd"), ("x", "xy"), ("q", "q"), ("", ""), ("xyz", "xyz")]
+)
+def test_an_id_is_found_by_its_first_digits(name: str, found: str) -> None:
+    assert only_one(name, ["ab", "abcd", "xy"]) == found
+
+
+def test_first_digits_of_several_ids_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"2 begin with 'a': ab, abcd, \.\.\.; give more"):
+        only_one("a", ["abcd", "ab", "xy"])

@@ -5,23 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import typer.testing
 
 import flows.cli.doctor
+import flows.cli.remake
 import flows.cli.round
 import flows.cli.store
 from data import champion
-from data.records import Clip
+from data.records import Clip, Policy
 from data.store import Manifest, Store
 from flows.cli.app import app
 from tests.tiny_round import Tiny, tiny_settings
 
-COMMANDS = (flows.cli.doctor, flows.cli.round, flows.cli.store)
+COMMANDS = (flows.cli.doctor, flows.cli.remake, flows.cli.round, flows.cli.store)
 
 
 @pytest.fixture
@@ -140,3 +143,58 @@ def test_doctor_names_a_plug_in_that_cannot_be_loaded(
     result = typer.testing.CliRunner().invoke(app, ["doctor", "--store", str(store.root)])
     assert "MISS  plug-in vidloop.rewards: lamp: plug-in 'lamp' of" in result.output
     assert result.exit_code == 2
+
+
+def test_the_help_of_query_names_every_view(store: Store, vidloop: Callable[..., str]) -> None:
+    views = csv.reader(io.StringIO(vidloop("query", "SHOW TABLES", "--store", store.root, "-f", "csv")))
+    listed = re.findall(r"\w+", vidloop("query", "--help"))
+    assert [name for (name,) in views if name not in (*listed, "name")] == []
+
+
+def test_an_answer_as_a_parquet_file(
+    store: Store, clips: Manifest, vidloop: Callable[..., str], tmp_path: Path
+) -> None:
+    sql = "SELECT clip_id, seed, {'a': [seed]} AS nested, NULL AS nothing FROM clips ORDER BY ALL"
+    path = tmp_path / "answer.parquet"
+    assert "2 rows" in vidloop("query", sql, "--store", store.root, "--out", path)
+    held = pq.read_table(path)
+    assert held.column_names == ["clip_id", "seed", "nested", "nothing"]
+    assert [held.column(place).to_pylist() for place in (1, 2)] == [[1, 2], [{"a": [1]}, {"a": [2]}]]
+    for out in (tmp_path / "answer.txt", path / "in_a_file.parquet"):
+        result = typer.testing.CliRunner().invoke(
+            app, ["query", sql, "--store", str(store.root), "-o", str(out)]
+        )
+        assert (result.exit_code, str(out.parent) in result.output) == (2, True)
+
+
+def test_policies_and_champions_are_listed_and_named_by_first_digits(
+    store: Store, commit: Callable[..., Manifest], vidloop: Callable[..., str]
+) -> None:
+    rows = [
+        Policy(f"m{name}", "base", [], "dpo", "d", "", "", 4, 4.0, ["to_q"], 9, "{}", "[]")
+        for name in ("11aa", "11bb", "22cc")
+    ]
+    commit("finetune", policies=rows)
+    assert vidloop("champion", "history", "--store", store.root) == ""
+    champion.promote(store, "m11aa", "20261122T000000-aa", approved_by="Ada", reason="it falls")
+    assert vidloop("champion", "set", "m2", "--store", store.root) == "m22cc\n"
+    assert vidloop("champion", "history", "--store", store.root).splitlines() == [
+        "m11aa  since 20261122T000000-aa  approved by Ada: it falls",
+        "m22cc  set by hand",
+    ]
+    table = vidloop("policies", "--store", store.root).splitlines()
+    assert [line.split()[0] for line in table[1:4]] == ["m11aa", "m11bb", "m22cc"]
+    assert [line.split()[-1] == "yes" for line in table[1:4]] == [False, False, True]
+    result = typer.testing.CliRunner().invoke(app, ["champion", "set", "m11", "--store", str(store.root)])
+    assert (result.exit_code, "2 begin with 'm11': m11aa, m11bb" in result.output) == (2, True)
+
+
+def test_clips_named_alike_are_told_apart(store: Store, clips: Manifest) -> None:
+    result = typer.testing.CliRunner().invoke(app, ["remake", "c", "--store", str(store.root)])
+    assert (result.exit_code, "2 begin with 'c': c1, c2" in result.output) == (2, True)
+
+
+def test_the_version_is_the_packages(vidloop: Callable[..., str]) -> None:
+    import vidloop as package
+
+    assert vidloop("--version") == f"{package.__version__}\n"

@@ -217,3 +217,14 @@ def test_a_broken_motion_guard_is_named_among_the_findings(
     make_round(store, guards={"motion": {"before": 1.0, "after": 0.5, "ok": False, "reason": "overall"}})
     said = Page(build_report(store).read_text("utf-8")).words()
     assert "Motion loss. The clips stand still: motion is 0.50 times what it was" in said
+
+
+def test_a_clip_leads_to_its_row_and_a_round_is_found_by_how_its_id_begins(reported: Store) -> None:
+    summary = find_summary(reported, None)
+    assert find_summary(reported, summary.round[:12]) == summary
+    page = build_report(reported).read_text("utf-8")
+    for group in read_facts(reported, summary).clips:
+        for pair in group.shown:
+            assert (
+                f"<code>{pair.before.clip_id[:12]}</code> and <code>{pair.after.clip_id[:12]}</code>" in page
+            )
