@@ -69,6 +69,7 @@ class Repair(Units):
     """A store with garbage and a damaged unit: it is collected, computed anew, and collected again."""
 
     name = "collector"
+    promises = False  # a power cut may bring garbage back, which the next collection takes
 
     def before(self, root: Path) -> None:
         super().before(root)
