@@ -297,3 +297,10 @@ def test_a_reward_that_knows_no_pass_mark_is_not_thresholded_by_a_default(
 def test_the_oracle_knows_its_pass_mark(tiny: Tiny) -> None:
     said = load_recipe(str(tiny.recipe), ("feedback=physics", "evaluate.same_as_feedback=true", BINARY))
     assert curation_of(said).threshold == 0.5
+
+
+def test_an_adapter_file_is_no_policy_and_the_message_says_how_to_start_from_one(
+    store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"Fuse it into the base model.*model\.path"):
+        find_policy(store, str(tmp_path / "mine.safetensors"), "local-1")
