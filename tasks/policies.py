@@ -41,7 +41,7 @@ def find_policy(store: Store, name: str, base: str) -> PolicyRef:
     name = only_one(name, held)
     if name.endswith(".safetensors"):
         raise ConfigError(
-            f"policy {name!r}: an adapter file cannot be a policy, for the store would not know what made it. "
+            f"policy {name!r}: an adapter file is no policy, for the store would not know what made it. "
             "Fuse it into the base model, in float32 (diffusers: load_lora_weights, fuse_lora, "
             "unload_lora_weights, save_pretrained), and name that folder as model.path"
         )
