@@ -68,7 +68,12 @@ def tree_digest(folder: str | Path, patterns: Iterable[str] | None = None) -> st
     found = {path for pattern in patterns or ("*",) for path in root.rglob(pattern) if path.is_file()}
     if not found:
         raise FileNotFoundError(f"{root} holds no file to digest")
-    return digest(sorted([path.relative_to(root).as_posix(), _remembered_digest(path)] for path in found))
+    return files_digest(root, found)
+
+
+def files_digest(root: Path, files: Iterable[Path]) -> str:
+    """As `tree_digest`, of some files below `root`. Raises OSError if one cannot be read."""
+    return digest(sorted([path.relative_to(root).as_posix(), _remembered_digest(path)] for path in files))
 
 
 def _remembered_digest(path: Path) -> str:

@@ -8,19 +8,15 @@ from pathlib import Path
 from typing import Final
 
 from data.errors import ModelError
-from data.keys import digest, tree_digest
-from models.families.layout import check_layout, check_parts
+from data.keys import digest, files_digest, tree_digest
+from models.families.layout import check_layout, loaded_files
 
 BASE: Final = "base"
 """What a recipe says for "the base model, without any adapter"."""
 
-# Everything that changes what a model computes: the index, and the weights, configurations and tokenizer
-# files of the parts. Cards and pictures do not, nor does anything else that lies beside the index.
-_PARTS: Final = ("model_index.json", "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model")
-
 
 def base_id(path: str | Path, revision: str | None = None) -> str:
-    """Identity of a base model: the content of a local folder, or a hub id at a pinned commit.
+    """Identity of a base model: what loaders read of a local folder, or a hub id at a pinned commit.
 
     Args:
         path: a local folder in diffusers layout, or a hub id "owner/name".
@@ -35,8 +31,7 @@ def base_id(path: str | Path, revision: str | None = None) -> str:
     if folder.is_dir():
         if revision is not None:
             raise ModelError(f"model.revision is set, but {folder} is a local folder: remove the revision")
-        check_parts(folder, ())
-        return "local-" + tree_digest(folder, _PARTS)[:32]
+        return "local-" + files_digest(folder, loaded_files(folder))[:32]
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
         raise ModelError(f"no model at {path}: neither an existing folder nor a hub id like owner/name")
     if not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
@@ -45,6 +40,15 @@ def base_id(path: str | Path, revision: str | None = None) -> str:
             f"set model.revision to its 40-digit commit (it is {revision!r})"
         )
     return f"hub-{path}@{revision}"
+
+
+def former_id(path: str | Path) -> str | None:
+    """What versions before 0.2 called a local folder; None: it is none.
+
+    They counted every file of these names below the index, at any depth, also what no loader reads.
+    """
+    named = ("model_index.json", "*/*.safetensors", "*/*.json", "*/*.txt", "*/*.model")
+    return "local-" + tree_digest(path, named)[:32] if Path(path).is_dir() else None
 
 
 def policy_id(base: str, parents: Sequence[str] = (), adapter_sha256: str = "") -> str:

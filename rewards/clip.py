@@ -25,9 +25,11 @@ from data.networks import network_line
 from data.settings import Settings, setting
 from data.text_limit import TextLimit, limit_of
 from data.threads import in_threads
+from data.weights import read_weights
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
 from rewards.kind import NetworkSettings, RewardKind, version_of
 from rewards.loading import HUB, cached, local_folder, opening, weights_identity
+from rewards.open_clip_files import check_open_clip, open_clip_stems
 
 if TYPE_CHECKING:
     import torch
@@ -85,6 +87,7 @@ class SimilarityReward(ABC):
         self.settings = settings
         self.version = self.version_of(settings)
         self.device = resolve_device(settings.device)
+        self.check(settings)
         with opening(self.name, settings.model):
             self.model: Any = self.load()
             self.limit = self.text_limit(settings)
@@ -98,6 +101,11 @@ class SimilarityReward(ABC):
     @abstractmethod
     def text_limit(cls, settings: Any) -> TextLimit | None:
         """What its text encoder reads of a prompt; None: its tokenizer is not on this machine."""
+
+    @classmethod
+    @abstractmethod
+    def check(cls, settings: Any) -> None:
+        """Raise ModelError if weights that are on this machine do not fill the model; loads none."""
 
     @abstractmethod
     def load(self) -> Any:
@@ -168,6 +176,7 @@ class SimilarityReward(ABC):
             cls.version_of,
             cls.range,
             reads="single frames and the prompt",
+            whole=cls.check,
             text_limit=cls.text_limit,
             network=lambda reward: reward.network,
         )
@@ -222,8 +231,16 @@ class ClipReward(OpenClipReward):
 
     @classmethod
     def version_of(cls, settings: ClipSettings) -> str:
-        weights = weights_identity(cls.name, settings.model, settings.pretrained)
+        stems = open_clip_stems(local_folder(settings.model))
+        weights = weights_identity(cls.name, settings.model, settings.pretrained, stems=stems)
         return version_of(cls.name, _CODE, settings, weights, "model", "pretrained")
+
+    @classmethod
+    def check(cls, settings: ClipSettings) -> None:
+        folder = local_folder(settings.model)
+        if folder is not None:  # of published weights open_clip itself refuses those that do not fit
+            weights = read_weights(folder, open_clip_stems(folder))
+            check_open_clip(f"clip: {settings.model}", f"local-dir:{folder}", weights, convert=True)
 
     @classmethod
     def text_limit(cls, settings: ClipSettings) -> TextLimit | None:

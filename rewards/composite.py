@@ -107,6 +107,11 @@ def is_mixture(reward: RewardRef) -> bool:
     return isinstance(reward.settings, Mixture)
 
 
+def unmixed(reward: RewardRef) -> tuple[RewardRef, ...]:
+    """The rewards that a mixture mixes; of any other, itself."""
+    return reward.settings.asked if isinstance(reward.settings, Mixture) else (reward,)
+
+
 def is_bounded(reward: RewardRef) -> bool:
     """Whether the reward can give values; a mixture with open bounds has none yet, and no version."""
     return not isinstance(reward.settings, Mixture) or reward.settings.bounded

@@ -21,6 +21,8 @@ from data.device import resolve_device
 from data.errors import ModelError
 from data.networks import network_line
 from data.settings import setting
+from data.weights import check_keys, read_weights
+from data.whole import STEMS
 from rewards.base import CannotJudge, Judgement, LoadedClip, failed, guarded, known_fps, pair_starts
 from rewards.kind import NetworkSettings, RewardKind, version_of
 from rewards.loading import local_folder, opening, weights_identity
@@ -184,22 +186,45 @@ def load_raft(name: str, pretrained: str = "") -> RAFT:
     from safetensors.torch import load_file
     from torchvision.models import get_model_weights, optical_flow
 
+    check_raft(name)
     folder = local_folder(name)
     with opening("flow", name):
-        if folder is not None:
-            name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architecture")
-        if name not in _ARCHITECTURES:
-            said = f"{name!r} is no folder" if folder is None else f"{folder}/config.json says {name!r}"
-            raise ModelError(f"flow: {said}, and is none of {', '.join(_ARCHITECTURES)}")
-        model: RAFT = getattr(optical_flow, name)()
+        architecture = _architecture(name)
+        model: RAFT = getattr(optical_flow, architecture)()
         if folder is not None:
             state = {key: value.float() for key, value in load_file(folder / "model.safetensors").items()}
         else:
-            choices = get_model_weights(name)
+            choices = get_model_weights(architecture)
             weights = choices[pretrained] if pretrained else choices.DEFAULT
             state = weights.get_state_dict(check_hash=True, weights_only=True)
         model.load_state_dict(state)
     return model
+
+
+def check_raft(name: str) -> None:
+    """Check that the weights of a folder of ours fill RAFT; headers only. Raises ModelError."""
+    import torch
+    from torchvision.models import optical_flow
+
+    folder = local_folder(name)
+    if folder is None:
+        return  # torchvision checks the hash of what it publishes
+    architecture = _architecture(name)
+    with torch.device("meta"):
+        model: RAFT = getattr(optical_flow, architecture)()
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    check_keys(f"flow: {name} ({architecture})", read_weights(folder, STEMS).shapes, wanted)
+
+
+def _architecture(name: str) -> str:
+    folder = local_folder(name)
+    with opening("flow", name):
+        if folder is not None:
+            name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architecture")
+    if name not in _ARCHITECTURES:
+        said = f"{name!r} is no folder" if folder is None else f"{folder}/config.json says {name!r}"
+        raise ModelError(f"flow: {said}, and is none of {', '.join(_ARCHITECTURES)}")
+    return name
 
 
 REWARD: Final = RewardKind(
@@ -209,5 +234,6 @@ REWARD: Final = RewardKind(
     version=flow_version,
     range=FlowReward.range,
     reads="frames in order and their rate",
+    whole=lambda settings: check_raft(settings.model),
     network=lambda reward: network_line(type(reward.model).__name__, reward.device, "float32", ""),
 )

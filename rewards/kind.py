@@ -63,7 +63,7 @@ Named = Callable[[str], RewardRef]
 class RewardKind:
     """One kind of reward. A module of package `rewards`, or an entry point, exports one, or a tuple of them.
 
-    Only `build` may load weights and libraries; everything else reads files at most.
+    Only `build` may load weights; it and `whole` may load libraries, everything else reads files at most.
 
     Attributes:
         name: in recipes, and the value of column `reward`.
@@ -78,6 +78,8 @@ class RewardKind:
         combine: makes a clip's judgement (settings, category, judgements by part) out of its parts'.
         permitted: raises ConfigError if settings ask for what this machine's operator lets no recipe do.
         ready: raises UserError if this machine lacks something that scoring takes.
+        whole: raises ModelError if weights that are on this machine do not fill the network that scores. It
+            reads headers of weights, and no tensor.
         bind: of a mixture: settings that name other rewards, and these rewards, as one object, which all of
             the above take in place of the settings.
         threshold: value from which a clip passes, if settings know one.
@@ -101,6 +103,7 @@ class RewardKind:
     combine: Callable[[Any, str, Mapping[str, Judgement]], Judgement] | None = None
     permitted: Callable[[Any], None] = lambda settings: None
     ready: Callable[[Any], None] = lambda settings: None
+    whole: Callable[[Any], None] = lambda settings: None
     bind: Callable[[Any, Named], Any] | None = None
     threshold: Callable[[Any], float | None] = lambda settings: None
     text_limit: Callable[[Any], TextLimit | None] | None = None

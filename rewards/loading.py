@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from data import hub
 from data.errors import ModelError
-from data.keys import tree_digest
+from data.keys import files_digest
+from data.model_files import check_files, check_tokenizer, model_files
 from data.resources import find
+from data.weights import read_weights, weight_files
+from data.whole import STEMS, check_transformers
 
 HUB: Final = "hf-hub:"
 
-# Everything that decides what a model computes; cards and READMEs may be reworded without a new version.
-_CONTENT: Final = ("*.safetensors", "*.json", "*.txt", "*.model")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
@@ -27,43 +29,42 @@ def local_folder(name: str) -> Path | None:
 
 def cached(name: str, revision: str | None = None) -> Path | None:
     """The folder of a hub id (hf-hub:org/name) in the hub's cache on this machine; or None."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(name.removeprefix(HUB), revision=revision, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError):
-        return None
+    return hub.cached(name.removeprefix(HUB), revision)
 
 
-def folder_content(name: str, *more: str) -> dict[str, str] | None:
+def folder_content(name: str, *more: str, stems: Sequence[str] = STEMS) -> dict[str, str] | None:
     """What a version digests in place of a local folder's weights; None if there is no such folder.
 
     Args:
         name: of the folder.
         more: patterns of files that decide, beside those of every model.
+        stems: what its loader calls the weights, without their ending.
 
     Raises:
-        ModelError: it holds no safetensors file.
+        ModelError: it holds no weights in safetensors, or a file that is read is not whole.
     """
     folder = local_folder(name)
     if folder is None:
         return None
-    if not any(folder.rglob("*.safetensors")):
-        raise ModelError(f"{folder} holds no .safetensors file; other weight formats are not read")
-    return {"content": tree_digest(folder, (*_CONTENT, *more))}
+    read_weights(folder, stems)
+    files = model_files(folder, stems, more=more)
+    check_files(files)
+    return {"content": files_digest(folder, files)}
 
 
-def weights_identity(reward: str, name: str, pretrained: str) -> dict[str, str]:
+def weights_identity(
+    reward: str, name: str, pretrained: str, *more: str, stems: Sequence[str] = STEMS
+) -> dict[str, str]:
     """What a version digests in place of the weights, without loading them.
 
     A local folder goes by its content, so moving it changes nothing and
     retraining it does. Published weights go by their names, because they may not be on this machine yet.
+    `more` and `stems` as of `folder_content`.
 
     Raises:
-        ModelError: the folder does not exist, or holds no safetensors file.
+        ModelError: the folder does not exist, or holds no weights that are whole.
     """
-    content = folder_content(name)
+    content = folder_content(name, *more, stems=stems)
     if content is not None:
         return content
     if "/" in name and not name.startswith(HUB):
@@ -71,11 +72,11 @@ def weights_identity(reward: str, name: str, pretrained: str) -> dict[str, str]:
     return {"name": name, "pretrained": pretrained}
 
 
-def pinned_identity(reward: str, model: str, revision: str) -> dict[str, str]:
+def pinned_identity(reward: str, model: str, revision: str, *more: str) -> dict[str, str]:
     """`weights_identity` of a folder, or of a hub id at a commit: what a branch points to may change.
 
     Raises:
-        ModelError: there is no such folder, no safetensors in it, or a hub id has no commit.
+        ModelError: there is no such folder, no whole weights in it, or a hub id has no commit.
     """
     if local_folder(model) is None:
         if not model.startswith(HUB):
@@ -85,7 +86,30 @@ def pinned_identity(reward: str, model: str, revision: str) -> dict[str, str]:
                 f"{reward}: {model} needs the commit to take: set {reward}.revision to its 40 hex digits, "
                 f"not {revision!r}"
             )
-    return weights_identity(reward, model, revision)
+    return weights_identity(reward, model, revision, *more)
+
+
+def at_hand(model: str, revision: str | None = None, stems: Sequence[str] = STEMS) -> Path | None:
+    """The folder of a model whose weights are here: its own, or a hub id's in the cache; or None."""
+    folder = local_folder(model)
+    if folder is None and model.startswith(HUB):
+        folder = cached(model, revision)
+        return folder if folder is not None and weight_files(folder, stems) else None
+    return folder
+
+
+def check_pretrained(kind: Any, reward: str, model: str, revision: str) -> None:
+    """Check that a transformers model, and the words of its tokenizer, are whole, where they are at hand.
+
+    Arguments as of `open_pretrained`.
+
+    Raises:
+        ModelError: as `data.whole.check_transformers`, or its folder holds no tokenizer.
+    """
+    folder = at_hand(model, revision or None)
+    if folder is not None:
+        check_tokenizer(folder)
+        check_transformers(f"{reward}: {model}", folder, kind)
 
 
 @contextmanager
@@ -112,21 +136,18 @@ def open_pretrained(kind: Any, processor: Any, reward: str, model: str, revision
         (model, processor).
 
     Raises:
-        ModelError: they cannot be loaded, or the checkpoint lacks a part of the model, which transformers
-            would fill with random numbers.
+        ModelError: they cannot be loaded, or the weights do not fill the model: the library would go on with
+            random numbers for what is missing.
     """
     import torch
 
     folder = local_folder(model)
     where = model.removeprefix(HUB) if folder is None else str(folder)
     pinned = {"trust_remote_code": False} | ({"revision": revision} if folder is None else {})
+    check_pretrained(kind, reward, model, revision)
     with opening(reward, model):
-        found, said = kind.from_pretrained(
-            where, use_safetensors=True, dtype=getattr(torch, dtype), output_loading_info=True, **pinned
-        )
+        found = kind.from_pretrained(where, use_safetensors=True, dtype=getattr(torch, dtype), **pinned)
         words = processor.from_pretrained(where, **pinned)
-    lacking = sorted(said["missing_keys"])
-    if lacking:
-        more = f" and {len(lacking) - 1} more" if lacking[1:] else ""
-        raise ModelError(f"{reward}: {model} is no whole {kind.__name__}: it lacks {lacking[0]}{more}")
+    if folder is None:
+        check_pretrained(kind, reward, model, revision)  # now that all of a hub id is here
     return found.eval().requires_grad_(False), words

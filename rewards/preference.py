@@ -18,9 +18,20 @@ from typing import TYPE_CHECKING, Any, Final
 from data.networks import transformers_line
 from data.settings import setting
 from data.text_limit import TextLimit, limit_of
+from data.weights import read_weights
+from data.whole import STEMS
 from rewards.clip import CONTEXT, Frame, FramesSettings, OpenClipReward, SimilarityReward, open_clip_limit
 from rewards.kind import version_of
-from rewards.loading import HUB, cached, local_folder, open_pretrained, pinned_identity
+from rewards.loading import (
+    HUB,
+    at_hand,
+    cached,
+    check_pretrained,
+    local_folder,
+    open_pretrained,
+    pinned_identity,
+)
+from rewards.open_clip_files import check_open_clip, without_part
 
 if TYPE_CHECKING:
     import torch
@@ -86,9 +97,16 @@ class Hpsv2Reward(PreferenceReward, OpenClipReward):
 
     @classmethod
     def text_limit(cls, settings: Hpsv2Settings) -> TextLimit | None:
-        folder = local_folder(settings.model)
-        own = folder is not None and (folder / "open_clip_config.json").exists()
+        own = _architecture(settings.model) != _ARCHITECTURE
         return open_clip_limit(settings.model if own else _ARCHITECTURE)
+
+    @classmethod
+    def check(cls, settings: Hpsv2Settings) -> None:
+        folder = at_hand(settings.model, settings.revision or None)
+        if folder is not None:
+            architecture = _architecture(settings.model)
+            weights = read_weights(folder, STEMS)
+            check_open_clip(f"{cls.name}: {settings.model}", architecture, weights, convert=False)
 
     def load(self) -> Any:
         import open_clip
@@ -97,22 +115,24 @@ class Hpsv2Reward(PreferenceReward, OpenClipReward):
         from safetensors.torch import load_file
 
         name, revision = self.settings.model, self.settings.revision
-        folder = local_folder(name)
-        own = folder is not None and (folder / "open_clip_config.json").exists()
-        architecture = f"local-dir:{folder}" if own else _ARCHITECTURE
+        folder, architecture = local_folder(name), _architecture(name)
         if folder is None:
             file = Path(hf_hub_download(name.removeprefix(HUB), _WEIGHTS, revision=revision))
         else:
             file = folder / _WEIGHTS
-        state = load_file(file)
-        # Published copies hold the model as a part called `model`.
-        if all(key.startswith("model.") for key in state):
-            state = {key.removeprefix("model."): tensor for key, tensor in state.items()}
+        state = without_part(load_file(file))
         model = open_clip.create_model(architecture, load_weights=False, device=self.device)
         model.load_state_dict(state, strict=True)
         self.transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
         self.tokenize = open_clip.get_tokenizer(architecture)
         return model.eval().requires_grad_(False)
+
+
+def _architecture(model: str) -> str:
+    """What open_clip builds: a folder's own architecture, or the one that was published."""
+    folder = local_folder(model)
+    own = folder is not None and (folder / "open_clip_config.json").exists()
+    return f"local-dir:{folder}" if own else _ARCHITECTURE
 
 
 class PickScoreReward(PreferenceReward):
@@ -125,6 +145,12 @@ class PickScoreReward(PreferenceReward):
     def text_limit(cls, settings: PickScoreSettings) -> TextLimit | None:
         folder = local_folder(settings.model) or cached(settings.model, settings.revision)
         return limit_of(folder, CONTEXT) if folder is not None else None
+
+    @classmethod
+    def check(cls, settings: PickScoreSettings) -> None:
+        from transformers import CLIPModel
+
+        check_pretrained(CLIPModel, cls.name, settings.model, settings.revision)
 
     def load(self) -> Any:
         from transformers import CLIPModel, CLIPProcessor

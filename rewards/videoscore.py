@@ -26,7 +26,7 @@ from data.resources import find
 from data.settings import setting
 from rewards.base import Judgement, LoadedClip, guarded
 from rewards.kind import NetworkSettings, RewardKind, version_of
-from rewards.loading import local_folder, open_pretrained, pinned_identity
+from rewards.loading import check_pretrained, local_folder, open_pretrained, pinned_identity
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,7 @@ _CODE: Final = 1
 ASPECTS: Final = ("visual", "temporal", "dynamic", "alignment", "factual")
 _PLACE: Final = re.compile(r"\{(?:text_)?prompt\}")
 _IMAGE: Final = "<image>"
+_PROMPT: Final = "prompt.txt"
 
 
 class VideoScoreSettings(NetworkSettings):
@@ -73,7 +74,7 @@ def videoscore_version(settings: VideoScoreSettings) -> str:
         ModelError: there is no such folder, it holds another model, a hub id has no commit, or the prompt is
             missing or has no place for the clip's own.
     """
-    weights = pinned_identity("videoscore", settings.model, settings.revision)
+    weights = pinned_identity("videoscore", settings.model, settings.revision, _PROMPT)
     folder = local_folder(settings.model)
     if folder is not None:
         _check_folder(folder)
@@ -163,7 +164,7 @@ def _template(settings: VideoScoreSettings) -> str:
     if settings.prompt:
         path = find(settings.prompt)
     elif folder is not None:
-        path = folder / "prompt.txt"
+        path = folder / _PROMPT
     else:
         raise ModelError(
             "videoscore.prompt: name a text file with the words of the model's card, {prompt} in the place "
@@ -199,5 +200,6 @@ REWARD: Final = RewardKind(
     version=videoscore_version,
     range=VideoScoreReward.range,
     reads="frames in order and the prompt",
+    whole=lambda asked: check_pretrained(regressor(), "videoscore", asked.model, asked.revision),
     network=lambda reward: transformers_line(reward.model),
 )

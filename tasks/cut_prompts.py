@@ -8,7 +8,7 @@ from typing import Final
 from data.text_limit import TextLimit
 from models.families.text_limit import text_limit
 from rewards import RewardRef, reward_kind
-from rewards.composite import Mixture
+from rewards.composite import unmixed
 from tasks.context import ClipJob, Generation, RoundContext
 
 # Prompts that a line names.
@@ -56,14 +56,10 @@ def _by_model(how: Generation, jobs: Sequence[ClipJob], fetch: bool) -> Iterator
 
 def _by_rewards(rewards: Sequence[RewardRef], jobs: Sequence[ClipJob]) -> Iterator[str]:
     names = _names(jobs)
-    for reward in {one.name: one for whole in rewards for one in _mixed(whole)}.values():
+    for reward in {one.name: one for whole in rewards for one in unmixed(whole)}.values():
         kind = reward_kind(reward.kind)
         if kind.text_limit is not None:
             yield from _told(names, kind.text_limit(reward.settings), f"reward {reward.name}", "")
-
-
-def _mixed(reward: RewardRef) -> Sequence[RewardRef]:
-    return reward.settings.asked if isinstance(reward.settings, Mixture) else (reward,)
 
 
 def _told(names: dict[str, str], limit: TextLimit | None, reader: str, key: str) -> Iterator[str]:

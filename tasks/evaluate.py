@@ -362,6 +362,6 @@ SPEC: Final = StageSpec(
     phases=phases,
     form=("evaluate.metric", "evaluate.same_as_feedback", "evaluate.prompts", "evaluate.clips"),
     prepare=score.prepare,
-    preflight=lambda context: score.preflight((*context.evaluate.measures, *context.evaluate.choosers)),
+    rewards=lambda context: (*context.evaluate.measures, *context.evaluate.choosers),
     warnings=_warnings,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from data import champion
 from data.errors import ConfigError
@@ -19,12 +19,22 @@ CHAMPION = "champion"
 CANDIDATE = "candidate"
 
 
-def find_policy(store: Store, name: str, base: str) -> PolicyRef:
+def find_policy(
+    store: Store, name: str, base: str, former: Callable[[], str | None] = lambda: None
+) -> PolicyRef:
     """The policy a recipe means by `base`, `champion` (the base where there is none yet) or an id.
 
     The first digits of an id will do where no other begins so.
 
-    Raises ConfigError: the store holds no such policy, or it was trained over another base model.
+    Args:
+        store: where policies are.
+        name: what the recipe says.
+        base: id of its base model.
+        former: asked where a policy's base model has another id: what earlier versions called this one. Such
+            a policy keeps the id that it was trained with, and with it all that the store holds of it.
+
+    Raises:
+        ConfigError: the store holds no such policy, or it was trained over another base model.
     """
     base_policy = PolicyRef(policy_id(base), base)
     if name == CHAMPION:
@@ -45,6 +55,12 @@ def find_policy(store: Store, name: str, base: str) -> PolicyRef:
             "Fuse it into the base model, in float32 (diffusers: load_lora_weights, fuse_lora, "
             "unload_lora_weights, save_pretrained), and name that folder as model.path"
         )
+    if name not in held or held[name].base_id != base:
+        old = former()
+        if old is not None and name == policy_id(old):
+            return PolicyRef(name, old)
+        if name in held and held[name].base_id == old:
+            return policy_of(held, name)
     if name not in held:
         known = ", ".join(sorted(held)) or "none"
         raise ConfigError(

@@ -363,12 +363,6 @@ def prepare(context: RoundContext, units: Sequence[Unit]) -> None:
     release_unanswered(context.store, scored, context.max_failed_share)
 
 
-def preflight(rewards: Sequence[RewardRef]) -> None:
-    """Raise UserError if one of the rewards cannot be had on this machine."""
-    for reward in rewards:
-        reward_kind(reward.kind).ready(reward.settings)
-
-
 def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
     """`reward` itself; or, for a mixture with open bounds, the one with those of the training clips.
 
@@ -465,7 +459,7 @@ SPEC: Final = StageSpec(
     phases=phases,
     form=("score.rewards", "score.max_failed_share", "judge.backend", "judge.url"),
     prepare=prepare,
-    preflight=lambda context: preflight((*context.rewards, context.feedback, *context.choosers)),
+    rewards=lambda context: (*context.choosers, *context.rewards, context.feedback),
     early_start=beside_generation,
     warnings=cut_prompts.in_scores,
 )

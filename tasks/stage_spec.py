@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+from rewards import RewardRef
 from tasks.context import RoundContext
 from tasks.units import Unit
 
@@ -40,7 +41,7 @@ class StageSpec:
         form: keys of the recipe that a person may change in the stage's run form, in the form's order.
         needs_device: whether a unit may compute on the device of the recipe's model.
         prepare: called before each phase is worked through; not where it is only planned.
-        preflight: raises UserError if this machine lacks something that the stage needs to compute.
+        rewards: those that it may ask.
         warnings: what a person should know before the stage computes, in lines; told whether files of a hub
             id that are not on this machine may be fetched for it. It loads no network.
         outcome: what it came to, in a sentence that a person should read after it; None: nothing to say.
@@ -56,7 +57,7 @@ class StageSpec:
     form: tuple[str, ...]
     needs_device: bool = True
     prepare: Callable[[RoundContext, Sequence[Unit]], None] = lambda context, units: None
-    preflight: Callable[[RoundContext], None] = lambda context: None
+    rewards: Callable[[RoundContext], Sequence[RewardRef]] = lambda context: ()
     warnings: Callable[[RoundContext, bool], Iterable[str]] = lambda context, fetch: ()
     outcome: Callable[[RoundContext], str | None] = lambda context: None
     early_start: Callable[[RoundContext], AbstractContextManager[None]] = lambda context: nullcontext()

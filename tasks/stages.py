@@ -10,10 +10,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from data.errors import ConfigError, StageFailed, UserError
+from rewards import reward_kind
 from tasks import curate, evaluate, finetune, generate, score
 from tasks.context import RoundContext
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Runner, StageResult, Unit, is_there
+from tasks.whole import check_weights
 
 STAGES: Final[Mapping[str, StageSpec]] = {
     spec.name: spec for spec in (generate.SPEC, score.SPEC, curate.SPEC, finetune.SPEC, evaluate.SPEC)
@@ -117,10 +119,25 @@ def require_ready(context: RoundContext) -> None:
     """
     for stage, spec in STAGES.items():
         try:
-            spec.preflight(context)
+            for reward in spec.rewards(context):
+                reward_kind(reward.kind).ready(reward.settings)
         except UserError:
             for planned in plan(context):
                 if not planned.whole:
                     raise
                 if planned.stage == stage:
                     break
+
+
+def require_weights(context: RoundContext, first: str = FIRST) -> None:
+    """Check the weights of the model, and of rewards, that are on this machine; see `tasks.whole`.
+
+    Args:
+        context: of the round.
+        first: rewards that only stages before this one ask are left out.
+
+    Raises:
+        ModelError: weights are missing, not whole, or another network's.
+    """
+    later = list(STAGES.values())[list(STAGES).index(first) :]
+    check_weights(context.generation.model, [reward for spec in later for reward in spec.rewards(context)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,16 +28,17 @@ def remake_command(
     """Make clips again from their ids, and say whether their frames are those that were stored."""
     from flows.config.load import load_recipe
     from flows.config.resolve import model_of
-    from models.policy import base_id
+    from models.policy import base_id, former_id
     from tasks.policies import find_policy
     from tasks.remake import remake
 
     read, opened = load_recipe(recipe, set_), Store.open(store)
     model = model_of(read)
-    base = base_id(model.path, model.revision)
+    former = partial(former_id, model.path)
+    find_one = partial(find_policy, opened, base=base_id(model.path, model.revision), former=former)
     different = []
     for name in clips:
-        made = remake(opened, name, model, lambda policy: find_policy(opened, policy, base))
+        made = remake(opened, name, model, find_one)
         path = Path(out) / f"{made.clip.clip_id}.mp4"
         remedy = "make the folder writable for this user, or give another one with --out"
         write_durably(path.parent, path, made.video, replace=True, remedy=remedy)

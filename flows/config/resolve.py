@@ -19,7 +19,7 @@ from flows.config.rewards import kind_of
 from models.families.check_fit import check_fit
 from models.families.settings import ModelSettings, SampleSettings
 from models.gate.settings import DIVERSITY, DIVERSITY_WITHIN, Limits
-from models.policy import BASE, base_id
+from models.policy import BASE, base_id, former_id
 from models.training.objectives import get_objective
 from models.training.settings import TrainSettings
 from rewards import NetworkSettings, reward_kind, reward_ref
@@ -62,7 +62,10 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     base = base_id(model.path, model.revision)
     sample = recipe.generate.as_part(SampleSettings)
     check_fit(model, sample)
-    policy = find_policy(store, recipe.start, base)
+    find_one = functools.partial(
+        find_policy, store, base=base, former=functools.partial(former_id, model.path)
+    )
+    policy = find_one(recipe.start)
     before = taught(store, policy.policy_id) if policy.adapter_path else {}
     reward = functools.cache(functools.partial(open_reward, recipe))  # each once, whatever it is for
     context = RoundContext(
@@ -87,10 +90,10 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         max_failed_share=recipe.score.max_failed_share,
         curate=curation_of(recipe),
         finetune=finetune_settings(recipe),
-        evaluate=_evaluation(recipe, policy, reward, functools.partial(find_policy, store, base=base)),
+        evaluate=_evaluation(recipe, policy, reward, find_one),
         gate=recipe.gate,
         earlier=tuple(
-            _earlier(recipe, store, name, base) for name in dict.fromkeys(recipe.curate.include_rounds)
+            _earlier(recipe, store, name, find_one) for name in dict.fromkeys(recipe.curate.include_rounds)
         ),
         best_of=_best_of(recipe, reward),
         untraced=tuple(name for name, texts in before.items() if texts is None),
@@ -174,7 +177,7 @@ def _best_of(recipe: Recipe, reward: Callable[[str], RewardRef]) -> BestOf | Non
     return None if said is None else BestOf(said.best_of, reward(recipe.chooser(said)))
 
 
-def _earlier(recipe: Recipe, store: Store, name: str, base: str) -> Sampled:
+def _earlier(recipe: Recipe, store: Store, name: str, find: Callable[[str], PolicyRef]) -> Sampled:
     """The training clips of an earlier round, by the recipe that was frozen when it began."""
     path = store.path(f"rounds/{name}/{RECIPE}")
     if not path.is_file():
@@ -186,7 +189,7 @@ def _earlier(recipe: Recipe, store: Store, name: str, base: str) -> Sampled:
             f"curate.include_rounds: round {name} made its clips with other `generate` settings"
         )
     chosen_by = functools.partial(open_reward, before)
-    return Sampled(find_policy(store, before.start, base), _jobs(before), _best_of(before, chosen_by))
+    return Sampled(find(before.start), _jobs(before), _best_of(before, chosen_by))
 
 
 def _evaluation(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 from data import champion
@@ -24,7 +25,7 @@ from flows.rounds.plain import plain_stage
 from flows.rounds.reexamine import Work, when_due
 from flows.rounds.run_round import begin
 from models.gate import budget
-from models.policy import base_id, policy_id
+from models.policy import base_id, former_id, policy_id
 from tasks import campaign_record as record
 from tasks.campaign_record import Choice, Planned, Played, Series, StoppedBy
 from tasks.context import PolicyRef, RoundContext
@@ -182,7 +183,8 @@ def planned_clips(recipe: Recipe, planned: Planned) -> int:
 
 def present(recipe: Recipe, store: Store) -> PolicyRef:
     """The champion, or the recipe's base model. Raises ConfigError if the champion is of another base."""
-    return find_policy(store, CHAMPION, base_id(str(find(recipe.model.path)), recipe.model.revision))
+    path = str(find(recipe.model.path))
+    return find_policy(store, CHAMPION, base_id(path, recipe.model.revision), partial(former_id, path))
 
 
 def lineage(store: Store, policy: PolicyRef) -> list[str]:

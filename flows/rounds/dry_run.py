@@ -13,7 +13,7 @@ from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting.messages import introduction
 from tasks.context import RoundContext
-from tasks.stages import STAGES, plan
+from tasks.stages import STAGES, plan, require_weights
 
 _SHOWN = 3
 
@@ -41,12 +41,19 @@ def store_to_look_at(store: str) -> Iterator[Store]:
 
 
 def plan_lines(context: RoundContext) -> Iterator[str]:
-    """The round in derived numbers, and a line a stage."""
+    """The round in derived numbers, and a line a stage.
+
+    Raises ModelError: something is to be computed, and weights for it are not whole.
+    """
+    stages = plan(context)
+    first = next((planned.stage for planned in stages if not planned.whole), None)
+    if first is not None:
+        require_weights(context, first)
     yield from introduction(context)[1:]
     for name, spec in STAGES.items():
         yield from (f"    warning: {name}: {warning}" for warning in spec.warnings(context, False))
     yield ""
-    for planned in plan(context):
+    for planned in stages:
         cached = sum(whole for _, whole in planned.units)
         missing = [unit for unit, whole in planned.units if not whole]
         more = ", and more that depends on earlier answers" if planned.more else ""

@@ -21,7 +21,7 @@ from tasks.context import RoundContext
 from tasks.promotion import Promotion
 from tasks.rounds import RECIPE, finish, give_up, new_round_id
 from tasks.stage_spec import Phase
-from tasks.stages import STAGES, require_ready, require_whole, run_phases, run_stage
+from tasks.stages import STAGES, require_ready, require_weights, require_whole, run_phases, run_stage
 from tasks.summary import RoundSummary
 from tasks.units import Runner, StageResult, do_nothing
 from tasks.versions import versions
@@ -153,12 +153,17 @@ def play_stage(
 
 
 def _warned(stage: str, context: RoundContext, ready: Callable[[], None]) -> Callable[[], None]:
-    """`ready`, after what a person should know of the stage, which is said once, and in the run's facts."""
+    """`ready`, after what a person should know of the stage, which is said once, and in the run's facts.
+
+    Before that the weights of this and later stages are looked at: no device computes for a round that would
+    end with them.
+    """
     told: list[str] = []
 
     def tell() -> None:
         if not told:
             told.append(stage)
+            require_weights(context, stage)
             for warning in STAGES[stage].warnings(context, True):
                 console.info(f"    warning: {warning}")
                 context.store.log_run(context.run_id, {"event": "warning", "text": f"{stage}: {warning}"})

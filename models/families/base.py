@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from data.errors import ModelError
 from models.families.fit import Grid, Read
 from models.families.layout import check_parts
 from models.families.settings import Expert, ModelSettings, Quantise, SampleSettings
+from models.families.whole import check_whole
 from models.lazy import LazyModule
 from models.parameterization import Parameterization
 
@@ -32,6 +33,7 @@ else:
 Frames = npt.NDArray[np.uint8]
 """uint8 [B, T, H, W, 3], RGB."""
 
+_PARTS: Final = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 EXPERT_PARTS: Mapping[Expert, str] = {"high": "transformer", "low": "transformer_2"}
 """What diffusers calls the networks of a model that has two."""
 
@@ -96,18 +98,30 @@ class Family(ABC):
         """The noise levels at which `settings.expert` works: from the first on, below the second."""
         return 0.0, 1.0
 
+    def check(self, settings: ModelSettings) -> None:
+        """Check what of a model is on this machine, by its configurations and the headers of its weights.
+
+        Raises ModelError: as `facts`, or a part lacks files, or its weights do not fill its network.
+        """
+        check_parts(settings.path, _PARTS)
+        if Path(settings.path).is_dir():  # of a hub id configurations may not be here yet
+            self.facts(settings)
+            check_parts(settings.path, [EXPERT_PARTS[expert] for expert in self.experts])
+        check_whole(settings)
+
     def load_pipeline(self, settings: ModelSettings) -> Any:
         """The whole pipeline, in eval mode, frozen, quantised as asked; on a GPU only its VAE is there yet.
 
         The other parts go to a GPU when they are needed (`models.sampling.offload`). Raises ModelError if it
         cannot be loaded, or its text encoder's embeddings did not come.
         """
-        check_parts(settings.path, ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"))
+        self.check(settings)
         facts = self.facts(settings)
-        check_parts(settings.path, [EXPERT_PARTS[expert] for expert in self.experts])
         with loading(settings, "the pipeline"):
             kind = getattr(diffusers, self.pipeline_class)
             pipeline = kind.from_pretrained(settings.path, **_weights(settings))
+        if not Path(settings.path).is_dir():
+            check_whole(settings)  # now that all of a hub id is here
         _require_words(pipeline.text_encoder, settings.path)
         pipeline.set_progress_bar_config(disable=True)
         for network in networks_of(self.experts, pipeline).values():
@@ -125,9 +139,12 @@ class Family(ABC):
         part = self.network_part(settings)
         check_parts(settings.path, (part, *self.training_parts))
         facts = self.facts(settings)
+        check_whole(settings, part)
         with loading(settings, f"the {part}"):
             kind = getattr(diffusers, self.network_class)
             network = kind.from_pretrained(settings.path, subfolder=part, **_weights(settings))
+        if not Path(settings.path).is_dir():
+            check_whole(settings, part)
         return _ready(network, settings, facts).to(settings.torch_device)
 
     def encode_prompts(self, pipeline: Any, prompts: Sequence[str], max_sequence_length: int) -> Tensor:

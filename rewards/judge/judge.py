@@ -53,6 +53,7 @@ from rewards.judge.settings import (
     part_name,
     prompt_version,
 )
+from rewards.judge.whole import check_judge
 from rewards.kind import RewardKind
 
 
@@ -267,6 +268,7 @@ REWARD: Final = RewardKind(
     combine=combine_parts,
     permitted=check_permitted,
     ready=require_server,
+    whole=check_judge,
     threshold=lambda settings: load_rubric(settings.rubric).passes,
     is_probability=lambda settings: load_rubric(settings.rubric).gives_probabilities,
     network=lambda reward: reward.network,

@@ -14,6 +14,7 @@ from rewards.judge.answers import Ask, Reply, Unanswered, read_answer
 from rewards.judge.processing import Processing, answer_ids
 from rewards.judge.rubric import Rubric
 from rewards.judge.settings import JudgeSettings, model_path
+from rewards.judge.whole import check_judge
 from rewards.loading import opening
 
 
@@ -116,6 +117,7 @@ class LocalBackend:
 
         settings, path = self._settings, model_path(self._settings)
         device = resolve_device(settings.device)
+        check_judge(settings)
         processing = Processing(path, settings.revision, self._rubric)
         with opening("judge", path):
             model: Any = AutoModelForImageTextToText.from_pretrained(

@@ -18,6 +18,7 @@ from data.resources import INSTALLED
 from rewards.judge.permitted import server_options
 from rewards.judge.rubric import load_rubric
 from rewards.judge.settings import JudgeSettings, model_path, served_name, server_key
+from rewards.judge.whole import check_judge
 
 log = logging.getLogger("rewards.judge")
 
@@ -37,8 +38,14 @@ class ManagedServer:
     """
 
     def __init__(self, settings: JudgeSettings) -> None:
-        """Start the server; it answers later. Raises ServiceError if there is no environment with vLLM."""
+        """Start the server; it answers later.
+
+        Raises:
+            ServiceError: there is no environment with vLLM.
+            ModelError: as `check_judge`.
+        """
         python = environment_python(settings.venv)
+        check_judge(settings)
         self._timeout_s = settings.start_timeout_s
         self._folder = Path(tempfile.mkdtemp(prefix="vidloop-judge-"))
         self._port, self.key = _free_port(), secrets.token_urlsafe(32)

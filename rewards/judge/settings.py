@@ -260,7 +260,7 @@ def model_identity(settings: JudgeSettings) -> dict[str, str]:
             f"({HUB}org/name)"
         )
     # The chat template is a file of its own in newer checkpoints.
-    content = folder_content(settings.model, "*.jinja")
+    content = folder_content(settings.model, "chat_template.jinja", "additional_chat_templates/*.jinja")
     if content is not None:
         return content
     if not settings.model.startswith(HUB):

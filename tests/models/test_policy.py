@@ -20,16 +20,52 @@ def test_a_local_base_is_its_content_not_its_place(wan_folder: Path, tmp_path: P
     assert policy.base_id(wan_folder) == policy.base_id(copy)
 
 
+def test_the_id_of_the_miniature_stays() -> None:
+    """Stores that were begun with it hold its policies under this id."""
+    assert policy.base_id("miniature/weights/wan") == "local-a7eb2e6610aeaeae30f0fcec60927fa9"
+    assert policy.former_id("miniature/weights/wan") == "local-a7eb2e6610aeaeae30f0fcec60927fa9"
+
+
+def test_what_no_loader_reads_is_no_part_of_a_model(wan_folder: Path, tmp_path: Path) -> None:
+    """What editors, file managers, notebooks, git and downloads leave, and weights that are not loaded."""
+    copy = Path(shutil.copytree(wan_folder, tmp_path / "model"))
+    network = copy / "transformer"
+    weights = network / "diffusion_pytorch_model.safetensors"
+    for place in (copy, network):
+        for litter in (".ipynb_checkpoints", ".git", ".cache/huggingface", "__MACOSX", "old"):
+            (place / litter).mkdir(parents=True)
+            for name in ("config.json", "model_index.json", "README.txt"):
+                (place / litter / name).write_text("{}")
+            shutil.copy(weights, place / litter)
+    for name in (
+        ".DS_Store", "._config.json", ".config.json.swp", "config.json~", "config.json.bak", "config (copy).json",
+        "config-checkpoint.json", "README.md", "notes.txt", "sample.png", "Untitled.ipynb",
+        "._diffusion_pytorch_model.safetensors",
+    ):  # fmt: skip
+        (network / name).write_text("{}")
+    shutil.copy(weights, weights.with_suffix(".fp16.safetensors"))
+    shutil.copy(weights, network / "lora.safetensors")
+    (copy / "transformer_old").mkdir()
+    shutil.copy(weights, copy / "transformer_old")
+    assert policy.base_id(copy) == policy.base_id(wan_folder) == policy.former_id(wan_folder)
+    assert policy.former_id(copy) != policy.base_id(copy)
+    assert policy.former_id(tmp_path / "none") is None
+
+
 @pytest.mark.parametrize(
-    "part", ["transformer/diffusion_pytorch_model.safetensors", "scheduler/scheduler_config.json"]
-)
-def test_one_changed_byte_is_another_base(wan_folder: Path, tmp_path: Path, part: str) -> None:
-    copy = tmp_path / "changed"
-    shutil.copytree(wan_folder, copy)
-    data = bytearray((copy / part).read_bytes())
-    data[-3] ^= 1
-    (copy / part).write_bytes(data)
-    assert policy.base_id(wan_folder) != policy.base_id(copy)
+    "name",
+    [
+        "model_index.json", "scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json",
+        "text_encoder/config.json", "vae/diffusion_pytorch_model.safetensors",
+        "transformer/diffusion_pytorch_model.safetensors",
+    ],
+)  # fmt: skip
+def test_whatever_a_loader_reads_is_part_of_a_model(wan_folder: Path, tmp_path: Path, name: str) -> None:
+    copy = Path(shutil.copytree(wan_folder, tmp_path / "model"))
+    data = (copy / name).read_bytes()
+    changed = data[:-1] + bytes([data[-1] ^ 1]) if name.endswith("safetensors") else data + b" "
+    (copy / name).write_bytes(changed)
+    assert policy.base_id(copy) != policy.base_id(wan_folder)
 
 
 def test_a_hub_base_is_pinned_to_a_commit() -> None:

@@ -223,7 +223,7 @@ def test_a_checkpoint_without_its_head_is_refused_and_not_filled_with_chance(
         {name: value for name, value in state.items() if not name.startswith("score.")},
         headless / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
-    with pytest.raises(UserError, match=r"lacks score\.bias and 1 more"):
+    with pytest.raises(UserError, match=r"lack 2 keys \(score\.bias, score\.weight\)"):
         build_reward("videoscore", settings | {"model": str(headless)})
 
 

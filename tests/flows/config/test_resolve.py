@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from flows.rounds.dry_run import plan_lines
 from models.families.settings import StepCacheSettings
 from models.policy import policy_id
 from tasks import generate
-from tasks.context import RoundContext
+from tasks.context import PolicyRef, RoundContext
 from tasks.jobs import evaluation_jobs, training_jobs
 from tasks.policies import find_policy
 from tests.tiny_round import TRAIN, Tiny, begun, empty_adapter, write_prompts
@@ -240,6 +241,22 @@ def test_policies_are_found_by_name_and_id(store: Store, tmp_path: Path) -> None
         find_policy(store, "m8", "local-1")
     with pytest.raises(UserError, match=r"m7 was trained over base model local-1, the recipe's is local-2"):
         find_policy(store, "m7", "local-2")
+
+
+def test_a_policy_is_found_under_what_earlier_versions_called_its_base(store: Store) -> None:
+    """They counted files that no loader reads: a folder with such files has another id now."""
+    media = store.write_media(b"weights", ".safetensors")
+    row = Policy(
+        "m7", "local-old", [], "sft", "d1", media.path, media.sha256, 2, 2.0, ["to_q"], 3, "{}", "[]"
+    )
+    store.commit("finetune", {"stage": "finetune"}, {"policies": [row]}, [media])
+    champion.promote(store, "m7", "round")
+    find = partial(find_policy, store, base="local-new", former=lambda: "local-old")
+    assert (find("champion").base_id, find("m7").adapter_path) == ("local-old", media.path)
+    assert find(policy_id("local-old")) == PolicyRef(policy_id("local-old"), "local-old")
+    assert find("base").base_id == "local-new"
+    with pytest.raises(UserError, match="was trained over base model local-old, the recipe's is local-new"):
+        find_policy(store, "m7", "local-new", lambda: "local-other")
 
 
 def test_a_round_and_its_plan_read_each_file_of_weights_once(

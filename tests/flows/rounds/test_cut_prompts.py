@@ -64,6 +64,7 @@ def test_the_prompts_that_examine_and_the_negative_one_are_looked_at(long: Tiny)
 
 
 def test_a_plan_loads_no_network_for_it(long: Tiny) -> None:
+    assert list(plan_lines(begun(long)))  # once on a machine it looks whether weights fill their networks
     code = (
         "import sys, flows.cli.main\n"
         f"sys.argv = ['vidloop', 'plan', *{long.args()!r}]\n"
@@ -78,22 +79,18 @@ def test_a_plan_loads_no_network_for_it(long: Tiny) -> None:
     assert "cuts 1 of 3" in done.stdout
 
 
-def test_a_tokenizer_that_is_not_there_or_damaged_leaves_it_unknown(long: Tiny) -> None:
+def test_a_tokenizer_that_cannot_be_read_leaves_it_unknown(long: Tiny) -> None:
     import shutil
 
     from flows.config.load import load_recipe
 
     model = long.folder / "copy"
     shutil.copytree(load_recipe(str(long.recipe)).model.path, model)
-    (model / "tokenizer" / "tokenizer.json").write_text("{")
+    (model / "tokenizer" / "tokenizer.json").write_text("{}")
     found = warnings(list(plan_lines(begun(long, f"model.path={model}"))))
     assert (
         "whether the model's text encoder cuts prompts is not known: its tokenizer cannot be read" in found[0]
     )
-    shutil.rmtree(model / "tokenizer")
-    (model / "tokenizer").mkdir()
-    found = warnings(list(plan_lines(begun(long, f"model.path={model}"))))
-    assert found[0].endswith("is not known: its tokenizer is not on this machine")
 
 
 def test_the_stages_say_it_once_and_the_scores_keep_it(long: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,12 +87,12 @@ def test_a_missing_part_or_shard_is_named_before_any_weight_is_read(sharded: Pat
     shutil.copytree(sharded, broken)
     first, second = sorted((broken / "transformer").glob("*-of-*.safetensors"))[:2]
     first.unlink()
-    with pytest.raises(UserError, match=f"lacks transformer/{first.name}, which .*index.json names"):
+    with pytest.raises(UserError, match=f"transformer lacks {first.name}, which .*index.json names"):
         base_id(broken)
     second.unlink()
     with pytest.raises(UserError, match="and 1 more shards"):
         base_id(broken)
-    with pytest.raises(UserError, match="cannot load the transformer"):
+    with pytest.raises(UserError, match="and 1 more shards"):
         get_family("wan").load_transformer(ModelSettings(device="cpu", family="wan", path=str(broken)))
 
 
