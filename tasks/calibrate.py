@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import TypeAdapter
 
 from data.errors import DataError, StoreError
+from data.json_text import parse_json
 from data.keys import digest
 from data.parquet_files import read_columns
 from data.records import Clip
@@ -186,13 +187,14 @@ def read(store: Store, kind: str, version: str) -> tuple[Calibration, Path] | No
     name = f"{kind}-{version}"
     paths = sorted(store.path(_FOLDER).glob(f"{name}*.json"))
     paths += [path for one, path in sorted(shipped("calibrations").items()) if one.startswith(name)]
-    return max(((_load(path), path) for path in paths), key=lambda one: one[0].overall.n, default=None)
+    return max(((_load(path, kind), path) for path in paths), key=lambda one: one[0].overall.n, default=None)
 
 
-def _load(path: Path) -> Calibration:
+def _load(path: Path, kind: str) -> Calibration:
     try:
-        return _JSON.validate_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+        said = {"kind": kind} | dict(parse_json(path.read_bytes()))  # which older files do not say
+        return _JSON.validate_python(said)
+    except (OSError, ValueError, TypeError) as error:
         raise StoreError(
             f"cannot read the calibration {path} ({error}): move it away, then `vidloop calibrate`"
         ) from error
