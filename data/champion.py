@@ -1,14 +1,15 @@
 """The champion: the best policy so far. A pointer, moved in one step, with the way back kept.
 
 `champion.json` holds the history, newest last; its last entry is the champion. Writers hold a lock, so that
-of two promotions none is lost; readers need none.
+of two promotions none is lost; readers need none. It is kept twice (`data.store.twice`).
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import ClassVar, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -17,8 +18,9 @@ from data.keys import only_one
 from data.policies import is_best_of, policies
 from data.store import Store
 from data.store.durable_files import make_safe, storage_errors
+from data.store.twice import copy_of, is_kept_twice, read_either, write_twice
 
-_FILE = "champion.json"
+FILE: Final = "champion.json"
 # In the place of a round, where a person chose.
 BY_HAND: Final = "set by hand"
 
@@ -52,17 +54,14 @@ class ChampionMoved(StoreError):
 def history(store: Store) -> list[Champion]:
     """Every champion that has not been rolled back, newest last.
 
-    Raises StoreError: `champion.json` is damaged.
+    Raises Damaged: `champion.json` and its copy are.
     """
-    path = store.path(_FILE)
-    try:
-        return _HELD.validate_json(path.read_bytes())["history"]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError) as error:
-        raise StoreError(
-            f"cannot read {path} ({error}): move it away, then `vidloop champion set`"
-        ) from error
+    return read_either(store, FILE, parsed) or []
+
+
+def parsed(said: Mapping[str, Any]) -> list[Champion]:
+    """The history from what a file says. Raises ValueError, KeyError: it says none."""
+    return _HELD.validate_json(json.dumps(dict(said)))["history"]
 
 
 def read(store: Store) -> Champion | None:
@@ -101,8 +100,11 @@ def promote(
     with store.lock("champion"):
         entries = history(store)
         if entries and entries[-1].policy_id == policy_id:
-            with storage_errors(store.path(_FILE)):
-                make_safe(store.path(_FILE))  # whoever wrote it may have been killed before it was
+            if not is_kept_twice(store, FILE):  # killed between the two, or one is damaged
+                _write(store, entries)
+            for name in (copy_of(FILE), FILE):
+                with storage_errors(store.path(name)):
+                    make_safe(store.path(name))  # whoever wrote it may have been killed before it was
             return entries[-1]
         now = entries[-1].policy_id if entries else base
         if beaten is not None and now != beaten:
@@ -152,5 +154,4 @@ def rollback(store: Store) -> Champion | None:
 
 def _write(store: Store, entries: list[Champion]) -> None:
     said = [{name: value for name, value in asdict(entry).items() if value} for entry in entries]
-    text = json.dumps({"history": said}, indent=1, ensure_ascii=False) + "\n"
-    store.write_file(_FILE, text.encode())
+    write_twice(store, FILE, {"history": said})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping
 
 from data.keys import digest
 from data.records import Policy
-from data.store import Manifest, Store
+from data.store import Damaged, Manifest, Store
+
+log = logging.getLogger("vidloop.store")
 
 
 def best_of_id(policy_id: str, n: int, reward: str, version: str) -> str:
@@ -29,7 +32,7 @@ def is_best_of(policy_id: str) -> bool:
 def policies(store: Store) -> dict[str, Policy]:
     """Every trained policy of the store, by its id. Base models have no row.
 
-    Raises StoreError: a unit that holds one is damaged.
+    A unit that is damaged holds none, and a line of the log says so: one of years ago stops nobody.
     """
     return {row.policy_id: row for row, _ in _trained(store)}
 
@@ -38,9 +41,7 @@ def taught(store: Store, policy_id: str) -> dict[str, frozenset[str] | None]:
     """Texts of the prompts that a policy, its parents, theirs and so on were trained on, nearest first.
 
     Those of all clips of a round count, whatever of them was curated. None: the store does not hold how this
-    policy was trained, as of a base model, or not all of its clips any more.
-
-    Raises StoreError: a unit that holds prompts is damaged.
+    policy was trained, as of a base model, or not all of its clips any more, or not whole.
     """
     held: dict[str, Policy] = {}
     trainings: dict[str, list[Manifest]] = {}
@@ -60,19 +61,29 @@ def taught(store: Store, policy_id: str) -> dict[str, frozenset[str] | None]:
 
 
 def _trained(store: Store) -> Iterator[tuple[Policy, Manifest]]:
-    for manifest in store.manifests("finetune"):
-        if manifest.part("policies"):
-            yield from ((row, manifest) for row in store.read(manifest.key, "policies"))
+    for path in store.manifest_files("finetune"):
+        try:
+            manifest = store.manifest(path.stem)
+            rows = store.read(path.stem, "policies")
+        except Damaged as error:
+            log.warning("a policy is left out: %s", error.what)
+            continue
+        if manifest is not None:
+            yield from ((row, manifest) for row in rows)
 
 
 def _prompts(store: Store, key: str) -> frozenset[str] | None:
-    """Texts of the prompts of one unit, none if it has no clips; None: the store does not hold it."""
-    manifest = store.manifest(key)
-    if manifest is None:
+    """Texts of the prompts of one unit, none if it has no clips; None: the store does not hold it whole."""
+    try:
+        manifest = store.manifest(key)
+        if manifest is None:
+            return None
+        if manifest.part("clips") is None:
+            return frozenset()
+        return frozenset(row.prompt for row in store.read(key, "clips"))
+    except Damaged as error:
+        log.warning("what a policy was trained on is not known: %s", error.what)
         return None
-    if manifest.part("clips") is None:
-        return frozenset()
-    return frozenset(row.prompt for row in store.read(key, "clips"))
 
 
 def ancestry(held: Mapping[str, Policy], policy_id: str) -> list[str]:

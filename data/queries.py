@@ -5,8 +5,9 @@ row that several units hold (a clip that two rounds used) appears once.
 
     prompts clips choices scores prompt_answers examples pairs pair_segments reference_errors policies
     evaluations   the tables of `data.records`
-    scores_wide   a clip a row, a column for each kind of reward: its newest version under the kind's name,
-                  older ones as "<kind>@<version>"; and one for each other name that a recipe gave a reward
+    scores_wide   a clip a row, a column for each kind of reward: the version that the newest round used
+                  under the kind's name, others as "<kind>@<version>"; and one for each other name that a
+                  recipe gave a reward
     rounds        the summaries of rounds
     names         what the recipes of rounds called their rewards: (round, name, reward, reward_version)
     lineage       edges (child_kind, child, relation, parent_kind, parent)
@@ -16,16 +17,17 @@ row that several units hold (a clip that two rounds used) appears once.
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any, Final
 
-from data.errors import DataError, StoreError
+from data.errors import DataError
 from data.records import TABLES
-from data.store import Store
-from data.store.manifest import REMEDY, Manifest
+from data.store import Damaged, Manifest, Store
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,9 +39,11 @@ _TYPES: Final = {
 
 # Between interruptions: one that comes before the work begins is lost.
 _AGAIN_S: Final = 0.1
+log = logging.getLogger("vidloop.store")
+
 _VIEWS: Final = Path(__file__).with_name("views.sql")
 
-# (reward, version) of every score, by reward, the version committed last first.
+# (reward, version) of every score, by reward, the version committed last first: of those that no round used.
 VERSIONS: Final = """
 SELECT reward, reward_version
 FROM read_parquet($files, filename = true)
@@ -60,8 +64,10 @@ def connect(store: Store, memory_mb: int = 4096) -> duckdb.DuckDBPyConnection:
     for manifest in manifests:
         for part in manifest.parts:
             fault = store.fault(part)
+            if fault is None and store.path(part.path).is_symlink():
+                fault = f"part {part.path} is a link"
             if fault is not None:
-                raise StoreError(f"{store.root}: {fault}. {REMEDY}")
+                raise Damaged(f"{store.root}: {fault}", f"`{store.heal_command}` sets aside what is damaged")
     con = duckdb.connect(config={"python_enable_replacements": False, "memory_limit": f"{memory_mb}MB"})
     folders = [str(store.root / name) for name in ("parts", "rounds", "runs")]
     con.execute(f"SET allowed_directories = {_list(folders)}")
@@ -169,7 +175,7 @@ def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConn
                 path = store.path(f"manifests/{manifest.stage}/{manifest.key}.json")
                 scored_at.append(path.stat().st_mtime_ns)
     texts = {
-        name: _documents(sorted(map(str, store.root.glob(pattern))))
+        name: _documents([str(path) for path in sorted(store.root.glob(pattern)) if _is_ours(path)])
         for name, pattern in {"summaries": "rounds/*/summary.json", "runs": "runs/*.jsonl"}.items()
     }
     script = "".join(_view(name, _table(name, paths)) for name, paths in files.items())
@@ -201,10 +207,13 @@ def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[
     columns = ["clip_id", "c.prompt_id", "c.prompt", "c.category", "c.split", "c.policy_id", "c.seed"]
     titles: dict[str, tuple[str, str]] = {}
     versions = con.execute(VERSIONS, {"files": files, "times": times}).fetchall() if files else []
+    named = con.execute("SELECT name, reward, reward_version FROM names ORDER BY round").fetchall()
+    # Rounds know their order whatever the clock said when a file was written.
+    used = {(reward, version): place for place, (_, reward, version) in enumerate(named)}
+    versions.sort(key=lambda one: (one[0], -used.get(one, -1)))
     for reward, version in versions:
         titles[f"{reward}@{version}" if reward in titles else reward] = (reward, version)
     kinds = {reward for reward, _ in versions}
-    named = con.execute("SELECT name, reward, reward_version FROM names ORDER BY round").fetchall()
     for name, reward, version in named:
         if name not in kinds and (reward, version) in versions:
             titles[name] = (reward, version)
@@ -212,6 +221,14 @@ def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[
         chosen = f"s.reward = {_literal(reward)} AND s.reward_version = {_literal(version)}"
         columns.append(f"max(s.value) FILTER ({chosen}) AS {_name(title)}")
     return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a document may be read: a file that lies in the store, and no link out of it."""
+    readable = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
+    if not readable:
+        log.warning("%s is left out: it is no file that can be read", path)
+    return readable
 
 
 def _documents(files: Sequence[str]) -> str:

@@ -21,7 +21,7 @@ from flows.cli.options import (
 from flows.reporting import console
 from flows.reporting.messages import DEFAULT_STORE
 from flows.rounds.dry_run import store_to_look_at
-from tasks.rounds import new_round_id
+from tasks.round_ids import new_round_id
 
 DEFAULT_STUDY = "recipes/study-mini.yaml"
 NO_PARTS: list[str] = []
@@ -81,7 +81,7 @@ def study_command(
 
         conclude(play(study, opened, chosen, console.info, max_minutes), console.info)
         return
-    with prefect_ready(opened, new_round_id()):
+    with prefect_ready(opened, new_round_id(opened)):
         from studies.flow import study_flow
 
         study_flow(recipe=recipe, store=str(opened.root), overrides=set_, only=only, max_minutes=max_minutes)

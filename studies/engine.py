@@ -28,7 +28,7 @@ from studies.plans import (
 )
 from studies.recipe import Study
 from studies.workers import Crew, Finished, gpus
-from tasks.rounds import new_round_id
+from tasks.round_ids import new_round_id
 
 # A work whose process dies is given to another one, once: the next death is the work's own.
 _DEATHS: Final = 2
@@ -208,7 +208,7 @@ def play(
     """
     begun = time.monotonic()
     deadline = None if max_minutes is None else begun + 60 * max_minutes
-    run = new_round_id()
+    run = new_round_id(store)
     with store.lock("study", wait=False):
         opened = Opened(study, store, run)
         wanted, tried = cells(study, chosen_parts), tuning_cells(study)

@@ -16,6 +16,7 @@ from data.records import Score
 from data.store import Store
 from rewards import Judgement, Part, RewardRef
 from tasks import fingerprints
+from tasks.units import holds
 
 UNFINISHED = "score-unfinished"
 
@@ -69,7 +70,7 @@ def forget(store: Store, part: Part, clips_digest: str) -> None:
 
 def _keys(store: Store, part: Part, clips_digest: str) -> list[str]:
     keys: list[str] = []
-    while store.verify(key := digest(_question(part, clips_digest, len(keys))), "size") is None:
+    while holds(store, key := digest(_question(part, clips_digest, len(keys))), "unfinished answers"):
         keys.append(key)
     return keys
 

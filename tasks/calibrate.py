@@ -18,13 +18,13 @@ from typing import Any, Final
 import numpy as np
 from pydantic import TypeAdapter
 
-from data.errors import DataError, StoreError
+from data.errors import DataError
 from data.json_text import parse_json
 from data.keys import digest
 from data.parquet_files import read_columns
 from data.records import Clip
 from data.resources import shipped
-from data.store import Store
+from data.store import Damaged, Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part, reward_kind
 from rewards.calibration import Bin, Figures, figures, reliability, wilson
@@ -181,23 +181,23 @@ def read(store: Store, kind: str, version: str) -> tuple[Calibration, Path] | No
     """What was found of a judge, and in which file, in this store or with a package; or None.
 
     Of several labels' those of most clips speak.
-
-    Raises StoreError: a file is damaged.
+    Raises Damaged: a file is.
     """
     name = f"{kind}-{version}"
     paths = sorted(store.path(_FOLDER).glob(f"{name}*.json"))
     paths += [path for one, path in sorted(shipped("calibrations").items()) if one.startswith(name)]
-    return max(((_load(path, kind), path) for path in paths), key=lambda one: one[0].overall.n, default=None)
+    found = ((_load(store, path, kind), path) for path in paths)
+    return max(found, key=lambda one: one[0].overall.n, default=None)
 
 
-def _load(path: Path, kind: str) -> Calibration:
+def _load(store: Store, path: Path, kind: str) -> Calibration:
     try:
         said = {"kind": kind} | dict(parse_json(path.read_bytes()))  # which older files do not say
         return _JSON.validate_python(said)
     except (OSError, ValueError, TypeError) as error:
-        raise StoreError(
-            f"cannot read the calibration {path} ({error}): move it away, then `vidloop calibrate`"
-        ) from error
+        told = " ".join(str(error).split())
+        remedy = f"`{store.heal_command}` sets it aside; then `vidloop calibrate`"
+        raise Damaged(f"cannot read the calibration {path} ({told})", remedy) from error
 
 
 def vague(found: Calibration) -> str | None:

@@ -8,14 +8,14 @@ such a series too, one that grows by a round a night and does not end.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter
 
-from data.errors import StoreError
 from data.store import Store
+from data.store.twice import copy_of, read_either, write_twice
 from models.gate import budget
 from tasks.summary import Change, Confirmation, GuardFinding
 
@@ -252,9 +252,13 @@ def facts_of(series: Series) -> dict[str, Any]:
 
 def save(store: Store, series: Series) -> Series:
     """Write the record, in one step; returns `series`. Raises StoreError if the store cannot be written."""
-    text = json.dumps(facts_of(series), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
-    store.write_file(f"{FOLDER}/{series.improve}/{SUMMARY}", text.encode())
+    write_twice(store, record_of(series.improve), facts_of(series))
     return series
+
+
+def record_of(series: str) -> str:
+    """Path of a series' record, below the store's root."""
+    return f"{FOLDER}/{series}/{SUMMARY}"
 
 
 def unfinished(store: Store, recipe: dict[str, Any]) -> Series | None:
@@ -273,10 +277,23 @@ def nightly(store: Store) -> list[Series]:
 
 
 def _records(store: Store) -> Iterator[Series]:
-    for path in sorted(store.root.glob(f"{FOLDER}/*/{SUMMARY}"), reverse=True):
-        try:
-            found = _JSON.validate_json(path.read_bytes())
-            facts_of(found)  # its recipe has what is read of it
-        except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
-            raise StoreError(f"cannot read {path} ({error}): move it away") from error
-        yield found
+    for name in names(store):
+        found = read_either(store, record_of(name), parsed)
+        if found is not None:
+            yield found
+
+
+def names(store: Store) -> list[str]:
+    """Ids of all series, newest first; one whose record is gone is known by the copy."""
+    found = (*store.root.glob(f"{FOLDER}/*/{SUMMARY}"), *store.root.glob(f"{FOLDER}/*/{copy_of(SUMMARY)}"))
+    return sorted({path.parent.name for path in found}, reverse=True)
+
+
+def parsed(said: Mapping[str, Any]) -> Series:
+    """A record from what its file says. Raises ValueError: it is none."""
+    try:
+        found = _JSON.validate_json(json.dumps(dict(said)))
+        facts_of(found)  # its recipe has what is read of it
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+    return found

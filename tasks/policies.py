@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 from collections.abc import Callable, Mapping
 
 from data import champion
@@ -64,13 +66,26 @@ def find_policy(
     if name not in held:
         known = ", ".join(sorted(held)) or "none"
         raise ConfigError(
-            f"policy {name!r}: {store.root} holds no such policy; say base, champion, or one of: {known}"
+            f"policy {name!r}: {store.root} holds no such policy: {_remedy(store, name)}; or say base, "
+            f"champion, or one of: {known}"
         )
     if held[name].base_id != base:
         raise ConfigError(
             f"policy {name} was trained over base model {held[name].base_id}, the recipe's is {base}"
         )
     return policy_of(held, name)
+
+
+def _remedy(store: Store, policy: str) -> str:
+    """How to have a policy again that the store does not hold: by the round that made it, from its recipe."""
+    for path in sorted(store.root.glob("rounds/*/summary.json"), reverse=True):
+        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
+            said, recipe = json.loads(path.read_bytes()), path.with_name("recipe.json")
+            if said.get("policy_after") == policy and recipe.is_file():
+                unit = f"manifests/finetune/{said['stages']['finetune']['key']}.json"
+                where = f"--recipe {shlex.quote(str(recipe))} --store {shlex.quote(str(store.root))}"
+                return f"{unit} is damaged or gone, `vidloop round {where}` makes it again"
+    return "no round of it made one"
 
 
 def policy_of(held: Mapping[str, Policy], name: str) -> PolicyRef:

@@ -17,6 +17,7 @@ from data.records import PromptAnswer, prompt_id
 from data.store import Store
 from rewards import Judgement, LoadedClip, PartedReward
 from tasks import fingerprints
+from tasks.units import holds
 
 STAGE: Final = "score-prompts"
 # Threads that score shards of one prompt wait for its answers, and do not ask too.
@@ -53,7 +54,7 @@ def settle(store: Store, judge: PartedReward, clips: Iterable[LoadedClip]) -> No
 def _recall(store: Store, judge: PartedReward, prompt: str) -> bool:
     """Whether the answers about a prompt are in the store; `judge` knows them then."""
     key = digest(_question(judge, prompt))
-    if store.verify(key, "size") is not None:
+    if not holds(store, key, "answers about a prompt"):
         return False
     rows: list[PromptAnswer] = store.read(key, "prompt_answers")
     judge.recall({prompt: {row.reward: Judgement(row.value, json.loads(row.detail)) for row in rows}})

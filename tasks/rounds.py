@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Final
 
 from data.errors import StoreError
-from data.keys import digest
 from data.store import Store
 from tasks import evaluate, finetune, score
 from tasks.context import RoundContext
@@ -21,12 +17,6 @@ from tasks.units import StageResult
 
 SUMMARY: Final = "summary.json"
 RECIPE: Final = "recipe.json"
-
-
-def new_round_id() -> str:
-    """UTC time and a short digest, so that ids sort by time and no two runs share one."""
-    now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}-{digest([now.isoformat(), os.getpid(), secrets.token_hex(8)])[:8]}"
 
 
 def finish(

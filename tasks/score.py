@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final, cast
 from data.errors import StageFailed
 from data.keys import digest
 from data.records import Clip, Score
-from data.store import Store
+from data.store import Damaged, Store
 from rewards import (
     Judgement,
     LoadedClip,
@@ -420,34 +420,37 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
         for reward in shard.rewards:
             if reward in mixed or reward.name not in over:
                 continue
-            again = [part for part in reward.parts if _again(store, shard.key_of(part))]
+            again = [part for part in reward.parts if "again" in (_info(store, shard.key_of(part)) or {})]
             for part in again:
                 key = shard.key_of(part)
-                answers.keep(store, part, shard.clips_digest, shard.clips_key, answers.read(store, key))
+                with suppress(Damaged):  # else everything is asked again
+                    answers.keep(store, part, shard.clips_digest, shard.clips_key, answers.read(store, key))
                 store.discard(key)
             if again:
                 store.discard(shard.key_of(reward))
         for reward in mixed:
-            if any(store.manifest(shard.key_of(part)) is None for part in reward.parts):
+            if any(_info(store, shard.key_of(part)) is None for part in reward.parts):
                 store.discard(shard.key_of(reward))
 
 
 def _over(store: Store, scored: Sequence[ScoreShard], allowed: float) -> Iterator[tuple[RewardRef, int, int]]:
     """Rewards that failed on more of their clips than `allowed`: (reward, clips it failed on, clips in all).
 
-    Counted are the shards that are in the store.
+    Counted are the shards that are in the store; a damaged one is not, and is judged anew.
     """
     for reward in scored[0].rewards if scored else ():
-        manifests = [store.manifest(shard.key_of(reward)) for shard in scored]
-        counts = [manifest.info for manifest in manifests if manifest is not None]
+        counts = [info for shard in scored if (info := _info(store, shard.key_of(reward))) is not None]
         failed, clips = (sum(count[name] for count in counts) for name in ("failed", "clips"))
         if failed > allowed * clips:
             yield reward, failed, clips
 
 
-def _again(store: Store, key: str) -> bool:
-    manifest = store.manifest(key)
-    return manifest is not None and "again" in manifest.info
+def _info(store: Store, key: str) -> dict[str, Any] | None:
+    """What a unit says of its work; None if it is not in the store, or its manifest is damaged."""
+    with suppress(Damaged):
+        manifest = store.manifest(key)
+        return None if manifest is None else manifest.info
+    return None
 
 
 SPEC: Final = StageSpec(

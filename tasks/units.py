@@ -192,18 +192,18 @@ def is_there(store: Store, unit: Unit, level: Literal["hash", "size"] = "hash") 
 def is_whole(store: Store, unit: Unit) -> bool:
     """Whether every manifest of `unit` is in the store with the bytes it promises.
 
-    A manifest that does not verify is dropped, and said so: its unit will be computed again, and no other.
+    A manifest that does not verify is set aside, and said so: its unit is computed again, and no other.
     """
-    whole = True
-    for key in unit.keys:
-        reason = store.verify(key, "hash")
-        if reason is None:
-            continue
-        whole = False
-        if reason != NOT_THERE:
-            log.warning("%s (%s) does not verify and is computed again: %s", unit.label, key[:12], reason)
-            store.discard(key)
-    return whole
+    return all([holds(store, key, unit.label) for key in unit.keys])
+
+
+def holds(store: Store, key: str, label: str) -> bool:
+    """Whether the store holds a manifest, whole. What does not verify is set aside, and said so."""
+    reason = store.verify(key, "hash")
+    if reason is not None and reason != NOT_THERE:
+        log.warning("%s (%s) does not verify and is computed again: %s", label, key[:12], reason)
+        store.set_unit_aside(key, reason)
+    return reason is None
 
 
 def is_transient(error: BaseException) -> bool:

@@ -1,6 +1,7 @@
 """The store: what was computed, kept under the question it answers, and the files it is made of."""
 
-from data.store.manifest import DamagedManifest, Manifest, Media, Part
-from data.store.store import FORMAT, Store
+from data.store.format import FORMAT
+from data.store.manifest import Damaged, Manifest, Media, Part
+from data.store.store import Store
 
-__all__ = ["FORMAT", "DamagedManifest", "Manifest", "Media", "Part", "Store"]
+__all__ = ["FORMAT", "Damaged", "Manifest", "Media", "Part", "Store"]

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -250,9 +251,17 @@ def lock_file(descriptor: int, path: Path, wait: bool) -> bool:
     return True
 
 
+def is_folder(path: Path) -> bool:
+    """Whether a folder lies at `path` itself, not behind a link."""
+    return path.is_dir() and not path.is_symlink()
+
+
 def remove(path: Path) -> None:
-    """Remove a file so that it stays removed; a file that is not there is fine."""
+    """Remove a file, or a folder in its place, so that it stays removed; one that is not there is fine."""
     with storage_errors(path):
-        path.unlink(missing_ok=True)
+        if is_folder(path):
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
         if path.parent.is_dir():
             sync_folder(path.parent)

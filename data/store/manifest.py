@@ -18,11 +18,18 @@ from data.keys import bytes_digest, digest
 from data.records import SCHEMA_VERSION
 
 _STRICT: Final = ConfigDict(extra="forbid")
-REMEDY = "Run the command that made it again: what does not verify is computed anew"
 
 
-class DamagedManifest(StoreError):
-    """A manifest's bytes are not what was committed; its unit counts as not done."""
+class Damaged(StoreError):
+    """A file's bytes are not what was committed, or it is gone; its unit counts as not done.
+
+    Attributes:
+        what: which file, and what is wrong with it; the message adds what to do.
+    """
+
+    def __init__(self, what: str, remedy: str = "") -> None:
+        super().__init__(f"{what}. {remedy}" if remedy else what)
+        self.what = what
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +107,7 @@ class Manifest:
         """Read a manifest back.
 
         Raises:
-            DamagedManifest: the bytes are not a manifest, or were changed.
+            Damaged: the bytes are not a manifest, or were changed.
             StoreError: they come from a newer version.
         """
         try:
@@ -113,11 +120,11 @@ class Manifest:
                     "use the newer vidloop that wrote it"
                 )
             if check != digest(body) or body["key"] != digest(body["question"]):
-                raise DamagedManifest(f"{where} was changed after it was written. {REMEDY}")
+                raise Damaged(f"{where} was changed after it was written")
             body["info"] = body.pop("counts")
             return _MANIFEST.validate_python(body)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise DamagedManifest(f"{where} is not a readable manifest ({error}). {REMEDY}") from error
+            raise Damaged(f"{where} is not a readable manifest ({error})") from error
 
 
 _MANIFEST: Final = TypeAdapter(Manifest)

@@ -4,22 +4,26 @@
     manifests/<stage>/<key>.json             immutable; the commit point
     parts/<stage>/<ke>/<key>/<table>-<sha12>.parquet
     media/<sh>/<sha256>.<ext>                videos, latents, adapters
-    rounds/<round id>/  champion.json  runs/<run id>.jsonl  scratch/<key>/  locks/  tmp/
+    rounds/<round id>/  improvements/<id>/  calibrations/  champion.json  runs/<run id>.jsonl
+    scratch/<key>/  locks/  tmp/  aside/     working space, and what was taken out (`data.store.aside`)
 
 A unit of work writes its media, then its parts, then its manifest. Before the manifest is there nothing of
 the unit can be seen; after it, everything is there. So a crash leaves nothing to repair, and the same command
 run again gives the same bytes: nothing that is committed holds a time, a host or a process id. Readers find
 files through manifests, never by listing folders.
+
+What is damaged, whatever lies in its place, counts as not there: it is set aside when its unit is computed
+anew, and `vidloop scrub --heal` does so with everything at once.
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import json
 import logging
 import os
 import re
+import shlex
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,15 +38,23 @@ from data.errors import StoreError
 from data.store.failpoints import failpoint
 from data.json_text import parse_json
 from data.keys import bytes_digest, canonical_json, digest, file_digest
-from data.store.manifest import REMEDY, DamagedManifest, Manifest, Media, Part
+from data.store import format
+from data.store.aside import set_aside
+from data.store.manifest import Damaged, Manifest, Media, Part
 from data.records import TABLES, Row, from_table, to_table
 from data.store.durable_files import (
-    inside, lock_file, make_folder, make_safe, remove, storage_errors, sync_folder, write_durably,
-)  # fmt: skip
+    inside,
+    is_folder,
+    lock_file,
+    make_folder,
+    make_safe,
+    remove,
+    storage_errors,
+    sync_folder,
+    write_durably,
+)
 from data.store.trials import require_working
 
-FORMAT: Final = 1
-_FOLDERS: Final = {"manifests", "parts", "media", "rounds", "runs", "scratch", "locks", "tmp"}
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SUFFIX: Final = re.compile(r"[a-z0-9]{1,16}")
@@ -75,48 +87,23 @@ class Store:
                 written by a newer version, or it cannot be created, or written to as a store must be.
         """
         store = cls(Path(root).expanduser().absolute())
-        path = store.root / "format.json"
-        with storage_errors(path):
-            missing = not path.is_file()
-        if missing:
+        if format.is_missing(store.root):
             if not create:
+                if format.is_store_without(store.root):
+                    raise Damaged(f"{store.root}/format.json is missing: `{store.heal_command}` writes it anew")
                 raise StoreError(
                     f"no store at {store.root}: name one with --store, or make one with `vidloop round`"
                 )
-            store._create(path)
-        store._check_format(path)
+            format.create(store.root)
+        format.check(store.root)
         if create:
             require_working(store.root)
         return store
 
-    def _create(self, path: Path) -> None:
-        with storage_errors(self.root):
-            make_folder(self.root)
-            # Our own folders may be there if a crash came between making them and format.json.
-            strange = sorted({entry.name for entry in self.root.iterdir()} - _FOLDERS - {path.name})
-        if strange:
-            raise StoreError(
-                f"{self.root} is neither a store nor empty (it holds {strange[0]}): name another"
-            )
-        writer = "(run without installation)"
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            writer = importlib.metadata.version("vidloop")
-        written = {"format": FORMAT, "written_by": writer}
-        self._write("format.json", (json.dumps(written) + "\n").encode(), replace=False)
-
-    def _check_format(self, path: Path) -> None:
-        with storage_errors(path):
-            text = path.read_bytes()
-        try:
-            found = parse_json(text)
-            number, writer = int(found["format"]), found.get("written_by", "an unnamed version")
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-            raise StoreError(f'{path} is damaged: restore it as {{"format": {FORMAT}}}') from error
-        if number > FORMAT:
-            raise StoreError(
-                f"{self.root} has store format {number}, written by vidloop {writer}; this program reads "
-                f"format {FORMAT}: use vidloop {writer} or newer, or name another store with --store"
-            )
+    @property
+    def heal_command(self) -> str:
+        """What a person types to have everything damaged set aside."""
+        return format.heal_command(self.root)
 
     # -- media ---------------------------------------------------------------------------------------------
 
@@ -195,11 +182,17 @@ class Store:
         files = tuple(sorted(set(media), key=lambda item: item.path))
         manifest = Manifest(key, stage, plain["question"], parts, files, tuple(sorted(set(parents))), plain["info"])
         failpoint("store.before_manifest")
-        won = self._write(_manifest_path(stage, key), manifest.to_bytes(), replace=False)
+        place = _manifest_path(stage, key)
+        won = self._write(place, manifest.to_bytes(), replace=False)
         failpoint("store.after_manifest")
         if won:
             return manifest
-        first = self._load(self.path(_manifest_path(stage, key)))
+        try:
+            first = self.manifest_at(self.path(place))
+        except Damaged as error:
+            self.set_aside(place, error.what)
+            self._write(place, manifest.to_bytes(), replace=True)
+            return manifest
         if first != manifest:
             log.warning(
                 "%s %s was committed before with other content; the first stays (%s, not %s)",
@@ -220,7 +213,7 @@ class Store:
                     sync_folder(folder)
 
     def discard(self, key: str) -> None:
-        """Forget a unit, so that it is computed again. Its media stay for `data.store.gc`: others may name them.
+        """Forget a whole unit, so that it is computed again. Its media stay for `data.store.gc`.
 
         Raises StoreError: the store is read-only.
         """
@@ -235,15 +228,42 @@ class Store:
                 shutil.rmtree(folder)
                 sync_folder(folder.parent)
 
+    def set_aside(self, relative: str, why: str) -> None:
+        """Take a file, or what lies in its place, out of the store; see `data.store.aside`.
+
+        Raises StoreError: the store is read-only, or the path leaves it.
+        """
+        set_aside(self.root, self.path(relative), why)
+
+    def set_unit_aside(self, key: str, why: str) -> None:
+        """Take a unit out of the store, so that it is computed again: its manifest, its parts, and those of
+        its media that are damaged.
+
+        Raises StoreError: the store is read-only.
+        """
+        path = self._find(key)
+        if path is None:
+            return
+        with contextlib.suppress(Damaged):
+            manifest = self.manifest_at(path)
+            for item in manifest.media:
+                if self.fault(item) is not None:
+                    self.set_aside(item.path, why)
+        # The manifest goes first: a crash in between leaves files nobody names, not a manifest without files.
+        set_aside(self.root, path, why)
+        set_aside(self.root, self.path(f"parts/{path.parent.name}/{key[:2]}/{key}"), why)
+
     # -- reading -------------------------------------------------------------------------------------------
 
     def manifest(self, key: str) -> Manifest | None:
         """The manifest of `key`, or None if that question has no answer yet.
 
-        Raises StoreError: the manifest was changed after it was written, or is of a newer version.
+        Raises:
+            Damaged: the manifest was changed after it was written.
+            StoreError: it is of a newer version, or may not be read.
         """
         path = self._find(key)
-        return None if path is None else self._load(path)
+        return None if path is None else self.manifest_at(path)
 
     def verify(self, key: str, level: Literal["hash", "size"] = "hash") -> str | None:
         """None if the unit is whole, else why it is not.
@@ -257,8 +277,8 @@ class Store:
         """
         try:
             manifest = self.manifest(key)
-        except DamagedManifest as error:
-            return str(error)
+        except Damaged as error:
+            return error.what
         if manifest is None:
             return "no manifest"
         faults = (self.fault(item, level) for item in manifest.files)
@@ -283,7 +303,7 @@ class Store:
     def read(self, key: str, table: str) -> list[Any]:
         """Rows of one table of one unit, in key order; none if the unit has no such table.
 
-        Raises StoreError: the unit is not there, or a part is missing or was changed.
+        Raises Damaged: the unit is not there, or a part is missing or was changed.
         """
         return from_table(table, self.arrow([key], table))
 
@@ -294,7 +314,7 @@ class Store:
         for key in keys:
             manifest = self.manifest(key)
             if manifest is None:
-                raise StoreError(f"{self.root} holds no unit {key}. {REMEDY}")
+                raise Damaged(f"{self.root} holds no unit {key}: run the command that made it again")
             part = manifest.part(table)
             if part is not None:
                 data = self._read_bytes(part.path, part.sha256)
@@ -305,13 +325,31 @@ class Store:
                     # Columns of a later version are left out; the cast loads much, so only then.
                     tables.append(found if found.schema == schema else found.select(schema.names).cast(schema))
                 except (pa.ArrowException, LookupError, OSError, ValueError) as error:
-                    raise StoreError(f"{self.path(part.path)} is no table {table}: {error}. {REMEDY}") from error
+                    raise Damaged(f"{self.path(part.path)} is no table {table}: {error}", self._remedy) from error
         return pa.concat_tables(tables)
 
     def manifests(self, stage: str | None = None) -> list[Manifest]:
-        """Every committed unit (of one stage), sorted by key. Raises StoreError if a manifest was changed."""
-        found = sorted(self.root.glob(f"manifests/{stage or '*'}/*.json"), key=lambda path: path.name)
-        return [self._load(path) for path in found]
+        """Every committed unit (of one stage), sorted by key. Raises Damaged if a manifest was changed."""
+        return [self.manifest_at(path) for path in self.manifest_files(stage)]
+
+    def manifest_files(self, stage: str | None = None) -> list[Path]:
+        """Where the manifests lie (of one stage), sorted by key; unread."""
+        return sorted(self.root.glob(f"manifests/{stage or '*'}/*.json"), key=lambda path: path.name)
+
+    def manifest_at(self, path: Path) -> Manifest:
+        """The manifest of a file that `manifest_files` named. Raises as `manifest`."""
+        try:
+            found = Manifest.from_bytes(path.read_bytes(), str(path))
+        except Damaged as error:
+            raise Damaged(error.what, self._remedy) from error
+        except PermissionError as error:
+            readable = f"make it readable for this user (`chmod u+r {shlex.quote(str(path))}`)"
+            raise StoreError(f"cannot read {path}: {error.strerror}; {readable}") from error
+        except OSError as error:
+            raise Damaged(f"cannot read {path}: {error.strerror}", self._remedy) from error
+        if (found.key, found.stage) != (path.stem, path.parent.name):
+            raise Damaged(f"{path} is the manifest of another unit", self._remedy)
+        return found
 
     # -- beside the committed work -------------------------------------------------------------------------
 
@@ -320,8 +358,11 @@ class Store:
 
         Raises StoreError: the path leaves the store, the disk is full, or the store is read-only.
         """
+        path = self.path(relative)
+        if is_folder(path):
+            self.set_aside(relative, "a folder in the place of a file")
         self._write(relative, data, replace=True)
-        return self.path(relative)
+        return path
 
     def log_run(self, run_id: str, event: Mapping[str, Any]) -> None:
         """Append a fact about a run (seconds, cached, ...) to `runs/<run id>.jsonl`, outside every digest.
@@ -347,6 +388,8 @@ class Store:
     def scratch(self, key: str) -> Path:
         """A folder for the checkpoints of unit `key` while it is computed; nothing else reads it."""
         path = self.path(f"scratch/{_checked(key)}")
+        if os.path.lexists(path) and not is_folder(path):
+            self.set_aside(f"scratch/{key}", "it is no folder")
         with storage_errors(path):
             make_folder(path)
         return path
@@ -355,7 +398,7 @@ class Store:
         """Remove the unit's checkpoints, once it is committed."""
         path = self.path(f"scratch/{_checked(key)}")
         with storage_errors(path):
-            if path.is_dir():
+            if is_folder(path):
                 shutil.rmtree(path)
 
     @contextlib.contextmanager
@@ -365,6 +408,8 @@ class Store:
         Raises StoreError: another process holds it, and this one does not `wait`; or there are no locks.
         """
         path = self.path(f"locks/{name}.lock")
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            self.set_aside(f"locks/{name}.lock", "it is no file")
         with storage_errors(path):
             make_folder(path.parent)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -384,13 +429,15 @@ class Store:
 
     def _keep(self, item: Media | Part, data: bytes) -> None:
         """Write a content-named file unless its bytes are there; a damaged copy is replaced."""
-        if self.fault(item) is None:
-            path = self.path(item.path)
+        fault, path = self.fault(item), self.path(item.path)
+        if fault is None:
             # Young again, so that a garbage collector does not take it before the manifest names it.
             with storage_errors(path), contextlib.suppress(FileNotFoundError):  # it was quicker
                 os.utime(path)
                 make_safe(path)
                 return
+        if os.path.lexists(path):
+            self.set_aside(item.path, fault or "it is gone")
         self._write(item.path, data, replace=True)
 
     def _write_part(self, stage: str, key: str, name: str, table: pa.Table) -> Part:
@@ -409,15 +456,15 @@ class Store:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}. {REMEDY}") from error
+            raise Damaged(f"cannot read {path}: {error.strerror}", self._remedy) from error
         if bytes_digest(data) != sha256:
-            raise StoreError(f"{path} was changed after it was written (sha256 differs). {REMEDY}")
+            raise Damaged(f"{path} was changed after it was written (sha256 differs)", self._remedy)
         return data
 
     def _check_media(self, tables: Mapping[str, pa.Table], media: Sequence[Media]) -> None:
         for item in media:
             if not self.path(item.path).is_file():
-                raise StoreError(f"{self.root / item.path} is not there, so it cannot be committed. {REMEDY}")
+                raise StoreError(f"{self.root / item.path} is not there, so it cannot be committed: run again")
         held = {item.path for item in media}
         for name, table in tables.items():
             for column in TABLES[name].media:
@@ -431,15 +478,16 @@ class Store:
         with contextlib.suppress(FileNotFoundError):
             for stage in os.listdir(folder):
                 path = f"{folder}/{stage}/{name}"
-                if os.path.exists(path):
+                if os.path.lexists(path):
                     return Path(path)
         return None
 
-    def _load(self, path: Path) -> Manifest:
-        try:
-            return Manifest.from_bytes(path.read_bytes(), str(path))
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    @property
+    def _remedy(self) -> str:
+        return (
+            f"Run the command that made it again, which computes it anew; or `{self.heal_command}` sets aside "
+            "what is damaged"
+        )
 
 
 def _manifest_path(stage: str, key: str) -> str:

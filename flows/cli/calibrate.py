@@ -48,13 +48,13 @@ def calibrate_command(
 ) -> None:
     """Compare judges with labels on the recipe's clips in the store, and try them on tampered ones."""
     from data.store import Store
-    from tasks.rounds import new_round_id
+    from tasks.round_ids import new_round_id
 
     read, opened, console = load_recipe(recipe, set_), Store.open(store), Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)  # in a file or a pipe nothing is cut off
     terminal.choose(terminal.to_console(console))
-    context = open_round(read, opened, new_round_id())
+    context = open_round(read, opened, new_round_id(opened))
     names = list(dict.fromkeys(reward))
     if "physics" in names and labels == "oracle":
         raise ConfigError("--reward physics is the oracle: give it labels of your own with --labels FILE")

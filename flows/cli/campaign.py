@@ -23,7 +23,7 @@ from flows.config.resolve import open_round
 from flows.reporting import console
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds import notify
-from tasks.rounds import new_round_id
+from tasks.round_ids import new_round_id
 
 
 @app.command("improve")
@@ -46,7 +46,7 @@ def improve_command(
 
         finish(opened, improve(read, opened, plain_round))
         return
-    with prefect_ready(opened, new_round_id()):
+    with prefect_ready(opened, new_round_id(opened)):
         from flows.rounds.improve import improve_flow
 
         improve_flow(recipe=recipe, store=str(opened.root), overrides=overrides)
@@ -63,7 +63,7 @@ def nightly_command(
     """A night, now: one round from the champion on clips of its own. Interrupted, it goes on next time."""
     read, opened = _opened(recipe, set_, store, plain)
     if not plain:
-        with prefect_ready(opened, new_round_id()):
+        with prefect_ready(opened, new_round_id(opened)):
             from flows.rounds.nightly import nightly_flow
 
             nightly_flow(recipe=recipe, store=str(opened.root), overrides=set_)

@@ -1,4 +1,4 @@
-"""Commands that read and tidy a store: `query`, `policies`, `report`, `champion`, `gc`."""
+"""Commands that read and tidy a store: `query`, `policies`, `report`, `champion`, `gc`, `scrub`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from rich.text import Text
 
 from data import champion
 from data.errors import ConfigError, DataError
-from data.store import Store
+from data.store import Damaged, Store
+from data.store.aside import FOLDER as ASIDE
 from data.store.durable_files import write_durably
+from data.store.format import heal_command
 from flows.cli.app import answers, app, champion_app
 from flows.cli.options import StoreOption
 from flows.reporting.messages import DEFAULT_STORE
@@ -205,6 +207,33 @@ def _write_parquet(path: Path, names: list[str], rows: list[tuple[Any, ...]]) ->
     remedy = "make the folder writable for this user, or name another file with --out"
     write_durably(path.parent, path, buffer.getvalue(), replace=True, remedy=remedy)
     print(f"{path}: {len(rows)} {'row' if len(rows) == 1 else 'rows'}")
+
+
+@app.command("scrub")
+@answers
+def scrub(
+    heal: Annotated[
+        bool,
+        typer.Option("--heal", help="Move what is damaged to the store's folder aside/; nothing is deleted."),
+    ] = False,
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Look at every file of a store, hash what has a digest, and name what is damaged."""
+    from tasks.scrub import scrub as look
+
+    root = Path(store).expanduser().absolute()
+    found = look(root, heal)
+    for fault in found:
+        print(f"{fault.path}: {fault.why}")
+    if not found:
+        print("nothing is damaged")
+    elif heal:
+        print(
+            f"{len(found)} damaged files set aside or mended ({root / ASIDE}); the commands that made them "
+            "compute them anew"
+        )
+    else:
+        raise Damaged(f"{len(found)} files of {root} are damaged: `{heal_command(root)}` sets them aside")
 
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from data.prompts import prompt_sets
 from rewards import reward_kinds
+from tasks.round_ids import hours_ahead
 from tasks.settings import EvaluateSettings
 from tasks.summary import BaselineFinding, Change, RoundSummary
 
@@ -70,6 +71,18 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def ahead(round_id: str) -> tuple[str, ...]:
+    """What must be said of an id whose time lies in the future; nothing where it does not."""
+    hours = hours_ahead(round_id)
+    if hours < 1:
+        return ()
+    return (
+        f"the time in the id {round_id} lies {duration(hours * 3600)} in the future by this machine's clock: "
+        "a clock was ahead when this round began, or an earlier one of this store. Ids keep the order of "
+        f"rounds; runs/{round_id}.jsonl has the times",
+    )
 
 
 def is_rate(summary: RoundSummary) -> bool:

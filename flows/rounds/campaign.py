@@ -31,7 +31,7 @@ from tasks.campaign_record import Choice, Planned, Played, Series, StoppedBy
 from tasks.context import PolicyRef, RoundContext
 from tasks.jobs import training_prompts
 from tasks.policies import CANDIDATE, CHAMPION, find_policy
-from tasks.rounds import new_round_id
+from tasks.round_ids import new_round_id
 from tasks.summary import RoundSummary
 
 Play = Callable[[RoundContext], RoundSummary]
@@ -63,7 +63,7 @@ def improve(recipe: Recipe, store: Store, play: Play, work: Work = plain_stage) 
             series = without_stale_plan(recipe, store, series)
         else:
             start = present(recipe, store).policy_id
-            series = Series(new_round_id(), resolve(recipe), start, start)
+            series = Series(new_round_id(store), resolve(recipe), start, start)
             say(f"Improve {series.improve}: at most {recipe.improve.rounds} rounds, from policy {start}")
         while True:
             if series.next is None:

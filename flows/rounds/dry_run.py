@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data.errors import VidloopError
-from data.store import Store
+from data.store import Store, format
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting.messages import introduction
@@ -28,7 +28,8 @@ def to_look_at(recipe: Recipe, store: str) -> Iterator[RoundContext]:
 @contextmanager
 def store_to_look_at(store: str) -> Iterator[Store]:
     """The store, to be read; one that does not exist yet is taken for an empty one."""
-    if (Path(store).expanduser() / "format.json").exists():
+    root = Path(store).expanduser()
+    if not format.is_missing(root) or format.is_store_without(root):
         yield Store.open(store)
         return
     with TemporaryDirectory() as folder:

@@ -38,7 +38,7 @@ from tasks import rounds
 from tasks.campaign_record import Planned, Series, Waiting
 from tasks.context import RoundContext
 from tasks.promotion import Answer, Promotion
-from tasks.rounds import new_round_id
+from tasks.round_ids import new_round_id
 from tasks.summary import RoundSummary
 
 Play = Callable[[RoundContext, Promotion], RoundSummary]
@@ -150,7 +150,7 @@ def begin_anew(store: Store, name: str) -> Series:
             raise ConfigError(f"round {before.waiting.round} waits for a person's approval: answer it first")
         recipe = check(Recipe, before.recipe, f"the recipe of the nights {name}")
         start = present(recipe, store).policy_id
-        return record.save(store, Series(new_round_id(), resolve(recipe), start, start, kind="nightly"))
+        return record.save(store, Series(new_round_id(store), resolve(recipe), start, start, kind="nightly"))
 
 
 def next_night(recipe: Recipe, store: Store) -> tuple[Series, Planned]:
@@ -163,7 +163,7 @@ def next_night(recipe: Recipe, store: Store) -> tuple[Series, Planned]:
     past = sum(len(one.rounds) + one.given_up for one in held)
     if series is None:
         start = present(recipe, store).policy_id
-        series = Series(new_round_id(), resolve(recipe), start, start, kind="nightly")
+        series = Series(new_round_id(store), resolve(recipe), start, start, kind="nightly")
     series = without_stale_plan(recipe, store, series)
     if series.blocked is not None and present(recipe, store).policy_id != series.blocked.champion:
         series = replace(series, blocked=None)  # a person has gone back, or on

@@ -21,7 +21,7 @@ from tasks import evaluate
 from tasks.campaign_record import Blocked, Reexamined, Series
 from tasks.context import PolicyRef, RoundContext
 from tasks.jobs import evaluation_jobs
-from tasks.rounds import new_round_id
+from tasks.round_ids import new_round_id
 from tasks.stage_spec import Phase
 from tasks.summary import Findings
 from tasks.units import StageResult
@@ -71,7 +71,7 @@ def when_due(
 def _examine(recipe: Recipe, store: Store, series: Series, champion: PolicyRef, work: Work) -> Reexamined:
     number = len(series.rounds)
     seed = int(digest(["reexamine", series.rounds[-1].seed, number])[:8], 16)
-    context = open_round(recipe.starting(series.start).changed(seed=seed), store, new_round_id())
+    context = open_round(recipe.starting(series.start).changed(seed=seed), store, new_round_id(store))
     plan = context.evaluate
     ((split, usual), *_) = plan.jobs
     prompts = list(dict.fromkeys(job.prompt for job in usual))

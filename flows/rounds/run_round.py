@@ -14,12 +14,13 @@ from data.store import Store
 from flows.config.load import dump, load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import frozen_policies, open_round
-from flows.reporting import console
+from flows.reporting import console, words
 from tasks import spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.promotion import Promotion
-from tasks.rounds import RECIPE, finish, give_up, new_round_id
+from tasks.round_ids import new_round_id
+from tasks.rounds import RECIPE, finish, give_up
 from tasks.stage_spec import Phase
 from tasks.stages import STAGES, require_ready, require_weights, require_whole, run_phases, run_stage
 from tasks.summary import RoundSummary
@@ -39,7 +40,7 @@ def begin(recipe: Recipe, store: Store) -> RoundContext:
     Raises:
         UserError: see `open_round`.
     """
-    context = open_round(recipe, store, new_round_id())
+    context = open_round(recipe, store, new_round_id(store))
     store.write_file(f"rounds/{context.run_id}/{RECIPE}", dump(frozen_policies(recipe, context)).encode())
     _contexts[context.run_id] = context
     return context
@@ -93,7 +94,7 @@ def play(
     require_ready(context)
     reporter = console.current()
     reporter.on_round_start(context)
-    for warning in warnings(context):
+    for warning in (*warnings(context), *words.ahead(context.run_id)):
         reporter.info(f"    warning: {warning}")
     if from_stage is not None:
         require_whole(context, from_stage)

@@ -51,6 +51,8 @@ def save(
     body = json.dumps(facts, sort_keys=True).encode() + b"\n" + data
     target = folder / f"step-{step:08d}.checkpoint"
     with storage_errors(target):
+        if target.is_dir():
+            remove(target)
         for left in folder.glob("*.tmp"):  # by a crash: a folder belongs to one run at a time
             remove(left)
         write_durably(folder, target, bytes_digest(body).encode() + b"\n" + body, replace=True)

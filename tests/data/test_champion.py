@@ -46,6 +46,28 @@ def test_by_hand_only_policies_of_the_store(store, commit):
     assert champion.read(store) == Champion("y1", "set by hand")
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"history": [1]}', None])
+def test_of_a_damaged_pointer_the_copy_answers_and_the_next_promotion_mends_it(store, content):
+    champion.promote(store, "y1", "r1")
+    path = store.root / "champion.json"
+    whole = path.read_bytes()
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    assert champion.read(store) == Champion("y1", "r1")
+    champion.promote(store, "y1", "r1")
+    assert path.read_bytes() == whole == (store.root / "champion.copy.json").read_bytes()
+
+
+def test_a_pointer_with_a_flipped_bit_is_not_believed(store):
+    champion.promote(store, "y1", "r1")
+    champion.promote(store, "y2", "r2")
+    for path in store.root.glob("champion*.json"):
+        path.write_bytes(path.read_bytes().replace(b'"y2"', b'"y3"'))
+    with pytest.raises(StoreError, match=r"champion\.json was changed.*`vidloop scrub --heal"):
+        champion.read(store)
+
+
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"history": [1]}', '{"history": [{"policy": "y"}]}'])
 def test_a_damaged_pointer_is_named(store, content):
     (store.root / "champion.json").write_text(content)

@@ -111,6 +111,28 @@ def test_the_newest_version_of_a_reward_has_its_name(filled, commit, make_score)
     ]
 
 
+def test_the_version_that_the_newest_round_used_is_the_newest_whatever_the_files_say(
+    filled, commit, make_score
+):
+    newer = commit("score", "newer", scores=[make_score("c1", 0.75, "clip", "v2")])
+    for round_id, version in {"20260101T000000-ab": "v1", "20270101T000000-ab": "v2"}.items():
+        summary = {"round": round_id, "rewards": {"clip": {"kind": "clip", "version": version}}}
+        filled.write_file(f"rounds/{round_id}/summary.json", json.dumps(summary).encode())
+    # Written by a clock that was 400 days behind.
+    os.utime(filled.path(f"manifests/score/{newer.key}.json"), (1, 1))
+    assert ask(filled, 'SELECT clip, "clip@v1" FROM scores_wide ORDER BY clip_id') == [
+        (0.75, 0.25),
+        (None, 0.5),
+    ]
+
+
+def test_what_is_no_text_hides_no_other_run(filled):
+    (filled.root / "runs/torn.jsonl").write_bytes(b'{"stage": "\xff\n')
+    (filled.root / "runs/folder.jsonl").mkdir()
+    (filled.root / "runs/link.jsonl").symlink_to(filled.root / "format.json")
+    assert ask(filled, "SELECT DISTINCT run_id FROM timings") == [("r1",)]
+
+
 def test_rounds_and_timings(filled):
     assert ask(filled, "SELECT round, metric, before, after, n, promoted, verdict FROM rounds") == [
         ("r1", "physics", 0.3, 0.5, 400, True, "promoted: it's better")
@@ -155,7 +177,9 @@ def test_an_answer_never_rests_on_a_changed_part(filled):
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
     part.write_bytes(content)
-    with pytest.raises(StoreError, match=r"sha256 of part .* differs\. Run the command that made it again"):
+    with pytest.raises(
+        StoreError, match=r"sha256 of part .* differs\. `vidloop scrub --heal --store .*` sets"
+    ):
         ask(filled, "SELECT 1")
     part.unlink()
     with pytest.raises(StoreError, match="missing part"):

@@ -43,7 +43,8 @@ def suspended(served: Served, hours: float = 1.0) -> tuple[str, str]:
 
     A candidate of a candidate is not surely sharper still.
     """
-    (served.tiny.store / "champion.json").unlink(missing_ok=True)
+    for name in ("champion.json", "champion.copy.json"):
+        (served.tiny.store / name).unlink(missing_ok=True)
     run = served.run("nightly", approval=True, approval_hours=hours, overrides=PROMOTES)
     found = served.until(run, *ENDED, "PAUSED")
     assert (found["state_type"], found["state_name"]) == ("PAUSED", "Suspended"), (

@@ -165,6 +165,31 @@ def test_after_an_outage_only_what_is_missing_is_asked(
     assert store.manifests("score-unfinished") == []
 
 
+@pytest.mark.parametrize("folder", ["manifests", "parts"])
+def test_unfinished_answers_that_are_damaged_are_asked_for_again(
+    folder: str, store: Store, unit: Make, server: FaultServer
+) -> None:
+    one = unit(retries=0, breaker=2, concurrency=1, timeout_s=5)
+    warm(server, one)
+    served: list[str] = []
+
+    def after_one_clip(question: str, media: str) -> str | None:
+        served.extend([media] if not served else [])
+        return None if media in served else "500"
+
+    server.faults = after_one_clip
+    with pytest.raises(JudgeDown):
+        one.run()
+    harmed = [path for path in (store.root / folder / "score-unfinished").rglob("*.*") if path.is_file()]
+    assert len(harmed) == 2
+    for path in harmed:
+        path.write_bytes(path.read_bytes().replace(b"judge", b"jadge"))
+    server.faults = nothing
+    assert asked_by(server, one) == ["physics"] * 4 + ["task"] * 4
+    assert None not in values(store, one)["judge"]
+    assert store.manifests("score-unfinished") == []
+
+
 def test_a_few_unanswered_clips_are_null_and_too_many_are_asked_again(
     store: Store,
     unit: Make,

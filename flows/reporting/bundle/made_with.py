@@ -42,7 +42,7 @@ def made_with(store: Store, summary: RoundSummary, clips: Sequence[Clip]) -> dic
 def _computed(store: Store, key: str | None) -> Iterator[dict[str, Any]]:
     """What each run that computed a part of a stage noted of versions, the oldest first."""
     for path in sorted(store.root.glob("runs/*.jsonl")):
-        for line in path.read_text("utf-8", "replace").splitlines():
+        for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
             if key and key in line and '"versions"' in line:
                 fact = _fact(line)
                 if fact.get("key") == key:

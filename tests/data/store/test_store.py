@@ -27,8 +27,9 @@ def unit(store, make_clip):
 
 
 def everything(root):
-    """Every file of a store and its bytes, but for locks."""
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    """Every file of a store and its bytes, but for what was set aside."""
+    found = {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
+    return {name: content for name, content in found.items() if not name.startswith("aside/")}
 
 
 def flip(path, position=-1):

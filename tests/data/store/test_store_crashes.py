@@ -42,9 +42,9 @@ for line in sys.stdin:
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-# How often each point is passed; store.mid_write also by format.json and champion.json.
+# How often each point is passed; store.mid_write also by format.json, champion.json and its copy.
 POINTS = {
-    "store.mid_write": 7, "store.after_media": 2, "store.after_part": 2, "store.before_manifest": 1,
+    "store.mid_write": 8, "store.after_media": 2, "store.after_part": 2, "store.before_manifest": 1,
     "store.after_manifest": 1,
 }  # fmt: skip
 STEPS = [f"{name}:{n}" for name, passes in POINTS.items() for n in range(1, passes + 1)]
@@ -73,7 +73,7 @@ def work():
 
 
 def everything(root):
-    kept = ("manifests", "parts", "media", "champion.json", "format.json")
+    kept = ("manifests", "parts", "media", "champion.json", "champion.copy.json", "format.json")
     return {
         p.relative_to(root).as_posix(): p.read_bytes()
         for p in sorted(root.rglob("*"))

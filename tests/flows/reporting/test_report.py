@@ -3,7 +3,9 @@
 import html.parser
 import re
 from collections.abc import Callable
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from flows.reporting.artifacts.sheets import sheets_markdown
 from flows.reporting.read import find_summary, read_facts
 from flows.reporting.words import about_prompts, set_name
 from flows.rounds.approval import question
+from tasks import round_ids
 
 ROUND = "20260101T000000Z-abc123"
 
@@ -195,6 +198,29 @@ def test_a_missing_video_is_named_and_the_report_still_opens(
 def test_an_unknown_round_is_refused_by_name(reported: Store, name: str) -> None:
     with pytest.raises(UserError, match=f"newest is {ROUND}"):
         build_report(reported, name)
+
+
+def test_a_clock_that_was_ahead_hides_no_newer_round(
+    tmp_path: Path, make_round: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, begun = Store.open(tmp_path / "store", create=True), []
+    for days in (0, 400, 0, -400):
+
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None, days: int = days) -> Any:
+                return datetime.now(tz) + timedelta(days=days)
+
+        monkeypatch.setattr(round_ids, "datetime", Clock)
+        begun.append(round_ids.new_round_id(store))
+        store.write_file(f"rounds/{begun[-1]}/recipe.json", b"{}")
+        make_round(store, begun[-1])
+    monkeypatch.undo()
+    page = build_report(store)
+    assert page.parent.name == begun[-1]
+    assert "in the future by this machine's clock" in Page(page.read_text("utf-8")).words()
+    first = build_report(store, begun[0])
+    assert "in the future" not in Page(first.read_text("utf-8")).words()
 
 
 def test_a_store_without_rounds_says_what_to_do(tmp_path: Path) -> None:

@@ -281,9 +281,16 @@ def test_only_one_improves_a_store_at_a_time(tiny: Tiny) -> None:
 def test_a_damaged_record_is_no_reason_to_begin_anew(tiny: Tiny) -> None:
     store, recipe = opened(tiny), recipe_for(tiny)
     record.save(store, of(recipe))
+    saved = record.unfinished(store, resolve(recipe))
+    assert saved is not None
     path = store.path("improvements/20260101T000000-00000000/summary.json")
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(StoreError, match=r"cannot read .*summary\.json"):
+    assert record.unfinished(store, resolve(recipe)) == saved  # by its copy
+    path.unlink()
+    assert record.unfinished(store, resolve(recipe)) == saved
+    path.with_name("summary.copy.json").write_text("{}")
+    path.write_text("[]")
+    with pytest.raises(StoreError, match=r"cannot read .*summary\.json.*vidloop scrub --heal"):
         improve(recipe, store, plain_round)
 
 
