@@ -227,13 +227,13 @@ def examination(
 
 def unit_of(context: RoundContext) -> EvaluateUnit:
     """The comparison alone. Raises StageFailed if something it needs is missing."""
-    return next(_comparisons(context))
+    return next(comparisons(context))
 
 
 def findings(context: RoundContext) -> Findings:
     """What the gate found in this round, and its confirmation. Raises ConfigError if one has not been run."""
     store, found = context.store, []
-    for unit in _comparisons(context):
+    for unit in comparisons(context):
         manifest = store.manifest(unit.key)
         if manifest is None:
             raise ConfigError(f"{store.root} holds no evaluation of this recipe: run `vidloop round`")
@@ -243,7 +243,8 @@ def findings(context: RoundContext) -> Findings:
     return gate if not second or level is None else _confirmed(gate, *second[0], level)
 
 
-def _comparisons(context: RoundContext) -> Iterator[EvaluateUnit]:
+def comparisons(context: RoundContext) -> Iterator[EvaluateUnit]:
+    """The comparison, and its confirmation. Raises StageFailed if something they need is missing."""
     for phase in phases(context):
         yield from (unit for unit in phase.units if isinstance(unit, EvaluateUnit))
 

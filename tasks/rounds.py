@@ -10,6 +10,7 @@ from data.errors import StoreError
 from data.store import Store
 from tasks import evaluate, finetune, score
 from tasks.context import RoundContext
+from tasks.failures import failures
 from tasks.promotion import Answer, Promotion, answered, conclude
 from tasks.stages import STAGES
 from tasks.summary import Findings, RewardSummary, RoundSummary, StageSummary
@@ -37,6 +38,7 @@ def finish(
     summary = _summary(
         context, results, evaluate.findings(context), candidate.policy_id if candidate else None
     )
+    summary = summary.changed(failures=failures(context) or None)
     if summary.promoted:
         summary = conclude(context, summary, promotion)
     return write_summary(context.store, summary)

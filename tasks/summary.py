@@ -116,6 +116,14 @@ class StageSummary(Record):
         return cls.model_validate(asdict(result) | told)
 
 
+class FailureSummary(Record):
+    """Clips that a reward gave no value."""
+
+    clips: int = Field(description="Clips that it was asked about.")
+    failed: int = Field(description="Those without a value.")
+    reasons: dict[str, int] = Field(description="The most frequent reasons, and of how many clips.")
+
+
 class Approval(Record):
     """A person's word, where one was asked for."""
 
@@ -166,7 +174,7 @@ class RewardSummary(Record):
 class RoundSummary(Record):
     """What `rounds/<round id>/summary.json` says of a round."""
 
-    round: str = Field(description="Id: UTC time and a short digest.")
+    round: str = Field(description="Id: a time and a short digest; ids sort as rounds began.")
     recipe: dict[str, Any] = Field(description="Every setting, defaults written out.")
     recipe_name: str = Field(description="The recipe's name.")
     feedback: str = Field(description="Name of the reward that taught; oracle: physics.")
@@ -186,6 +194,9 @@ class RoundSummary(Record):
     guards: dict[str, GuardFinding] = Field(description="By name.")
     baselines: dict[str, BaselineFinding] | None = absent("Best-of-N policies, where asked for.")
     stages: dict[str, StageSummary] = Field(description="By name, in their order.")
+    failures: dict[str, FailureSummary] | None = absent(
+        "Clips without a value, by the reward's name, of training and of the comparison. Absent: none."
+    )
     verdict: str = Field(description="In a sentence.")
     promoted: bool = Field(description="Whether this round made its candidate champion.")
     confirmation: Confirmation | None = absent("Absent where the gate's word is the last, or was no.")

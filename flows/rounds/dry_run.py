@@ -13,6 +13,7 @@ from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting.messages import introduction
 from tasks.context import RoundContext
+from tasks.failures import failure_lines, failures
 from tasks.stages import STAGES, plan, require_weights
 
 _SHOWN = 3
@@ -64,3 +65,4 @@ def plan_lines(context: RoundContext) -> Iterator[str]:
             yield f"    {unit.keys[0][:12]}  {unit.label}"
         if len(missing) > _SHOWN:
             yield f"    and {len(missing) - _SHOWN} more"
+    yield from (f"warning: {line}" for line in failure_lines(failures(context)))

@@ -15,9 +15,10 @@ from flows.config.load import dump, load_recipe
 from flows.config.recipe import Recipe
 from flows.config.resolve import frozen_policies, open_round
 from flows.reporting import console, words
-from tasks import spread
+from tasks import evaluate, score, spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
+from tasks.failures import failure_lines, failures
 from tasks.promotion import Promotion
 from tasks.round_ids import new_round_id
 from tasks.rounds import RECIPE, finish, give_up
@@ -150,6 +151,9 @@ def play_stage(
     outcome = STAGES[stage].outcome(context) if phases is None else None
     if outcome is not None:
         reporter.info(outcome)
+    if phases is None and stage in (score.STAGE, evaluate.STAGE):
+        for line in failure_lines(failures(context, stage)):
+            reporter.info(f"    warning: {line}")
     return result
 
 

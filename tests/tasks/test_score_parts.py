@@ -15,6 +15,7 @@ from data.store import Manifest, Store
 from data.video import encode_mp4
 from rewards import reward_ref
 from tasks.context import RESIDENTS
+from tasks.release import release
 from tasks.score import JudgeDown, ScoreShard, check_failures, lent, release_unanswered
 from tasks.shard_clips import ShardClips
 from tests.rewards.judge.conftest import RUBRIC, rubric, served, server, write_rubric  # noqa: F401  (fixtures)
@@ -188,6 +189,43 @@ def test_unfinished_answers_that_are_damaged_are_asked_for_again(
     assert asked_by(server, one) == ["physics"] * 4 + ["task"] * 4
     assert None not in values(store, one)["judge"]
     assert store.manifests("score-unfinished") == []
+
+
+def test_of_a_judge_only_what_is_disbelieved_is_asked_again(
+    store: Store, unit: Make, server: FaultServer
+) -> None:
+    one = unit(retries=0, breaker=100)
+    warm(server, one)
+    lost: list[str] = []
+
+    def one_clip(question: str, media: str) -> str | None:
+        if not lost:
+            lost.append(media)
+        return "free text" if media in lost and question.startswith("task") else None
+
+    server.faults = one_clip
+    one.run()
+    before = values(store, one)
+    (place,) = [place for place, value in enumerate(before["judge"]) if value is None]
+    reward = one.rewards[0]
+    assert release(store, reward, where="value > 1").units == ()
+
+    found = release(store, reward, failed=True)
+    assert found.clips == 1
+    assert store.manifest(one.keys[-1]) is None
+    server.faults = nothing
+    assert len(asked_by(server, one)) == 1  # the question that had no answer; its other one is kept
+    after = values(store, one)
+    assert None not in after["judge"]
+    for name, some in before.items():
+        assert [value for value in after[name] if value != after[name][place]] == [
+            value for value in some if value is not None and value != after[name][place]
+        ]
+
+    everything = release(store, reward)
+    assert everything.clips == 4
+    assert len(asked_by(server, one)) == 8
+    assert values(store, one) == after
 
 
 def test_a_few_unanswered_clips_are_null_and_too_many_are_asked_again(
