@@ -15,6 +15,7 @@ from typing import Annotated, Any, ParamSpec
 import typer
 
 from data.errors import VidloopError
+from data.version import VERSION
 
 BAD_INPUT, FAILED, INTERRUPTED = 2, 3, 130
 
@@ -36,9 +37,7 @@ _debug = False
 
 def _version(asked: bool) -> None:
     if asked:
-        import vidloop
-
-        print(vidloop.__version__)
+        print(VERSION)
         raise typer.Exit
 
 
