@@ -25,7 +25,7 @@ from data.errors import (
 from data.records import Clip, Evaluation, Example, Pair, Policy, Prompt, Score
 from data.settings import Settings, setting
 from data.store import Store
-from data.version import VERSION
+from data.version import VERSION as __version__
 from flows.config.load import load_recipe
 from flows.config.recipe import Recipe
 from models.families.base import Family
@@ -43,8 +43,6 @@ from rewards import (
 )
 from tasks.summary import RoundSummary
 from vidloop.api import open_store, play_round, query, write_report
-
-__version__ = VERSION
 
 __all__ = [
     "CannotJudge",
