@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from data.errors import ModelError
 from data.plugins import GROUPS
@@ -63,7 +66,18 @@ def given(page: str, played: Played) -> dict[str, Any]:
         import miniature.world.catalog
 
         return dict(vars(miniature.world.catalog))
+    if page == "docs/run-your-own-model.md":
+        as_bin(Path("my-wan"))
     return {}
+
+
+def as_bin(folder: Path) -> None:
+    """The miniature with its weights as .bin only."""
+    shutil.copytree(ROOT / "miniature/weights/wan", folder)
+    for part, name in (("transformer", "diffusion_"), ("vae", "diffusion_"), ("text_encoder", "")):
+        (weights,) = (folder / part).glob("*.safetensors")
+        torch.save(load_file(weights), weights.with_name(f"{name}pytorch_model.bin"))
+        weights.unlink()
 
 
 @pytest.mark.parametrize("page", by_page("python"))
