@@ -321,3 +321,10 @@ def test_an_adapter_file_is_no_policy_and_the_message_says_how_to_start_from_one
 ) -> None:
     with pytest.raises(ConfigError, match=r"Fuse it into the base model.*model\.path"):
         find_policy(store, str(tmp_path / "mine.safetensors"), "local-1")
+
+
+def test_another_teacher_of_the_shipped_recipe_is_not_held_to_the_judges_pass_mark() -> None:
+    """The first thing that anybody tries."""
+    assert curation_of(load_recipe("mini")).threshold == 0.5
+    with pytest.raises(ConfigError, match="nobody knows from which value a clip passes"):
+        curation_of(load_recipe("mini", ["feedback=clip"]))
