@@ -101,13 +101,6 @@ def auc(value: Floats, label: Bools) -> float | None:
     return float((rank[label].sum() - positive * (positive + 1) / 2) / (positive * negative))
 
 
-def wilson(share: float, n: int) -> tuple[float, float]:
-    """The 95% interval of a share of `n`: the score interval (Wilson 1927), which holds for few."""
-    z = 1.959964
-    middle, spread = share + z * z / (2 * n), z * (share * (1 - share) / n + z * z / (4 * n * n)) ** 0.5
-    return (middle - spread) / (1 + z * z / n), (middle + spread) / (1 + z * z / n)
-
-
 def reliability(value: Floats, label: Bools, bins: int = BINS) -> list[Bin]:
     """Bins of equal width over [0, 1]; 1.0 belongs to the last."""
     place = np.minimum((value * bins).astype(int), bins - 1)

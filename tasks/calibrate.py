@@ -27,7 +27,7 @@ from data.resources import shipped
 from data.store import Damaged, Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part, reward_kind
-from rewards.calibration import Bin, Figures, figures, reliability, wilson
+from rewards.calibration import Bin, Figures, figures, reliability
 from rewards.composite import is_mixture
 from rewards.judge.settings import NAME as JUDGE
 from tasks import answers, generate, score
@@ -202,14 +202,18 @@ def _load(store: Store, path: Path, kind: str) -> Calibration:
 
 def vague(found: Calibration) -> str | None:
     """Why a calibration says little of its judge; None: it says enough."""
+    from scipy.stats import binomtest
+
     n, accuracy = found.overall.n, found.overall.accuracy
-    if accuracy is None or found.overall.positives in (0, 1):
+    if accuracy is None:
+        return f"no clip with a label of {found.labels} was judged"
+    if found.overall.positives in (0, 1):
         return f"all {n} labels of {found.labels} are alike"
-    low, high = wilson(accuracy, n)
-    if high - low > 2 * _VAGUE:
+    right = binomtest(round(accuracy * n), n).proportion_ci(method="wilson")
+    if right.high - right.low > 2 * _VAGUE:
         return (
-            f"{n} clips with labels of {found.labels}: it is right on {low:.0%} to {high:.0%} of clips (95% "
-            "interval)"
+            f"{n} clips with labels of {found.labels}: it is right on {right.low:.0%} to {right.high:.0%} of "
+            "clips (95% interval)"
         )
     return None
 
