@@ -315,15 +315,20 @@ TABLES: Final[Mapping[str, TableSpec]] = {
 }
 
 
-def to_table(name: str, rows: Iterable[Row]) -> pa.Table:
+def to_table(name: str, rows: Iterable[Row] | pa.Table) -> pa.Table:
     """Rows as an Arrow table, sorted by the table's key, so that equal sets of rows give equal bytes.
 
+    Rows that are an Arrow table already, of the very schema and in the order of the key, are only checked.
+
     Raises:
-        ValueError: two rows have the same key, a float is NaN or infinite, or a required field is None.
+        ValueError: two rows have the same key, a float is NaN or infinite, or a required field is None; an
+            Arrow table has another schema or order.
         TypeError: a row is not of this table's class, or a number is not whole where it must be.
         pyarrow.ArrowInvalid, pyarrow.ArrowTypeError: a value is not of its column's type.
     """
     spec = TABLES[name]
+    if isinstance(rows, pa.Table):
+        return _checked(name, spec, rows)
     held = list(rows)
     for row in held:
         if type(row) is not spec.row:
@@ -344,6 +349,29 @@ def to_table(name: str, rows: Iterable[Row]) -> pa.Table:
             values = [operator.index(value) for value in values]  # Arrow would cut 1.5 to 1
         columns.append(pa.array(values, type=field.type))
     return pa.Table.from_arrays(columns, schema=spec.schema)
+
+
+def _checked(name: str, spec: TableSpec, table: pa.Table) -> pa.Table:
+    import pyarrow.compute as pc
+
+    if not table.schema.equals(spec.schema, check_metadata=True):
+        raise ValueError(f"table {name}: the schema is not that of {spec.row.__name__}")
+    for field in spec.schema:
+        column = table.column(field.name)
+        if not field.nullable and column.null_count:
+            raise ValueError(f"table {name}: column {field.name} may not be null")
+        # An empty column has no least truth value: null.
+        if pa.types.is_floating(field.type) and pc.all(pc.is_finite(column)).as_py() is False:
+            raise ValueError(f"table {name}: column {field.name} holds a number that is not finite")
+    before, after = table.slice(0, max(0, len(table) - 1)), table.slice(1)
+    rising: Any = False
+    for column in reversed(spec.key):  # the last column of the key decides where all before it are equal
+        first, second = before.column(column), after.column(column)
+        rising = pc.or_(pc.less(first, second), pc.and_(pc.equal(first, second), rising))
+    if pc.all(rising).as_py() is False:
+        raise ValueError(f"table {name}: rows are not in the order of their key, or two rows have the key")
+    # In one piece: the pages of a Parquet file follow the pieces of a table.
+    return table.combine_chunks()
 
 
 def from_table(name: str, table: pa.Table) -> list[Any]:

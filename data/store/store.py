@@ -143,7 +143,7 @@ class Store:
         self,
         stage: str,
         question: Mapping[str, Any],
-        tables: Mapping[str, Sequence[Row]],
+        tables: Mapping[str, Sequence[Row] | pa.Table],
         media: Sequence[Media] = (),
         parents: Sequence[str] = (),
         info: Mapping[str, Any] | None = None,
@@ -156,7 +156,7 @@ class Store:
         Args:
             stage: lower-case name of the stage; equals question["stage"].
             question: all that decides the answer, as exact JSON: "stage", "version", settings, input digests.
-            tables: rows of each table; an empty sequence states that there are none.
+            tables: rows of each table, or an Arrow table of them; an empty one states that there are none.
             media: files written with `write_media` that the rows name.
             parents: keys of the manifests this unit was computed from.
             info: what is worth saying about the work.

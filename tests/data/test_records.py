@@ -129,3 +129,42 @@ def test_a_clip_is_immutable(make_clip):
     with pytest.raises(dataclasses.FrozenInstanceError):
         make_clip("c1").seed = 2  # type: ignore[misc]
     assert isinstance(make_clip("c1"), Clip)
+
+
+def test_an_arrow_table_in_order_is_taken_as_it_is(store, make_score):
+    rows = [make_score(f"c{i}", None if i % 3 else i / 7, reward=f"r{i % 2}") for i in range(3_000)]
+    table = to_table("scores", rows)
+    pieces = pa.concat_tables([table.slice(0, 7), table.slice(7)])
+    committed = [
+        store.commit("score", {"stage": "score", "name": str(i)}, {"scores": given}).part("scores")
+        for i, given in enumerate((rows, table, pieces))
+    ]
+    assert len({part.sha256 for part in committed}) == 1
+    for name, spec in TABLES.items():
+        assert to_table(name, spec.schema.empty_table()).equals(to_table(name, []))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.select(t.schema.names[::-1]), "schema"),
+        (lambda t: t.replace_schema_metadata({}), "schema"),
+        (lambda t: t.take([1, 0, 2]), "not in the order of their key"),
+        (lambda t: t.take([0, 0, 1]), "not in the order of their key"),
+        (lambda t: t.take([0, 2, 1]), "not in the order of their key"),
+        (lambda t: with_column(t, "value", [0.0, math.inf, None]), "not finite"),
+        (lambda t: with_column(t, "value", [math.nan, None, None]), "not finite"),
+        (lambda t: with_column(t, "detail", ["{}", None, "{}"]), "detail may not be null"),
+    ],
+)
+def test_an_arrow_table_that_is_not_such_is_refused(make_score, change, said):
+    table = to_table(
+        "scores", [make_score("c1", 1.0), make_score("c1", 0.5, version="v2"), make_score("c2", None)]
+    )
+    with pytest.raises(ValueError, match=said):
+        to_table("scores", change(table))
+
+
+def with_column(table, name, values):
+    place = table.schema.get_field_index(name)
+    return table.set_column(place, table.schema.field(place), pa.array(values))
