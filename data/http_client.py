@@ -165,11 +165,11 @@ def exchange(
         client.close()
 
 
-def answers(port: int, path: str) -> bool:
-    """Whether a server on loopback answers GET `path` with 200, within 5 s."""
+def answers(port: int, path: str, timeout_s: float = 5.0) -> bool:
+    """Whether a server on loopback answers GET `path` with 200, within so many seconds."""
     client = HttpClient()
     try:
-        return client.exchange("GET", f"http://127.0.0.1:{port}{path}", 5.0).status == 200
+        return client.exchange("GET", f"http://127.0.0.1:{port}{path}", timeout_s).status == 200
     except (OSError, NoHttp):
         return False
     finally:

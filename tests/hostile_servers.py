@@ -84,6 +84,10 @@ def serving(behaviour: Behaviour, reads: bool = True) -> Iterator[str]:
             if reads:
                 connection.recv(65536)
             behaviour(connection)
+            # A connection that is closed with something unread is reset, and what was said may go with it.
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
 
     def serve() -> None:
         with contextlib.suppress(OSError):

@@ -35,7 +35,7 @@ class _WebPage(BaseHTTPRequestHandler):
 @pytest.fixture
 def other_program() -> Iterator[int]:
     server = HTTPServer(("127.0.0.1", 0), _WebPage)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server.server_port
     server.shutdown()
     server.server_close()
@@ -151,7 +151,7 @@ def prefect(auth: str, **changed: Any) -> Iterator[int]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Answers)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield server.server_port
     server.shutdown()
     server.server_close()

@@ -95,7 +95,8 @@ class FaultServer:
         self.url = f"http://127.0.0.1:{self.http.server_address[1]}/v1"
 
     def __enter__(self) -> FaultServer:
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        # It looks this often whether it should end: what each of many tests waits for.
+        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -210,6 +211,7 @@ class FaultServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # headers and content go one by one: 40 ms a request
 
             def do_GET(self) -> None:
                 if self.path == "/v1/models":

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -16,6 +14,7 @@ from rewards import build_reward
 from rewards.base import LoadedClip
 from rewards.judge.answers import Unanswered
 from rewards.judge.transport import Http
+from tests.hostile_servers import serving
 from tests.rewards.judge.fault_server import KEY, FaultServer
 
 Settings = Callable[..., dict[str, Any]]
@@ -49,24 +48,9 @@ def test_a_key_that_no_header_can_hold_is_refused_in_words(
     assert SECRET not in everything(raised, caplog)
 
 
-@contextmanager
-def answering(said: bytes) -> Iterator[str]:
+def answering(said: bytes) -> AbstractContextManager[str]:
     """A server that says this, whatever it is asked, and hangs up."""
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def serve() -> None:
-            while True:
-                try:
-                    connection, _ = listening.accept()
-                except OSError:
-                    return
-                with connection:
-                    connection.recv(65536)
-                    connection.sendall(said)
-
-        threading.Thread(target=serve, daemon=True).start()
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
-        listening.shutdown(socket.SHUT_RDWR)
+    return serving(lambda connection: connection.sendall(said))
 
 
 @pytest.mark.parametrize(
