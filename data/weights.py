@@ -5,6 +5,7 @@ Nothing here reads a tensor or imports PyTorch: a header is a few kilobytes, wha
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -217,7 +218,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
         shards = sorted({str(shard) for shard in named.values()})
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ModelError(f"{index} has no weight_map: copy it again, or save the model again") from None
-    missing = [shard for shard in shards if not (index.parent / shard).is_file()]
+    missing = [shard for shard in shards if not os.path.isfile(index.parent / shard)]  # of any name
     if missing:
         raise ModelError(
             f"{index.parent} lacks {missing[0]}"

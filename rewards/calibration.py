@@ -9,12 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+# Who reads figures from a file is held to these bounds; more clips than that nobody has.
+Count = Annotated[int, Field(ge=0, le=10**12)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 BINS = 10
 
@@ -36,27 +41,27 @@ class Figures:
         ece: expected calibration error, for values that are probabilities.
     """
 
-    n: int
-    failed: int
-    positives: float | None
-    passed: float | None
-    accuracy: float | None
-    precision: float | None
-    recall: float | None
-    specificity: float | None
-    auc: float | None
-    ece: float | None
+    n: Count
+    failed: Count
+    positives: Share | None
+    passed: Share | None
+    accuracy: Share | None
+    precision: Share | None
+    recall: Share | None
+    specificity: Share | None
+    auc: Share | None
+    ece: Share | None
 
 
 @dataclass(frozen=True)
 class Bin:
     """One bin of the reliability plot: clips with a value in [low, high), their mean value and share of 1."""
 
-    low: float
-    high: float
-    n: int
-    value: float | None
-    share: float | None
+    low: Share
+    high: Share
+    n: Count
+    value: Share | None
+    share: Share | None
 
 
 def figures(

@@ -10,7 +10,6 @@ feedback and not a defect; `rewards.composite` mixes it with a motion floor.
 
 from __future__ import annotations
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -21,11 +20,13 @@ from numpy.typing import NDArray
 
 from data.device import resolve_device
 from data.errors import ModelError
+from data.model_files import read_json
 from data.networks import network_line
 from data.settings import Settings, setting
 from data.text_limit import TextLimit, limit_of
 from data.threads import in_threads
 from data.weights import read_weights
+from data.whole import building
 from rewards.base import Judgement, LoadedClip, frame_indices, guarded
 from rewards.kind import NetworkSettings, RewardKind, version_of
 from rewards.loading import HUB, cached, local_folder, opening, weights_identity
@@ -210,8 +211,10 @@ def open_clip_limit(name: str) -> TextLimit | None:
     """
     folder = local_folder(name)
     if folder is not None and (folder / "tokenizer.json").is_file():
-        text = json.loads((folder / "open_clip_config.json").read_text(encoding="utf-8"))["model_cfg"]
-        return limit_of(folder, text["text_cfg"].get("context_length", CONTEXT))
+        with building(name):
+            text = read_json(folder / "open_clip_config.json")["model_cfg"]["text_cfg"]
+            length = text.get("context_length", CONTEXT)
+        return limit_of(folder, length)
     if folder is None and name.startswith(HUB) and cached(name) is None:
         return None
     import open_clip

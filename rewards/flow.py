@@ -9,7 +9,6 @@ feedback (Furuta et al., 2024, arXiv 2412.02617, section 4). It rewards motion, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Self
 
@@ -19,6 +18,7 @@ from pydantic import model_validator
 
 from data.device import resolve_device
 from data.errors import ModelError
+from data.model_files import read_json
 from data.networks import network_line
 from data.settings import setting
 from data.weights import check_keys, read_weights
@@ -220,7 +220,7 @@ def _architecture(name: str) -> str:
     folder = local_folder(name)
     with opening("flow", name):
         if folder is not None:
-            name = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architecture")
+            name = str(read_json(folder / "config.json").get("architecture"))
     if name not in _ARCHITECTURES:
         said = f"{name!r} is no folder" if folder is None else f"{folder}/config.json says {name!r}"
         raise ModelError(f"flow: {said}, and is none of {', '.join(_ARCHITECTURES)}")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import FiniteFloat, TypeAdapter
 
 from data.errors import DataError
 from data.json_text import parse_json
@@ -27,7 +27,7 @@ from data.resources import shipped
 from data.store import Damaged, Store
 from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part, reward_kind
-from rewards.calibration import Bin, Figures, figures, reliability
+from rewards.calibration import Bin, Count, Figures, Share, figures, reliability
 from rewards.composite import is_mixture
 from rewards.judge.settings import NAME as JUDGE
 from tasks import answers, generate, score
@@ -56,9 +56,9 @@ class Control:
         tampered: share that passed tampered with.
     """
 
-    n: int
-    intact: float | None
-    tampered: float | None
+    n: Count
+    intact: Share | None
+    tampered: Share | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Calibration:
     kind: str
     version: str
     labels: str
-    threshold: float
+    threshold: FiniteFloat
     overall: Figures
     categories: dict[str, Figures]
     bins: list[Bin]
@@ -190,11 +190,21 @@ def read(store: Store, kind: str, version: str) -> tuple[Calibration, Path] | No
     return max(found, key=lambda one: one[0].overall.n, default=None)
 
 
+def parsed(content: bytes, kind: str = JUDGE) -> Calibration:
+    """A calibration as `write` wrote it; `kind`: of the reward, which older files do not say.
+
+    Raises ValueError: it is none, or has figures that cannot be.
+    """
+    said = parse_json(content)
+    if not isinstance(said, dict):
+        raise ValueError("it is no object of JSON")
+    return _JSON.validate_python({"kind": kind} | said)
+
+
 def _load(store: Store, path: Path, kind: str) -> Calibration:
     try:
-        said = {"kind": kind} | dict(parse_json(path.read_bytes()))  # which older files do not say
-        return _JSON.validate_python(said)
-    except (OSError, ValueError, TypeError) as error:
+        return parsed(path.read_bytes(), kind)
+    except (OSError, ValueError) as error:
         told = " ".join(str(error).split())
         remedy = f"`{store.heal_command}` sets it aside; then `vidloop calibrate`"
         raise Damaged(f"cannot read the calibration {path} ({told})", remedy) from error

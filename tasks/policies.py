@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from data import champion
 from data.errors import ConfigError
+from data.json_text import parse_json
 from data.keys import only_one
 from data.policies import is_best_of, policies
 from data.records import Policy
@@ -80,7 +81,7 @@ def _remedy(store: Store, policy: str) -> str:
     """How to have a policy again that the store does not hold: by the round that made it, from its recipe."""
     for path in sorted(store.root.glob("rounds/*/summary.json"), reverse=True):
         with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-            said, recipe = json.loads(path.read_bytes()), path.with_name("recipe.json")
+            said, recipe = parse_json(path.read_bytes()), path.with_name("recipe.json")
             if said.get("policy_after") == policy and recipe.is_file():
                 unit = f"manifests/finetune/{said['stages']['finetune']['key']}.json"
                 where = f"--recipe {shlex.quote(str(recipe))} --store {shlex.quote(str(store.root))}"

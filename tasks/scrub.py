@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,10 +10,11 @@ from typing import Any, Final
 
 from data import champion
 from data.errors import StoreError
+from data.json_text import parse_json
 from data.store import Damaged, Media, Part, Store, format
 from data.store.aside import set_aside
 from data.store.twice import copy_of, read_closed
-from tasks import campaign_record
+from tasks import calibrate, campaign_record
 from tasks.rounds import RECIPE, SUMMARY
 from tasks.summary import RoundSummary
 
@@ -132,13 +132,13 @@ def _documents(store: Store, heal: bool) -> Iterator[Fault]:
 
 
 def _object(data: bytes) -> None:
-    if not isinstance(json.loads(data), dict):
+    if not isinstance(parse_json(data), dict):
         raise ValueError("it is no object of JSON")
 
 
 _DOCUMENTS: Final[Mapping[str, Callable[[bytes], object]]] = {
     f"rounds/*/{SUMMARY}": RoundSummary.model_validate_json,
     f"rounds/*/{RECIPE}": _object,
-    "calibrations/*.json": _object,
+    "calibrations/*.json": calibrate.parsed,
     "runs/*.jsonl": bytes.decode,
 }

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from data.curation import CurateSettings
-from data.errors import ConfigError
+from data.errors import ConfigError, StoreError
 from data.policies import taught
 from data.prompts import load_prompts, prompt_sets, same_text
 from data.resources import find
 from data.store import Store
-from flows.config.load import load_recipe, resolve
+from flows.config.load import check, load_recipe, resolve
 from flows.config.recipe import Recipe
 from flows.config.rewards import kind_of
 from models.families.check_fit import check_fit
@@ -39,7 +39,7 @@ from tasks.context import (
 from tasks.finetune import check_start
 from tasks.jobs import evaluation_jobs, training_jobs, training_prompts
 from tasks.policies import CANDIDATE, find_policy
-from tasks.rounds import RECIPE
+from tasks.rounds import RECIPE, SUMMARY, read_summary
 from tasks.settings import BestOfSettings
 
 # Shared prompts that an error names.
@@ -177,12 +177,28 @@ def _best_of(recipe: Recipe, reward: Callable[[str], RewardRef]) -> BestOf | Non
     return None if said is None else BestOf(said.best_of, reward(recipe.chooser(said)))
 
 
+def _frozen(store: Store, name: str) -> Recipe:
+    """The recipe that a round began with; where its file is damaged or gone, as its summary has it."""
+    path = store.path(f"rounds/{name}/{RECIPE}")
+    if not path.parent.is_dir():
+        raise ConfigError(f"curate.include_rounds: {store.root} holds no round {name}")
+    try:
+        return load_recipe(str(path))
+    except ConfigError as damaged:
+        try:
+            summary = read_summary(store, name)
+            return check(Recipe, summary.recipe, f"{path.parent}/{SUMMARY}").starting(summary.policy_before)
+        except (StoreError, ConfigError):
+            raise ConfigError(
+                f"curate.include_rounds: how round {name} made its clips is not known: {damaged}. Leave it "
+                "out, or play its recipe again, which makes no clip anew that the store holds, and name that "
+                "round"
+            ) from None
+
+
 def _earlier(recipe: Recipe, store: Store, name: str, find: Callable[[str], PolicyRef]) -> Sampled:
     """The training clips of an earlier round, by the recipe that was frozen when it began."""
-    path = store.path(f"rounds/{name}/{RECIPE}")
-    if not path.is_file():
-        raise ConfigError(f"curate.include_rounds: {store.root} holds no round {name}")
-    before = load_recipe(str(path))
+    before = _frozen(store, name)
     chosen = {"prompts", "prompt_ids", "clips_per_prompt"}  # which clips; the rest says how they are made
     if before.generate.model_dump(exclude=chosen) != recipe.generate.model_dump(exclude=chosen):
         raise ConfigError(

@@ -137,11 +137,17 @@ def as_mapping(given: Any) -> Any:
 
 
 def override(tree: dict[str, Any], said: Mapping[str, Any]) -> None:
-    """Have `--set KIND.key=value` reach the rewards of that kind that say something else themselves."""
+    """Have `--set KIND.key=value` reach the rewards of that kind that say something else themselves.
+
+    And what it says below `rewards.NAME` the block that bears this name, which would say otherwise.
+    """
     given = tree.get(REWARDS)
     ((kind, settings),) = said.items()
     if not isinstance(given, dict) or not isinstance(settings, Mapping):
         return
+    for name, body in settings.items() if kind == REWARDS else ():
+        if isinstance(body, Mapping) and isinstance(tree.get(name), Mapping):
+            tree[name] = merged(tree[name], body)
     for name, body in given.items():
         says = isinstance(body, Mapping) and body.get(KIND) == kind and body.keys() & settings.keys()
         if name != kind and says:

@@ -167,6 +167,8 @@ def read_auth(path: Path) -> str:
         auth = path.read_text(encoding="utf-8").strip()
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        auth = ""
     if ":" not in auth:
         raise ConfigError(f"{path} holds no auth string (user:password): remove it to get a new one")
     return auth

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -100,7 +101,7 @@ def check_parts(path: str | Path, needed: Sequence[str]) -> None:
         return
     named = parts_of(folder)
     for part in needed:
-        if part not in named or not (folder / part).is_dir():
+        if part not in named or not os.path.isdir(folder / part):  # of any name
             why = f", which its {INDEX} names" if part in named else ""
             raise ModelError(
                 f"model at {folder} has no {part}{why}: copy that folder too, or save the pipeline again"

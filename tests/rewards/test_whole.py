@@ -17,6 +17,7 @@ from data.errors import ModelError, UserError
 from rewards import build_reward, reward_kind, reward_ref
 from rewards.judge.server import ManagedServer
 from rewards.judge.settings import JudgeSettings
+from rewards.registry import reward_settings
 from tests.miniature_rewards import CLIP, FLOW, JUDGE
 from tests.rewards.test_preference import hpsv2_folder, pickscore_folder  # noqa: F401  (fixtures)
 from tests.rewards.test_videoscore import folder as videoscore_folder  # noqa: F401  (a fixture)
@@ -158,6 +159,25 @@ def test_files_that_are_not_whole_are_refused(case: Case, change: Callable[[Path
     change(case.weights)
     with pytest.raises(UserError, match=told):
         case.check()
+
+
+@pytest.mark.parametrize(
+    "content", [b"[]", b"{}", b"null", b'{"model_cfg": {"text_cfg": 3}}', b"[" * 5000, b"\xff"]
+)
+def test_a_configuration_of_another_shape_is_refused_in_words_by_whoever_reads_it(
+    case: Case, content: bytes
+) -> None:
+    own = case.folder / "open_clip_config.json"
+    (own if own.exists() else case.folder / "config.json").write_bytes(content)
+    kind = reward_kind(case.name)
+    settings = reward_settings(case.name, {**case.settings, "model": str(case.folder)})
+    refused = set()
+    for door in ("version", "whole", "text_limit"):
+        try:
+            (getattr(kind, door) or str)(settings)
+        except ModelError:
+            refused.add(door)
+    assert refused & {"version", "whole"}
 
 
 def test_what_no_loader_reads_makes_no_other_version(case: Case) -> None:

@@ -300,10 +300,38 @@ def test_labels_of_clips_whose_ids_are_digits(tmp_path: Path) -> None:
 
 def test_a_calibration_that_is_damaged_is_named(judged: Tiny) -> None:
     opened = context(judged)
-    for content in (b'{"still": true}', b"[" * 5000, b"\xff"):
+    for content in (b'{"still": true}', b"[" * 5000, b"\xff", b"[]"):
         path = opened.store.write_file(f"calibrations/judge-{opened.feedback.version}.json", content)
         with pytest.raises(StoreError, match=str(path)):
             warnings(opened)
+
+
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        ("accuracy", 1.7),
+        ("accuracy", -0.1),
+        ("accuracy", float("nan")),
+        ("positives", 2),
+        ("n", -5),
+        ("n", 10**40),
+        ("auc", float("inf")),
+        ("passed", "half"),
+    ],
+)
+def test_figures_that_cannot_be_are_refused_where_they_are_read_and_the_named_command_heals(
+    judged: Tiny, vidloop: Command, figure: str, value: object
+) -> None:
+    opened = context(judged)
+    path = write(opened.store, replace(calibration("mine", "aa", 300, 0.9), version=opened.feedback.version))
+    said = json.loads(path.read_text())
+    said["overall"][figure] = value
+    path.write_text(json.dumps(said))
+    with pytest.raises(StoreError, match=str(path)) as refused:
+        warnings(opened)
+    assert f"vidloop scrub --heal --store {judged.store}" in str(refused.value)
+    assert vidloop("scrub", "--heal", "--store", judged.store).code == 0
+    assert "was not calibrated" in warnings(opened)[0]
 
 
 def test_without_clips_calibrate_says_what_to_do(judged: Tiny, vidloop: Command) -> None:

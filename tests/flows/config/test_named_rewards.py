@@ -56,6 +56,26 @@ def test_settings_at_the_top_and_set_reach_the_reward(load: Any) -> None:
     assert settings(recipe, "flow").stride == 5
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "rewards.clip.frames=4",
+        "rewards.clip={frames: 4}",
+        "rewards={clip: {frames: 4}, flow: {}}",
+        "clip.frames=4",
+        "clip={frames: 4}",
+    ],
+)
+def test_what_is_set_wins_however_the_file_and_the_option_say_it(load: Any, said: str) -> None:
+    """A file may say it in a block of the reward's name, or below `rewards`; so may an option."""
+    for tree in (
+        {"rewards": ["clip", "flow"], "clip": {"frames": 3}},
+        {"rewards": {"clip": {"frames": 3}, "flow": {}}},
+        {"rewards": {"clip": {"frames": 2}, "flow": {}}, "clip": {"frames": 3}},
+    ):
+        assert settings(load(BASE | tree, said), "clip").frames == 4
+
+
 def test_two_rewards_of_one_kind_keep_apart_what_they_say_themselves(load: Any) -> None:
     recipe = load(TWO | {"judge": {"concurrency": 3, "backend": "local"}})
     teacher, examiner = settings(recipe, "teacher"), settings(recipe, "examiner")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from data import champion, keys
-from data.errors import ConfigError, UserError
+from data.errors import ConfigError, DataError, UserError
 from data.records import Clip, Policy, Prompt
 from data.store import Store
 from flows.config.load import load_recipe
@@ -22,6 +22,7 @@ from tasks import generate
 from tasks.context import PolicyRef, RoundContext
 from tasks.jobs import evaluation_jobs, training_jobs
 from tasks.policies import find_policy
+from tasks.rounds import give_up
 from tests.tiny_round import TRAIN, Tiny, begun, empty_adapter, write_prompts
 
 
@@ -175,6 +176,27 @@ def test_prompts_of_an_earlier_round_that_is_learned_from_do_not_examine(tiny: T
     with pytest.raises(ConfigError, match=rf"shares 1 of its 2 .* curate\.include_rounds \({earlier}\): "):
         opened(tiny, trains, f"evaluate.prompts={examines}", learns)
     opened(tiny, trains, f"evaluate.prompts={examines}", learns, "evaluate.allow_training_prompts=true")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b'{"name": "tiny", "see', b'{"a": [1]}', b"\xff", b"[" * 5000]
+)
+def test_an_earlier_round_whose_recipe_is_damaged_is_known_by_its_summary(
+    tiny: Tiny, content: bytes | None
+) -> None:
+    earlier = begun(tiny, "generate.clips_per_prompt=2", "seed=11")
+    give_up(earlier, {}, "generate", DataError("for this test"))
+    learns = f"curate.include_rounds=[{earlier.run_id}]"
+    expected = opened(tiny, learns).earlier
+    file = tiny.store / "rounds" / earlier.run_id / "recipe.json"
+    file.unlink() if content is None else file.write_bytes(content)
+    assert opened(tiny, learns).earlier == expected
+    (file.parent / "summary.json").unlink()
+    with pytest.raises(
+        ConfigError, match=f"how round {earlier.run_id} made its clips is not known"
+    ) as refused:
+        opened(tiny, learns)
+    assert "Leave it out, or play its recipe again" in str(refused.value)
 
 
 def trained(tiny: Tiny, name: str, parent: str | None, clips: list[Clip] | None) -> None:
