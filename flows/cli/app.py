@@ -10,7 +10,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any, ParamSpec, TextIO
 
 import typer
 
@@ -35,6 +35,23 @@ app.add_typer(champion_app, name="champion")
 _debug = False
 
 
+class _Terminal(logging.StreamHandler[TextIO]):
+    """Warnings on standard error, whatever that is when they come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+        self.setLevel(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message."""
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+_terminal = _Terminal()
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(VERSION)
@@ -50,12 +67,9 @@ def _options(
 ) -> None:
     global _debug
     _debug = debug
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
-    handler.setLevel(logging.WARNING)
     # Our own rooms only: Prefect's and the model libraries' loggers have their own handlers.
     for room in ("vidloop", "models", "rewards"):
-        logging.getLogger(room).addHandler(handler)
+        logging.getLogger(room).addHandler(_terminal)  # of a second command in this process: it is there
 
 
 def answers(command: Callable[Parameters, Any]) -> Callable[Parameters, None]:

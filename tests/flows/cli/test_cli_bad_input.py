@@ -177,6 +177,14 @@ def test_debug_shows_where(vidloop: Callable[..., Result], tmp_path: Path) -> No
     assert "Traceback" not in vidloop("query", "SELECT 1", "--store", tmp_path / "none").output
 
 
+def test_of_several_commands_in_one_process_each_warns_once(
+    vidloop: Callable[..., Result], tmp_path: Path
+) -> None:
+    for _ in range(3):
+        planned = vidloop("plan", "--set", "finetune.objective=dpo-anchor", "--store", tmp_path / "store")
+        assert planned.output.count("the objective dpo-anchor is now dpo") == 1, planned.output
+
+
 def test_modules_that_add_commands_are_imported() -> None:
     assert {flows.cli.round.app, flows.cli.store.app, flows.cli.doctor.app} == {app}
 
