@@ -219,7 +219,7 @@ def _reward(name: str, settings: Any) -> RewardRef:
 def _shard(store: Store, key: str, refs: Sequence[RewardRef], clips: int) -> ScoreShard:
     manifest = store.manifest(key)
     assert manifest is not None
-    return ScoreShard(str(store.root), key, manifest.digest, tuple(refs), key[:8], clips)
+    return ScoreShard(store.url, key, manifest.digest, tuple(refs), key[:8], clips)
 
 
 def _parts(store: Store, rows: Sequence[Clip], refs: Sequence[RewardRef], device: str) -> dict[str, float]:

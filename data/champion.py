@@ -1,13 +1,13 @@
 """The champion: the best policy so far. A pointer, moved in one step, with the way back kept.
 
-`champion.json` holds the history, newest last; its last entry is the champion. Writers hold a lock, so that
-of two promotions none is lost; readers need none. It is kept twice (`data.store.twice`).
+`champion.json` holds the history, newest last; its last entry is the champion. It is kept twice, and changed
+in steps of which none is lost (`data.store.twice`).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Final, Literal
 
@@ -17,8 +17,7 @@ from data.errors import StoreError
 from data.keys import only_one
 from data.policies import is_best_of, policies
 from data.store import Store
-from data.store.durable_files import make_safe, storage_errors
-from data.store.twice import copy_of, is_kept_twice, read_either, write_twice
+from data.store.twice import read_either, update_twice
 
 FILE: Final = "champion.json"
 # In the place of a round, where a person chose.
@@ -97,21 +96,16 @@ def promote(
         ChampionMoved: the champion is another than `beaten`; nothing has changed.
         StoreError: the store cannot be written.
     """
-    with store.lock("champion"):
-        entries = history(store)
+
+    def step(entries: list[Champion]) -> list[Champion]:
         if entries and entries[-1].policy_id == policy_id:
-            if not is_kept_twice(store, FILE):  # killed between the two, or one is damaged
-                _write(store, entries)
-            for name in (copy_of(FILE), FILE):
-                with storage_errors(store.path(name)):
-                    make_safe(store.path(name))  # whoever wrote it may have been killed before it was
-            return entries[-1]
+            return entries
         now = entries[-1].policy_id if entries else base
         if beaten is not None and now != beaten:
             raise ChampionMoved(f"it was compared with {beaten}, but the champion is {now} by now")
-        entries.append(Champion(policy_id, round_id, approved_by, reason))
-        _write(store, entries)
-        return entries[-1]
+        return [*entries, Champion(policy_id, round_id, approved_by, reason)]
+
+    return _change(store, step)[-1]
 
 
 def set_champion(store: Store, policy_id: str) -> Champion:
@@ -129,7 +123,7 @@ def set_champion(store: Store, policy_id: str) -> Champion:
     policy_id = only_one(policy_id, known)
     if policy_id not in known:
         raise StoreError(
-            f"{store.root} holds no policy {policy_id!r}; it holds {', '.join(sorted(known)) or 'none'}"
+            f"{store.url} holds no policy {policy_id!r}; it holds {', '.join(sorted(known)) or 'none'}"
         )
     return promote(store, policy_id, BY_HAND)
 
@@ -143,15 +137,23 @@ def rollback(store: Store) -> Champion | None:
     Raises:
         StoreError: there is no champion to take back, or the store cannot be written.
     """
-    with store.lock("champion"):
-        entries = history(store)
+
+    def step(entries: list[Champion]) -> list[Champion]:
         if not entries:
-            raise StoreError(f"{store.root} has no champion, so there is nothing to roll back")
-        entries.pop()
-        _write(store, entries)
-        return entries[-1] if entries else None
+            raise StoreError(f"{store.url} has no champion, so there is nothing to roll back")
+        return entries[:-1]
+
+    entries = _change(store, step)
+    return entries[-1] if entries else None
 
 
-def _write(store: Store, entries: list[Champion]) -> None:
-    said = [{name: value for name, value in asdict(entry).items() if value} for entry in entries]
-    write_twice(store, FILE, {"history": said})
+def _change(store: Store, step: Callable[[list[Champion]], list[Champion]]) -> list[Champion]:
+    """The history after a step, which is asked of the history as it is."""
+    after: list[Champion] = []
+
+    def said(before: list[Champion] | None) -> dict[str, Any]:
+        after[:] = step(before or [])
+        return {"history": [{name: value for name, value in asdict(one).items() if value} for one in after]}
+
+    update_twice(store, FILE, parsed, said)
+    return after

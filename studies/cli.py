@@ -84,7 +84,7 @@ def study_command(
     with prefect_ready(opened, new_round_id(opened)):
         from studies.flow import study_flow
 
-        study_flow(recipe=recipe, store=str(opened.root), overrides=set_, only=only, max_minutes=max_minutes)
+        study_flow(recipe=recipe, store=opened.url, overrides=set_, only=only, max_minutes=max_minutes)
 
 
 @study_app.command("report")

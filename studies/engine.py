@@ -217,7 +217,7 @@ def play(
         say(f"Study {study.name}: {len(wanted)} cells, {len(tried)} to tune; run {run}")
         on = f" on {len(devices)} GPUs" if devices else ""
         who = f"{study.workers} workers of {study.threads} threads" if study.workers else "no workers: alone"
-        say(f"    {who}{on}, store {store.root}")
+        say(f"    {who}{on}, store {store.url}")
         with Crew(study.workers, study.threads, devices) as crew:
             engine = Engine(store, crew, say, run, deadline)
             with_best = MAIN in chosen_parts and study.best_of is not None

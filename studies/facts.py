@@ -85,7 +85,7 @@ class Facts:
             rows += found
         if not rows:
             raise DataError(
-                f"{store.root} holds no row of study {study.name}: run `vidloop study` with this store"
+                f"{store.url} holds no row of study {study.name}: run `vidloop study` with this store"
             )
         self.rows = sorted(
             rows, key=lambda row: (row.variant, row.objective, row.feedback, row.value, row.seed)
@@ -143,8 +143,8 @@ class Facts:
     def _failures(self) -> list[tuple[str, str]]:
         """Label and reason of every work that failed, the latest first."""
         found = []
-        for path in sorted(self._store.root.glob("runs/*.jsonl"), reverse=True):
-            for line in reversed(path.read_text(encoding="utf-8").splitlines()):
+        for _, text in reversed(list(self._store.run_logs())):
+            for line in reversed(text.splitlines()):
                 try:
                     fact = parse_json(line)
                 except ValueError:  # a crash tore it

@@ -116,7 +116,7 @@ def calibrate(
     store = context.store
     shards = [shard for shard in generate.units(context) if is_whole(store, shard)]
     if not shards:
-        raise DataError(f"{store.root} holds no clips of this recipe: run `vidloop generate` first")
+        raise DataError(f"{store.url} holds no clips of this recipe: run `vidloop generate` first")
     reward = score.measure(context, reward)
     names = {part.name for part in reward.parts}
     components = tuple(one for one in context.rewards if is_mixture(reward) and one.name in names)
@@ -170,11 +170,16 @@ def calibrate(
     )
 
 
-def write(store: Store, found: Calibration) -> Path:
-    """Keep what was found, in the place of what the same labels said of the same judge before."""
+def write(store: Store, found: Calibration) -> str:
+    """Keep what was found, in the place of what the same labels said of the same judge before.
+
+    Returns:
+        Its path below the store's root.
+    """
     text = json.dumps(dataclasses.asdict(found) | {"still": found.still}, indent=1, sort_keys=True) + "\n"
     name = f"{found.kind}-{found.version}-{found.labels_id}.json"
-    return store.write_file(f"{_FOLDER}/{name}", text.encode())
+    store.write_file(f"{_FOLDER}/{name}", text.encode())
+    return f"{_FOLDER}/{name}"
 
 
 def read(store: Store, kind: str, version: str) -> tuple[Calibration, Path] | None:
@@ -184,7 +189,7 @@ def read(store: Store, kind: str, version: str) -> tuple[Calibration, Path] | No
     Raises Damaged: a file is.
     """
     name = f"{kind}-{version}"
-    paths = sorted(store.path(_FOLDER).glob(f"{name}*.json"))
+    paths = [store.local(one) for one in store.find(f"{_FOLDER}/{name}*.json")]
     paths += [path for one, path in sorted(shipped("calibrations").items()) if one.startswith(name)]
     found = ((_load(store, path, kind), path) for path in paths)
     return max(found, key=lambda one: one[0].overall.n, default=None)

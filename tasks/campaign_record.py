@@ -285,8 +285,8 @@ def _records(store: Store) -> Iterator[Series]:
 
 def names(store: Store) -> list[str]:
     """Ids of all series, newest first; one whose record is gone is known by the copy."""
-    found = (*store.root.glob(f"{FOLDER}/*/{SUMMARY}"), *store.root.glob(f"{FOLDER}/*/{copy_of(SUMMARY)}"))
-    return sorted({path.parent.name for path in found}, reverse=True)
+    found = [*store.find(f"{FOLDER}/*/{SUMMARY}"), *store.find(f"{FOLDER}/*/{copy_of(SUMMARY)}")]
+    return sorted({path.split("/")[1] for path in found}, reverse=True)
 
 
 def parsed(said: Mapping[str, Any]) -> Series:

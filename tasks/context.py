@@ -13,7 +13,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.curation import CurateSettings
@@ -229,7 +228,7 @@ def _choosers(ways: Iterable[BestOf | None]) -> tuple[RewardRef, ...]:
 @functools.cache
 def open_store(root: str) -> Store:
     """`Store.open`, remembered."""
-    return Store.open(Path(root))
+    return Store.open(root)
 
 
 @dataclass

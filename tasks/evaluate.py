@@ -236,7 +236,7 @@ def findings(context: RoundContext) -> Findings:
     for unit in comparisons(context):
         manifest = store.manifest(unit.key)
         if manifest is None:
-            raise ConfigError(f"{store.root} holds no evaluation of this recipe: run `vidloop round`")
+            raise ConfigError(f"{store.url} holds no evaluation of this recipe: run `vidloop round`")
         found.append((unit.key, Findings.model_validate(manifest.info)))
     (_, gate), *second = found
     level = context.gate.confirm

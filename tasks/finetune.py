@@ -111,7 +111,7 @@ class FinetuneUnit(OneAnswer):
         RESIDENTS.release()
         clips = [clip for key in self.clips.keys for clip in store.read(key, "clips")]
         segments: list[PairSegment] = store.read(self.curation.keys[0], "pair_segments")
-        data = load_train_data(store.root, clips, examples, pairs, unconditional, segments)
+        data = load_train_data(store.local, clips, examples, pairs, unconditional, segments)
         family = get_family(self.how.model.family)
         model = reference.model_of(self.how.model, settings)
         errors = reference.read(store, self.reference_keys)

@@ -67,7 +67,7 @@ def find_policy(
     if name not in held:
         known = ", ".join(sorted(held)) or "none"
         raise ConfigError(
-            f"policy {name!r}: {store.root} holds no such policy: {_remedy(store, name)}; or say base, "
+            f"policy {name!r}: {store.url} holds no such policy: {_remedy(store, name)}; or say base, "
             f"champion, or one of: {known}"
         )
     if held[name].base_id != base:
@@ -79,12 +79,12 @@ def find_policy(
 
 def _remedy(store: Store, policy: str) -> str:
     """How to have a policy again that the store does not hold: by the round that made it, from its recipe."""
-    for path in sorted(store.root.glob("rounds/*/summary.json"), reverse=True):
+    for path in reversed(store.find("rounds/*/summary.json")):
         with contextlib.suppress(OSError, ValueError, AttributeError, KeyError, TypeError):
-            said, recipe = parse_json(path.read_bytes()), path.with_name("recipe.json")
-            if said.get("policy_after") == policy and recipe.is_file():
+            said, recipe = parse_json(store.read_file(path)), path.replace("summary.json", "recipe.json")
+            if said.get("policy_after") == policy and store.has(recipe):
                 unit = f"manifests/finetune/{said['stages']['finetune']['key']}.json"
-                where = f"--recipe {shlex.quote(str(recipe))} --store {shlex.quote(str(store.root))}"
+                where = f"--recipe {shlex.quote(store.where(recipe))} --store {shlex.quote(store.url)}"
                 return f"{unit} is damaged or gone, `vidloop round {where}` makes it again"
     return "no round of it made one"
 

@@ -67,7 +67,7 @@ def remake(
     video = encode_mp4(made.frames[clip.row_in_batch], how.fps, how.video)
     frames = frames_digest(video)
     same_frames = None
-    if store.path(clip.video_path).is_file():
+    if store.has(clip.video_path):
         same_frames = frames_digest(store.read_media(clip.video_path)) == frames
     return Remade(clip, video, frames, bytes_digest(video) == clip.video_sha256, same_frames)
 
@@ -95,7 +95,7 @@ def generation(
                 "was made with"
             )
     how = Generation(
-        str(store.root),
+        store.url,
         model,
         SampleSettings.model_validate(sampling["sample"]),
         VideoSettings.model_validate(sampling["video"]),
@@ -120,5 +120,5 @@ def _find(store: Store, clip_id: str) -> tuple[Manifest, Clip]:
     }
     name = only_one(clip_id, found)
     if name not in found:
-        raise DataError(f"{store.root} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
+        raise DataError(f"{store.url} holds no clip {clip_id}; `vidloop query 'FROM clips'` names them")
     return found[name]

@@ -18,13 +18,16 @@ from data.keys import digest
 from data.store import Store
 
 _TIME: Final = "%Y%m%dT%H%M%S"
+# Where the store holds something under an id, be it half written.
+_FOLDERS: Final = ("rounds", "improvements", "runs")
 _ID: Final = re.compile(r"(\d{8}T\d{6})Z?-[0-9a-f]+")
 
 
 def new_round_id(store: Store) -> str:
     """An id greater than all that the store holds; no two runs share one."""
     now = datetime.now(UTC)
-    held = [time for path in store.root.glob("*/*") if (time := time_of(path.name)) is not None]
+    names = [name for folder in _FOLDERS for name in store.backend.names(folder)]
+    held = [time for name in names if (time := time_of(name)) is not None]
     newest = max(held, default=None)
     time = now.replace(microsecond=0)
     if newest is not None and time <= newest:

@@ -76,15 +76,22 @@ def give_up(
     )
 
 
+def finished(store: Store) -> list[str]:
+    """Ids of the rounds that have a summary, the oldest first."""
+    return [path.split("/")[1] for path in store.find(f"rounds/*/{SUMMARY}")]
+
+
 def read_summary(store: Store, round_id: str) -> RoundSummary:
     """A round's summary. Raises StoreError if it cannot be read, or is not that round's."""
-    path = store.path(f"rounds/{round_id}/{SUMMARY}")
+    path = f"rounds/{round_id}/{SUMMARY}"
     try:
-        summary = RoundSummary.model_validate_json(path.read_bytes())
+        summary = RoundSummary.model_validate_json(store.read_file(path))
         if summary.round != round_id:
             raise ValueError("it is not the summary of this round")
     except (OSError, ValueError) as error:
-        raise StoreError(f"cannot read {path} ({error}): run the round again to write a new one") from error
+        raise StoreError(
+            f"cannot read {store.where(path)} ({error}): run the round again to write a new one"
+        ) from error
     return summary
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from data import champion
 from data.errors import StoreError
 from data.json_text import parse_json
 from data.store import Damaged, Media, Part, Store, format
-from data.store.aside import set_aside
+from data.store.backend import Backend
 from data.store.twice import copy_of, read_closed
 from tasks import calibrate, campaign_record
 from tasks.rounds import RECIPE, SUMMARY
@@ -27,14 +25,14 @@ class Fault:
     why: str
 
 
-def scrub(root: Path, heal: bool = False) -> list[Fault]:
-    """Look at every file of the store at `root`, hash what has a digest, and read every document.
+def scrub(backend: Backend, heal: bool = False) -> list[Fault]:
+    """Look at every file of a store, hash what has a digest, and read every document.
 
     A unit with a damaged file is set aside whole: the command that made it computes it anew. A link to the
     right bytes becomes a file of these. A document that is kept twice is mended by its whole copy.
 
     Args:
-        root: the store's folder.
+        backend: where the store lies.
         heal: set aside, or mend, what is damaged; else only find it.
 
     Returns:
@@ -46,12 +44,12 @@ def scrub(root: Path, heal: bool = False) -> list[Fault]:
     """
     found: list[Fault] = []
     try:
-        store = Store.open(root)
+        store = Store.open(backend.url)
     except Damaged as error:
         found.append(Fault(format.FILE, str(error)))
         if heal:
-            format.heal(root)
-        store = Store(root)
+            format.heal(backend)
+        store = Store(backend)
     return [*found, *_units(store, heal), *_twice(store, heal), *_documents(store, heal)]
 
 
@@ -61,9 +59,9 @@ def _units(store: Store, heal: bool) -> Iterator[Fault]:
         try:
             manifest = store.manifest_at(path)
         except Damaged as error:
-            yield Fault(path.relative_to(store.root).as_posix(), error.what)
+            yield Fault(str(path), error.what)
             if heal:
-                set_aside(store.root, path, error.what)
+                store.set_aside(str(path), error.what)
             continue
         faults = [fault for item in manifest.files if (fault := _file(store, item, known, heal))]
         yield from faults
@@ -78,10 +76,9 @@ def _file(
     if item in known:
         return None
     known[item] = fault = store.fault(item)
-    path = store.path(item.path)
-    if fault is None and path.is_symlink():
+    if fault is None and store.backend.is_link(item.path):
         if heal:
-            store.write_file(item.path, path.read_bytes())
+            store.write_file(item.path, store.read_file(item.path))
         return Fault(item.path, "a link to a file elsewhere that holds the right bytes")
     return None if fault is None else Fault(item.path, fault)
 
@@ -96,10 +93,10 @@ def _twice(store: Store, heal: bool) -> Iterator[Fault]:
         wrong: dict[str, str] = {}
         for one in pair:
             try:
-                said = read_closed(store.path(one))
+                said = read_closed(store, one)
                 if said is not None:
                     shape(said)
-                elif os.path.lexists(store.path(one)):
+                elif store.backend.taken(one):
                     wrong[one] = "a link to nothing"
             except (Damaged, ValueError, TypeError, KeyError) as error:
                 wrong[one] = str(error)
@@ -107,24 +104,24 @@ def _twice(store: Store, heal: bool) -> Iterator[Fault]:
         if heal and wrong:
             for one, why in wrong.items():
                 store.set_aside(one, why)
-            held = [one for one in pair if one not in wrong and store.path(one).is_file()]
+            held = [one for one in pair if one not in wrong and store.has(one)]
             for one in wrong if held else ():
-                store.write_file(one, store.path(held[0]).read_bytes())
+                store.write_file(one, store.read_file(held[0]))
 
 
 def _documents(store: Store, heal: bool) -> Iterator[Fault]:
     for pattern, read in _DOCUMENTS.items():
-        for path in sorted(store.root.glob(pattern)):
-            relative = path.relative_to(store.root).as_posix()
+        for relative in store.find(pattern):
             if relative.endswith(copy_of(".json")):
                 continue
             try:
-                if path.is_symlink():
+                if store.backend.is_link(relative):
                     raise ValueError("a link")
-                read(path.read_bytes())
+                read(store.read_file(relative))
                 continue
             except PermissionError as error:
-                raise StoreError(f"cannot read {path}: {error.strerror}; make it readable") from error
+                where = store.where(relative)
+                raise StoreError(f"cannot read {where}: {error.strerror}; make it readable") from error
             except (OSError, ValueError) as error:
                 yield Fault(relative, " ".join(str(error).split()))
             if heal:

@@ -107,7 +107,7 @@ def require_whole(context: RoundContext, before: str) -> None:
             )
             raise ConfigError(
                 f"cannot start at {before}: the {stage} stage of this recipe is not whole in "
-                f"{context.store.root} ({what}). Run `vidloop {stage}` with the same recipe, or the round "
+                f"{context.store.url} ({what}). Run `vidloop {stage}` with the same recipe, or the round "
                 "without --from-stage"
             )
 

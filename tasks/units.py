@@ -82,7 +82,7 @@ class Inputs(NamedTuple):
         for key in keys:
             manifest = store.manifest(key)
             if manifest is None:
-                lacking = f"stage {stage} needs unit {key}, which is not in {store.root}"
+                lacking = f"stage {stage} needs unit {key}, which is not in {store.url}"
                 raise StageFailed(stage, f"{lacking}: run the round again")
             found.append(manifest.digest)
         return cls(tuple(keys), tuple(found))

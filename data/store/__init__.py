@@ -2,6 +2,6 @@
 
 from data.store.format import FORMAT
 from data.store.manifest import Damaged, Manifest, Media, Part
-from data.store.store import Store
+from data.store.store import Store, backend_of
 
-__all__ = ["FORMAT", "Damaged", "Manifest", "Media", "Part", "Store"]
+__all__ = ["FORMAT", "Damaged", "Manifest", "Media", "Part", "Store", "backend_of"]

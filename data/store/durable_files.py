@@ -1,8 +1,8 @@
 """Durable files: either the whole file is there under its name, or nothing is, whenever the power goes.
 
 Write to `tmp/`, fsync the file, move it to its name, fsync the folder. Errors of the operating system become
-StoreErrors that say what to do. What some file systems lack (hard links, fsync of folders, one disk for all of
-a store) is done without where that is as safe, and said where it is not; `data.store.trials` tries it all.
+StoreErrors that say what to do. What some file systems lack (hard links, fsync of folders, one disk for all
+of a store) is done without where that is as safe, and said where not; `data.store.trials` tries it all.
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ def storage_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = f"disk full at {path}; free space and run the same command again; nothing committed is lost"
+            said = (
+                f"disk full at {path}; free space and run the same command again; nothing committed is lost"
+            )
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             said = f"cannot write {path}: {error.strerror}; {remedy}"
         elif error.errno == errno.ENAMETOOLONG:
@@ -120,7 +122,7 @@ def sync_folder(folder: Path) -> bool:
 
 
 def make_safe(path: Path) -> None:
-    """See to it that a file that is there stays there: who wrote it may have been killed before it was safe."""
+    """See to it that a file that is there stays: who wrote it may have been killed before it was safe."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
     make_folder(path.parent)
@@ -245,8 +247,8 @@ def lock_file(descriptor: int, path: Path, wait: bool) -> bool:
         raise StoreError(
             f"{path.parent}: its file system has no locks ({error.strerror}), so that two nights, or two "
             "promotions, could work at once. On NFS start the lock service (rpc.statd), or mount with "
-            "local_lock=flock if one machine alone uses the store; or make this folder a symbolic link to one "
-            "on a disk of that machine; or put the store on another file system, with --store"
+            "local_lock=flock if one machine alone uses the store; or make this folder a symbolic link to "
+            "one on a disk of that machine; or put the store on another file system, with --store"
         ) from error
     return True
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import json
-import os
 import re
 import shlex
-from pathlib import Path
 from typing import Final
 
 from data.errors import StoreError
 from data.json_text import parse_json
 from data.store.aside import FOLDER as ASIDE
-from data.store.aside import set_aside
-from data.store.durable_files import make_folder, storage_errors, write_durably
+from data.store.backend import Backend
 from data.store.manifest import Damaged
 
 FORMAT: Final = 1
@@ -27,77 +23,76 @@ _OURS: Final = {
 }
 
 
-def heal_command(root: Path) -> str:
-    """The command that sets aside whatever is damaged in the store at `root`."""
-    return f"vidloop scrub --heal --store {shlex.quote(str(root))}"
+def heal_command(url: str) -> str:
+    """The command that sets aside whatever is damaged in a store."""
+    return f"vidloop scrub --heal --store {shlex.quote(url)}"
 
 
-def is_missing(root: Path) -> bool:
-    """Whether nothing says that `root` is a store. Raises StoreError: the folder cannot be looked at."""
-    with storage_errors(root / FILE):
-        return not os.path.lexists(root / FILE)
+def is_missing(backend: Backend) -> bool:
+    """Whether nothing says that a store is there. Raises StoreError: the place cannot be looked at."""
+    return not backend.taken(FILE)
 
 
-def is_store_without(root: Path) -> bool:
-    """Whether a folder holds committed work and no `format.json`."""
-    return is_missing(root) and (root / "manifests").is_dir()
+def is_store_without(backend: Backend) -> bool:
+    """Whether there is committed work and no `format.json`."""
+    return is_missing(backend) and bool(backend.names("manifests"))
 
 
-def create(root: Path) -> None:
-    """Make `root` a store. Raises StoreError: it holds something else, or cannot be written."""
-    with storage_errors(root):
-        make_folder(root)
-        # Our own folders may be there if a crash came between making them and the file, or the file was lost.
-        strange = sorted({entry.name for entry in root.iterdir()} - _OURS - {FILE})
+def create(backend: Backend) -> None:
+    """Make a store. Raises StoreError: something else is there, or it cannot be written."""
+    # Our own folders may be there if a crash came between making them and the file, or the file was lost.
+    strange = sorted(set(backend.make()) - _OURS - {FILE})
     if strange:
-        raise StoreError(f"{root} is neither a store nor empty (it holds {strange[0]}): name another")
+        raise StoreError(f"{backend.url} is neither a store nor empty (it holds {strange[0]}): name another")
     written = {"format": FORMAT, "written_by": _version() or "(run without installation)"}
-    write_durably(root / "tmp", root / FILE, (json.dumps(written) + "\n").encode(), replace=False)
+    backend.create(FILE, (json.dumps(written) + "\n").encode())
 
 
-def check(root: Path) -> None:
+def check(backend: Backend) -> None:
     """Raise StoreError if this program does not read the store's format; Damaged if nobody knows it."""
-    path = root / FILE
-    damaged = Damaged(f"{path} is damaged: `{heal_command(root)}` writes it anew")
+    path = backend.where(FILE)
+    damaged = Damaged(f"{path} is damaged: `{heal_command(backend.url)}` writes it anew")
     try:
-        found = parse_json(path.read_bytes())
+        found = parse_json(backend.read(FILE))
         number, writer = int(found["format"]), str(found.get("written_by", "an unnamed version"))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise damaged from error
-    except OSError as error:
-        if error.errno in (errno.EACCES, errno.EPERM):
-            with storage_errors(path, f"make it readable for this user (`chmod u+r {shlex.quote(str(path))}`)"):
-                raise
+    except PermissionError as error:
+        readable = f"make it readable for this user (`chmod u+r {shlex.quote(path)}`)"
+        raise StoreError(f"cannot read {path}: {error.strerror}; {readable}") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise damaged from error
     if number > FORMAT and not _is_of_now(writer):
         raise StoreError(
-            f"{root} has store format {number}, written by vidloop {writer}; this program reads "
+            f"{backend.url} has store format {number}, written by vidloop {writer}; this program reads "
             f"format {FORMAT}: use vidloop {writer} or newer, or name another store with --store"
         )
     if number != FORMAT:
         raise damaged
 
 
-def heal(root: Path) -> str | None:
+def heal(backend: Backend) -> str | None:
     """Write the file anew if it is damaged or lost; what was wrong, or None. Raises StoreError: no store."""
-    if is_store_without(root):
+    if is_store_without(backend):
         why = "it was not there"
     else:
         try:
-            check(root)
+            check(backend)
         except Damaged:
             why = "it was damaged"
-            set_aside(root, root / FILE, why)
+            backend.set_aside(FILE, why)
         else:
             return None
-    create(root)
+    create(backend)
     return why
 
 
 def _is_of_now(writer: str) -> bool:
     """Whether this very version, or an older one, wrote it: none of them knows a later format."""
     known = _version()
-    return known is not None and _numbers(writer) is not None and (_numbers(writer) or []) <= (_numbers(known) or [])
+    return (
+        known is not None
+        and _numbers(writer) is not None
+        and (_numbers(writer) or []) <= (_numbers(known) or [])
+    )
 
 
 def _numbers(version: str) -> list[int] | None:

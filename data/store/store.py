@@ -27,33 +27,24 @@ import shlex
 import shutil
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import StoreError
-from data.store.failpoints import failpoint
-from data.json_text import parse_json
-from data.keys import bytes_digest, canonical_json, digest, file_digest
+from data.keys import bytes_digest, canonical_json, digest
+from data.records import TABLES, Row, from_table, to_table
 from data.store import format
 from data.store.aside import set_aside
+from data.store.backend import Backend, plain
+from data.store.durable_files import is_folder, make_folder, storage_errors
+from data.store.failpoints import failpoint
+from data.store.folder import Folder
 from data.store.manifest import Damaged, Manifest, Media, Part
-from data.records import TABLES, Row, from_table, to_table
-from data.store.durable_files import (
-    inside,
-    is_folder,
-    lock_file,
-    make_folder,
-    make_safe,
-    remove,
-    storage_errors,
-    sync_folder,
-    write_durably,
-)
-from data.store.trials import require_working
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -63,14 +54,26 @@ log = logging.getLogger("vidloop.store")
 
 
 class Store:
-    """A folder of committed work. Get one with `Store.open`; any number of processes may have it open.
+    """Committed work. Get it with `Store.open`; any number of processes may have it open.
 
     Attributes:
-        root: absolute path of the folder.
+        backend: where its files lie.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+
+    @property
+    def url(self) -> str:
+        """The store's name: what `--store` opens it by."""
+        return self.backend.url
+
+    @property
+    def root(self) -> Path:
+        """Absolute path of the folder. Raises StoreError: the store is in no folder."""
+        if not isinstance(self.backend, Folder):
+            raise StoreError(f"{self.url} is no folder, and what was asked needs one")
+        return self.backend.root
 
     # -- opening -------------------------------------------------------------------------------------------
 
@@ -86,24 +89,27 @@ class Store:
             StoreError: there is no store (and `create` is False), the folder is something else, the store was
                 written by a newer version, or it cannot be created, or written to as a store must be.
         """
-        store = cls(Path(root).expanduser().absolute())
-        if format.is_missing(store.root):
+        backend = backend_of(root)
+        store = cls(backend)
+        if format.is_missing(backend):
             if not create:
-                if format.is_store_without(store.root):
-                    raise Damaged(f"{store.root}/format.json is missing: `{store.heal_command}` writes it anew")
+                if format.is_store_without(backend):
+                    raise Damaged(
+                        f"{backend.where(format.FILE)} is missing: `{store.heal_command}` writes it anew"
+                    )
                 raise StoreError(
-                    f"no store at {store.root}: name one with --store, or make one with `vidloop round`"
+                    f"no store at {backend.url}: name one with --store, or make one with `vidloop round`"
                 )
-            format.create(store.root)
-        format.check(store.root)
+            format.create(backend)
+        format.check(backend)
         if create:
-            require_working(store.root)
+            backend.require_working()
         return store
 
     @property
     def heal_command(self) -> str:
         """What a person types to have everything damaged set aside."""
-        return format.heal_command(self.root)
+        return format.heal_command(self.url)
 
     # -- media ---------------------------------------------------------------------------------------------
 
@@ -133,9 +139,13 @@ class Store:
         """
         return self._read_bytes(path, Path(path).stem)
 
+    def where(self, relative: str) -> str:
+        """The name of something in the store for people: an absolute path, a URL. Raises as `path`."""
+        return self.backend.where(relative)
+
     def path(self, relative: str) -> Path:
-        """Absolute path of something the store names. Raises StoreError for a path that leaves the store."""
-        return inside(self.root, relative)
+        """Absolute path of something in a folder's store. Raises StoreError for a path that leaves it."""
+        return self.root / plain(relative)
 
     # -- committing ----------------------------------------------------------------------------------------
 
@@ -180,18 +190,20 @@ class Store:
         # Through JSON and back: what is in memory equals what is read from the file (tuples become lists).
         plain = json.loads(canonical_json({"question": dict(question), "info": dict(info or {})}))
         files = tuple(sorted(set(media), key=lambda item: item.path))
-        manifest = Manifest(key, stage, plain["question"], parts, files, tuple(sorted(set(parents))), plain["info"])
+        manifest = Manifest(
+            key, stage, plain["question"], parts, files, tuple(sorted(set(parents))), plain["info"]
+        )
         failpoint("store.before_manifest")
         place = _manifest_path(stage, key)
-        won = self._write(place, manifest.to_bytes(), replace=False)
+        won = self.backend.create(place, manifest.to_bytes())
         failpoint("store.after_manifest")
         if won:
             return manifest
         try:
-            first = self.manifest_at(self.path(place))
+            first = self.manifest_at(PurePosixPath(place))
         except Damaged as error:
             self.set_aside(place, error.what)
-            self._write(place, manifest.to_bytes(), replace=True)
+            self.backend.put(place, manifest.to_bytes())
             return manifest
         if first != manifest:
             log.warning(
@@ -206,11 +218,8 @@ class Store:
         A process may have been killed between a commit and the moment from which it was safe. Raises
         StoreError: the store's file system fails.
         """
-        for folder in (self.root / "manifests" / stage for stage in sorted(set(stages))):
-            with storage_errors(folder):
-                if folder.is_dir():
-                    make_folder(folder)
-                    sync_folder(folder)
+        for stage in sorted(set(stages)):
+            self.backend.settle(f"manifests/{stage}")
 
     def discard(self, key: str) -> None:
         """Forget a whole unit, so that it is computed again. Its media stay for `data.store.gc`.
@@ -218,22 +227,17 @@ class Store:
         Raises StoreError: the store is read-only.
         """
         path = self._find(key)
-        if path is None:
-            return
-        # The manifest goes first: a crash in between leaves files nobody names, not a manifest without files.
-        remove(path)
-        folder = self.path(f"parts/{path.parent.name}/{key[:2]}/{key}")
-        with storage_errors(folder):
-            if folder.is_dir():
-                shutil.rmtree(folder)
-                sync_folder(folder.parent)
+        if path is not None:
+            # The manifest goes first: a crash in between leaves files nobody names, not the reverse.
+            self.backend.remove(str(path))
+            self.backend.remove(_parts_folder(path))
 
     def set_aside(self, relative: str, why: str) -> None:
         """Take a file, or what lies in its place, out of the store; see `data.store.aside`.
 
         Raises StoreError: the store is read-only, or the path leaves it.
         """
-        set_aside(self.root, self.path(relative), why)
+        self.backend.set_aside(relative, why)
 
     def set_unit_aside(self, key: str, why: str) -> None:
         """Take a unit out of the store, so that it is computed again: its manifest, its parts, and those of
@@ -250,8 +254,8 @@ class Store:
                 if self.fault(item) is not None:
                     self.set_aside(item.path, why)
         # The manifest goes first: a crash in between leaves files nobody names, not a manifest without files.
-        set_aside(self.root, path, why)
-        set_aside(self.root, self.path(f"parts/{path.parent.name}/{key[:2]}/{key}"), why)
+        self.set_aside(str(path), why)
+        self.set_aside(_parts_folder(path), why)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -287,12 +291,11 @@ class Store:
     def fault(self, item: Part | Media, level: Literal["hash", "size"] = "hash") -> str | None:
         """None if one file of a unit is whole, else why it is not; `level` as in `verify`."""
         kind = "part" if isinstance(item, Part) else "media"
-        path = self.path(item.path)
         try:
-            size = path.stat().st_size
+            size = self.backend.size(item.path)
             if size != item.bytes:
                 return f"size of {kind} {item.path} differs ({size} bytes, not {item.bytes})"
-            if level == "hash" and file_digest(path) != item.sha256:
+            if level == "hash" and self.backend.sha256(item.path) != item.sha256:
                 return f"sha256 of {kind} {item.path} differs"
         except FileNotFoundError:
             return f"missing {kind} {item.path}"
@@ -314,7 +317,7 @@ class Store:
         for key in keys:
             manifest = self.manifest(key)
             if manifest is None:
-                raise Damaged(f"{self.root} holds no unit {key}: run the command that made it again")
+                raise Damaged(f"{self.url} holds no unit {key}: run the command that made it again")
             part = manifest.part(table)
             if part is not None:
                 data = self._read_bytes(part.path, part.sha256)
@@ -323,46 +326,75 @@ class Store:
                     with pq.ParquetFile(pa.BufferReader(data)) as file:
                         found = file.read(use_threads=False)
                     # Columns of a later version are left out; the cast loads much, so only then.
-                    tables.append(found if found.schema == schema else found.select(schema.names).cast(schema))
+                    tables.append(
+                        found if found.schema == schema else found.select(schema.names).cast(schema)
+                    )
                 except (pa.ArrowException, LookupError, OSError, ValueError) as error:
-                    raise Damaged(f"{self.path(part.path)} is no table {table}: {error}", self._remedy) from error
+                    where = self.backend.where(part.path)
+                    raise Damaged(f"{where} is no table {table}: {error}", self._remedy) from error
         return pa.concat_tables(tables)
 
     def manifests(self, stage: str | None = None) -> list[Manifest]:
         """Every committed unit (of one stage), sorted by key. Raises Damaged if a manifest was changed."""
         return [self.manifest_at(path) for path in self.manifest_files(stage)]
 
-    def manifest_files(self, stage: str | None = None) -> list[Path]:
-        """Where the manifests lie (of one stage), sorted by key; unread."""
-        return sorted(self.root.glob(f"manifests/{stage or '*'}/*.json"), key=lambda path: path.name)
+    def manifest_files(self, stage: str | None = None) -> list[PurePosixPath]:
+        """Where the manifests lie (of one stage) below the store, sorted by key; unread."""
+        found = map(PurePosixPath, self.backend.find(f"manifests/{stage or '*'}/*.json"))
+        return sorted(found, key=lambda path: path.name)
 
-    def manifest_at(self, path: Path) -> Manifest:
+    def manifest_at(self, path: PurePosixPath) -> Manifest:
         """The manifest of a file that `manifest_files` named. Raises as `manifest`."""
+        where = self.backend.where(str(path))
         try:
-            found = Manifest.from_bytes(path.read_bytes(), str(path))
+            found = Manifest.from_bytes(self.backend.read(str(path)), where)
         except Damaged as error:
             raise Damaged(error.what, self._remedy) from error
         except PermissionError as error:
-            readable = f"make it readable for this user (`chmod u+r {shlex.quote(str(path))}`)"
-            raise StoreError(f"cannot read {path}: {error.strerror}; {readable}") from error
+            readable = f"make it readable for this user (`chmod u+r {shlex.quote(where)}`)"
+            raise StoreError(f"cannot read {where}: {error.strerror}; {readable}") from error
         except OSError as error:
-            raise Damaged(f"cannot read {path}: {error.strerror}", self._remedy) from error
+            raise Damaged(f"cannot read {where}: {error.strerror}", self._remedy) from error
         if (found.key, found.stage) != (path.stem, path.parent.name):
-            raise Damaged(f"{path} is the manifest of another unit", self._remedy)
+            raise Damaged(f"{where} is the manifest of another unit", self._remedy)
         return found
 
     # -- beside the committed work -------------------------------------------------------------------------
 
-    def write_file(self, relative: str, data: bytes) -> Path:
+    def write_file(self, relative: str, data: bytes) -> None:
         """Write or replace a file that is not content-addressed (a round's summary), in one step.
 
         Raises StoreError: the path leaves the store, the disk is full, or the store is read-only.
         """
-        path = self.path(relative)
-        if is_folder(path):
-            self.set_aside(relative, "a folder in the place of a file")
-        self._write(relative, data, replace=True)
-        return path
+        self.backend.put(relative, data)
+
+    def read_file(self, relative: str) -> bytes:
+        """What `write_file` wrote last.
+
+        Raises:
+            OSError: it is not there, or cannot be read.
+            StoreError: the path leaves the store, or the store cannot be asked.
+        """
+        return self.backend.read(relative)
+
+    def has(self, relative: str) -> bool:
+        """Whether a file of this name is in the store. Raises StoreError as `read_file`."""
+        try:
+            return self.backend.size(relative) >= 0
+        except OSError:
+            return False
+
+    def find(self, pattern: str) -> list[str]:
+        """Paths below the store's root that match, sorted; "*" stands for any part of one name."""
+        return self.backend.find(pattern)
+
+    def local(self, relative: str) -> Path:
+        """A file of this machine that holds the same bytes, to be read only. Raises as `read_file`.
+
+        It is the file itself where the store is a folder, else a copy, kept in a cache if its name is that of
+        its content.
+        """
+        return self.backend.local(relative)
 
     def log_run(self, run_id: str, event: Mapping[str, Any]) -> None:
         """Append a fact about a run (seconds, cached, ...) to `runs/<run id>.jsonl`, outside every digest.
@@ -374,71 +406,50 @@ class Store:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
-        path = self.path(f"runs/{run_id}.jsonl")
         line = json.dumps(facts | dict(event), allow_nan=False) + "\n"
-        with storage_errors(path):
-            make_folder(path.parent)
-            with open(path, "ab+") as file:
-                # A crash may have torn the last line; do not let it swallow this one.
-                if file.tell() > 0:
-                    file.seek(-1, os.SEEK_END)
-                    line = line if file.read(1) == b"\n" else "\n" + line
-                file.write(line.encode())
+        self.backend.append(f"runs/{run_id}.jsonl", line)
+
+    def run_logs(self) -> Iterator[tuple[str, str]]:
+        """Run id and lines of what `log_run` wrote, sorted by id; what cannot be read is left out."""
+        for path in self.find("runs/*.jsonl"):
+            with contextlib.suppress(OSError):
+                yield PurePosixPath(path).stem.split(".")[0], self.read_file(path).decode(errors="replace")
 
     def scratch(self, key: str) -> Path:
         """A folder for the checkpoints of unit `key` while it is computed; nothing else reads it."""
-        path = self.path(f"scratch/{_checked(key)}")
+        root = self.backend.workspace
+        path = root / "scratch" / _checked(key)
         if os.path.lexists(path) and not is_folder(path):
-            self.set_aside(f"scratch/{key}", "it is no folder")
+            set_aside(root, path, "it is no folder")
         with storage_errors(path):
             make_folder(path)
         return path
 
     def clear_scratch(self, key: str) -> None:
         """Remove the unit's checkpoints, once it is committed."""
-        path = self.path(f"scratch/{_checked(key)}")
+        path = self.backend.workspace / "scratch" / _checked(key)
         with storage_errors(path):
             if is_folder(path):
                 shutil.rmtree(path)
 
-    @contextlib.contextmanager
-    def lock(self, name: str, wait: bool = True) -> Iterator[None]:
-        """Hold `locks/<name>.lock` against every other process; a process that dies lets go of it.
+    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
+        """Hold the lock of this name against every other process; a process that dies lets go of it.
 
         Raises StoreError: another process holds it, and this one does not `wait`; or there are no locks.
         """
-        path = self.path(f"locks/{name}.lock")
-        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-            self.set_aside(f"locks/{name}.lock", "it is no file")
-        with storage_errors(path):
-            make_folder(path.parent)
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            with storage_errors(path):
-                locked = lock_file(descriptor, path, wait)
-            if not locked:
-                raise StoreError(f"{self.root}: another `vidloop {name}` works here: wait for it")
-            yield
-        finally:
-            os.close(descriptor)
+        return self.backend.lock(name, wait)
 
     # -- inside --------------------------------------------------------------------------------------------
 
-    def _write(self, relative: str, data: bytes, *, replace: bool) -> bool:
-        return write_durably(self.root / "tmp", self.path(relative), data, replace=replace)
-
     def _keep(self, item: Media | Part, data: bytes) -> None:
         """Write a content-named file unless its bytes are there; a damaged copy is replaced."""
-        fault, path = self.fault(item), self.path(item.path)
-        if fault is None:
-            # Young again, so that a garbage collector does not take it before the manifest names it.
-            with storage_errors(path), contextlib.suppress(FileNotFoundError):  # it was quicker
-                os.utime(path)
-                make_safe(path)
-                return
-        if os.path.lexists(path):
+        fault = self.fault(item, "hash" if self.backend.rots else "size")
+        # Young again, so that a garbage collector does not take it before the manifest names it.
+        if fault is None and self.backend.keep(item.path):
+            return
+        if self.backend.taken(item.path):
             self.set_aside(item.path, fault or "it is gone")
-        self._write(item.path, data, replace=True)
+        self.backend.put(item.path, data)
 
     def _write_part(self, stage: str, key: str, name: str, table: pa.Table) -> Part:
         sink = pa.BufferOutputStream()
@@ -452,19 +463,21 @@ class Store:
         return part
 
     def _read_bytes(self, relative: str, sha256: str) -> bytes:
-        path = self.path(relative)
+        where = self.backend.where(relative)
         try:
-            data = path.read_bytes()
+            data = self.backend.read(relative)
         except OSError as error:
-            raise Damaged(f"cannot read {path}: {error.strerror}", self._remedy) from error
+            raise Damaged(f"cannot read {where}: {error.strerror}", self._remedy) from error
         if bytes_digest(data) != sha256:
-            raise Damaged(f"{path} was changed after it was written (sha256 differs)", self._remedy)
+            raise Damaged(f"{where} was changed after it was written (sha256 differs)", self._remedy)
         return data
 
     def _check_media(self, tables: Mapping[str, pa.Table], media: Sequence[Media]) -> None:
         for item in media:
-            if not self.path(item.path).is_file():
-                raise StoreError(f"{self.root / item.path} is not there, so it cannot be committed: run again")
+            if self.fault(item, "size") is not None:
+                raise StoreError(
+                    f"{self.backend.where(item.path)} is not there, so it cannot be committed: run again"
+                )
         held = {item.path for item in media}
         for name, table in tables.items():
             for column in TABLES[name].media:
@@ -472,26 +485,34 @@ class Store:
                 if not named <= held:
                     raise ValueError(f"{name}.{column} names {min(named - held)}, which is not in `media`")
 
-    def _find(self, key: str) -> Path | None:
-        folder, name = self.root / "manifests", f"{_checked(key)}.json"
-        # Asked thousands of times by a cached round: `glob` would take three times as long.
-        with contextlib.suppress(FileNotFoundError):
-            for stage in os.listdir(folder):
-                path = f"{folder}/{stage}/{name}"
-                if os.path.lexists(path):
-                    return Path(path)
+    def _find(self, key: str) -> PurePosixPath | None:
+        name = f"{_checked(key)}.json"
+        for stage in self.backend.names("manifests"):
+            path = f"manifests/{stage}/{name}"
+            if self.backend.taken(path):
+                return PurePosixPath(path)
         return None
 
     @property
     def _remedy(self) -> str:
         return (
-            f"Run the command that made it again, which computes it anew; or `{self.heal_command}` sets aside "
-            "what is damaged"
+            f"Run the command that made it again, which computes it anew; or `{self.heal_command}` sets "
+            "aside what is damaged"
         )
+
+
+def backend_of(url: str | Path) -> Backend:
+    """What lies behind the name of a store, whether there is one or not."""
+    return Folder(Path(url).expanduser().absolute())
 
 
 def _manifest_path(stage: str, key: str) -> str:
     return f"manifests/{stage}/{key}.json"
+
+
+def _parts_folder(manifest: PurePosixPath) -> str:
+    """Where the parts of a manifest's unit lie."""
+    return f"parts/{manifest.parent.name}/{manifest.stem[:2]}/{manifest.stem}"
 
 
 def _checked(key: str) -> str:

@@ -10,11 +10,11 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from data.errors import StoreError
+from data.store.backend import Trial
 from data.store.durable_files import lock_file, make_folder, place, storage_errors, sync_folder
 
 # The longest name that is ever written: an adapter's.
@@ -24,21 +24,6 @@ _FOLDERS: Final = ("manifests", "parts", "media", "rounds", "improvements", "run
 _CLOCK_S: Final = 3600.0
 _UNSYNCED: Final = "what is written just before a power cut may have to be computed again"
 _working: set[Path] = set()
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """One thing that was tried.
-
-    Attributes:
-        what: it is, and where.
-        fault: why it does not work, and what to do; "": it works, or a store does without.
-        needed: whether nothing can be written to a store that lacks it.
-    """
-
-    what: str
-    fault: str = ""
-    needed: bool = True
 
 
 def require_working(root: Path) -> None:
@@ -152,8 +137,8 @@ def _time(folder: Path) -> str | None:
     if abs(ahead) < _CLOCK_S:
         return None
     return (
-        f"{folder}: times of files differ from this machine's clock by {abs(ahead) / 3600:.1f} h, and `vidloop "
-        "gc` goes by them: set both clocks (NTP)"
+        f"{folder}: times of files differ from this machine's clock by {abs(ahead) / 3600:.1f} h, and "
+        "`vidloop gc` goes by them: set both clocks (NTP)"
     )
 
 
@@ -162,7 +147,9 @@ def _place(folder: Path) -> str | None:
         third.unlink()
         if place(first, third) and not place(second, third):
             return None
-    return f"{folder}: a file that is there is overwritten: put the store on another file system, with --store"
+    return (
+        f"{folder}: a file that is there is overwritten: put the store on another file system, with --store"
+    )
 
 
 def _lock(folder: Path) -> str | None:

@@ -3,8 +3,8 @@
     champion.json         {..., "check": SHA-256 of all the rest}
     champion.copy.json    the same, written first
 
-The copy answers where the file is gone or damaged, and says so; the next writing mends it. A file of a version
-that wrote no digest is taken as it is.
+The copy answers where the file is gone or damaged, and says so; the next writing mends it. A file of a
+version that wrote no digest is taken as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, TypeVar
 
 from data.errors import StoreError
@@ -27,17 +26,59 @@ Read = TypeVar("Read")
 log = logging.getLogger("vidloop.store")
 
 
-def write_twice(store: Store, relative: str, said: Mapping[str, Any]) -> Path:
-    """Write or replace a document. Raises StoreError: the store cannot be written.
+def write_twice(store: Store, relative: str, said: Mapping[str, Any]) -> None:
+    """Write or replace a document of which this process is the only writer.
 
     Args:
         relative: path below the store's root; its name ends in ".json".
         said: JSON values.
+
+    Raises:
+        StoreError: the store cannot be written.
     """
-    closed = {**said, "check": digest_of(said)}
-    data = (json.dumps(closed, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
+    data = _closed(said)
     store.write_file(copy_of(relative), data)
-    return store.write_file(relative, data)
+    store.write_file(relative, data)
+
+
+def update_twice(
+    store: Store,
+    relative: str,
+    parse: Callable[[dict[str, Any]], Read],
+    change: Callable[[Read | None], Mapping[str, Any]],
+) -> None:
+    """Change a document that several processes may change at once: none of their changes is lost.
+
+    Args:
+        relative: path below the store's root; its name ends in ".json".
+        parse: as of `read_either`.
+        change: what is to be said, by what is said now. It may be asked again, of what another process wrote
+            meanwhile. What it raises goes on, and nothing has changed.
+
+    Raises:
+        Damaged: neither the document nor its copy is whole.
+        StoreError: the store cannot be written.
+    """
+    pair = (copy_of(relative), relative)
+    with store.lock(relative.removesuffix(".json")):
+        while True:
+            tokens = [store.backend.token(one) for one in pair]
+            data = _closed(change(read_either(store, relative, parse)))
+            if all(_say(store, one, data, token) for one, token in zip(pair, tokens, strict=True)):
+                return
+
+
+def _say(store: Store, relative: str, data: bytes, token: str | None) -> bool:
+    """Have a file say this, unless it changed since `token`; whether it says it now."""
+    with contextlib.suppress(OSError):
+        if store.backend.read(relative) == data:
+            return store.backend.keep(relative)  # whoever wrote it may have been killed before it was safe
+    return store.backend.swap(relative, data, token)
+
+
+def _closed(said: Mapping[str, Any]) -> bytes:
+    closed = {**said, "check": digest_of(said)}
+    return (json.dumps(closed, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
 def read_either(store: Store, relative: str, parse: Callable[[dict[str, Any]], Read]) -> Read | None:
@@ -51,57 +92,50 @@ def read_either(store: Store, relative: str, parse: Callable[[dict[str, Any]], R
         Damaged: neither the document nor its copy is whole.
         StoreError: this user may not read it.
     """
-    path, copy = store.path(relative), store.path(copy_of(relative))
     why = ""
     try:
-        found = _parsed(path, parse)
+        found = _parsed(store, relative, parse)
         if found is not None:
             return found
     except Damaged as error:
         why = error.what
-    kept = None
+    kept, copy = None, copy_of(relative)
     with contextlib.suppress(Damaged):
-        kept = _parsed(copy, parse)
+        kept = _parsed(store, copy, parse)
     if kept is not None:
-        log.warning("%s: its copy is read, %s", why or f"{path} is gone", copy)
+        gone = f"{store.where(relative)} is gone"
+        log.warning("%s: its copy is read, %s", why or gone, store.where(copy))
     elif why:
         raise Damaged(f"{why}, and it has no whole copy", f"`{store.heal_command}` sets it aside")
     return kept
 
 
-def _parsed(path: Path, parse: Callable[[dict[str, Any]], Read]) -> Read | None:
+def _parsed(store: Store, relative: str, parse: Callable[[dict[str, Any]], Read]) -> Read | None:
     try:
-        said = read_closed(path)
+        said = read_closed(store, relative)
         return None if said is None else parse(said)
     except (ValueError, TypeError, KeyError) as error:
-        raise Damaged(f"cannot read {path} ({' '.join(str(error).split())})") from error
+        told = " ".join(str(error).split())
+        raise Damaged(f"cannot read {store.where(relative)} ({told})") from error
 
 
-def read_closed(path: Path) -> dict[str, Any] | None:
+def read_closed(store: Store, relative: str) -> dict[str, Any] | None:
     """One of the two files; None if it is not there. Raises Damaged; StoreError: it may not be read."""
+    where = store.where(relative)
     try:
-        found = parse_json(path.read_bytes())
+        found = parse_json(store.backend.read(relative))
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}; make it readable for this user") from error
+        raise StoreError(f"cannot read {where}: {error.strerror}; make it readable for this user") from error
     except (OSError, ValueError) as error:
-        raise Damaged(f"cannot read {path} ({error})") from error
+        raise Damaged(f"cannot read {where} ({error})") from error
     if not isinstance(found, dict):
-        raise Damaged(f"cannot read {path} (it is no object of JSON)")
+        raise Damaged(f"cannot read {where} (it is no object of JSON)")
     check = found.pop("check", None)
     if check is not None and check != digest_of(found):
-        raise Damaged(f"{path} was changed after it was written")
+        raise Damaged(f"{where} was changed after it was written")
     return found
-
-
-def is_kept_twice(store: Store, relative: str) -> bool:
-    """Whether a document and its copy are both there, whole, and say the same."""
-    try:
-        first, second = (read_closed(store.path(one)) for one in (relative, copy_of(relative)))
-    except Damaged:
-        return False
-    return first is not None and first == second
 
 
 def copy_of(relative: str) -> str:

@@ -74,14 +74,14 @@ def calibrate_command(
         _show(console, grids(one))
         if one.still:
             console.print("It passes frozen clips nearly as it passes moving ones: it may reward stillness.")
-        html = opened.write_file(
-            f"{path.relative_to(opened.root).with_suffix('.html')}", page([one]).encode()
-        )
-        console.print(f"Page: {html}", soft_wrap=True, highlight=False)
+        html = f"{path.removesuffix('.json')}.html"
+        opened.write_file(html, page([one]).encode())
+        console.print(f"Page: {opened.where(html)}", soft_wrap=True, highlight=False)
     if len(found) > 1:
         _show(console, side_by_side(found))
-        html = opened.write_file(f"calibrations/{'+'.join(names)}.html", page(found).encode())
-        console.print(f"Page of all: {html}", soft_wrap=True, highlight=False)
+        html = f"calibrations/{'+'.join(names)}.html"
+        opened.write_file(html, page(found).encode())
+        console.print(f"Page of all: {opened.where(html)}", soft_wrap=True, highlight=False)
 
 
 def _show(console: Console, tables: Sequence[Grid]) -> None:

@@ -49,7 +49,7 @@ def improve_command(
     with prefect_ready(opened, new_round_id(opened)):
         from flows.rounds.improve import improve_flow
 
-        improve_flow(recipe=recipe, store=str(opened.root), overrides=overrides)
+        improve_flow(recipe=recipe, store=opened.url, overrides=overrides)
 
 
 @app.command("nightly")
@@ -66,7 +66,7 @@ def nightly_command(
         with prefect_ready(opened, new_round_id(opened)):
             from flows.rounds.nightly import nightly_flow
 
-            nightly_flow(recipe=recipe, store=str(opened.root), overrides=set_)
+            nightly_flow(recipe=recipe, store=opened.url, overrides=set_)
         return
     from flows.rounds.campaign import finish
     from flows.rounds.night import Skipped, night, summary_of

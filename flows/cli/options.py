@@ -72,7 +72,7 @@ def prefect_ready(store: Store, run_id: str) -> Iterator[None]:
         return
     from flows.serving.temporary_server import TemporaryServer
 
-    server = TemporaryServer(store.path(f"runs/{run_id}.prefect.log"))
+    server = TemporaryServer(store.backend.workspace / f"runs/{run_id}.prefect.log")
     # Both take seconds: at the same time, on two cores.
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

@@ -121,7 +121,7 @@ def _release(context: RoundContext, reward: RewardRef, failed: bool, where: str 
     context.store.log_run(context.run_id, {"event": "released", "clips": found.clips, **facts})
     console.info(
         f"{reward.name} is asked again about {found.clips} clips ({len(found.units)} units are in "
-        f"{context.store.root / ASIDE}); those that examine when the round is played"
+        f"{context.store.where(ASIDE)}); those that examine when the round is played"
         if found.units
         else f"nothing to ask again: the store holds no such answer of {reward.name}"
     )

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from data import champion
 from data.errors import ConfigError, DataError
-from data.store import Damaged, Store
+from data.store import Damaged, Store, backend_of
 from data.store.aside import FOLDER as ASIDE
 from data.store.durable_files import write_durably
 from data.store.format import heal_command
@@ -147,7 +147,7 @@ def show(store: StoreOption = DEFAULT_STORE) -> None:
     if present.policy_id in held:
         policy = policy_of(held, present.policy_id)
         for expert, path in policy.experts or (("", policy.adapter_path),):
-            print(f"adapter {opened.path(path)}" + (f" ({expert} noise)" if expert else ""))
+            print(f"adapter {opened.where(path)}" + (f" ({expert} noise)" if expert else ""))
 
 
 @champion_app.command("history")
@@ -221,19 +221,20 @@ def scrub(
     """Look at every file of a store, hash what has a digest, and name what is damaged."""
     from tasks.scrub import scrub as look
 
-    root = Path(store).expanduser().absolute()
-    found = look(root, heal)
+    backend = backend_of(store)
+    found = look(backend, heal)
     for fault in found:
         print(f"{fault.path}: {fault.why}")
     if not found:
         print("nothing is damaged")
     elif heal:
         print(
-            f"{len(found)} damaged files set aside or mended ({root / ASIDE}); the commands that made them "
-            "compute them anew"
+            f"{len(found)} damaged files set aside or mended ({backend.where(ASIDE)}); the commands that "
+            "made them compute them anew"
         )
     else:
-        raise Damaged(f"{len(found)} files of {root} are damaged: `{heal_command(root)}` sets them aside")
+        told = f"{len(found)} files of {backend.url} are damaged"
+        raise Damaged(f"{told}: `{heal_command(backend.url)}` sets them aside")
 
 
 def _print_table(names: list[str], rows: list[tuple[Any, ...]]) -> None:

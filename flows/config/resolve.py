@@ -75,7 +75,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         workers=recipe.workers,
         recipe=resolve(recipe),
         generation=Generation(
-            root=str(store.root),
+            root=store.url,
             model=model,
             sample=sample,
             video=recipe.generate.video,
@@ -179,15 +179,16 @@ def _best_of(recipe: Recipe, reward: Callable[[str], RewardRef]) -> BestOf | Non
 
 def _frozen(store: Store, name: str) -> Recipe:
     """The recipe that a round began with; where its file is damaged or gone, as its summary has it."""
-    path = store.path(f"rounds/{name}/{RECIPE}")
-    if not path.parent.is_dir():
-        raise ConfigError(f"curate.include_rounds: {store.root} holds no round {name}")
+    folder = f"rounds/{name}"
+    if not store.backend.names(folder):
+        raise ConfigError(f"curate.include_rounds: {store.url} holds no round {name}")
     try:
-        return load_recipe(str(path))
-    except ConfigError as damaged:
+        return load_recipe(str(store.local(f"{folder}/{RECIPE}")))
+    except (OSError, ConfigError) as damaged:
         try:
             summary = read_summary(store, name)
-            return check(Recipe, summary.recipe, f"{path.parent}/{SUMMARY}").starting(summary.policy_before)
+            said = check(Recipe, summary.recipe, store.where(f"{folder}/{SUMMARY}"))
+            return said.starting(summary.policy_before)
         except (StoreError, ConfigError):
             raise ConfigError(
                 f"curate.include_rounds: how round {name} made its clips is not known: {damaged}. Leave it "

@@ -28,7 +28,10 @@ __all__ = ["build_report", "sheet"]
 
 
 def build_report(store: Store, round_id: str | None = None) -> Path:
-    """Write the report of a round, or of the newest one, and return its path. An earlier report is replaced.
+    """Write the report of a round, or of the newest one. An earlier report is replaced.
+
+    Returns:
+        Its path on this machine: of a store that is no folder, of a copy.
 
     Raises:
         StoreError: no such round.
@@ -40,4 +43,6 @@ def build_report(store: Store, round_id: str | None = None) -> Path:
 
     facts = read_facts(store, find_summary(store, round_id))
     page = render(facts, pack(store, facts.clips))
-    return store.write_file(f"rounds/{facts.summary.round}/report.html", page.encode("utf-8"))
+    path = f"rounds/{facts.summary.round}/report.html"
+    store.write_file(path, page.encode("utf-8"))
+    return store.local(path)

@@ -24,7 +24,7 @@ _HOW: Final = {
 
 
 def build_page(store: Store, series: Series) -> Path:
-    """Write the page beside the record, and return its path. Raises StoreError if it cannot be written."""
+    """Write the page beside the record; its path on this machine. Raises StoreError: it cannot be written."""
     page = template(
         "series.html.j2",
         series=series,
@@ -37,7 +37,9 @@ def build_page(store: Store, series: Series) -> Path:
         ratio=ratio,
         how=_HOW[series.recipe["improve"]["data"]],
     )
-    return store.write_file(f"{FOLDER}/{series.improve}/report.html", page.encode("utf-8"))
+    path = f"{FOLDER}/{series.improve}/report.html"
+    store.write_file(path, page.encode("utf-8"))
+    return store.local(path)
 
 
 def table(series: Series) -> list[str]:

@@ -61,7 +61,7 @@ def parents(store: Store, manifest: Manifest | None) -> list[Manifest]:
     for key in manifest.parents if manifest else ():
         parent = store.manifest(key)
         if parent is None:
-            raise StoreError(f"{store.root} no longer holds unit {key}: run the round again with its recipe")
+            raise StoreError(f"{store.url} no longer holds unit {key}: run the round again with its recipe")
         found.append(parent)
     return found
 

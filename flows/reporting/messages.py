@@ -50,7 +50,7 @@ def conclusion(
     from flows.reporting.page import template
 
     root = context.generation.root
-    own = ["--recipe", _short(f"{root}/rounds/{summary.round}/{RECIPE}")]
+    own = ["--recipe", _short(str(context.store.local(f"rounds/{summary.round}/{RECIPE}")))]
     return template(
         "conclusion.txt.j2",
         summary=summary,
@@ -69,5 +69,5 @@ def program() -> str:
 
 
 def _short(path: str) -> str:
-    """A path from here or from the root, whichever is shorter."""
-    return min(os.path.relpath(path), path, key=len)
+    """A path from here or from the root, whichever is shorter; a URL as it is."""
+    return path if "://" in path else min(os.path.relpath(path), path, key=len)

@@ -19,7 +19,7 @@ from flows.reporting.measures import read_duels, read_measures
 from flows.reporting.paired_clips import group_clips
 from flows.reporting.seeds import alike, over
 from models.training.diagnosis import Finding, diagnose
-from tasks.rounds import read_summary
+from tasks.rounds import finished, read_summary
 from tasks.summary import GuardFinding, RoundSummary
 
 _ROUND_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -33,15 +33,15 @@ def find_summary(store: Store, round_id: str | None) -> RoundSummary:
     Raises:
         StoreError: there is no such round, or its summary cannot be read.
     """
-    held = sorted(path.parent.name for path in store.root.glob("rounds/*/summary.json"))
+    held = finished(store)
     if round_id is None:
         if not held:
-            raise StoreError(f"{store.root} holds no finished round to report on: run `vidloop round` first")
+            raise StoreError(f"{store.url} holds no finished round to report on: run `vidloop round` first")
         round_id = held[-1]
     round_id = only_one(round_id, held)
     if not _ROUND_ID.fullmatch(round_id) or round_id not in held:
         known = f"its newest is {held[-1]}" if held else "it holds none"
-        raise StoreError(f"no finished round {round_id!r} in {store.root}; {known}")
+        raise StoreError(f"no finished round {round_id!r} in {store.url}; {known}")
     return read_summary(store, round_id)
 
 

@@ -22,12 +22,12 @@ def key_of(auth: str, round_id: str) -> str:
     return hmac.new(auth.encode(), f"report {round_id}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def link(root: Path, round_id: str) -> str | None:
-    """The address below the UI's own; None if no server shows the store at `root`.
+def link(store: str, round_id: str) -> str | None:
+    """The address below the UI's own; None if no server shows this store.
 
     The environment says so: that of a worker of `vidloop serve`.
     """
     shown, auth = os.environ.get(REPORTS), os.environ.get(AUTH_VARIABLE)
-    if not shown or not auth or Path(shown).resolve() != root.resolve():
+    if not shown or not auth or (shown != store and Path(shown).resolve() != Path(store).resolve()):
         return None
     return f"{PATH.format(round_id=round_id)}?key={key_of(auth, round_id)}"

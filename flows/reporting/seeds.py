@@ -17,7 +17,7 @@ from data.store import Store
 from flows.config.recipe import Recipe
 from rewards import reward_kinds
 from rewards.kind import KIND
-from tasks.rounds import read_summary
+from tasks.rounds import finished, read_summary
 from tasks.summary import RoundSummary
 
 _MAY_DIFFER: Final = ("seed", "name")
@@ -73,9 +73,9 @@ def alike(store: Store, summary: RoundSummary) -> list[RoundSummary]:
     Other rounds whose summary cannot be read are passed over.
     """
     found = {summary.recipe.get("seed"): summary}
-    for path in sorted(store.root.glob("rounds/*/summary.json"), reverse=True):
+    for name in reversed(finished(store)):
         with suppress(StoreError):
-            other = read_summary(store, path.parent.name)
+            other = read_summary(store, name)
             seed = other.recipe.get("seed")
             if seed not in found and not differences(summary.recipe, other.recipe):
                 found[seed] = other

@@ -108,5 +108,5 @@ def question(store: Store, summary: RoundSummary, until: str) -> str:
         compared={f"all {examined(summary)}": summary.primary, **summary.compared},
         until=until,
         clips=clips.rstrip(),
-        page=store.path(f"rounds/{summary.round}/report.html"),
+        page=store.where(f"rounds/{summary.round}/report.html"),
     )

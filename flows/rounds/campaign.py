@@ -253,7 +253,7 @@ def finish(store: Store, series: Series) -> dict[str, Any]:
     say = console.info
     for line in table(series):
         say(line)
-    say(f"Record: {store.path(f'{record.FOLDER}/{series.improve}/{record.SUMMARY}')}")
+    say(f"Record: {store.where(record.record_of(series.improve))}")
     try:
         say(f"Page:   {build_page(store, series)}")
     except Exception as error:  # the rounds are done and kept: a page that fails is said, and no failure

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from data.errors import VidloopError
-from data.store import Store, format
+from data.store import Store, backend_of, format
 from flows.config.recipe import Recipe
 from flows.config.resolve import open_round
 from flows.reporting.messages import introduction
@@ -29,16 +28,15 @@ def to_look_at(recipe: Recipe, store: str) -> Iterator[RoundContext]:
 @contextmanager
 def store_to_look_at(store: str) -> Iterator[Store]:
     """The store, to be read; one that does not exist yet is taken for an empty one."""
-    root = Path(store).expanduser()
-    if not format.is_missing(root) or format.is_store_without(root):
+    backend = backend_of(store)
+    if not format.is_missing(backend) or format.is_store_without(backend):
         yield Store.open(store)
         return
     with TemporaryDirectory() as folder:
         try:
             yield Store.open(folder, create=True)
         except VidloopError as error:
-            asked = str(Path(store).expanduser().absolute())
-            error.args = tuple(str(one).replace(folder, asked) for one in error.args)
+            error.args = tuple(str(one).replace(folder, backend.url) for one in error.args)
             raise
 
 

@@ -27,7 +27,7 @@ def explain(context: RoundContext, key: str) -> list[str]:
     found = sorted(name for name in {**held, **planned} if name.startswith(key))
     if not found or not key:
         raise ConfigError(
-            f"no unit in {context.store.root} or in this recipe has a key that begins with {key!r}"
+            f"no unit in {context.store.url} or in this recipe has a key that begins with {key!r}"
         )
     if len(found) > 1:
         some = ", ".join(name[:16] for name in found[:4])

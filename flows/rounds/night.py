@@ -145,7 +145,7 @@ def begin_anew(store: Store, name: str) -> Series:
         before = next((one for one in held if one.improve == name), None)
         if before is None:
             known = ", ".join(one.improve for one in held) or "none"
-            raise ConfigError(f"{store.root} has no series of nights {name!r}; it has {known}")
+            raise ConfigError(f"{store.url} has no series of nights {name!r}; it has {known}")
         if before.waiting is not None:
             raise ConfigError(f"round {before.waiting.round} waits for a person's approval: answer it first")
         recipe = check(Recipe, before.recipe, f"the recipe of the nights {name}")
@@ -196,7 +196,7 @@ def settle(store: Store, series: Series, answer: Answer | None) -> Series:
 
 def _settle(store: Store, series: Series, answer: Answer | None) -> Series:
     assert series.waiting is not None
-    root, round_id = str(store.root), series.waiting.round
+    root, round_id = store.url, series.waiting.round
     context = context_of(root, round_id)
     summary = rounds.settle(context, answer)
     console.info(summary.verdict)

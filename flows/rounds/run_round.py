@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from data import device_lock
@@ -48,8 +47,8 @@ def begin(recipe: Recipe, store: Store) -> RoundContext:
 
 
 def frozen_recipe(store: str, run: str) -> str:
-    """Path of a round's own copy of its recipe."""
-    return str(Path(store).expanduser() / "rounds" / run / RECIPE)
+    """Path on this machine of a round's own copy of its recipe. Raises StoreError: there is no such store."""
+    return str(Store.open(store).local(f"rounds/{run}/{RECIPE}"))
 
 
 def context_of(store: str, run: str) -> RoundContext:

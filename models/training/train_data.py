@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +101,7 @@ class TrainData(Clips):
 
 
 def load_train_data(
-    root: Path,
+    local: Callable[[str], Path],
     clips: Sequence[Clip],
     examples: Sequence[Example] = (),
     pairs: Sequence[Pair] = (),
@@ -111,7 +111,7 @@ def load_train_data(
     """Read what `examples` and `pairs` refer to from the latent files of `clips`.
 
     Args:
-        root: the store's root, which the clips' paths are relative to.
+        local: a file of this machine for each path that the clips name.
         clips: rows that cover every clip named by an example or a pair; others are left out.
         examples: curation's rows; their `weight` is W, `data.curation.labels` says which are rejected.
         pairs: curation's rows.
@@ -132,7 +132,7 @@ def load_train_data(
     if not wanted:
         raise DataError("no training data: the curation kept neither an example nor a pair")
     position = {clip: row for row, clip in enumerate(wanted)}
-    held = load_clips(root, [by_id[clip] for clip in wanted])
+    held = load_clips(local, [by_id[clip] for clip in wanted])
     pair_frames = None
     if pair_segments:
         pair_frames = _pair_frames(pairs, pair_segments, by_id, held.latents.shape[2])
@@ -197,8 +197,8 @@ def latent_frames(spans: Sequence[tuple[float, float]], frames: int, fps: float,
     return kept
 
 
-def load_clips(root: Path, clips: Sequence[Clip]) -> Clips:
-    """Latents and embeddings of `clips` (at least one), in their order, from the latent files.
+def load_clips(local: Callable[[str], Path], clips: Sequence[Clip]) -> Clips:
+    """Latents and embeddings of `clips` (at least one), in their order; `local` as of `load_train_data`.
 
     Raises:
         DataError: a latent file is missing or damaged, or holds clips of another size than the others.
@@ -213,19 +213,18 @@ def load_clips(root: Path, clips: Sequence[Clip]) -> Clips:
     for clip in clips:
         by_file.setdefault(clip.latent_path, []).append(clip.clip_id)
     for path, members in sorted(by_file.items()):
-        stored, texts = _read(root / path)
+        file = local(path)
+        stored, texts = _read(file)
         if latents is None or embeds is None:
             latents = stored.new_empty((len(by_id), *stored.shape[1:]))
             embeds = texts.new_empty((len(prompts), *texts.shape[1:]))
         if stored.shape[1:] != latents.shape[1:] or texts.shape[1:] != embeds.shape[1:]:
-            raise DataError(
-                f"{root / path} holds clips or embeddings of another size than the other latent files"
-            )
+            raise DataError(f"{file} holds clips or embeddings of another size than the other latent files")
         for name in members:
             row = by_id[name]
             if not (row.latent_row < len(stored) and row.embed_row < len(texts)):
                 raise DataError(
-                    f"{root / path} has no row {row.latent_row} for clip {name}: it is not that clip's file"
+                    f"{file} has no row {row.latent_row} for clip {name}: it is not that clip's file"
                 )
             latents[position[name]] = stored[row.latent_row]
             embeds[prompt_row[row.prompt_id]] = texts[row.embed_row]

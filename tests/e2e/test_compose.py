@@ -54,7 +54,7 @@ folder.mkdir(parents=True)
 (folder / "summary.json").write_text("{}")
 (folder / "report.html").write_text("<html>of a round</html>")
 server = os.environ["PREFECT_API_URL"].removesuffix("/api")
-found = server + link(Path("/srv/store"), folder.name)
+found = server + link("/srv/store", folder.name)
 with urllib.request.urlopen(found, timeout=60) as answer:
     print(answer.status, answer.read().decode())
 try:

@@ -28,10 +28,10 @@ def card(store: Store, facts: Facts) -> str:
 
 
 def _report(store: Store, round_id: str) -> str:
-    page = store.path(f"rounds/{round_id}/report.html")
-    address = link(store.root, round_id)
+    page = f"rounds/{round_id}/report.html"
+    address = link(store.url, round_id)
     if address is not None:
-        return f"[open it]({address}), the file `{page}`"
-    if page.is_file():
-        return f"`{page}`"
-    return f"`vidloop report {round_id} --store {store.root}` writes it"
+        return f"[open it]({address}), the file `{store.where(page)}`"
+    if store.has(page):
+        return f"`{store.where(page)}`"
+    return f"`vidloop report {round_id} --store {store.url}` writes it"

@@ -41,12 +41,12 @@ def made_with(store: Store, summary: RoundSummary, clips: Sequence[Clip]) -> dic
 
 def _computed(store: Store, key: str | None) -> Iterator[dict[str, Any]]:
     """What each run that computed a part of a stage noted of versions, the oldest first."""
-    for path in sorted(store.root.glob("runs/*.jsonl")):
-        for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
+    for run, text in store.run_logs():
+        for line in text.splitlines():
             if key and key in line and '"versions"' in line:
                 fact = _fact(line)
                 if fact.get("key") == key:
-                    yield {"run": path.stem, "versions": fact["versions"]}
+                    yield {"run": run, "versions": fact["versions"]}
 
 
 def _fact(line: str) -> dict[str, Any]:

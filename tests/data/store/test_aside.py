@@ -25,7 +25,9 @@ def test_nothing_that_is_set_aside_takes_another_things_place(store: Store) -> N
     kept = sorted((store.root / "aside/rounds/r1").iterdir())
     assert [path.read_bytes() for path in kept] == [b"first", b"second", b"third"]
     assert [line["path"] for line in lines(store)] == ["rounds/r1/summary.json"] * 3
-    assert [line["now"] for line in lines(store)] == [path.relative_to(store.root).as_posix() for path in kept]
+    assert [line["now"] for line in lines(store)] == [
+        path.relative_to(store.root).as_posix() for path in kept
+    ]
     store.set_aside("rounds/r1/summary.json", "it is not there")
     assert len(lines(store)) == 3
 
@@ -77,9 +79,9 @@ def test_a_lost_format_file_is_named_and_written_anew(
         path.write_text(json.dumps({**written, "format": FORMAT + 2}))
     with pytest.raises(Damaged, match="`vidloop scrub --heal --store"):
         Store.open(store.root)
-    assert format.heal(store.root) is not None
+    assert format.heal(store.backend) is not None
     assert Store.open(store.root).manifest(unit.key) == unit
-    assert format.heal(store.root) is None
+    assert format.heal(store.backend) is None
 
 
 def test_a_folder_of_something_else_does_not_become_a_store(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from data.store import Store, gc
 from data.errors import StoreError
+from data.store import Store, gc
 
 
 @pytest.fixture
@@ -76,7 +76,9 @@ def test_nothing_is_removed_while_a_manifest_cannot_be_read(store, unit):
 
 
 def test_rounds_runs_and_the_champion_are_never_garbage(store):
-    kept = [store.write_file("rounds/r1/summary.json", b"{}"), store.write_file("champion.json", b"{}")]
+    kept = [store.root / name for name in ("rounds/r1/summary.json", "champion.json")]
+    for path in kept:
+        store.write_file(path.relative_to(store.root).as_posix(), b"{}")
     store.log_run("r1", {})
     gc.collect(store, delete=True, min_age_s=0)
     assert all(path.exists() for path in kept)
@@ -99,7 +101,15 @@ def test_rounds_runs_and_the_champion_are_never_garbage(store):
 )
 def test_nothing_behind_a_symbolic_link_is_listed_or_removed(store, tmp_path, link):
     precious = tmp_path / "precious"
-    files = ("x.mp4", "x.tmp", "x.parquet", "zz/x.mp4", f"{'b' * 64}/step", "generate/k/x.parquet", "a/b/c/x.parquet")
+    files = (
+        "x.mp4",
+        "x.tmp",
+        "x.parquet",
+        "zz/x.mp4",
+        f"{'b' * 64}/step",
+        "generate/k/x.parquet",
+        "a/b/c/x.parquet",
+    )
     for name in files:
         path = precious / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,7 +155,10 @@ def test_a_store_that_is_reached_by_a_link_is_collected(store, tmp_path):
 
 def test_an_unfinished_file_is_garbage_wherever_it_lies(store, make_score):
     store.commit("score", {"stage": "score", "version": 1}, {"scores": [make_score("c1", 1.0)]})
-    names = {f"{place}/{'ab' * 16}.tmp" for place in ("locks", "manifests", "manifests/score", "rounds/r", "media", "tmp")}
+    names = {
+        f"{place}/{'ab' * 16}.tmp"
+        for place in ("locks", "manifests", "manifests/score", "rounds/r", "media", "tmp")
+    }
     names.add(f"tmp/{'ab' * 16}{'0' * 40}.tmp")
     for name in names:
         (store.root / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 
 import data
-from data.store import failpoints
-from data.store import gc
 from data.errors import StoreError
-from data.store import Store
+from data.store import Store, failpoints, gc
 
 CHECKOUT = Path(data.__file__).parents[1]
 

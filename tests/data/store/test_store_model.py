@@ -8,10 +8,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from data.store import failpoints
-from data.store import gc
 from data.records import Score
-from data.store import Store
+from data.store import Store, failpoints, gc
 
 CRASHES = ["store.mid_write:1", "store.mid_write:2", "store.mid_write:3", "store.after_media", "store.after_part",
            "store.before_manifest", "store.after_manifest"]  # fmt: skip

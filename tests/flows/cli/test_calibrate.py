@@ -301,7 +301,9 @@ def test_labels_of_clips_whose_ids_are_digits(tmp_path: Path) -> None:
 def test_a_calibration_that_is_damaged_is_named(judged: Tiny) -> None:
     opened = context(judged)
     for content in (b'{"still": true}', b"[" * 5000, b"\xff", b"[]"):
-        path = opened.store.write_file(f"calibrations/judge-{opened.feedback.version}.json", content)
+        name = f"calibrations/judge-{opened.feedback.version}.json"
+        opened.store.write_file(name, content)
+        path = opened.store.root / name
         with pytest.raises(StoreError, match=str(path)):
             warnings(opened)
 
@@ -323,7 +325,8 @@ def test_figures_that_cannot_be_are_refused_where_they_are_read_and_the_named_co
     judged: Tiny, vidloop: Command, figure: str, value: object
 ) -> None:
     opened = context(judged)
-    path = write(opened.store, replace(calibration("mine", "aa", 300, 0.9), version=opened.feedback.version))
+    found = replace(calibration("mine", "aa", 300, 0.9), version=opened.feedback.version)
+    path = opened.store.root / write(opened.store, found)
     said = json.loads(path.read_text())
     said["overall"][figure] = value
     path.write_text(json.dumps(said))

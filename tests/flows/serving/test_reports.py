@@ -30,7 +30,7 @@ def linked(store: Store, monkeypatch: pytest.MonkeyPatch) -> str:
     """What a worker of the server that shows `store` writes into a card."""
     monkeypatch.setenv(REPORTS, str(store.root))
     monkeypatch.setenv(AUTH_VARIABLE, AUTH)
-    found = link(store.root, ROUND)
+    found = link(store.url, ROUND)
     assert found is not None
     return found
 

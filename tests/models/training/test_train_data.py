@@ -48,7 +48,7 @@ def pair(chosen: str, rejected: str) -> Pair:
 def test_curated_clips_are_read_from_their_shards(shards: tuple[Path, list[Clip]]) -> None:
     root, clips = shards
     examples = [example("d", "p1"), example("c", "p2", 0.25, accepted=False)]
-    data = load_train_data(root, clips, examples, [pair("d", "b"), pair("a", "b")])
+    data = load_train_data(root.joinpath, clips, examples, [pair("d", "b"), pair("a", "b")])
     assert data.clip_ids == ("a", "b", "c", "d")
     assert data.latents[:, 0, 0, 0, 0].tolist() == [0.0, 1.0, 2.0, 10.0]
     assert data.prompt_ids == ("p1", "p2")
@@ -68,7 +68,7 @@ def test_segments_become_latent_frames_of_their_pairs(shards: tuple[Path, list[C
     # 9 frames at 8 a second in 3 latent frames: 0 | 1-4 | 5-8
     clips = [replace(clip, frames=9, fps=8.0) for clip in clips]
     spans = [PairSegment("k", "a", "b", 0.0, 0.125), PairSegment("k", "a", "b", 0.625, 1.125)]
-    data = load_train_data(root, clips, [], [pair("d", "b"), pair("a", "b")], pair_segments=spans)
+    data = load_train_data(root.joinpath, clips, [], [pair("d", "b"), pair("a", "b")], pair_segments=spans)
     assert data.pair_frames is not None
     assert data.pair_frames.tolist() == [[True, True, True], [True, False, True]]
 
@@ -76,27 +76,27 @@ def test_segments_become_latent_frames_of_their_pairs(shards: tuple[Path, list[C
 def test_clips_that_nothing_was_learned_from_are_not_read(shards: tuple[Path, list[Clip]]) -> None:
     root, clips = shards
     (root / "two").unlink()
-    assert load_train_data(root, clips, [example("a", "p1")]).clip_ids == ("a",)
+    assert load_train_data(root.joinpath, clips, [example("a", "p1")]).clip_ids == ("a",)
 
 
 def test_missing_damaged_and_foreign_latents_are_named(shards: tuple[Path, list[Clip]]) -> None:
     root, clips = shards
     with pytest.raises(UserError, match="not among the generated"):
-        load_train_data(root, clips, [example("nobody", "p1")])
+        load_train_data(root.joinpath, clips, [example("nobody", "p1")])
     with pytest.raises(UserError, match="no row 7"):
-        load_train_data(root, [replace(clips[0], latent_row=7)], [example("a", "p1")])
+        load_train_data(root.joinpath, [replace(clips[0], latent_row=7)], [example("a", "p1")])
     (root / "one").write_bytes(b"\0" * 10)
     with pytest.raises(UserError, match="cannot read latents"):
-        load_train_data(root, clips, [example("a", "p1")])
+        load_train_data(root.joinpath, clips, [example("a", "p1")])
     (root / "one").unlink()
     with pytest.raises(UserError, match="cannot read latents"):
-        load_train_data(root, clips, [example("a", "p1")])
+        load_train_data(root.joinpath, clips, [example("a", "p1")])
 
 
 def test_nothing_curated_is_said_so(shards: tuple[Path, list[Clip]]) -> None:
     root, clips = shards
     with pytest.raises(UserError, match="no training data"):
-        load_train_data(root, clips)
+        load_train_data(root.joinpath, clips)
 
 
 def test_sft_takes_accepted_examples_and_rwr_those_of_positive_weight(train_data: TrainData) -> None:

@@ -52,8 +52,9 @@ def test_the_card_says_verdict_gain_guards_and_where_the_report_is(reported: Sto
 
 def test_the_report_is_named_once_it_is_there(store: Store, make_round: Callable[..., None]) -> None:
     make_round(store)
-    page = store.write_file("rounds/20260101T000000Z-abc123/report.html", b"<html>")
-    assert f"Whole report: `{page}`" in card(store, read_facts(store, find_summary(store, None)))
+    page = "rounds/20260101T000000Z-abc123/report.html"
+    store.write_file(page, b"<html>")
+    assert f"Whole report: `{store.root / page}`" in card(store, read_facts(store, find_summary(store, None)))
 
 
 def test_a_round_that_learned_nothing_has_a_card_too(store: Store, make_round: Callable[..., None]) -> None:
