@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,10 @@ Frames = npt.NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _libraries_are_no_garbage() -> Iterator[None]:
+def _libraries_are_no_garbage() -> None:
     """What earlier modules imported is not looked through again by each collection: half a second each."""
     gc.collect()
     gc.freeze()
-    yield
 
 
 @pytest.fixture
