@@ -27,7 +27,9 @@ TEST_THREADS := $(or $(OMP_NUM_THREADS),1)
 # Some images forbid Python to keep compiled modules; then every start compiles PyTorch and Prefect again.
 unexport PYTHONDONTWRITEBYTECODE
 QUIET_ENV := DO_NOT_TRACK=1 PREFECT_SERVER_ANALYTICS_ENABLED=false
-TEST_ENV := $(QUIET_ENV) OMP_NUM_THREADS=$(TEST_THREADS) HF_HUB_OFFLINE=1
+# Stores of tests are synced thousands of times: in memory, where there is room for them, that takes no time.
+TEST_TMPDIR := $(shell df --output=avail /dev/shm 2>/dev/null | awk 'NR == 2 && $$1 > 6000000 {print "/dev/shm"}')
+TEST_ENV := $(QUIET_ENV) OMP_NUM_THREADS=$(TEST_THREADS) HF_HUB_OFFLINE=1 $(if $(TEST_TMPDIR),TMPDIR=$(TEST_TMPDIR))
 COVERAGE := --cov --cov-report=term
 # Of the quick tests, in percent of lines; a choice of tests (ARGS) is not held to it.
 COVERAGE_FLOOR := 86

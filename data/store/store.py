@@ -385,8 +385,9 @@ class Store:
             return False
 
     def find(self, pattern: str) -> list[str]:
-        """Paths below the store's root that match, sorted; "*" stands for any part of one name."""
-        return self.backend.find(pattern)
+        """Paths below the store's root that match, sorted name by name; "*" stands for any part of a name."""
+        # Not as texts: "-" comes before "/", and of two rounds the longer name before the shorter.
+        return sorted(self.backend.find(pattern), key=lambda path: path.split("/"))
 
     def local(self, relative: str) -> Path:
         """A file of this machine that holds the same bytes, to be read only. Raises as `read_file`.

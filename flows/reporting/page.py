@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flows.reporting import charts, words
 from flows.reporting.facts import Facts, PairedClip
 from flows.reporting.markdown import plain
 from flows.reporting.paired_clips import HOW_CHOSEN, MEDIA_NOTE, Side
+
+if TYPE_CHECKING:
+    import jinja2
 
 HERE: Final = Path(__file__).parent / "page"
 
@@ -22,6 +26,11 @@ def template(name: str, **values: Any) -> str:
     In HTML every text is escaped, and charts escape theirs. In markdown, what people and models wrote
     goes through the filter `plain`, in SQL through `sql`.
     """
+    return _environment().get_template(name).render(values)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -33,7 +42,7 @@ def template(name: str, **values: Any) -> str:
     )
     environment.filters.update(plain=plain, sql=_literal)
     environment.globals.update(charts=charts, words=words, css=(HERE / "report.css").read_text("utf-8"))
-    return environment.get_template(name).render(values)
+    return environment
 
 
 def _literal(text: str) -> str:

@@ -8,9 +8,8 @@ import fcntl
 import os
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +117,6 @@ def test_without_fsync_of_folders_the_same_is_done_and_doctor_says_so(
     store = live(tmp_path / "store", make_score)
     assert faults(store.root) == []
     assert any(one.what.startswith("folders are not synced: ") for one in trials.trials(store.root))
-
-
-@pytest.fixture
-def other_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on another file system than `tmp_path`: memory is one on every Linux."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        if Path(folder).stat().st_dev == tmp_path.stat().st_dev:
-            pytest.skip("tests and /dev/shm lie on one file system")
-        yield Path(folder)
 
 
 @pytest.mark.parametrize("name", ["media", "parts", "manifests", "rounds", "scratch", "locks", "tmp"])
