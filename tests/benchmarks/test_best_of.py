@@ -20,6 +20,7 @@ def test_the_page_holds_what_the_study_measured(tiny: Tiny) -> None:
     assert made.read_text("utf-8") == page.read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_every_way_stands_in_one_table_with_its_cost(tiny: Tiny, capsys: pytest.CaptureFixture[str]) -> None:
     results, page = tiny.folder / "best-of.json", tiny.folder / "page.md"
     page.write_text("before <!-- begin of python -m benchmarks.best_of -->old"

@@ -3,6 +3,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests.prefect_server import Server
 from tests.tiny_round import ROOT, Ended, Tiny, cached, committed, play, summaries
 
@@ -15,6 +17,7 @@ def newest_round(server: Server) -> str:
     return [run["id"] for run in server.flow_runs() if run["parent_task_run_id"] is None][-1]
 
 
+@pytest.mark.slow
 def test_round_on_a_server(
     tiny: Tiny, vidloop: Callable[..., Ended], prefect_server: Server, tmp_path: Path
 ) -> None:

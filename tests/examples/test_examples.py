@@ -45,7 +45,7 @@ def test_a_round_from_python_and_then_its_store(tiny: Tiny, tmp_path: Path) -> N
     assert Path(clip).is_file()
 
 
-@pytest.mark.parametrize("how", ["on PYTHONPATH", "installed"])
+@pytest.mark.parametrize("how", ["on PYTHONPATH", pytest.param("installed", marks=pytest.mark.slow)])
 def test_a_reward_in_a_package_of_its_own_teaches(tiny: Tiny, tmp_path: Path, how: str) -> None:
     folder = EXAMPLES / "brightness-reward"
     if how == "installed":

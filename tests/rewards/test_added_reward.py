@@ -48,6 +48,7 @@ def test_the_recipe_of_the_page_is_one_and_set_reaches_the_setting(tree: Copy) -
     assert said["rewards"]["brightness"] == {"kind": "brightness", "skip": 3}
 
 
+@pytest.mark.slow
 def test_it_teaches_a_round(tree: Copy, tiny: Tiny) -> None:
     said = yaml.safe_load(tiny.recipe.read_text())
     said |= {"rewards": ["physics", "brightness"], "feedback": "brightness", "brightness": {"skip": 2}}

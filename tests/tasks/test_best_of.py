@@ -118,6 +118,7 @@ def test_a_round_learns_from_the_best_of_n_alone(tiny: Tiny) -> None:
     assert summary["policy_after"] is not None
 
 
+@pytest.mark.slow
 def test_a_larger_n_takes_the_clips_of_a_smaller_one_and_a_plain_round_its_first(tiny: Tiny) -> None:
     play(tiny, "policy={best_of: 2}")
     again = play(tiny, "policy={best_of: 2}")
@@ -129,6 +130,7 @@ def test_a_larger_n_takes_the_clips_of_a_smaller_one_and_a_plain_round_its_first
     assert plain["curate"] == (0, 1)
 
 
+@pytest.mark.slow
 def test_baselines_are_measured_as_the_candidate_is_and_state_their_cost(tiny: Tiny) -> None:
     plain = play(tiny, *BY_METRIC)
     summary = play(tiny, *BY_METRIC, BESIDE)
@@ -164,6 +166,7 @@ def test_baselines_are_measured_as_the_candidate_is_and_state_their_cost(tiny: T
     assert all(done == units for done, units in cached(again).values())
 
 
+@pytest.mark.slow
 def test_terminal_and_report_show_them_with_their_cost(tiny: Tiny) -> None:
     metric = ("evaluate.metric=motion", "evaluate.flow_may_decide=true", "evaluate.same_as_feedback=true")
     beside = "evaluate.baselines=[{best_of: 2, by: motion}]"
@@ -270,6 +273,7 @@ def test_rounds_in_a_row_keep_choosing_and_count_what_they_sample(tiny: Tiny) ->
     assert planned_clips(own, planned) == 3 * 9 + 2 * (4 + 4) + 2 * 4 + 1 * 4
 
 
+@pytest.mark.slow
 def test_an_earlier_round_lends_the_clips_that_it_kept(tiny: Tiny) -> None:
     first = play(tiny, "policy={best_of: 2}")
     kept = {one.clip_id for one in rows(tiny.store, "choices") if one.kept}

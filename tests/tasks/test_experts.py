@@ -42,6 +42,7 @@ def trained(store: Store, summary: dict[str, Any]) -> Any:
     return policy
 
 
+@pytest.mark.slow
 def test_a_round_trains_both_experts_and_plain_diffusers_plays_what_it_made(
     tiny: Tiny, a14b: Path, options: tuple[str, ...], tmp_path: Path
 ) -> None:

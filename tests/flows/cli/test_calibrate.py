@@ -47,6 +47,7 @@ def context(tiny: Tiny) -> Any:
     return open_round(load_recipe(str(tiny.recipe)), Store.open(tiny.store, create=True), "run")
 
 
+@pytest.mark.slow
 def test_a_judge_teaches_a_round_and_its_questions_can_be_asked_for_in_sql(
     judged: Tiny, vidloop: Command
 ) -> None:

@@ -92,6 +92,7 @@ def test_the_help_of_every_command_ends_well() -> None:
     }
 
 
+@pytest.mark.slow
 def test_commands_do_what_they_are_for_whatever_becomes_of_their_output(played: Played) -> None:
     clips = "SELECT *, '\u2212' FROM clips, range(20)"  # more than a pipe holds, with a character that is no ASCII
     well = [

@@ -91,6 +91,7 @@ def test_a_round_that_compared_nothing_says_nothing_of_it(
     assert "Clip against clip" not in said
 
 
+@pytest.mark.slow
 def test_the_terminal_says_it_and_scores_that_are_there_are_shown(tiny: Tiny) -> None:
     context = begun(tiny)
     summary = plain_round(context)
@@ -107,6 +108,7 @@ def test_the_terminal_says_it_and_scores_that_are_there_are_shown(tiny: Tiny) ->
     assert re.search(r"sharpness taught [\d.]+", table(words(build_report(store, summary.round))))
 
 
+@pytest.mark.slow
 def test_best_of_n_is_an_opponent_too(tiny: Tiny) -> None:
     summary = play(
         tiny,
@@ -124,6 +126,7 @@ def test_best_of_n_is_an_opponent_too(tiny: Tiny) -> None:
     assert lost > won  # it is the best of three, by the very metric
 
 
+@pytest.mark.slow
 def test_rewards_beside_measure_both_policies_and_decide_nothing(tiny: Tiny) -> None:
     alone = play(tiny)
     beside = play(tiny, "evaluate.beside=[sharpness]")

@@ -113,6 +113,7 @@ def test_what_only_costs_is_no_difference() -> None:
     assert differences(recipe(0), recipe(0, model={"path": "other", "device": "cpu"})) == ["model.path"]
 
 
+@pytest.mark.slow
 def test_seeds_of_a_real_round_are_found_and_stand_in_its_report(tiny: Tiny) -> None:
     play(tiny)
     play(tiny, "seed=1")

@@ -59,6 +59,7 @@ def play_better(context: RoundContext) -> RoundSummary:
     return plain_round(context)
 
 
+@pytest.mark.slow
 def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
     """One story, because every step needs the one before: a promotion, an interruption, the rest."""
     store = opened(tiny)

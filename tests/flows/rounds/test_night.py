@@ -185,6 +185,7 @@ def test_a_champion_that_moved_in_the_meantime_is_not_overthrown(tiny: Tiny) -> 
     assert [one.policy_id for one in champion.history(store)] == ["m7"]
 
 
+@pytest.mark.slow
 def test_so_it_is_for_a_night_that_asks_nobody(tiny: Tiny) -> None:
     store = opened(tiny)
 

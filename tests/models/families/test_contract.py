@@ -241,7 +241,9 @@ def test_merged_equals_unmerged_within_tolerance(
     assert (errors(case, family, merged, x0, embeds, 0) - unmerged).abs().max() < 1e-3 * moved
 
 
-@pytest.mark.parametrize("lr", [5e-6, 2e-5, 2e-4])
+@pytest.mark.parametrize(
+    "lr", [pytest.param(5e-6, marks=pytest.mark.slow), 2e-5, pytest.param(2e-4, marks=pytest.mark.slow)]
+)
 def test_in_bfloat16_what_is_trained_is_sampled_and_is_what_diffusers_loads(
     case: Tiny, model: ModelSettings, family: Family, tmp_path: Path, lr: float
 ) -> None:
