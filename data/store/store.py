@@ -33,7 +33,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.errors import StoreError
 from data.keys import bytes_digest, canonical_json, digest
@@ -45,6 +44,7 @@ from data.store.durable_files import is_folder, make_folder, storage_errors
 from data.store.failpoints import failpoint
 from data.store.folder import Folder
 from data.store.manifest import Damaged, Manifest, Media, Part
+from data.store.parts import decode, encode
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -312,27 +312,21 @@ class Store:
 
     def arrow(self, keys: Iterable[str], table: str) -> pa.Table:
         """One table of several units as Arrow, units in the order of `keys`. Raises as `read` does."""
-        schema = TABLES[table].schema
-        tables = [schema.empty_table()]
+        return pa.concat_tables([TABLES[table].schema.empty_table(), *self.batches(keys, table)])
+
+    def batches(self, keys: Iterable[str], table: str, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """The same unit by unit, or some columns of it. Raises as `read` does."""
         for key in keys:
             manifest = self.manifest(key)
             if manifest is None:
                 raise Damaged(f"{self.url} holds no unit {key}: run the command that made it again")
-            part = manifest.part(table)
-            if part is not None:
+            if (part := manifest.part(table)) is not None:
                 data = self._read_bytes(part.path, part.sha256)
-                # `read_table` would look for partitions first, which takes longer than reading a small part.
                 try:
-                    with pq.ParquetFile(pa.BufferReader(data)) as file:
-                        found = file.read(use_threads=False)
-                    # Columns of a later version are left out; the cast loads much, so only then.
-                    tables.append(
-                        found if found.schema == schema else found.select(schema.names).cast(schema)
-                    )
-                except (pa.ArrowException, LookupError, OSError, ValueError) as error:
+                    yield decode(data, table, columns)
+                except ValueError as error:
                     where = self.backend.where(part.path)
                     raise Damaged(f"{where} is no table {table}: {error}", self._remedy) from error
-        return pa.concat_tables(tables)
 
     def manifests(self, stage: str | None = None) -> list[Manifest]:
         """Every committed unit (of one stage), sorted by key. Raises Damaged if a manifest was changed."""
@@ -453,9 +447,7 @@ class Store:
         self.backend.put(item.path, data)
 
     def _write_part(self, stage: str, key: str, name: str, table: pa.Table) -> Part:
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=50_000, write_page_checksum=True)
-        data = bytes(sink.getvalue())
+        data = encode(table)
         sha = bytes_digest(data)
         path = f"parts/{stage}/{key[:2]}/{key}/{name}-{sha[:12]}.parquet"
         part = Part(name, path, table.num_rows, sha, len(data))
