@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from data.curation import CurateSettings, curate
-from data.records import Row
 from tasks import fingerprints, score
 from tasks.context import RewardRef, RoundContext, open_store
 from tasks.stage_spec import Phase, StageSpec
@@ -39,10 +37,7 @@ class CurateUnit(OneAnswer):
         store = open_store(self.root)
         clips, scores = self.clips.keys, self.scores.keys
         result = curate(store, clips, scores, self.settings, self.feedback.version)
-        tables: dict[str, Sequence[Row]] = {"examples": result.examples, "pairs": result.pairs}
-        if result.pair_segments:
-            tables["pair_segments"] = result.pair_segments
-        store.commit(STAGE, self.question, tables, parents=(*clips, *scores), info=result.report)
+        store.commit(STAGE, self.question, result.tables, parents=(*clips, *scores), info=result.report)
 
 
 def unit(context: RoundContext) -> CurateUnit:

@@ -1,10 +1,12 @@
 """Curation: from scored clips to examples and pairs, with the reason for each decision.
 
     clips + scores --JUDGED--> value or null --SHAPED--> r' in [0, 1] --EXAMPLES--> accepted, weight, reason
-                                                                      --PAIRS--> chosen, rejected
+                                                                      --pick, PAIRS--> chosen, rejected
 
-Each arrow is one SQL statement, run by DuckDB over the store's tables, settings bound as parameters. The
-same settings on the same scores give the same rows: one thread, inputs in key order, ties broken by a
+Each arrow is one SQL statement, run by DuckDB, settings bound as parameters; only which pairs are taken is
+arithmetic of its own (`data.curation.pairs`). Of the store's tables the columns that decide are read, unit by
+unit; what does not fit the memory DuckDB may use lies in a temporary folder meanwhile, and rows stay Arrow.
+The same settings on the same scores give the same rows: one thread, inputs in key order, ties broken by a
 digest of the clip and the seed. A judgement that failed never becomes a number: the clip is left out and
 counted.
 
@@ -15,40 +17,62 @@ regression, W = r' ("reward") or W = exp(r'/beta) / Z(prompt) ("exp").
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from data.curation.segments import better, compare
+from data.curation import segments
+from data.curation.pairs import Cuts, pick
+from data.curation.reading import read
 from data.curation.settings import CurateSettings
 from data.errors import ConfigError
 from data.keys import digest
-from data.records import Example, Pair, PairSegment
+from data.records import TABLES, Example, Pair, PairSegment, from_table
 from data.store import Store
 
 if TYPE_CHECKING:
     import duckdb
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
 class CurateResult:
-    """Rows in key order, and a report of plain JSON values (see `curate`)."""
+    """Rows in key order, and a report of plain JSON values (see `curate`).
+
+    `tables` are Arrow: examples, pairs, and pair_segments where there are some; a round commits them as they
+    are, and the properties make row objects of them.
+    """
 
     curation_id: str
-    examples: list[Example]
-    pairs: list[Pair]
+    tables: dict[str, pa.Table]
     report: dict[str, Any]
-    pair_segments: list[PairSegment]
+
+    @property
+    def examples(self) -> list[Example]:
+        """Every scored clip."""
+        return from_table("examples", self.tables["examples"])
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """What was paired."""
+        return from_table("pairs", self.tables["pairs"])
+
+    @property
+    def pair_segments(self) -> list[PairSegment]:
+        """In which segments; none of a pair that is compared whole."""
+        return (
+            from_table("pair_segments", self.tables["pair_segments"])
+            if "pair_segments" in self.tables
+            else []
+        )
 
 
 # A value is null (failed, with its error) or finite: `data.records.Score` allows nothing else.
 JUDGED: Final = """
 CREATE TEMP TABLE judged AS
-WITH c AS (
-         SELECT DISTINCT ON (clip_id) * FROM clips WHERE NOT list_contains($excluded::VARCHAR[], category)
-         ORDER BY clip_id
-     ),
-     s AS (SELECT DISTINCT ON (clip_id) * FROM scores WHERE reward = $feedback ORDER BY clip_id)
+WITH c AS (SELECT DISTINCT ON (clip_id) * FROM clips ORDER BY clip_id),
+     s AS (SELECT DISTINCT ON (clip_id) * FROM scores ORDER BY clip_id)
 SELECT c.clip_id, c.prompt_id, c.category, s.value,
        CASE WHEN s.clip_id IS NULL THEN 'not judged' ELSE s.error END AS error,
        sha256($seed || ':' || c.clip_id) AS lot
@@ -103,28 +127,21 @@ SELECT clip_id, prompt_id, category, r,
 FROM decided ORDER BY clip_id
 """
 
-POSSIBLE: Final = """
-CREATE TEMP TABLE possible AS
-SELECT w.prompt_id, w.category, w.clip_id AS chosen, l.clip_id AS rejected, w.r - l.r AS margin,
-       w.lot AS winner_lot, l.lot AS loser_lot
-FROM shaped w JOIN shaped l ON w.prompt_id = l.prompt_id AND w.r > l.r AND w.r - l.r > $margin
+# Clips in the order in which `pick` takes them; `clip` is the row in `shaped`.
+PLACED: Final = """
+CREATE TEMP VIEW placed AS
+SELECT rowid AS clip, clip_id, r, row_number() OVER (ORDER BY prompt_id, lot) - 1 AS place FROM shaped
 """
 
-# Winners and losers of a prompt are numbered by lot. Pairs with the same (loser - winner) mod m share no clip
-# on either side, so taking them diagonal by diagonal spreads the pairs over as many clips as there are.
+LOTS: Final = "SELECT clip, r FROM placed ORDER BY place"
+
+SIZES: Final = "SELECT count(*) AS clips FROM shaped GROUP BY prompt_id ORDER BY prompt_id"
+
 PAIRS: Final = """
 CREATE TEMP TABLE paired AS
-WITH numbered AS (
-    SELECT *, dense_rank() OVER (PARTITION BY prompt_id ORDER BY winner_lot) AS i,
-           dense_rank() OVER (PARTITION BY prompt_id ORDER BY loser_lot) AS j FROM possible
-), sized AS (
-    SELECT *, greatest(max(i) OVER prompt, max(j) OVER prompt) AS m
-    FROM numbered WINDOW prompt AS (PARTITION BY prompt_id)
-), ordered AS (
-    SELECT *, row_number() OVER (PARTITION BY prompt_id ORDER BY (j - i + m) % m, i) AS turn FROM sized
-)
-SELECT prompt_id, category, chosen, rejected, margin FROM ordered WHERE turn <= $pairs_per_prompt
-ORDER BY prompt_id, chosen, rejected
+SELECT w.prompt_id, w.category, w.clip_id AS chosen, l.clip_id AS rejected, w.r - l.r AS margin
+FROM picked JOIN shaped w ON w.rowid = winner JOIN shaped l ON l.rowid = loser
+ORDER BY w.prompt_id, chosen, rejected
 """
 
 BY_PROMPT: Final = """
@@ -155,6 +172,7 @@ def curate(
     score_keys: Sequence[str],
     settings: CurateSettings,
     version: str | None = None,
+    memory_mb: int = 2048,
 ) -> CurateResult:
     """Decide which clips teach, how much, and against which others.
 
@@ -164,6 +182,7 @@ def curate(
         score_keys: units with a `scores` table; rewards other than `settings.feedback` are left alone.
         settings: the rules.
         version: of the feedback's scores; None: of whatever one version there is.
+        memory_mb: megabytes that DuckDB may use before it puts things into a temporary folder.
 
     Returns:
         Every scored clip as an example (accepted or not, with its reason), the pairs, and a report:
@@ -180,34 +199,38 @@ def curate(
         StoreError: a unit is missing or damaged.
     """
     import duckdb
-    import pyarrow.compute as pc
 
-    clips, scores = store.arrow(clip_keys, "clips"), store.arrow(score_keys, "scores")
-    if version is not None:  # another judge of the same kind may have scored these clips too
-        same = pc.equal(scores["reward_version"], version)
-        scores = scores.filter(pc.or_(same, pc.not_equal(scores["reward"], settings.feedback)))
-    with duckdb.connect(config={"threads": 1, "python_enable_replacements": False}) as con:
-        con.register("clips", clips)
-        con.register("scores", scores)
-        if clips.num_rows:
+    limits: dict[str, Any] = {"threads": 1, "memory_limit": f"{memory_mb}MB"}
+    with (
+        tempfile.TemporaryDirectory(prefix="vidloop-curate-") as folder,
+        duckdb.connect(
+            config={**limits, "temp_directory": folder, "python_enable_replacements": False}
+        ) as con,
+    ):
+        read(con, store, clip_keys, score_keys, settings, version)
+        if con.execute("SELECT count(*) FROM modes").fetchall()[0][0]:  # there are clips
             _check_feedback(con, settings.feedback)
             _check_modes(con)
-        seed, excluded = str(settings.seed), list(settings.exclude_categories)
-        con.execute(JUDGED, {"feedback": settings.feedback, "seed": seed, "excluded": excluded})
-        shaping = _shaping(con, settings)
+        seed = str(settings.seed)
+        con.execute(JUDGED, {"seed": seed})
+        shaping = shaping_of(con, settings)
         line = {name: shaping[name] for name in ("kind", "threshold", "eta", "gamma")}
         con.execute(SHAPED, {**line, "noise": settings.label_noise, "seed": seed})
         asked = {name: getattr(settings, name) for name in ("kind", "max_per_prompt", "weight", "beta")}
         con.execute(EXAMPLES, {**asked, "q": shaping["accept_fraction"]})
-        con.execute(POSSIBLE, {"margin": settings.margin})
-        dropped = compare(con, settings.feedback, line) if settings.segments == "differing" else None
-        con.execute(PAIRS, {"pairs_per_prompt": settings.pairs_per_prompt})
-        curation_id = _curation_id(store, clip_keys, score_keys, settings)
-        rows = con.execute("SELECT * EXCLUDE (passed) FROM curated").fetchall()
-        examples = [Example(curation_id, *row) for row in rows]
-        pairs = [Pair(curation_id, *row) for row in con.execute("FROM paired").fetchall()]
-        spans = [] if dropped is None else [PairSegment(curation_id, *row) for row in better(con)]
-        return CurateResult(curation_id, examples, pairs, _report(con, shaping, settings, dropped), spans)
+        con.execute(PLACED)
+        cuts = segments.cuts(con, line)
+        possible, forbidden = _pair(con, settings, cuts)
+        curation_id = curation_id_of(store, clip_keys, score_keys, settings)
+        tables = {
+            "examples": _rows(con, "examples", curation_id, "SELECT * EXCLUDE (passed) FROM curated"),
+            "pairs": _rows(con, "pairs", curation_id, "FROM paired"),
+        }
+        if cuts is not None:
+            spans = _rows(con, "pair_segments", curation_id, segments.BETTER)
+            tables |= {"pair_segments": spans} if spans.num_rows else {}
+        dropped = None if cuts is None else forbidden
+        return CurateResult(curation_id, tables, report_of(con, shaping, settings, possible, dropped))
 
 
 def labels(examples: Sequence[Example]) -> list[bool | None]:
@@ -226,9 +249,11 @@ def labels(examples: Sequence[Example]) -> list[bool | None]:
     ]
 
 
-def _curation_id(
+def curation_id_of(
     store: Store, clip_keys: Sequence[str], score_keys: Sequence[str], settings: CurateSettings
 ) -> str:
+    """Name of a curation, from the settings and the digests of the units."""
+
     def digests(keys: Sequence[str]) -> list[str]:
         return sorted(manifest.digest for manifest in map(store.manifest, keys) if manifest is not None)
 
@@ -236,8 +261,29 @@ def _curation_id(
     return "d" + digest({"settings": settings.fingerprint(), **inputs})[:24]
 
 
+def _pair(con: duckdb.DuckDBPyConnection, settings: CurateSettings, cuts: Cuts | None) -> tuple[int, int]:
+    """Make table `paired`; returns how many pairs were possible, and how many more but for their segments."""
+    import pyarrow as pa
+
+    lots, sizes = con.execute(LOTS).fetchnumpy(), con.execute(SIZES).fetchnumpy()
+    found = pick(lots["r"], sizes["clips"], settings.margin, settings.pairs_per_prompt, cuts)
+    rows = {"winner": lots["clip"][found.winners], "loser": lots["clip"][found.losers]}
+    con.register("picked", pa.table(rows))
+    con.execute(PAIRS)
+    return found.possible, found.forbidden
+
+
+def _rows(con: duckdb.DuckDBPyConnection, name: str, curation_id: str, sql: str) -> pa.Table:
+    """The answer's columns as table `name` has them, after the curation's id."""
+    import pyarrow as pa
+
+    found = con.sql(sql).to_arrow_table()
+    columns = [pa.repeat(curation_id, found.num_rows), *found.columns]
+    return pa.Table.from_arrays(columns, schema=TABLES[name].schema)
+
+
 def _check_feedback(con: duckdb.DuckDBPyConnection, feedback: str) -> None:
-    found = con.execute("SELECT DISTINCT reward, reward_version FROM scores ORDER BY ALL").fetchall()
+    found = con.execute("SELECT DISTINCT * FROM kinds ORDER BY ALL").fetchall()
     versions = [version for reward, version in found if reward == feedback]
     if not versions:
         names = ", ".join(sorted({reward for reward, _ in found})) or "none"
@@ -252,16 +298,13 @@ def _check_feedback(con: duckdb.DuckDBPyConnection, feedback: str) -> None:
 
 def _check_modes(con: duckdb.DuckDBPyConnection) -> None:
     """A pair of an exact clip and one of another mode would teach the difference of the modes."""
-    # The mode stands behind the scheduler's name; exact samplers have none.
-    modes = con.execute(
-        "SELECT DISTINCT regexp_extract(sampler, '(fast|weights): .*') AS mode FROM clips ORDER BY mode"
-    ).fetchall()
+    modes = con.execute("SELECT DISTINCT mode FROM modes ORDER BY mode").fetchall()
     if len(modes) > 1:
         names = "; ".join(mode or "exact" for (mode,) in modes)
         raise ConfigError(f"clips of different sampling modes are mixed ({names}): curate one mode at a time")
 
 
-def _shaping(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[str, Any]:
+def shaping_of(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[str, Any]:
     """eta, gamma and accept_fraction as they are used; percentiles are of the clips at hand."""
     asked = {name: getattr(settings, name) for name in ("threshold", "eta", "gamma", "accept_fraction")}
     if settings.kind == "graded":
@@ -271,12 +314,16 @@ def _shaping(con: duckdb.DuckDBPyConnection, settings: CurateSettings) -> dict[s
     return {"kind": settings.kind, **asked}
 
 
-def _report(
-    con: duckdb.DuckDBPyConnection, shaping: dict[str, Any], settings: CurateSettings, dropped: int | None
+def report_of(
+    con: duckdb.DuckDBPyConnection,
+    shaping: dict[str, Any],
+    settings: CurateSettings,
+    possible: int,
+    dropped: int | None,
 ) -> dict[str, Any]:
+    """The report of `curate`, once there are `judged`, `curated` and `paired`."""
     prompts, scored, usable, all_passed, all_failed, couples = con.execute(BY_PROMPT).fetchall()[0]
     unscored = con.execute(UNSCORED).fetchall()
-    possible = con.execute("SELECT count(*) FROM possible").fetchall()[0][0]
     formed = con.execute("SELECT count(*) FROM paired").fetchall()[0][0]
     total, squares, clips = con.execute(WEIGHTS).fetchall()[0]
     categories = con.execute(BY_CATEGORY).fetchall()

@@ -1,7 +1,7 @@
 """Pairs told apart segment by segment, where the feedback judged segments of a clip.
 
-    possible pairs + scores' detail --SEGMENTS, COMPARED--> pairs less those without a better segment
-                                                        --BETTER--> spans in which the chosen clip is better
+    scores' detail --SEGMENTS--> r' of each segment --cuts--> what `data.curation.pairs` compares
+                                            + pairs --BETTER--> spans in which the chosen clip is better
 
 DenseDPO (arXiv 2506.03517) labels preferences by temporal segment and leaves out segments that tie. Here the
 label of a segment is its value, shaped as the clip's is. A score says its segments in `detail`: `segments`, a
@@ -13,6 +13,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
+from data.curation.pairs import Cuts
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -20,10 +24,8 @@ if TYPE_CHECKING:
 
 SEGMENTS: Final = """
 CREATE TEMP TABLE segments AS
-WITH told AS (
-    SELECT DISTINCT ON (clip_id) clip_id, from_json(detail -> '$.segments', '[["DOUBLE"]]') AS parts
-    FROM scores WHERE reward = $feedback AND status = 'ok' AND contains(detail, '"segments"') ORDER BY clip_id
-), cut AS (SELECT clip_id, unnest(parts) AS part FROM told),
+WITH one AS (SELECT DISTINCT ON (clip_id) * FROM told ORDER BY clip_id),
+cut AS (SELECT clip_id, unnest(parts) AS part FROM one),
 valued AS (
     SELECT clip_id, part[1] AS start_s, part[2] AS end_s, flipped,
            CASE WHEN $kind = 'binary' THEN (part[3] >= $threshold)::DOUBLE
@@ -33,45 +35,44 @@ valued AS (
 SELECT clip_id, start_s, end_s, CASE WHEN flipped THEN 1 - clean ELSE clean END AS r FROM valued
 """
 
-COMPARED: Final = """
-CREATE TEMP TABLE compared AS
-WITH spans AS (SELECT clip_id, list([start_s, end_s] ORDER BY start_s) AS cut FROM segments GROUP BY clip_id)
-SELECT chosen, rejected, w.start_s, w.end_s, w.r > l.r AS better
-FROM possible
-JOIN spans sw ON sw.clip_id = chosen JOIN spans sl ON sl.clip_id = rejected AND sl.cut = sw.cut
-JOIN segments w ON w.clip_id = chosen JOIN segments l ON l.clip_id = rejected AND l.start_s = w.start_s
+SPANS: Final = """
+CREATE TEMP TABLE spans AS
+SELECT clip_id, list([start_s, end_s] ORDER BY start_s) AS cut FROM segments GROUP BY clip_id
 """
 
-DROP: Final = """
-DELETE FROM possible WHERE (chosen, rejected) IN (
-    SELECT (chosen, rejected) FROM compared GROUP BY chosen, rejected HAVING NOT bool_or(better)
-)
+CUT: Final = "SELECT place, dense_rank() OVER (ORDER BY cut) AS cut FROM spans JOIN placed USING (clip_id)"
+
+VALUES: Final = """
+SELECT place, max(s.r) AS high, min(s.r) AS low FROM segments s JOIN placed USING (clip_id)
+WHERE start_s IS NOT NULL GROUP BY place, start_s ORDER BY place, start_s
 """
 
 BETTER: Final = """
-SELECT chosen, rejected, start_s, end_s FROM compared JOIN paired USING (chosen, rejected) WHERE better
-ORDER BY chosen, rejected, start_s
+SELECT chosen, rejected, w.start_s, w.end_s FROM paired
+JOIN spans sw ON sw.clip_id = chosen JOIN spans sl ON sl.clip_id = rejected AND sl.cut = sw.cut
+JOIN segments w ON w.clip_id = chosen JOIN segments l ON l.clip_id = rejected AND l.start_s = w.start_s
+WHERE w.r > l.r ORDER BY chosen, rejected, w.start_s
 """
 
 
-def compare(con: duckdb.DuckDBPyConnection, feedback: str, shaping: Mapping[str, Any]) -> int | None:
-    """Drop from `possible` the pairs whose chosen clip is better in no segment.
+def cuts(con: duckdb.DuckDBPyConnection, shaping: Mapping[str, Any]) -> Cuts | None:
+    """What the segments say of the clips in `shaped`; makes the tables that `BETTER` reads.
 
     Args:
-        con: with tables `scores`, `shaped` and `possible` of `data.curation`.
+        con: with tables `told`, `shaped` and `placed` of `data.curation`.
         shaping: kind, threshold, eta and gamma as they are used.
 
     Returns:
-        How many were dropped; None where no clip has segments, and then nothing is done.
+        None where no clip has segments.
     """
-    (told,) = con.execute(SEGMENTS, {"feedback": feedback, **shaping}).fetchall()[0]
-    if not told:
+    (count,) = con.execute(SEGMENTS, dict(shaping)).fetchall()[0]
+    if not count:
         return None
-    con.execute(COMPARED)
-    (dropped,) = con.execute(DROP).fetchall()[0]
-    return int(dropped)
-
-
-def better(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, float, float]]:
-    """(chosen, rejected, start, end) of the segments that teach, for the pairs in `paired`; see `compare`."""
-    return con.execute(BETTER).fetchall()
+    con.execute(SPANS)
+    (clips,) = con.execute("SELECT count(*) FROM shaped").fetchall()[0]
+    found, values = con.execute(CUT).fetchnumpy(), con.execute(VALUES).fetchnumpy()
+    cut = np.full(clips, -1)
+    cut[found["place"]] = found["cut"]
+    first = np.concatenate([[0], np.cumsum(np.bincount(values["place"], minlength=clips))])
+    high, low = (np.ma.filled(values[name], np.nan) for name in ("high", "low"))
+    return Cuts(cut, first, high, low)

@@ -84,7 +84,7 @@ def write_clips(store: Store, policy: str, split: str, wanted: list[Wanted]) -> 
 
 def write_curation(store: Store, clip_key: str, score_key: str) -> str:
     result = curate(store, [clip_key], [score_key], CurateSettings(feedback="physics"))
-    tables = {"examples": result.examples, "pairs": result.pairs}
+    tables = result.tables
     question = {"stage": "curate", "clips": clip_key}
     return store.commit("curate", question, tables, (), [clip_key, score_key], result.report).key
 
