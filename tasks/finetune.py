@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -98,6 +98,7 @@ class FinetuneUnit(OneAnswer):
     ) -> tuple[bytes, list[dict[str, float]], dict[str, Any]]:
         quieten_libraries()
         from models.training.networks import training_line
+        from models.training.probe import read_by
         from models.training.reference import ErrorTable
         from models.training.train_data import load_train_data
         from models.training.trainer import TrainJob, train
@@ -111,7 +112,8 @@ class FinetuneUnit(OneAnswer):
         RESIDENTS.release()
         clips = [clip for key in self.clips.keys for clip in store.read(key, "clips")]
         segments: list[PairSegment] = store.read(self.curation.keys[0], "pair_segments")
-        data = load_train_data(store.local, clips, examples, pairs, unconditional, segments)
+        wanted = partial(read_by, settings=settings)
+        data = load_train_data(store.local, clips, examples, pairs, unconditional, segments, wanted)
         family = get_family(self.how.model.family)
         model = reference.model_of(self.how.model, settings)
         errors = reference.read(store, self.reference_keys)

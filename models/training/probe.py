@@ -53,6 +53,12 @@ def kinds(data: TrainData, settings: TrainSettings) -> dict[str, Tensor]:
     return found
 
 
+def read_by(data: TrainData, settings: TrainSettings) -> Tensor:
+    """Rows of the clips that a run with these settings reads: those of its units, and those it probes."""
+    rows: Tensor = torch.cat([settings.algorithm.units(data).flatten(), *kinds(data, settings).values()])
+    return rows
+
+
 def probe(
     policy: nn.Module,
     reference: nn.Module,

@@ -107,6 +107,7 @@ def load_train_data(
     pairs: Sequence[Pair] = (),
     unconditional: Tensor | None = None,
     pair_segments: Sequence[PairSegment] = (),
+    read_by: Callable[[TrainData], Tensor] | None = None,
 ) -> TrainData:
     """Read what `examples` and `pairs` refer to from the latent files of `clips`.
 
@@ -117,6 +118,8 @@ def load_train_data(
         pairs: curation's rows.
         unconditional: [L, D], for prompt dropout.
         pair_segments: curation's rows; pairs without are compared whole.
+        read_by: rows of the clips that training reads, of data whose latents and embeddings are empty (see
+            `models.training.probe.read_by`); examples and pairs of others are left out. None: all are read.
 
     Raises:
         DataError: a row names an unknown clip, a latent file is missing or damaged, or a segment lies outside
@@ -131,25 +134,52 @@ def load_train_data(
         )
     if not wanted:
         raise DataError("no training data: the curation kept neither an example nor a pair")
-    position = {clip: row for row, clip in enumerate(wanted)}
-    held = load_clips(local, [by_id[clip] for clip in wanted])
+    curated = _outline([by_id[clip] for clip in wanted], examples, pairs, unconditional)
+    rows = torch.arange(len(wanted)) if read_by is None else read_by(curated).unique()
+    place = torch.full((len(wanted),), -1)
+    place[rows] = torch.arange(len(rows))
+    taught = place[curated.examples] >= 0
+    compared = (place[curated.pairs] >= 0).all(1)
+    held = load_clips(local, [by_id[wanted[row]] for row in rows.tolist()])
     pair_frames = None
     if pair_segments:
-        pair_frames = _pair_frames(pairs, pair_segments, by_id, held.latents.shape[2])
-    rows = [(position[pair.chosen], position[pair.rejected]) for pair in pairs]
+        kept = [pair for pair, read in zip(pairs, compared.tolist(), strict=True) if read]
+        pair_frames = _pair_frames(kept, pair_segments, by_id, held.latents.shape[2])
     return TrainData(
         held.clip_ids,
         held.prompt_ids,
         held.latents,
         held.embeds,
         held.prompt_index,
+        examples=place[curated.examples[taught]],
+        weights=curated.weights[taught],
+        accepted=curated.accepted[taught],
+        pairs=place[curated.pairs[compared]],
+        unconditional=unconditional,
+        rejected=curated.undesirable[taught],
+        pair_frames=pair_frames,
+    )
+
+
+def _outline(
+    clips: Sequence[Clip], examples: Sequence[Example], pairs: Sequence[Pair], unconditional: Tensor | None
+) -> TrainData:
+    """What the curation made of `clips`, whose latents and embeddings are empty."""
+    position = {clip.clip_id: row for row, clip in enumerate(clips)}
+    prompts = {prompt: row for row, prompt in enumerate(sorted({clip.prompt_id for clip in clips}))}
+    rows = [(position[pair.chosen], position[pair.rejected]) for pair in pairs]
+    return TrainData(
+        tuple(position),
+        tuple(prompts),
+        torch.empty(len(clips), 0, 0, 0, 0),
+        torch.empty(len(prompts), 0, 0),
+        torch.tensor([prompts[clip.prompt_id] for clip in clips]),
         examples=torch.tensor([position[e.clip_id] for e in examples], dtype=torch.int64),
         weights=torch.tensor([e.weight for e in examples], dtype=torch.float32),
         accepted=torch.tensor([e.accepted for e in examples], dtype=torch.bool),
         pairs=torch.tensor(rows, dtype=torch.int64).view(-1, 2),
         unconditional=unconditional,
         rejected=torch.tensor([label is False for label in labels(examples)], dtype=torch.bool),
-        pair_frames=pair_frames,
     )
 
 

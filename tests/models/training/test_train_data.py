@@ -1,3 +1,4 @@
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -6,11 +7,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from data.errors import UserError
 from data.records import Clip, Example, Pair, PairSegment
+from models.families.base import Family
 from models.training.objectives import get_objective
+from models.training.probe import read_by
+from models.training.settings import TrainSettings
 from models.training.train_data import TrainData, load_train_data
+from models.training.trainer import TrainJob, train
 
 MakeClip = Callable[..., Clip]
 
@@ -141,3 +147,46 @@ def test_data_that_would_teach_nonsense_is_refused(
     # pitfalls: a tie taken for a pair is the same clip twice; a pair across prompts compares what cannot be compared
     with pytest.raises(UserError, match=told):
         replace(train_data, **change)
+
+
+@pytest.mark.parametrize("objective", ["dpo-anchor", "kto", "sft", "nft"])
+def test_what_no_unit_and_no_probe_reads_is_not_loaded_and_changes_nothing(
+    objective: str,
+    train_data: TrainData,
+    tmp_path: Path,
+    make_clip: Callable[..., Clip],
+    make_transformer: Callable[[], nn.Module],
+    family: Family,
+    tune: Callable[..., TrainSettings],
+) -> None:
+    """Of 12 clips two are accepted, one of them over another; two lost by lot, and one is probed."""
+    latents = {"latents": train_data.latents, "prompt_embeds": train_data.embeds}
+    save_file(latents, tmp_path / "one")
+    clips = [
+        make_clip(name, prompt_id=f"p{row // 4}", latent_path="one", latent_row=row, embed_row=row // 4)
+        for row, name in enumerate(train_data.clip_ids)
+    ]
+    examples = [
+        Example(
+            "k",
+            clip.clip_id,
+            clip.prompt_id,
+            "",
+            1.0 if row in (1, 9, 10, 11) else 0.5,
+            1.0,
+            row in (1, 9),
+            "",
+        )
+        for row, clip in enumerate(clips)
+    ]
+    settings = tune(objective=objective, steps=2, probe=1)
+    found = []
+    for needed in (None, functools.partial(read_by, settings=settings)):
+        data = load_train_data(tmp_path.joinpath, clips, examples, [pair("c9", "c8")], read_by=needed)
+        network = make_transformer()
+        found.append((len(data.clip_ids), train(network, family, TrainJob(data, settings, "base"))))
+    (every, full), (some, part) = found
+    assert every == 12
+    assert some == {"dpo-anchor": 3, "kto": 11, "sft": 3, "nft": 11}[objective]
+    assert part.adapter == full.adapter
+    assert (part.curve, part.diagnostics) == (full.curve, full.diagnostics)
