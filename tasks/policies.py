@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping
 
@@ -52,10 +53,10 @@ def find_policy(
         )
     held = policies(store)
     name = only_one(name, held)
-    if name.endswith(".safetensors"):
+    if name.endswith(".safetensors") or os.path.isdir(name):
         raise ConfigError(
-            f"policy {name!r}: an adapter file is no policy, for the store would not know what made it. "
-            "Fuse it into the base model, in float32 (diffusers: load_lora_weights, fuse_lora, "
+            f"policy {name!r}: an adapter of one's own is no policy, for the store would not know what made "
+            "it. Fuse it into the base model, in float32 (diffusers: load_lora_weights, fuse_lora, "
             "unload_lora_weights, save_pretrained), and name that folder as model.path"
         )
     if name not in held or held[name].base_id != base:

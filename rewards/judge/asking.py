@@ -317,8 +317,14 @@ def _check_served(http: Http, model: str) -> None:
 def _library(http: Http, settings: JudgeSettings) -> str:
     if settings.api != "vllm":
         return "OpenAI-compatible"
-    try:
-        version = http.root().get("/version")["version"]
-        return f"vllm {version if len(version) < _LONGEST_VERSION and version.isprintable() else 'unknown'}"
-    except Exception:  # an address that only old and foreign servers lack; the chat request decides
-        return "vllm, version unknown"
+    # It is kept with every answer: what makes no sense is asked for again.
+    for retries in (0, None):
+        try:
+            version = http.root().get("/version", retries)["version"]
+            if len(version) < _LONGEST_VERSION and version.isprintable():
+                return f"vllm {version}"
+        except UserError:  # an address that only old and foreign servers lack; the chat request decides
+            break
+        except (Unanswered, KeyError, TypeError, AttributeError):
+            pass
+    return "vllm, version unknown"

@@ -69,9 +69,9 @@ class Http:
         other.url = self.url.removesuffix("/v1")
         return other
 
-    def get(self, path: str) -> dict[str, Any]:
-        """One GET below the server's root, without retries. Raises as `post`."""
-        return self._once("GET", path, None, self._timeout_s)
+    def get(self, path: str, retries: int | None = 0) -> dict[str, Any]:
+        """One GET below the server's root; `retries` and errors as of `post`."""
+        return self._tried("GET", path, None, self._timeout_s, retries)
 
     def post(
         self, path: str, body: dict[str, Any], timeout_s: float | None = None, retries: int | None = None
@@ -83,10 +83,15 @@ class Http:
             Fault: no sensible answer after all retries.
             ServiceError: the server will answer nothing of ours.
         """
+        return self._tried("POST", path, body, timeout_s or self._timeout_s, retries)
+
+    def _tried(
+        self, method: str, path: str, body: dict[str, Any] | None, timeout_s: float, retries: int | None
+    ) -> dict[str, Any]:
         most = self._retries if retries is None else retries
         for attempt in range(most + 1):
             try:
-                return self._once("POST", path, body, timeout_s or self._timeout_s)
+                return self._once(method, path, body, timeout_s)
             except Fault as error:
                 if attempt == most or self._closing.is_set():
                     raise Fault(f"{error} ({attempt + 1} attempts)") from None

@@ -12,15 +12,17 @@ import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 from unittest import mock
 
 from data.store import Store
+from tasks.units import do_nothing, run_with_retries
 from tests.chaos.round_jobs import Stage, made, play_stage
 from tests.chaos.trial import Bench, Outcome, Trial, in_child
 from tests.miniature_rewards import CLIP, FLOW, JUDGE
+from tests.tiny_preferences import build_hpsv2, build_pickscore, build_videoscore
 
 # Name -> module, class, method.
 NETWORKS: Final = {
@@ -31,6 +33,8 @@ NETWORKS: Final = {
     "CLIP": ("open_clip.model", "CLIP", "encode_image"),
     "RAFT": ("torchvision.models.optical_flow", "RAFT", "forward"),
     "judge's network": ("transformers", "Qwen2VLForConditionalGeneration", "forward"),
+    "PickScore": ("transformers", "CLIPModel", "get_image_features"),
+    "VideoScore": ("transformers", "Idefics2Model", "forward"),
 }
 REWARDS: Final = ("physics", "sharpness", "grain", "motion", "flicker", "clip", "flow", "judge")
 STAGES: Final = ("generate", "score", "finetune", "evaluate")
@@ -55,11 +59,16 @@ FAULTS: Final[dict[str, Callable[[], BaseException]]] = {
 
 
 class Everything(Stage):
-    """A stage of a round in which every kind of network computes."""
+    """A stage of a round in which every kind of network computes, but those of preferences."""
 
     def __init__(self, stage: str) -> None:
         super().__init__(stage)
         self.stage, self.name = stage, f"machine: {stage}"  # type: ignore[misc]
+
+    def rewards(self) -> dict[str, dict[str, Any]]:
+        """Those that score, and what the recipe says of them."""
+        own = {"clip": CLIP, "flow": FLOW, "judge": JUDGE | {"backend": "local"}}
+        return {name: own.get(name, {}) for name in REWARDS}
 
     def before(self, root: Path) -> None:
         Stage(self.stage).before(root)
@@ -67,10 +76,35 @@ class Everything(Stage):
     def run(self, root: Path) -> None:
         changes = ()
         if self.stage == "score":
-            parts = {"clip": CLIP, "flow": FLOW, "judge": JUDGE | {"backend": "local"}}
+            parts = self.rewards()
             said = [f"{name}.{key}={value}" for name, part in parts.items() for key, value in part.items()]
-            changes = (f"rewards=[{', '.join(REWARDS)}]", *said)
-        play_stage(self.stage, root, made() / "tiny.yaml", *changes)
+            changes = (f"rewards=[{', '.join(parts)}]", *said)
+        with at_once():
+            play_stage(self.stage, root, made() / "tiny.yaml", *changes)
+
+
+class Preferences(Everything):
+    """The score stage with the rewards that are models of what people prefer, tiny and random."""
+
+    def __init__(self) -> None:
+        super().__init__("score")
+        self.name = "machine: preferences"  # type: ignore[misc]
+
+    def rewards(self) -> dict[str, dict[str, Any]]:
+        build = {"hpsv2": build_hpsv2, "pickscore": build_pickscore, "videoscore": build_videoscore}
+        folders = {name: made() / name for name in build}
+        for name, folder in folders.items():
+            if not folder.exists():
+                folder.mkdir()
+                build[name](folder)
+        more = {"videoscore": {"dtype": "float32"}}
+        said = {name: {"model": folder, "frames": 4} | more.get(name, {}) for name, folder in folders.items()}
+        return {"sharpness": {}} | said
+
+
+def at_once() -> AbstractContextManager[Any]:
+    """Within: a unit that failed, and may pass, is tried again without a pause."""
+    return mock.patch.object(run_with_retries, "__defaults__", (do_nothing,))
 
 
 class MachineBench(Bench):
@@ -149,17 +183,17 @@ class MachineBench(Bench):
             # always, one of training where the device's memory is full.
             went_on = found.outcome in ("lost", "changed") and ended.how == "ok" and mode == "once"
             halved = self.stage == "score" or (self.stage == "finetune" and fault == "out of device memory")
-            if went_on and halved and _alike(_values(root), self.values):
+            if went_on and halved and _alike(values(root), self.values):
                 return Outcome("smaller batches", found.reason)
             return found
         finally:
             shutil.rmtree(root, ignore_errors=True)
 
     def remember(self, root: Path) -> None:
-        self.values = _values(root)
+        self.values = values(root)
 
 
-def _values(root: Path) -> dict[tuple[str, str], float | None]:
+def values(root: Path) -> dict[tuple[str, str], float | None]:
     """Every score of a store, by clip and reward; None: a failed judgement."""
     store = Store.open(root)
     keys = [manifest.key for manifest in store.manifests("score")]
@@ -181,6 +215,7 @@ def _scoring() -> Iterator[tuple[str, Any, str, Callable[..., Any]]]:
     from rewards.flow import FlowReward
     from rewards.judge.judge import JudgeReward
     from rewards.registry import build_reward
+    from rewards.videoscore import VideoScoreReward
 
     per_clip = type(build_reward("sharpness"))
     for name, there, method in (
@@ -188,6 +223,7 @@ def _scoring() -> Iterator[tuple[str, Any, str, Callable[..., Any]]]:
         ("reward clip", SimilarityReward, "score"),
         ("reward flow", FlowReward, "score"),
         ("reward judge", JudgeReward, "score_parts"),
+        ("reward videoscore", VideoScoreReward, "score"),
     ):
         yield name, there, method, getattr(there, method)
 
@@ -199,4 +235,4 @@ def _again_guarded(done: Callable[..., Any], call: Callable[..., Any]) -> Callab
     return guarded(call) if hasattr(done, "__wrapped__") else call
 
 
-JOBS: Final = tuple(Everything(stage) for stage in STAGES)
+JOBS: Final = (*(Everything(stage) for stage in STAGES), Preferences())

@@ -15,11 +15,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tests.chaos import file_jobs, machine_faults, round_jobs
+from tests.chaos import file_jobs, machine_faults, round_jobs, wire_faults
 from tests.chaos.trial import WHOLE, Bench, Job
 
 ROOT: Final = Path(__file__).parents[2]
@@ -31,7 +31,16 @@ _END: Final = "<!-- end -->"
 
 def jobs() -> dict[str, Job]:
     """Every job by its name."""
-    return {job.name: job for job in (*file_jobs.JOBS, *round_jobs.JOBS, *machine_faults.JOBS)}
+    return {
+        job.name: job for job in (*file_jobs.JOBS, *round_jobs.JOBS, *machine_faults.JOBS, *wire_faults.JOBS)
+    }
+
+
+def bench_of(job: Job) -> Callable[..., Bench]:
+    """What disturbs a job: its files, or the machine, or the wire."""
+    if isinstance(job, machine_faults.Everything):
+        return machine_faults.MachineBench
+    return wire_faults.WireBench if isinstance(job, wire_faults.Judged) else Bench
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -48,8 +57,7 @@ def work(job: Job, options: argparse.Namespace, until: float, folder: Path) -> i
     done = {one["trial"] for one in read(options.out) if one["step"] == job.name}
     if len(done) >= options.each:
         return 0
-    kind = machine_faults.MachineBench if isinstance(job, machine_faults.Everything) else Bench
-    bench = kind(job, folder / job.name, options.seed)
+    bench = bench_of(job)(job, folder / job.name, options.seed)
     gc.freeze()  # what is loaded stays: no collection need look through it
     left = [trial for trial in bench.trials() if trial.id not in done]
     tally: Counter[str] = Counter()

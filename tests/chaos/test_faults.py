@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos import file_jobs, machine_faults, round_jobs, soak
+from tests.chaos import file_jobs, machine_faults, round_jobs, soak, wire_faults
 from tests.chaos.crash_states import CUTS, Record
 from tests.chaos.file_layer import Fault, FileLayer
 from tests.chaos.trial import WHOLE, Bench, Job, Trial, in_child, sample
@@ -193,9 +193,9 @@ def test_a_sample_of_faults_in_a_round(job: Job, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("job", machine_faults.JOBS, ids=lambda job: job.stage)
-def test_a_sample_of_machine_faults(job: machine_faults.Everything, tmp_path: Path) -> None:
-    bench = machine_faults.MachineBench(job, tmp_path / "bench")
+@pytest.mark.parametrize("job", [*machine_faults.JOBS, *wire_faults.JOBS], ids=lambda job: job.name)
+def test_a_sample_of_faults_of_machine_and_wire(job: Job, tmp_path: Path) -> None:
+    bench = soak.bench_of(job)(job, tmp_path / "bench")
     found = [(trial.id, outcome) for trial, outcome in sample(bench, 5)]
     assert [one for one in found if one[1].outcome not in WHOLE] == []
 

@@ -16,65 +16,19 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import UserError
 from rewards import LoadedClip, build_reward, reward_version
-from tests.miniature_rewards import CLIP
+from tests.tiny_preferences import TEXT, build_hpsv2, build_pickscore
 
-ROOT = Path(__file__).resolve().parents[2]
 Make = Callable[..., LoadedClip]
-TEXT = "a red ball moves to the left"
 
 
 @pytest.fixture(scope="module")
 def hpsv2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An open_clip model as published copies of HPSv2.1 hold it: safetensors, every name after `model.`."""
-    import open_clip
-
-    folder = tmp_path_factory.mktemp("hpsv2")
-    for name in ("open_clip_config.json", "tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(ROOT / CLIP["model"] / name, folder)
-    torch.manual_seed(0)
-    model = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-    save_file(
-        {f"model.{k}": v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors"
-    )
-    return folder
+    return build_hpsv2(tmp_path_factory.mktemp("hpsv2"))
 
 
 @pytest.fixture(scope="module")
 def pickscore_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import (
-        CLIPConfig,
-        CLIPImageProcessor,
-        CLIPModel,
-        CLIPProcessor,
-        PreTrainedTokenizerFast,
-    )
-
-    folder = tmp_path_factory.mktemp("pickscore")
-    words = {word: i for i, word in enumerate(["<pad>", "<s>", "</s>", "<unk>", *TEXT.split(), "blue"])}
-    tokens = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    tokens.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokens.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokens, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>"
-    )
-    torch.manual_seed(0)
-    size = {"hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = CLIPModel(
-        CLIPConfig(
-            text_config=size
-            | {"vocab_size": len(words), "max_position_embeddings": 77, "bos_token_id": 1, "eos_token_id": 2},
-            vision_config=size | {"image_size": 32, "patch_size": 8},
-            projection_dim=16,
-            logit_scale_init_value=4.0,
-        )
-    )
-    model.save_pretrained(folder)
-    images = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(images, tokenizer).save_pretrained(folder)
-    return folder
+    return build_pickscore(tmp_path_factory.mktemp("pickscore"))
 
 
 @pytest.fixture(params=["hpsv2", "pickscore"])

@@ -18,74 +18,17 @@ from safetensors.torch import load_file, save_file
 
 from data.errors import UserError
 from rewards import LoadedClip, build_reward, reward_version
-from rewards.videoscore import ASPECTS, regressor, sampled
+from rewards.videoscore import ASPECTS, sampled
+from tests.tiny_preferences import VIDEOSCORE_PROMPT as PROMPT
+from tests.tiny_preferences import build_videoscore
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
 
 Make = Callable[..., LoadedClip]
-PROMPT = 'Mark these frames of a video that was made from the text "{text_prompt}" .\n'
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As the published checkpoints: `model.*` of an Idefics2, `score.*` of the head, and the card's words."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import (
-        Idefics2Config,
-        Idefics2ImageProcessor,
-        Idefics2Processor,
-        PreTrainedTokenizerFast,
-    )
-
-    found = tmp_path_factory.mktemp("videoscore")
-    words = [
-        "<unk>",
-        "<s>",
-        "</s>",
-        *PROMPT.split(),
-        "a",
-        "red",
-        "blue",
-        "ball",
-        "moves",
-        "to",
-        "the",
-        "left",
-        '"',
-    ]
-    ids = {word: i for i, word in enumerate(dict.fromkeys(words))}
-    tokens = Tokenizer(models.WordLevel(ids, unk_token="<unk>"))
-    tokens.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokens.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=tokens, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
-    )
-    images = Idefics2ImageProcessor(size={"shortest_edge": 16, "longest_edge": 32}, do_image_splitting=False)
-    processor = Idefics2Processor(images, tokenizer, image_seq_len=3)
-    config = Idefics2Config(
-        text_config={
-            "model_type": "mistral", "vocab_size": len(processor.tokenizer), "hidden_size": 32, "intermediate_size": 37,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2,
-            "pad_token_id": 0,
-        },
-        vision_config={
-            "hidden_size": 32, "intermediate_size": 37, "num_hidden_layers": 1, "num_attention_heads": 4,
-            "image_size": 32, "patch_size": 8, "initializer_range": 0.2,
-        },
-        perceiver_config={
-            "resampler_n_latents": 3, "resampler_depth": 1, "resampler_n_heads": 2, "resampler_head_dim": 16,
-            "num_key_value_heads": 1,
-        },
-        image_token_id=processor.image_token_id,
-        num_labels=len(ASPECTS),
-    )  # fmt: skip
-    torch.manual_seed(0)
-    model = regressor()(config)
-    torch.nn.init.normal_(model.score.weight, std=1.0)
-    torch.nn.init.normal_(model.score.bias, mean=2.5)
-    model.save_pretrained(found)
-    processor.save_pretrained(found)
-    (found / "prompt.txt").write_text(PROMPT)
-    return found
+    return build_videoscore(tmp_path_factory.mktemp("videoscore"))
 
 
 @pytest.fixture(scope="module")

@@ -199,6 +199,17 @@ def test_an_earlier_round_whose_recipe_is_damaged_is_known_by_its_summary(
     assert "Leave it out, or play its recipe again" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "where", ["lora.safetensors", "lora", "lora/pytorch_lora_weights.safetensors", "x" * 300]
+)
+def test_an_adapter_of_ones_own_is_no_policy_and_the_way_in_is_named(tmp_path: Path, where: str) -> None:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora/pytorch_lora_weights.safetensors").write_bytes(empty_adapter("a"))
+    told = "holds no such policy" if "x" in where else "fuse_lora, unload_lora_weights, save_pretrained"
+    with pytest.raises(ConfigError, match=told):
+        find_policy(Store.open(tmp_path / "store", create=True), str(tmp_path / where), "local-1")
+
+
 def trained(tiny: Tiny, name: str, parent: str | None, clips: list[Clip] | None) -> None:
     """A policy that was trained on the clips of a shard; None: the store does not hold on which."""
     store = Store.open(tiny.store, create=True)

@@ -88,6 +88,7 @@ class FaultServer:
         ] = []  # (question, media) that were answered or failed, self-test too
         self.with_data = 0
         self.hang_s = 5.0
+        self.versions: list[tuple[int, bytes]] = []  # what it answers first when asked for its own
         self.lock = threading.Lock()
         self.seen: dict[str, Segment] = {}
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -217,7 +218,7 @@ class FaultServer:
                 if self.path == "/v1/models":
                     self.send(200, json.dumps({"data": [{"id": MODEL}]}).encode())
                 elif self.path == "/version":
-                    self.send(200, b'{"version": "fake"}')
+                    self.send(*(server.versions.pop(0) if server.versions else (200, b'{"version": "fake"}')))
                 else:
                     self.send(404, b"{}")
 

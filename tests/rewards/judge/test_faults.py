@@ -136,6 +136,20 @@ def test_a_server_that_cannot_work_is_bad_input(
 
 
 @pytest.mark.parametrize(
+    "answer", [(503, b"busy"), (200, b"{}"), (200, b'{"version": '), (200, b'{"version": 7}'), (200, b"[]")]
+)
+def test_a_fault_does_not_become_what_the_server_is(
+    answer: tuple[int, bytes], server: FaultServer, served: Settings, clips: Clips
+) -> None:
+    """What it says of itself is kept with every answer: asked for again, like everything else."""
+    for said, told in ((answer, "vllm fake"), ((404, b"{}"), "vllm, version unknown")):
+        server.versions = [said]
+        judge = build_reward("judge", served())
+        parts = judge.score_parts({"judge/task": clips(1)}).judgements  # type: ignore[attr-defined]
+        assert [one.detail["judge"]["library"] for one in parts["judge/task"].values()] == [told]
+
+
+@pytest.mark.parametrize(
     "fault", ["no logprobs", "free text", "lost frames", "missing token", "model", "nan", "400"]
 )
 def test_the_self_test_catches_a_server_that_ignores_what_it_is_asked(
