@@ -58,7 +58,9 @@ def route(store: Path, auth: str) -> Route:
             return refused(500, f"The report could not be written: {told}")
         return FileResponse(page, media_type="text/html", headers=_HEADERS)
 
-    return Route(PATH, report, methods=["GET"])
+    # All that lies below is ours to refuse: else Starlette looks for the address without its last slash, and
+    # trips over a query that is no text.
+    return Route(PATH.replace("}", ":path}"), report, methods=["GET"])
 
 
 async def _write(store: Path, round_id: str) -> str:
