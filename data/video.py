@@ -35,6 +35,8 @@ _CODEC: Final = "h264"
 # Pixels: of a picture, 4096 x 4096; of all of a clip, 690 frames of 1920 x 1080, which are 4 GiB.
 _LARGEST_PICTURE: Final = 1 << 24
 _LARGEST_CLIP: Final = (4 << 30) // 3
+# More than FFmpeg needs for 33 pictures of that size: what a decoder may keep, on sixteen threads.
+_ENOUGH: Final = 1 << 30
 # What a decoder says where memory, open files or threads ran out: of the machine, whatever the file holds.
 _OF_THE_MACHINE: Final = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN)
 
@@ -110,7 +112,7 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         if claimed(data) > len(data):
             raise ValueError("its header counts more than the file has bytes")
-        pictures, promised, rate = _pictures(data)
+        pictures, promised, rate = _within_memory(data)
     except (av.FFmpegError, OSError, ValueError) as error:
         if getattr(error, "errno", None) in _OF_THE_MACHINE:
             raise
@@ -123,6 +125,24 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
     if any(picture.shape != pictures[0].shape for picture in pictures):
         raise VideoError(f"{name} cannot be decoded: its frames differ in size")
     return np.stack(pictures), float(rate)
+
+
+def _within_memory(data: bytes) -> tuple[list[Frames], int, Fraction]:
+    """`_pictures`; ValueError too where FFmpeg finds no memory, twice, for what the file claims.
+
+    That is so if as much as FFmpeg can need for pictures of the largest size is to be had: else it is the
+    machine that has no memory, and the error says so.
+    """
+    from av.error import MemoryError as NoMemory
+
+    try:
+        return _pictures(data)
+    except NoMemory:
+        np.empty(_ENOUGH + 2 * len(data), np.uint8)  # set aside, and given back untouched
+    try:
+        return _pictures(data)
+    except NoMemory:
+        raise ValueError("its header claims more memory than a file of its size can need") from None
 
 
 def _pictures(data: bytes) -> tuple[list[Frames], int, Fraction]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -156,8 +156,9 @@ class Study(Settings):
         if len(set(trials.values())) > 1 or not all(trials.values()):
             told = ", ".join(f"{name} {count}" for name, count in trials.items())
             raise ValueError(f"objectives are not tuned under an equal search budget: settings of {told}")
-        like = None if self.accept_like is None else self.feedbacks.get(self.accept_like)
-        if like is not None and like.get("shaping", {}).get("kind", "binary") != "binary":
+        like = {} if self.accept_like is None else self.feedbacks.get(self.accept_like, {})
+        shaping = like.get("shaping")  # whatever the file says; the recipe that it changes checks it
+        if isinstance(shaping, Mapping) and shaping.get("kind", "binary") != "binary":
             raise ValueError(f"accept_like names {self.accept_like!r}, which is graded: nothing passes it")
         if self.tuning is None and max(trials.values()) > 1:
             raise ValueError("objectives have several settings each, but there is no `tuning` to choose by")

@@ -3,6 +3,7 @@ import io
 import resource
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import av
 import numpy as np
@@ -208,8 +209,8 @@ def test_odd_sizes_become_even_in_web_copies(frames):
         web_copy(frames, 8, scale=0)
 
 
-@pytest.mark.parametrize("number", [errno.ENOMEM, errno.EMFILE, errno.EAGAIN])
-def test_a_decoder_without_memory_files_or_threads_says_nothing_of_the_video(number, frames, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENFILE, errno.EMFILE, errno.EAGAIN])
+def test_a_decoder_without_files_or_threads_says_nothing_of_the_video(number, frames, monkeypatch):
     import av.error
 
     video = encode_mp4(frames, 8)
@@ -224,3 +225,38 @@ def test_a_decoder_without_memory_files_or_threads_says_nothing_of_the_video(num
     assert raised.value.errno == number
     with pytest.raises(VideoError):
         decode_mp4(video[: len(video) // 2])
+
+
+def test_a_decoder_without_memory_says_nothing_of_the_video(frames, monkeypatch):
+    """Where the machine has none, or had none for a moment; not where a file asks for more than any may need."""
+    import av.error
+
+    video = encode_mp4(frames, 8)
+    opened, fails = av.open, [True]
+
+    def failing(*args, **named):
+        if fails and fails.pop():
+            av.error.err_check(-errno.ENOMEM)
+        return opened(*args, **named)
+
+    monkeypatch.setattr("av.open", failing)
+    assert decode_mp4(video)[0].shape == frames.shape
+    assert fails == []
+    fails += [True, True]
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (used + (256 << 20), before[1]))
+    try:
+        with pytest.raises(MemoryError):
+            decode_mp4(video)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+    assert fails == [True]
+
+
+def test_a_file_that_claims_more_memory_than_it_can_need_is_no_fault_of_the_machine():
+    found = sorted((Path(__file__).parents[1] / "fuzz/corpora/mp4").glob("found-memory-*"))
+    assert len(found) >= 3
+    for file in found:
+        with pytest.raises(VideoError, match="claims more memory than a file of its size can need"):
+            decode_mp4(file)

@@ -21,7 +21,7 @@ from tests.fuzz.trees import mutate
 from tests.fuzz.watch import MEGABYTES, Finding, Watch
 
 # Address space is more than memory: stacks of threads, and what allocators set aside.
-_ASIDE = 512 << 20
+_ASIDE = 1536 << 20
 _TOLD_EVERY = 500
 
 
