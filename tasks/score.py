@@ -374,8 +374,8 @@ def measure(context: RoundContext, reward: RewardRef) -> RewardRef:
     values: dict[str, list[float | None]] = {}
     for part in reward.parts:
         keys = Inputs.of(context.store, STAGE, [shard.key_of(part) for shard in scored]).keys
-        rows: list[Score] = [row for key in keys for row in context.store.read(key, "scores")]
-        values[part.name] = [row.value for row in rows]
+        rows = context.store.batches(keys, "scores", ["value"])
+        values[part.name] = [value for some in rows for value in some["value"].to_pylist()]
     return reward_ref(reward.name, reward.kind, measured(reward.settings, values))
 
 

@@ -75,7 +75,9 @@ def _curation(store: Store, curated: Manifest | None) -> dict[str, Any]:
         return {}
     report = curated.info
     total = {**report["clips"], "clips": report["clips"]["scored"], "pairs": report["pairs"]["formed"]}
-    reasons = Counter(example.reason for example in store.read(curated.key, "examples"))
+    reasons: Counter[str] = Counter()
+    for rows in store.batches([curated.key], "examples", ["reason"]):
+        reasons.update({one["values"]: one["counts"] for one in rows["reason"].value_counts().to_pylist()})
     for error, count in report["unscored_reasons"].items():
         reasons[f"left out, no score: {error}"] += count
     return {
