@@ -113,7 +113,7 @@ class FinetuneUnit(OneAnswer):
         clips = [clip for key in self.clips.keys for clip in store.read(key, "clips")]
         segments: list[PairSegment] = store.read(self.curation.keys[0], "pair_segments")
         wanted = partial(read_by, settings=settings)
-        data = load_train_data(store.local, clips, examples, pairs, unconditional, segments, wanted)
+        data = load_train_data(store.read_media, clips, examples, pairs, unconditional, segments, wanted)
         family = get_family(self.how.model.family)
         model = reference.model_of(self.how.model, settings)
         errors = reference.read(store, self.reference_keys)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -25,6 +25,7 @@ from tasks.context import (
     open_store,
 )
 from tasks.networks import report_network
+from tasks.shared import Shared
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import OneAnswer
 
@@ -39,13 +40,14 @@ class GenerateShard(OneAnswer):
     """The clips of one batch: at most `batch_size` jobs of one policy.
 
     `stage_prompts` are the texts of all the shards it was cut with, for a sampler that encodes them at once.
+    They are no part of the question, and do not travel with the unit.
     """
 
     how: Generation
     policy: PolicyRef
     jobs: tuple[ClipJob, ...]
     label: str
-    stage_prompts: tuple[str, ...] = ()
+    stage_prompts: Shared[tuple[str, ...]] = field(compare=False)
     task: ClassVar[str] = "generate-shard"
 
     @cached_property
@@ -69,7 +71,7 @@ class GenerateShard(OneAnswer):
             open_sampler(self.how, self.policy) as sampler,
         ):
             report_sampler(sampler)
-            sampler.prepare(self.stage_prompts)
+            sampler.prepare(self.stage_prompts.value)
             made = sampler.generate([job.prompt.text for job in batch], [job.seed for job in batch])
             name, compiled = sampler.name, sampler.compiled
         # The sampler is free: with two workers the next batch is made while this one is encoded and written.
@@ -150,7 +152,7 @@ def shards(
 ) -> list[GenerateShard]:
     """`jobs` in their order, cut into shards of `batch_size`."""
     size = how.batch_size
-    prompts = tuple(dict.fromkeys(job.prompt.text for job in jobs))
+    prompts = Shared(tuple(dict.fromkeys(job.prompt.text for job in jobs)))
     return [
         GenerateShard(
             how,

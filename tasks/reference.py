@@ -74,7 +74,7 @@ class ReferenceShard(OneAnswer):
         store, model = open_store(self.how.root), model_of(self.how.model, self.settings)
         family = get_family(model.family)
         settings = for_expert(self.settings, family, self.how.model)
-        clips = load_clips(store.local, store.read(self.clips_key, "clips"))
+        clips = load_clips(store.read_media, store.read(self.clips_key, "clips"))
         RESIDENTS.release(keep=STAGE)
 
         def load() -> nn.Module:

@@ -237,7 +237,7 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
     ConfigError: there is no environment with vLLM.
     """
     first = next((reward for reward in (*context.choosers, *context.rewards) if serves(reward)), None)
-    if first is None or all(is_there(context.store, unit, "size") for unit in generate.units(context)):
+    if first is None or all(is_there(context.store, unit) for unit in generate.units(context)):
         yield
         return
     try:

@@ -184,26 +184,35 @@ def each_once(units: Sequence[U]) -> list[U]:
     return list(found.values())
 
 
-def is_there(store: Store, unit: Unit, level: Literal["hash", "size"] = "hash") -> bool:
-    """Whether the store holds every manifest of `unit`, whole as `Store.verify` sees it. Changes nothing."""
-    return all(store.verify(key, level) is None for key in unit.keys)
+def is_there(store: Store, unit: Unit) -> bool:
+    """Whether the store holds every manifest of `unit` with files of the right sizes. Changes nothing."""
+    return all(store.verify(key, "size") is None for key in unit.keys)
 
 
 def is_whole(store: Store, unit: Unit) -> bool:
-    """Whether every manifest of `unit` is in the store with the bytes it promises.
+    """Whether every manifest of `unit` is in the store with files of the right sizes.
 
+    Bytes are hashed by whoever reads them (see `tasks.healing`), and not here: a start would read the store.
     A manifest that does not verify is set aside, and said so: its unit is computed again, and no other.
     """
-    return all([holds(store, key, unit.label) for key in unit.keys])
+    return all([verified(store, key, unit.label, "size") is None for key in unit.keys])
 
 
 def holds(store: Store, key: str, label: str) -> bool:
-    """Whether the store holds a manifest, whole. What does not verify is set aside, and said so."""
-    reason = store.verify(key, "hash")
+    """Whether the store holds a manifest whose bytes are what they should be, for one who reads them next.
+
+    What does not verify is set aside, and said so.
+    """
+    return verified(store, key, label, "hash") is None
+
+
+def verified(store: Store, key: str, label: str, level: Literal["hash", "size"]) -> str | None:
+    """What `Store.verify` says of a manifest; one that is there and does not verify is set aside."""
+    reason = store.verify(key, level)
     if reason is not None and reason != NOT_THERE:
         log.warning("%s (%s) does not verify and is computed again: %s", label, key[:12], reason)
         store.set_unit_aside(key, reason)
-    return reason is None
+    return reason
 
 
 def is_transient(error: BaseException) -> bool:

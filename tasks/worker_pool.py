@@ -1,7 +1,8 @@
 """Worker processes: each imports the libraries once, keeps its models, and runs one job in each of its slots.
 
 Jobs, and the errors they raise, travel through pipes between this program's own processes; nothing is kept in
-that form. A worker ends when the process that started it does, however that ended.
+that form. What jobs share goes to each worker once (`tasks.shared`). A worker ends when the process that
+started it does, however that ended.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Final, Protocol
 
 from data import processes
+from tasks.shared import Gift, pickled
 
 log = logging.getLogger("vidloop.tasks")
 
@@ -47,6 +49,8 @@ class WorkerDied(ConnectionError):
 class _Worker:
     device: str | None
     process: Any  # multiprocessing's spawn context has a process class of its own
+    given: set[str] = field(default_factory=set)
+    giving: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass
@@ -122,11 +126,18 @@ class WorkerPool:
 
     def _send(self, job: Job) -> _Slot:
         """Give `job` to a slot of a worker that lives."""
+        data, needed = pickled(job)
         while True:
             slot = self._idle.get()
             try:
-                slot.pipe.send(job)
-            except ConnectionError:  # it died idle
+                with slot.worker.giving:
+                    for one in needed:
+                        if one.digest not in slot.worker.given:
+                            slot.pipe.send(Gift(one.value))
+                            slot.pipe.recv()
+                            slot.worker.given.add(one.digest)
+                slot.pipe.send_bytes(data)
+            except (ConnectionError, EOFError):  # it died idle
                 self._replace(slot)
             else:
                 return slot

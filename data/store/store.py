@@ -489,8 +489,7 @@ class Store:
     @property
     def _remedy(self) -> str:
         return (
-            f"Run the command that made it again, which computes it anew; or `{self.heal_command}` sets "
-            "aside what is damaged"
+            f"`{self.heal_command}` sets aside what is damaged; the command that made it then makes it again"
         )
 
 

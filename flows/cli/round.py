@@ -28,11 +28,11 @@ from flows.reporting import console
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds import explain_key
 from flows.rounds.dry_run import plan_lines, to_look_at
-from flows.rounds.run_round import begin
+from flows.rounds.run_round import begin, play_alone
 from rewards import RewardRef
 from tasks import score
 from tasks.context import RoundContext
-from tasks.stages import FIRST, STAGES, require_whole
+from tasks.stages import FIRST, STAGES
 
 
 @app.command("round")
@@ -132,16 +132,18 @@ def _help(stage: str) -> str:
 
 
 def _play_stage(stage: str, context: RoundContext, plain: bool) -> None:
-    require_whole(context, stage)
-    if plain:
-        from flows.rounds.plain import plain_stage
+    def call(stage: str) -> None:
+        if plain:
+            from flows.rounds.plain import plain_stage
 
-        plain_stage(stage, context)
-        return
-    with prefect_ready(context.store, context.run_id):
-        from flows.rounds.stage_flows import FLOWS
+            plain_stage(stage, context)
+            return
+        with prefect_ready(context.store, context.run_id):
+            from flows.rounds.stage_flows import FLOWS
 
-        FLOWS[stage](store=context.generation.root, run=context.run_id)
+            FLOWS[stage](store=context.generation.root, run=context.run_id)
+
+    play_alone(stage, context, call)
 
 
 for _stage in STAGES:

@@ -17,11 +17,10 @@ from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from flows.rounds.dry_run import plan_lines, to_look_at
 from flows.rounds.forms import overrides_of
 from flows.rounds.run_request import RunRequest, StageRequest
-from flows.rounds.run_round import begin, context_of, play_stage, ready
+from flows.rounds.run_round import begin, context_of, play_alone, play_stage, ready
 from tasks.context import RoundContext
 from tasks.prefect_runner import prefect_runner
 from tasks.stage_spec import Phase
-from tasks.stages import require_whole
 from tasks.units import StageResult
 
 
@@ -36,13 +35,13 @@ def run_stage_flow(stage: str, asked: StageRequest) -> dict[str, Any]:
     """
     if asked.run:
         context = context_of(asked.store, asked.run)
-    elif asked.dry_run:
+        name_run(context)
+        return vars(run_here(stage, context))
+    if asked.dry_run:
         return tell_plan(asked)
-    else:
-        context = begin(asked.read_recipe(), Store.open(asked.store, create=True))
-        require_whole(context, stage)
+    context = begin(asked.read_recipe(), Store.open(asked.store, create=True))
     name_run(context)
-    return vars(run_here(stage, context))
+    return vars(play_alone(stage, context, lambda stage: run_here(stage, context)))
 
 
 def run_here(stage: str, context: RoundContext, phases: Iterable[Phase] | None = None) -> StageResult:

@@ -7,7 +7,7 @@ promoted any more until a person decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from data.keys import digest
@@ -20,6 +20,7 @@ from tasks import campaign_record as record
 from tasks import evaluate
 from tasks.campaign_record import Blocked, Reexamined, Series
 from tasks.context import PolicyRef, RoundContext
+from tasks.healing import healed
 from tasks.jobs import evaluation_jobs
 from tasks.round_ids import new_round_id
 from tasks.stage_spec import Phase
@@ -76,17 +77,17 @@ def _examine(recipe: Recipe, store: Store, series: Series, champion: PolicyRef, 
     ((split, usual), *_) = plan.jobs
     prompts = list(dict.fromkeys(job.prompt for job in usual))
     jobs = evaluation_jobs(prompts, len(usual), seed, series.start, "reexamine")
-    key = work(
-        evaluate.STAGE,
-        context,
-        evaluate.examination(
+
+    def phases() -> Iterator[Phase]:
+        return evaluate.examination(
             context,
             champion,
             replace(plan, jobs=((split, jobs),), baselines=()),
             context.gate.changed(confirm=None, drift={}),
             label="champion against the start of the series",
-        ),
-    ).key
+        )
+
+    key = healed(store, [phases], lambda: work(evaluate.STAGE, context, phases())).key
     manifest = store.manifest(key)
     assert manifest is not None  # it was computed just now
     found = Findings.model_validate(manifest.info)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from data import device_lock
 from data.errors import StoreError
@@ -18,14 +18,17 @@ from tasks import evaluate, score, spread
 from tasks.calibrate import warnings
 from tasks.context import RoundContext
 from tasks.failures import failure_lines, failures
+from tasks.healing import healed, of_round
 from tasks.promotion import Promotion
 from tasks.round_ids import new_round_id
 from tasks.rounds import RECIPE, finish, give_up
 from tasks.stage_spec import Phase
-from tasks.stages import STAGES, require_ready, require_weights, require_whole, run_phases, run_stage
+from tasks.stages import FIRST, STAGES, require_ready, require_weights, require_whole, run_phases, run_stage
 from tasks.summary import RoundSummary
 from tasks.units import Runner, StageResult, do_nothing
 from tasks.versions import versions
+
+Result = TypeVar("Result")
 
 # Contexts of this process by run: a round and its stages share one.
 _contexts: dict[str, RoundContext] = {}
@@ -96,16 +99,21 @@ def play(
     reporter.on_round_start(context)
     for warning in (*warnings(context), *words.ahead(context.run_id)):
         reporter.info(f"    warning: {warning}")
-    if from_stage is not None:
-        require_whole(context, from_stage)
     results: dict[str, StageResult] = {}
-    stage = ""
-    try:
-        following = [*list(STAGES.values())[1:], None]
-        for stage, after in zip(STAGES, following, strict=True):
+    stage = FIRST
+
+    def through() -> RoundSummary:
+        nonlocal stage
+        if from_stage is not None:
+            require_whole(context, from_stage)
+        results.clear()
+        for stage, after in zip(STAGES, [*list(STAGES.values())[1:], None], strict=True):
             with after.early_start(context) if after is not None else nullcontext():
                 results[stage] = call(stage)
-        summary = finish(context, results, promotion)
+        return finish(context, results, promotion)
+
+    try:
+        summary = healed(context.store, of_round(context), through)
     except BaseException as error:
         # A store that cannot be written is most likely what went wrong: do not hide it behind itself.
         with suppress(StoreError):
@@ -115,6 +123,21 @@ def play(
         write_report(context)
     reporter.on_round_end(context, summary)
     return summary
+
+
+def play_alone(stage: str, context: RoundContext, call: Callable[[str], Result]) -> Result:
+    """Call one stage by itself; the stages before it must be whole in the store.
+
+    Raises:
+        ConfigError: they are not, or are no more since damage was met; names the command.
+        StageFailed, UserError: see `tasks.stages.run_stage`.
+    """
+
+    def through() -> Result:
+        require_whole(context, stage)
+        return call(stage)
+
+    return healed(context.store, of_round(context), through)
 
 
 def play_stage(

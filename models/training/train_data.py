@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from data.curation import labels
@@ -101,7 +101,7 @@ class TrainData(Clips):
 
 
 def load_train_data(
-    local: Callable[[str], Path],
+    read: Callable[[str], bytes],
     clips: Sequence[Clip],
     examples: Sequence[Example] = (),
     pairs: Sequence[Pair] = (),
@@ -112,7 +112,7 @@ def load_train_data(
     """Read what `examples` and `pairs` refer to from the latent files of `clips`.
 
     Args:
-        local: a file of this machine for each path that the clips name.
+        read: the bytes of a latent file by the path that a clip names, checked: `Store.read_media`.
         clips: rows that cover every clip named by an example or a pair; others are left out.
         examples: curation's rows; their `weight` is W, `data.curation.labels` says which are rejected.
         pairs: curation's rows.
@@ -122,8 +122,8 @@ def load_train_data(
             `models.training.probe.read_by`); examples and pairs of others are left out. None: all are read.
 
     Raises:
-        DataError: a row names an unknown clip, a latent file is missing or damaged, or a segment lies outside
-            its clips.
+        DataError: a row names an unknown clip, a latent file is none, or a segment lies outside its clips.
+        StoreError: as `read` does of a file that is missing or was changed.
     """
     by_id = {clip.clip_id: clip for clip in clips}
     wanted = sorted({e.clip_id for e in examples} | {c for p in pairs for c in (p.chosen, p.rejected)})
@@ -140,7 +140,7 @@ def load_train_data(
     place[rows] = torch.arange(len(rows))
     taught = place[curated.examples] >= 0
     compared = (place[curated.pairs] >= 0).all(1)
-    held = load_clips(local, [by_id[wanted[row]] for row in rows.tolist()])
+    held = load_clips(read, [by_id[wanted[row]] for row in rows.tolist()])
     pair_frames = None
     if pair_segments:
         kept = [pair for pair, read in zip(pairs, compared.tolist(), strict=True) if read]
@@ -227,11 +227,12 @@ def latent_frames(spans: Sequence[tuple[float, float]], frames: int, fps: float,
     return kept
 
 
-def load_clips(local: Callable[[str], Path], clips: Sequence[Clip]) -> Clips:
-    """Latents and embeddings of `clips` (at least one), in their order; `local` as of `load_train_data`.
+def load_clips(read: Callable[[str], bytes], clips: Sequence[Clip]) -> Clips:
+    """Latents and embeddings of `clips` (at least one), in their order; `read` as of `load_train_data`.
 
     Raises:
-        DataError: a latent file is missing or damaged, or holds clips of another size than the others.
+        DataError: a latent file is none, or holds clips of another size than the others.
+        StoreError: as `read` does.
     """
     by_id = {clip.clip_id: clip for clip in clips}
     position = {clip: row for row, clip in enumerate(by_id)}
@@ -243,18 +244,17 @@ def load_clips(local: Callable[[str], Path], clips: Sequence[Clip]) -> Clips:
     for clip in clips:
         by_file.setdefault(clip.latent_path, []).append(clip.clip_id)
     for path, members in sorted(by_file.items()):
-        file = local(path)
-        stored, texts = _read(file)
+        stored, texts = _tensors(path, read(path))
         if latents is None or embeds is None:
             latents = stored.new_empty((len(by_id), *stored.shape[1:]))
             embeds = texts.new_empty((len(prompts), *texts.shape[1:]))
         if stored.shape[1:] != latents.shape[1:] or texts.shape[1:] != embeds.shape[1:]:
-            raise DataError(f"{file} holds clips or embeddings of another size than the other latent files")
+            raise DataError(f"{path} holds clips or embeddings of another size than the other latent files")
         for name in members:
             row = by_id[name]
             if not (row.latent_row < len(stored) and row.embed_row < len(texts)):
                 raise DataError(
-                    f"{file} has no row {row.latent_row} for clip {name}: it is not that clip's file"
+                    f"{path} has no row {row.latent_row} for clip {name}: it is not that clip's file"
                 )
             latents[position[name]] = stored[row.latent_row]
             embeds[prompt_row[row.prompt_id]] = texts[row.embed_row]
@@ -269,12 +269,9 @@ def load_clips(local: Callable[[str], Path], clips: Sequence[Clip]) -> Clips:
     )
 
 
-def _read(path: Path) -> tuple[Tensor, Tensor]:
+def _tensors(path: str, data: bytes) -> tuple[Tensor, Tensor]:
     try:
-        with safe_open(path, framework="pt") as file:
-            latents, embeds = file.get_tensor("latents"), file.get_tensor("prompt_embeds")
-    except (OSError, SafetensorError) as failure:
-        raise DataError(
-            f"cannot read latents from {path}: {failure}; run generate again to make them"
-        ) from failure
-    return latents.float(), embeds.float()
+        held = load(data)
+        return held["latents"].float(), held["prompt_embeds"].float()
+    except (SafetensorError, KeyError) as failure:
+        raise DataError(f"{path} holds no latents: {failure}; run generate again to make them") from failure

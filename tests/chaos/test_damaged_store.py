@@ -91,18 +91,26 @@ def test_what_computes_heals_by_itself_or_by_one_command_that_it_names(
     before = committed(copied.store)
     harmed = damaged(kind, damage, copied)
     left = harmed.read_bytes() if harmed.is_file() else None
-    for command in works(copied, kind):
-        ended = run(*command)
-        if ended.code:
-            heal(ended, copied, harmed)
-            ended = run(*command)
-        assert ended.code == 0, (command, ended.err)
+    played(copied, kind, harmed)
+    if damage == "one bit flipped" and committed(copied.store) != before:
+        # Of the size that it had, and read by nobody: what is trusted until it is read, or scrubbed.
+        expect(run("scrub", "--heal", "--store", str(copied.store)))
+        played(copied, kind, harmed)
     after = committed(copied.store)
     assert {name: after.get(name) for name in before} == before
     name = harmed.relative_to(copied.store).as_posix()
     if left is not None and name in before and left != before[name]:
         kept = [path.read_bytes() for path in (copied.store / "aside").rglob("*") if path.is_file()]
         assert left in kept
+
+
+def played(tiny: Tiny, kind: str, harmed: Path) -> None:
+    for command in works(tiny, kind):
+        ended = run(*command)
+        if ended.code:
+            heal(ended, tiny, harmed)
+            ended = run(*command)
+        assert ended.code == 0, (command, ended.err)
 
 
 def works(tiny: Tiny, kind: str) -> list[tuple[str, ...]]:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import pickle
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from data.errors import StageFailed, UserError
+from data.records import Prompt
 from data.store import Store
 from flows.config.load import load_recipe
 from flows.config.resolve import finetune_settings, open_round
 from flows.rounds.run_round import play_stage
-from tasks import spread
-from tasks.context import RoundContext
+from tasks import generate, spread
+from tasks.context import ClipJob, RoundContext
 from tasks.networks import networks_told, report_network
+from tasks.shared import Shared
 from tasks.units import Runner
 from tests.tiny_round import Tiny, build_tiny_wan
 
@@ -54,6 +57,19 @@ class Reporting:
 
     def run(self) -> None:
         report_network("policy", f"a network in process {os.getpid()}")
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A unit that writes down where it found what it shares with others."""
+
+    folder: Path
+    name: str
+    held: Shared[list[str]]
+    spreads: bool = True
+
+    def run(self) -> None:
+        (self.folder / self.name).write_text(f"{os.getpid()} {id(self.held.value)} {len(self.held.value)}")
 
 
 def seen(folder: Path, name: str) -> tuple[str, int]:
@@ -96,6 +112,32 @@ def test_units_go_to_a_process_for_each_gpu_and_come_back_with_their_errors(tmp_
         for pid in pids:
             with pytest.raises(ProcessLookupError):
                 os.kill(pid, 0)
+
+
+def test_what_units_share_goes_to_each_process_once(tmp_path: Path) -> None:
+    shared = Shared([f"a prompt of some length, number {number}" for number in range(8000)])
+    units = [Holding(tmp_path, f"unit{number}", shared) for number in range(6)]
+    assert all(len(pickle.dumps(unit)) < 1000 for unit in units)
+    with spread.spread_over(["3", "5"], slots=2), ThreadPoolExecutor(4) as pool:
+        list(pool.map(spread.run, units))
+    found = {tuple((tmp_path / unit.name).read_text().split()) for unit in units}
+    assert {length for _, _, length in found} == {"8000"}
+    assert len({pid for pid, _, _ in found}) == len(found) == 2  # in each process one object
+
+
+def test_a_unit_of_a_large_stage_is_small_and_the_same_where_it_arrives(tiny: Tiny) -> None:
+    context = opened(tiny)
+    texts = [f"a prompt of some length that a person wrote, number {number}" for number in range(8000)]
+    jobs = [
+        ClipJob(Prompt(f"p{n}", text, "falling down", "", "train", "file"), n) for n, text in enumerate(texts)
+    ]
+    units = generate.shards(replace(context.generation, batch_size=16), context.policy, jobs)
+    data = pickle.dumps(units[7])
+    assert len(data) < 20_000
+    again = pickle.loads(data)
+    assert again == units[7]
+    assert again.keys == units[7].keys
+    assert list(again.stage_prompts.value) == texts
 
 
 def test_one_gpu_needs_no_process(tmp_path: Path) -> None:

@@ -227,11 +227,6 @@ def test_steps_reach_the_listener_of_their_own_unit(store: Store, workers: int) 
     report_steps(3, 9)  # nobody listens: nothing happens
 
 
-def damage_part(store: Store, manifest: Any) -> None:
-    path = store.path(manifest.parts[0].path)
-    path.write_bytes(path.read_bytes()[::-1])
-
-
 def damage_manifest(store: Store, manifest: Any) -> None:
     next(store.root.glob(f"manifests/*/{manifest.key}.json")).write_text("{}")
 
@@ -240,7 +235,12 @@ def lose_part(store: Store, manifest: Any) -> None:
     store.path(manifest.parts[0].path).unlink()
 
 
-@pytest.mark.parametrize("damage", [damage_part, damage_manifest, lose_part])
+def cut_part(store: Store, manifest: Any) -> None:
+    path = store.path(manifest.parts[0].path)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [cut_part, damage_manifest, lose_part])
 def test_what_does_not_verify_is_dropped_and_said(
     store: Store, damage: Callable[[Store, Any], None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -118,7 +118,7 @@ def test_a_harmed_file_is_noticed_and_the_unit_heals(store, unit, which, harm, r
     assert reason in store.verify(unit.key)
     assert which in store.verify(unit.key)
     if which == "part":
-        with pytest.raises(StoreError, match="Run the command that made it again"):
+        with pytest.raises(StoreError, match=r"`vidloop scrub --heal --store .*` sets aside"):
             store.read(unit.key, "clips")
     clips = [] if which == "part" else store.read(unit.key, "clips")
     store.discard(unit.key)
