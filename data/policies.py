@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from data.keys import digest
+from data.lineage import parents
 from data.records import Policy
 from data.store import Damaged, Manifest, Store
 
@@ -51,7 +52,12 @@ def taught(store: Store, policy_id: str) -> dict[str, frozenset[str] | None]:
     found: dict[str, frozenset[str] | None] = {}
     read: dict[str, frozenset[str] | None] = {}  # rounds in a row share what they learned from
     for one in ancestry(held, policy_id):
-        keys = {key for manifest in trainings.get(one, ()) for key in manifest.parents}
+        try:
+            keys = {key for manifest in trainings.get(one, ()) for key in parents(store, manifest)}
+        except Damaged as error:
+            log.warning("what a policy was trained on is not known: %s", error.what)
+            found[one] = None
+            continue
         for key in keys - read.keys():
             read[key] = _prompts(store, key)
         texts = [read[key] for key in keys]

@@ -268,6 +268,22 @@ class Studied:
 
 
 @dataclass(frozen=True, slots=True)
+class Input:
+    """A unit that another one read, where it read too many for its question and its manifest to name them.
+
+    `unit` is the key of the one that read, `key` and `digest` are of the manifest that was read. `role` says
+    as what, for example "clips"; `place` is where it stands in the list of that role, from 0: the question
+    holds the digest of the list.
+    """
+
+    unit: str
+    role: str
+    place: int
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class TableSpec:
     """A table: its columns, the columns that name a row, and those that hold paths of media in the store."""
 
@@ -312,6 +328,7 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "policies": _spec(Policy, "policy_id", media=("adapter_path",)),
     "evaluations": _spec(Evaluation, "policy_id", "prompt_id", "seed", "metric", "clip_id"),
     "studies": _spec(Studied, "cell", "rounds", "best_of"),
+    "inputs": _spec(Input, "unit", "role", "place"),
 }
 
 

@@ -98,7 +98,7 @@ class CellWork:
             "clips": _clips(how, policy, context.jobs),
             "feedback": [context.feedback.name, context.feedback.version],
             "curate": context.curate.fingerprint(),
-            "finetune": fingerprints.finetune(how.model, context.finetune, policy, "", ()),
+            "finetune": fingerprints.finetune(how.model, context.finetune, policy, "", ""),
             "examined": examined,
             "measures": measures,
             "guards": list(context.evaluate.guards),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -30,14 +31,19 @@ class CurateUnit(OneAnswer):
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides what is kept."""
-        return fingerprints.curate(self.settings, self.feedback, self.clips.digests, self.scores.digests)
+        return fingerprints.curate(self.settings, self.feedback, self.clips.digest, self.scores.digest)
+
+    @property
+    def inputs(self) -> Mapping[str, Inputs]:
+        return {"clips": self.clips, "scores": self.scores}
 
     def run(self) -> None:
         """Decide, and commit the decisions with their reasons."""
         store = open_store(self.root)
         clips, scores = self.clips.keys, self.scores.keys
         result = curate(store, clips, scores, self.settings, self.feedback.version)
-        store.commit(STAGE, self.question, result.tables, parents=(*clips, *scores), info=result.report)
+        tables = {**result.tables, "inputs": self.listed()}
+        store.commit(STAGE, self.question, tables, info=result.report)
 
 
 def unit(context: RoundContext) -> CurateUnit:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final
@@ -62,10 +62,18 @@ class EvaluateUnit(OneAnswer):
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the verdict."""
-        inputs = [[s.policy_id, s.split, list(s.clips.digests), list(s.scores.digests)] for s in self.sides]
+        inputs = [[side.policy_id, side.split, side.clips.digest, side.scores.digest] for side in self.sides]
         return fingerprints.evaluate(
             self.before, self.after, self.settings, self.gate, inputs, self.confidence
         )
+
+    @property
+    def inputs(self) -> Mapping[str, Inputs]:
+        found: dict[str, Inputs] = {}
+        for side in self.sides:
+            of = f"{side.policy_id} {side.split}"
+            found |= {f"{of} clips": side.clips, f"{of} scores": side.scores}
+        return found
 
     def run(self) -> None:
         """Collect the rows, compare, decide, commit."""
@@ -76,8 +84,7 @@ class EvaluateUnit(OneAnswer):
         else:
             rows = [row for side in self.sides for row in _rows(store, side, self.settings)]
             found = self._decide(store, rows, self.after)
-        parents = [key for side in self.sides for key in (*side.clips.keys, *side.scores.keys)]
-        store.commit(STAGE, self.question, {"evaluations": rows}, parents=parents, info=found)
+        store.commit(STAGE, self.question, {"evaluations": rows, "inputs": self.listed()}, info=found)
 
     def _decide(self, store: Store, rows: Sequence[Evaluation], after: PolicyRef) -> dict[str, Any]:
         def side(policy: PolicyRef, split: str) -> list[Evaluation]:

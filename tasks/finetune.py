@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -53,20 +53,23 @@ class FinetuneUnit(OneAnswer):
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the adapter."""
-        curation, clips = self.curation.digests[0], self.clips.digests
-        return fingerprints.finetune(self.how.model, self.settings, self.policy, curation, clips)
+        (curation,) = self.curation.digests
+        return fingerprints.finetune(self.how.model, self.settings, self.policy, curation, self.clips.digest)
+
+    @property
+    def inputs(self) -> Mapping[str, Inputs]:
+        return {"curation": self.curation, "clips": self.clips}
 
     def run(self) -> None:
         """Train, and commit the policy; checkpoints lie in the store's scratch folder until then."""
         store = open_store(self.how.root)
         examples: list[Example] = store.read(self.curation.keys[0], "examples")
         pairs: list[Pair] = store.read(self.curation.keys[0], "pairs")
-        parents = [*self.curation.keys, *self.clips.keys, *self.reference_keys]
+        inputs = self.listed(reference=Inputs.of(store, STAGE, self.reference_keys))
         lacking = self.settings.algorithm.lacking(examples, pairs, self.settings.label)
         if lacking:
-            store.commit(
-                STAGE, self.question, {"policies": []}, parents=parents, info={"no_training_data": lacking}
-            )
+            tables: dict[str, list[Any]] = {"policies": [], "inputs": inputs}
+            store.commit(STAGE, self.question, tables, info={"no_training_data": lacking})
             return
         settings = reference.for_expert(self.settings, get_family(self.how.model.family), self.how.model)
         adapter, curve, facts = self._train(store, settings, examples, pairs)
@@ -90,7 +93,7 @@ class FinetuneUnit(OneAnswer):
             settings=json.dumps(settings.model_dump(mode="json"), sort_keys=True),
             curve=json.dumps(curve, sort_keys=True, allow_nan=False),
         )
-        store.commit(STAGE, self.question, {"policies": [row]}, [media], parents, facts)
+        store.commit(STAGE, self.question, {"policies": [row], "inputs": inputs}, [media], info=facts)
         store.clear_scratch(self.key)
 
     def _train(

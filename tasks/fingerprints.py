@@ -1,7 +1,8 @@
 """Fingerprints: everything that decides a unit's answer, and so its key.
 
 A fingerprint holds settings that are not at their default (see `data.settings.Settings.fingerprint`) and
-digests of inputs: never a path of this machine, a device, a number of workers, a time. A change of meaning,
+digests of inputs, or of the list of them: never a path of this machine, a device, a number of workers, a
+time. A change of meaning,
 of a default, or of results for the same fingerprint raises the stage's version: what was computed before is
 then the answer to another question.
 """
@@ -21,7 +22,7 @@ from rewards import Part
 from tasks.context import BestOf, ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
 
 VERSIONS: Final[Mapping[str, int]] = {
-    "generate": 3, "score": 1, "curate": 2, "reference": 2, "finetune": 3, "evaluate": 4,
+    "generate": 3, "score": 1, "curate": 3, "reference": 2, "finetune": 4, "evaluate": 5,
     "best-of": 1,
 }  # fmt: skip
 
@@ -85,17 +86,15 @@ def best_of(policy: str, how: BestOf, clips: Sequence[str], scores: Sequence[str
     )
 
 
-def curate(
-    settings: CurateSettings, feedback: RewardRef, clips: Sequence[str], scores: Sequence[str]
-) -> Fingerprint:
-    """What is worth learning from, by the scores of one reward; `clips` and `scores` are manifest digests."""
+def curate(settings: CurateSettings, feedback: RewardRef, clips: str, scores: str) -> Fingerprint:
+    """What is worth learning from, by the scores of one reward; `clips` and `scores`: digests of lists."""
     return _question(
         "curate",
         settings=settings.fingerprint(),
         reward=feedback.kind,
         reward_version=feedback.version,
-        clips=list(clips),
-        scores=list(scores),
+        clips=clips,
+        scores=scores,
     )
 
 
@@ -114,16 +113,16 @@ def reference(
 
 
 def finetune(
-    model: ModelSettings, settings: TrainSettings, policy: PolicyRef, curation: str, clips: Sequence[str]
+    model: ModelSettings, settings: TrainSettings, policy: PolicyRef, curation: str, clips: str
 ) -> Fingerprint:
-    """An adapter learned from one curation; `curation` and `clips` are manifest digests."""
+    """An adapter learned from one curation, by its manifest's digest; `clips`: digest of a list of such."""
     return _question(
         "finetune",
         policy=policy.policy_id,
         model=model.fingerprint(),
         settings=settings.fingerprint(),
         curation=curation,
-        clips=list(clips),
+        clips=clips,
         **_played(model),
     )
 
@@ -136,7 +135,8 @@ def evaluate(
     inputs: Sequence[Sequence[Any]],
     confidence: float | None = None,
 ) -> Fingerprint:
-    """Two policies on the same prompts and seeds; `inputs`: digests of clips and scores by policy and set.
+    """Two policies on the same prompts and seeds; `inputs`: a policy, a set, digests of the lists of its
+    clips and of their scores.
 
     `confidence` is of the deciding interval, where it is not the gate's.
     """

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
+from data.records import Input
 from data.store import Store
 from tasks import spread
 from tasks.networks import networks_told
@@ -70,10 +71,15 @@ class Unit(ABC):
 
 
 class Inputs(NamedTuple):
-    """Manifests that a unit reads: by their keys; its question names their digests."""
+    """Manifests that a unit reads: by their keys; its question holds their digests, or the list's digest."""
 
     keys: tuple[str, ...]
     digests: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the list of digests."""
+        return digest(self.digests)
 
     @classmethod
     def of(cls, store: Store, stage: str, keys: Sequence[str]) -> Inputs:
@@ -110,6 +116,19 @@ class OneAnswer(Unit):
     def key(self) -> str:
         """Key of its manifest."""
         return self.keys[0]
+
+    @property
+    def inputs(self) -> Mapping[str, Inputs]:
+        """The lists of which its question holds a digest, by what they are to it."""
+        return {}
+
+    def listed(self, **more: Inputs) -> list[Input]:
+        """Rows of table `inputs`: what it read; `more` is no part of its question."""
+        return [
+            Input(self.key, role, place, *one)
+            for role, some in {**self.inputs, **more}.items()
+            for place, one in enumerate(zip(some.keys, some.digests, strict=True))
+        ]
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,8 @@ def query(
     """Ask the store in SQL (DuckDB).
 
     Views: prompts, clips, choices, scores, scores_wide, prompt_answers, examples, pairs, pair_segments,
-    reference_errors, policies, evaluations, rounds, names, studies, lineage and timings. `DESCRIBE clips`
-    names the columns.
+    reference_errors, policies, evaluations, rounds, names, studies, inputs, lineage and timings.
+    `DESCRIBE clips` names the columns.
     """
     from data.queries import run_query
 

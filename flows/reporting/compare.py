@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from data import lineage
 from data.errors import StoreError
 from data.records import Clip
 from data.store import Manifest, Store
@@ -58,7 +59,7 @@ def manifest_of(store: Store, summary: RoundSummary, stage: str) -> Manifest | N
 def parents(store: Store, manifest: Manifest | None) -> list[Manifest]:
     """The units that `manifest` was computed from. Raises StoreError if one is no longer there."""
     found = []
-    for key in manifest.parents if manifest else ():
+    for key in lineage.parents(store, manifest) if manifest else ():
         parent = store.manifest(key)
         if parent is None:
             raise StoreError(f"{store.url} no longer holds unit {key}: run the round again with its recipe")

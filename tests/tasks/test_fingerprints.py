@@ -48,15 +48,15 @@ def asked() -> dict[str, dict[str, Any]]:
         "generate": fingerprints.generate(HOW, POLICY, JOBS),
         "score": fingerprints.score(REWARD, "d1"),
         "best-of": fingerprints.best_of("b1", BestOf(2, REWARD), ["d1", "d2"], ["d3", "d4"]),
-        "curate": fingerprints.curate(CurateSettings(feedback="physics"), REWARD, ["d1"], ["d2"]),
+        "curate": fingerprints.curate(CurateSettings(feedback="physics"), REWARD, "d1", "d2"),
         "reference": fingerprints.reference(HOW.model, TrainSettings(fixed_noise_samples=4), POLICY, "d1"),
-        "finetune": fingerprints.finetune(HOW.model, TrainSettings(), POLICY, "d3", ["d1"]),
+        "finetune": fingerprints.finetune(HOW.model, TrainSettings(), POLICY, "d3", "d1"),
         "evaluate": fingerprints.evaluate(
             POLICY,
             PolicyRef("m2", "local-1", "a", "b"),
             EVALUATE,
             GateSettings(),
-            [["m1", "heldout", ["d4"], ["d5"]]],
+            [["m1", "heldout", "d4", "d5"]],
         ),
     }
 
@@ -112,23 +112,23 @@ def test_what_changes_pixels_changes_the_question(change: dict[str, Any]) -> Non
 
 def test_how_training_is_cut_into_pieces_is_no_part_of_its_question() -> None:
     pieces = TrainSettings(micro_batch=4, checkpoint_every=7, gradient_checkpointing=True)
-    assert fingerprints.finetune(HOW.model, pieces, POLICY, "d3", ["d1"]) == asked()["finetune"]
+    assert fingerprints.finetune(HOW.model, pieces, POLICY, "d3", "d1") == asked()["finetune"]
     other = TrainSettings(lr=1e-5)
-    assert fingerprints.finetune(HOW.model, other, POLICY, "d3", ["d1"]) != asked()["finetune"]
+    assert fingerprints.finetune(HOW.model, other, POLICY, "d3", "d1") != asked()["finetune"]
 
 
 def test_experts_and_quantised_weights_are_other_questions_and_one_network_keeps_its_own() -> None:
     experts = [
-        fingerprints.finetune(HOW.model, TrainSettings(expert=expert), POLICY, "d3", ["d1"])
+        fingerprints.finetune(HOW.model, TrainSettings(expert=expert), POLICY, "d3", "d1")
         for expert in (None, "high", "low")
     ]
     assert len({digest(question) for question in experts}) == 3
     assert experts[0] == asked()["finetune"]
     # the range of noise levels is the expert's, and follows from the model
     ranged = TrainSettings(expert="high", sigma_range=(0.875, 1.0))
-    assert fingerprints.finetune(HOW.model, ranged, POLICY, "d3", ["d1"]) == experts[1]
+    assert fingerprints.finetune(HOW.model, ranged, POLICY, "d3", "d1") == experts[1]
     held = HOW.model.changed(quantise="fp8-storage")
-    assert fingerprints.finetune(held, TrainSettings(), POLICY, "d3", ["d1"]) != asked()["finetune"]
+    assert fingerprints.finetune(held, TrainSettings(), POLICY, "d3", "d1") != asked()["finetune"]
     tables = [
         digest(
             fingerprints.reference(model, TrainSettings(fixed_noise_samples=4, expert=expert), POLICY, "d1")

@@ -3,55 +3,19 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 import typer.testing
-import yaml
 
 import flows.cli.round
 from data.store import Damaged, Store
 from flows.cli.app import app
 from flows.rounds.plain import plain_round
-from tests.tiny_round import (
-    HELDOUT,
-    TRAIN,
-    Tiny,
-    begun,
-    build_tiny_wan,
-    committed,
-    play,
-    summaries,
-    tiny_settings,
-    write_prompts,
-)
+from tests.tiny_round import Tiny, begun, committed, play, summaries
 
 COMMANDS = (flows.cli.round,)
 MET = "everything that this round rests on is hashed"
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    folder = tmp_path_factory.mktemp("healing")
-    build_tiny_wan(folder / "wan")
-    write_prompts(folder / "train.jsonl", TRAIN[:2])
-    write_prompts(folder / "heldout.jsonl", HELDOUT[:2])
-    said = tiny_settings(folder / "wan", folder)
-    said["rewards"] = ["sharpness"]
-    said["generate"] |= {"clips_per_prompt": 2, "batch_size": 2, "frames": 5}
-    said["evaluate"] |= {"guards": [], "metric": "sharpness", "same_as_feedback": True, "clips": 2}
-    said["finetune"] |= {"steps": 1, "batch_size": 2}
-    (folder / "tiny.yaml").write_text(yaml.safe_dump(said))
-    tiny = Tiny(folder, folder / "store")
-    play(tiny)
-    return tiny
-
-
-@pytest.fixture
-def copied(finished: Tiny, tmp_path: Path) -> Tiny:
-    shutil.copytree(finished.store, tmp_path / "store")
-    return finished.at(tmp_path / "store")
 
 
 def flip(path: Path) -> None:

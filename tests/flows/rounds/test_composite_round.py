@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from data.errors import UserError
+from data.lineage import parents
 from data.records import Score
 from data.store import Store
 from flows.config.load import load_recipe
@@ -78,7 +79,7 @@ def test_a_mixture_teaches_with_bounds_from_the_training_clips(tiny: Tiny) -> No
     }
     (curation,) = store.manifests("curate")
     mixtures = {m.key for m in store.manifests("score") if m.question["reward"] == "composite"}
-    assert mixtures == set(curation.parents) - {m.key for m in store.manifests("generate")}
+    assert mixtures == set(parents(store, curation)) - {m.key for m in store.manifests("generate")}
     assert sum(row.accepted for row in store.read(curation.key, "examples")) > 0
 
     # The same again is all there; another weight scores the mixture alone.

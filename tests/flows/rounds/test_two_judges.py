@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from data.lineage import parents
 from data.queries import run_query
 from data.store import Store
 from flows.reporting import build_report
@@ -92,7 +93,7 @@ def test_one_judge_teaches_the_other_examines_and_new_names_score_nothing_anew(
     (curation,) = store.manifests("curate")
     asked = {
         m.question["reward_version"]
-        for key in curation.parents
+        for key in parents(store, curation)
         if (m := store.manifest(key)) and m.stage == "score"
     }
     assert asked == {teacher.version}
