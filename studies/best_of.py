@@ -83,7 +83,7 @@ class BestOfWork:
         """Key of the manifest that holds the rows."""
         return digest(self.question)
 
-    def shards(self) -> list[GenerateShard]:
+    def shards(self) -> Sequence[GenerateShard]:
         """Units of the clips to choose from."""
         _, jobs = self.context.evaluate.jobs[0]
         prompts = list(dict.fromkeys(job.prompt for job in jobs))

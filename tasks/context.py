@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from data.curation import CurateSettings
@@ -87,7 +88,7 @@ class Sampled:
         how, sampled = self.best_of, self.policy.policy_id
         return sampled if how is None else best_of_id(sampled, how.n, how.by.kind, how.by.version)
 
-    @property
+    @cached_property
     def candidates(self) -> list[tuple[ClipJob, ...]]:
         """What is to be chosen from, job by job: first the jobs themselves, then their second clips, ...
 
@@ -205,7 +206,7 @@ class RoundContext:
     best_of: BestOf | None = None
     untraced: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def training(self) -> tuple[Sampled, ...]:
         """All training clips: the round's own, and after them those of earlier rounds."""
         return (Sampled(self.policy, self.jobs, self.best_of), *self.earlier)

@@ -10,7 +10,7 @@ from typing import Final
 from data.errors import StageFailed
 from data.records import Score
 from data.store import Damaged
-from tasks import evaluate, score
+from tasks import evaluate, lookups, score
 from tasks.context import RoundContext
 from tasks.summary import FailureSummary
 
@@ -34,13 +34,12 @@ def failures(context: RoundContext, stage: str | None = None) -> dict[str, Failu
     reasons: dict[str, Counter[str]] = {}
     for key in dict.fromkeys(_keys(context, stage)):
         with suppress(Damaged):
-            manifest = context.store.manifest(key)
-            asked = manifest and (manifest.question["reward"], manifest.question["reward_version"])
-            name = names.get(asked) if asked else None
-            if manifest is None or name is None:  # not there; or a part of a reward
+            unit = lookups.known(context.store, key)
+            name = names.get(unit.reward) if unit is not None and unit.reward is not None else None
+            if unit is None or name is None:  # not there; or a part of a reward
                 continue
-            clips[name] += manifest.info["clips"]
-            if manifest.info["failed"]:
+            clips[name] += unit.info["clips"]
+            if unit.info["failed"]:
                 rows: list[Score] = context.store.read(key, "scores")
                 found = reasons.setdefault(name, Counter())
                 found.update(" ".join(row.error.split())[:_LONGEST] for row in rows if row.error)

@@ -20,6 +20,7 @@ from models.gate.settings import GateSettings
 from models.training.settings import TrainSettings
 from rewards import Part
 from tasks.context import BestOf, ClipJob, EvaluationPlan, Generation, PolicyRef, RewardRef
+from tasks.recent import Recent
 
 VERSIONS: Final[Mapping[str, int]] = {
     "generate": 3, "score": 1, "curate": 3, "reference": 2, "finetune": 4, "evaluate": 5,
@@ -39,7 +40,15 @@ def _played(model: ModelSettings) -> dict[str, str]:
 
 
 def sampling(how: Generation, policy: PolicyRef) -> dict[str, Any]:
-    """Every setting that changes a clip's pixels, as a clip's identity names them."""
+    """Every setting that changes a clip's pixels, as a clip's identity names them; not to be changed."""
+    return _sampling.get(how, (policy,), lambda: _settings(how, policy))
+
+
+# All shards of a stage share it.
+_sampling: Final[Recent[dict[str, Any]]] = Recent(8)
+
+
+def _settings(how: Generation, policy: PolicyRef) -> dict[str, Any]:
     return {
         **(_played(how.model) if policy.adapter_sha256 else {}),
         "model": how.model.fingerprint(),

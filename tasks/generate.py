@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from data.device import device_kind
@@ -25,6 +24,7 @@ from tasks.context import (
     open_store,
 )
 from tasks.networks import report_network
+from tasks.recent import Recent
 from tasks.shared import Shared
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import OneAnswer
@@ -50,7 +50,7 @@ class GenerateShard(OneAnswer):
     stage_prompts: Shared[tuple[str, ...]] = field(compare=False)
     task: ClassVar[str] = "generate-shard"
 
-    @cached_property
+    @property
     def question(self) -> dict[str, Any]:
         """What decides these clips."""
         return fingerprints.generate(self.how, self.policy, self.jobs)
@@ -138,6 +138,10 @@ class GenerateShard(OneAnswer):
         return rows, media
 
 
+# Every later unit names its inputs by these, and their keys take a while.
+_made: Final[Recent[tuple[GenerateShard, ...]]] = Recent(16)
+
+
 def report_sampler(sampler: Sampler, *roles: str) -> None:
     """Say how a sampler's networks compute; `roles`: only these."""
     from models.sampling.networks import sampler_lines
@@ -149,23 +153,22 @@ def report_sampler(sampler: Sampler, *roles: str) -> None:
 
 def shards(
     how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob], what: str = "clips"
-) -> list[GenerateShard]:
-    """`jobs` in their order, cut into shards of `batch_size`."""
+) -> tuple[GenerateShard, ...]:
+    """`jobs` in their order, cut into shards of `batch_size`; those of one tuple are made once."""
+    return _made.get(jobs, (how, policy, what), lambda: tuple(_shards(how, policy, tuple(jobs), what)))
+
+
+def _shards(
+    how: Generation, policy: PolicyRef, jobs: tuple[ClipJob, ...], what: str
+) -> Iterator[GenerateShard]:
     size = how.batch_size
     prompts = Shared(tuple(dict.fromkeys(job.prompt.text for job in jobs)))
-    return [
-        GenerateShard(
-            how,
-            policy,
-            tuple(jobs[start : start + size]),
-            f"{what} {start + 1}-{min(start + size, len(jobs))} of {len(jobs)}",
-            prompts,
-        )
-        for start in range(0, len(jobs), size)
-    ]
+    for start in range(0, len(jobs), size):
+        label = f"{what} {start + 1}-{min(start + size, len(jobs))} of {len(jobs)}"
+        yield GenerateShard(how, policy, jobs[start : start + size], label, prompts)
 
 
-def candidates(how: Generation, sampled: Sampled, what: str = "clips") -> list[list[GenerateShard]]:
+def candidates(how: Generation, sampled: Sampled, what: str = "clips") -> list[tuple[GenerateShard, ...]]:
     """The shards of some clips; of a best-of-N policy N lists, in each of which the jobs are cut alike."""
     *_, last = range(len(sampled.candidates))
     names = [what] if not last else [f"{what} (candidate {place + 1})" for place in range(last + 1)]

@@ -16,10 +16,11 @@ from typing import TypeVar
 
 from data.errors import StageFailed
 from data.store import Damaged, Store
+from tasks import lookups
 from tasks.context import RoundContext
 from tasks.stage_spec import Phase
 from tasks.stages import STAGES
-from tasks.units import NOT_THERE, Unit, verified
+from tasks.units import Unit, verified
 
 log = logging.getLogger("vidloop.tasks")
 
@@ -73,4 +74,9 @@ def set_damaged_aside(store: Store, phases: Iterable[Phases]) -> set[str]:
 
 
 def _damaged(store: Store, unit: Unit) -> set[str]:
-    return {key for key in unit.keys if verified(store, key, unit.label, "hash") not in (None, NOT_THERE)}
+    before = {key for key in unit.keys if lookups.was_known(store, key)}
+    wrong = {key: verified(store, key, unit.label, "hash") for key in unit.keys}
+    # What was there, and is gone, another process has set aside: as good as found here.
+    return {
+        key for key, why in wrong.items() if why not in (None, lookups.NOT_THERE) or (why and key in before)
+    }

@@ -15,7 +15,7 @@ from data.records import Score
 from data.store import Manifest, Store
 from rewards import RewardRef, reward_kinds
 from rewards.composite import is_mixture
-from tasks import answers, score
+from tasks import answers, lookups, score
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def release(store: Store, reward: RewardRef, failed: bool = False, where: str | 
         about = [one for one in held if one.question.get("clips") == manifest.question["clips"]]
         gone = [*_parts(store, reward, about, doubted, failed), *filter(_mixes, about), manifest]
         for one in gone:
-            store.set_unit_aside(one.key, said)
+            lookups.set_aside(store, one.key, said)
         units += [one.key for one in gone]
     return Released(len(clips), tuple(units))
 

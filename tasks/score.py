@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Final, cast
 
 from data.errors import StageFailed
@@ -24,7 +25,7 @@ from rewards import (
 )
 from rewards.composite import is_bounded, is_mixture, measured
 from rewards.judge.judge import JudgeReward
-from tasks import answers, cut_prompts, fingerprints, generate, prompt_answers
+from tasks import answers, cut_prompts, fingerprints, generate, lookups, prompt_answers
 from tasks.best_of import ChoiceShard
 from tasks.context import (
     RESIDENTS,
@@ -37,6 +38,7 @@ from tasks.context import (
     open_store,
 )
 from tasks.networks import report_network
+from tasks.recent import Recent
 from tasks.shard_clips import ShardClips
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Inputs, Unit, each_once, is_there
@@ -64,16 +66,24 @@ class ScoreShard(Unit):
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
         """Parts stand before the reward that combines them."""
-        asked: list[RewardRef | Part] = []
-        for reward in self.rewards:
-            asked += [*reward.parts, reward]
-        # A composite's parts are rewards of their own, which may stand beside it: each is named once.
-        named = {self.key_of(one): fingerprints.score(one, self.clips_digest) for one in asked}
-        return tuple(named.values())
+        return tuple(fingerprints.score(one, self.clips_digest) for one in self._asked.values())
 
     def key_of(self, reward: RewardRef | Part) -> str:
         """Key of one reward's, or part's, manifest."""
-        return digest(fingerprints.score(reward, self.clips_digest))
+        known = self._keys.get((reward.kind, reward.version))
+        return known or digest(fingerprints.score(reward, self.clips_digest))
+
+    @property
+    def _asked(self) -> dict[tuple[str, str], RewardRef | Part]:
+        """Each once: a composite's parts are rewards of their own, which may stand beside it."""
+        asked: list[RewardRef | Part] = []
+        for reward in self.rewards:
+            asked += [*reward.parts, reward]
+        return {(one.kind, one.version): one for one in asked}
+
+    @cached_property
+    def _keys(self) -> dict[tuple[str, str], str]:
+        return dict(zip(self._asked, self.keys, strict=True))
 
     @property
     def clips_scored(self) -> int:
@@ -259,10 +269,18 @@ def shards(
 ) -> list[ScoreShard]:
     """A unit for every generated shard. Raises StageFailed if one of them is not in the store."""
     clips = Inputs.of(store, STAGE, [shard.key for shard in generated])
-    return [
-        ScoreShard(shard.how.root, shard.key, clips_digest, rewards, shard.label, len(shard.jobs))
-        for shard, clips_digest in zip(generated, clips.digests, strict=True)
-    ]
+
+    def make() -> list[ScoreShard]:
+        return [
+            ScoreShard(shard.how.root, shard.key, clips_digest, rewards, shard.label, len(shard.jobs))
+            for shard, clips_digest in zip(generated, clips.digests, strict=True)
+        ]
+
+    return list(_made.get(generated, (clips.digests, rewards), make))
+
+
+# As those of `tasks.generate`.
+_made: Final[Recent[list[ScoreShard]]] = Recent(16)
 
 
 def clips_of(scored: Iterable[ScoreShard]) -> Inputs:
@@ -425,12 +443,12 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
                 key = shard.key_of(part)
                 with suppress(Damaged):  # else everything is asked again
                     answers.keep(store, part, shard.clips_digest, shard.clips_key, answers.read(store, key))
-                store.discard(key)
+                lookups.discard(store, key)
             if again:
-                store.discard(shard.key_of(reward))
+                lookups.discard(store, shard.key_of(reward))
         for reward in mixed:
             if any(_info(store, shard.key_of(part)) is None for part in reward.parts):
-                store.discard(shard.key_of(reward))
+                lookups.discard(store, shard.key_of(reward))
 
 
 def _over(store: Store, scored: Sequence[ScoreShard], allowed: float) -> Iterator[tuple[RewardRef, int, int]]:
@@ -447,10 +465,8 @@ def _over(store: Store, scored: Sequence[ScoreShard], allowed: float) -> Iterato
 
 def _info(store: Store, key: str) -> dict[str, Any] | None:
     """What a unit says of its work; None if it is not in the store, or its manifest is damaged."""
-    with suppress(Damaged):
-        manifest = store.manifest(key)
-        return None if manifest is None else manifest.info
-    return None
+    one = lookups.known(store, key)
+    return None if one is None else one.info
 
 
 SPEC: Final = StageSpec(

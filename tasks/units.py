@@ -20,7 +20,7 @@ from data.errors import StageFailed, UserError, VidloopError
 from data.keys import digest
 from data.records import Input
 from data.store import Store
-from tasks import spread
+from tasks import lookups, spread
 from tasks.networks import networks_told
 
 log = logging.getLogger("vidloop.tasks")
@@ -30,8 +30,6 @@ U = TypeVar("U", bound="Unit")
 RETRIES = 3
 # A stage whose units keep failing is stopped: what is done is kept, and the rest would most likely fail too.
 FAILURES_ALLOWED = 3
-# What `Store.verify` says of a question that has no answer yet.
-NOT_THERE = "no manifest"
 
 
 class Unit(ABC):
@@ -53,9 +51,14 @@ class Unit(ABC):
         """The questions it answers; their digests are its keys."""
 
     @cached_property
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Stage and key of each manifest that this unit commits."""
+        return tuple((question["stage"], digest(question)) for question in self.questions)
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """Keys of the manifests that this unit commits."""
-        return tuple(digest(question) for question in self.questions)
+        return tuple(key for _, key in self.places)
 
     @property
     def spreads(self) -> bool:
@@ -86,11 +89,11 @@ class Inputs(NamedTuple):
         """The manifests of `keys`. Raises StageFailed: `stage` needs one that is not in the store."""
         found = []
         for key in keys:
-            manifest = store.manifest(key)
-            if manifest is None:
+            one = lookups.known(store, key)
+            if one is None:
                 lacking = f"stage {stage} needs unit {key}, which is not in {store.url}"
                 raise StageFailed(stage, f"{lacking}: run the round again")
-            found.append(manifest.digest)
+            found.append(one.digest)
         return cls(tuple(keys), tuple(found))
 
     @classmethod
@@ -205,7 +208,7 @@ def each_once(units: Sequence[U]) -> list[U]:
 
 def is_there(store: Store, unit: Unit) -> bool:
     """Whether the store holds every manifest of `unit` with files of the right sizes. Changes nothing."""
-    return all(store.verify(key, "size") is None for key in unit.keys)
+    return all(lookups.look(store, key, "size", stage) is None for stage, key in unit.places)
 
 
 def is_whole(store: Store, unit: Unit) -> bool:
@@ -214,7 +217,7 @@ def is_whole(store: Store, unit: Unit) -> bool:
     Bytes are hashed by whoever reads them (see `tasks.healing`), and not here: a start would read the store.
     A manifest that does not verify is set aside, and said so: its unit is computed again, and no other.
     """
-    return all([verified(store, key, unit.label, "size") is None for key in unit.keys])
+    return all([verified(store, key, unit.label, "size", stage) is None for stage, key in unit.places])
 
 
 def holds(store: Store, key: str, label: str) -> bool:
@@ -225,12 +228,14 @@ def holds(store: Store, key: str, label: str) -> bool:
     return verified(store, key, label, "hash") is None
 
 
-def verified(store: Store, key: str, label: str, level: Literal["hash", "size"]) -> str | None:
-    """What `Store.verify` says of a manifest; one that is there and does not verify is set aside."""
-    reason = store.verify(key, level)
-    if reason is not None and reason != NOT_THERE:
+def verified(
+    store: Store, key: str, label: str, level: Literal["hash", "size"], stage: str | None = None
+) -> str | None:
+    """What `lookups.look` says of a manifest; one that is there and does not verify is set aside."""
+    reason = lookups.look(store, key, level, stage)
+    if reason is not None and reason != lookups.NOT_THERE:
         log.warning("%s (%s) does not verify and is computed again: %s", label, key[:12], reason)
-        store.set_unit_aside(key, reason)
+        lookups.set_aside(store, key, reason)
     return reason
 
 
@@ -354,7 +359,7 @@ class Runner:
             whole = [unit for unit, there in known if there]
             missing = [unit for unit, there in known if not there]
             if whole:
-                store.settle(question["stage"] for unit in whole for question in unit.questions)
+                store.settle(stage for unit in whole for stage, _ in unit.places)
                 self.recall(whole)
                 for unit in whole:
                     self.listener.on_unit_end(stage, unit, True, 0.0)

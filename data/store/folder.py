@@ -61,6 +61,10 @@ class Folder:
         """Absolute path of a file. Raises StoreError: `path` leaves the store."""
         return self.root / plain(path)
 
+    def _at(self, path: str) -> str:
+        """As `path`, for what is asked of every file of a round: a `Path` takes longer than the answer."""
+        return f"{self.root}/{plain(path)}"
+
     def where(self, path: str = "") -> str:
         """The absolute path."""
         return str(self.path(path) if path else self.root)
@@ -73,11 +77,12 @@ class Folder:
 
     def read(self, path: str) -> bytes:
         """As `Backend`."""
-        return self.path(path).read_bytes()
+        with open(self._at(path), "rb") as file:
+            return file.read()
 
     def size(self, path: str) -> int:
         """As `Backend`; a folder has a size as well."""
-        return self.path(path).stat().st_size
+        return os.stat(self._at(path)).st_size
 
     def sha256(self, path: str) -> str:
         """As `Backend`."""
@@ -85,7 +90,7 @@ class Folder:
 
     def taken(self, path: str) -> bool:
         """As `Backend`: a link to nothing is something."""
-        return os.path.lexists(self.path(path))
+        return os.path.lexists(self._at(path))
 
     def is_link(self, path: str) -> bool:
         """As `Backend`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Final
 
 from pydantic import ConfigDict, TypeAdapter
@@ -56,7 +57,7 @@ class Part:
     bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Manifest:
     """A committed unit of work.
 
@@ -83,7 +84,7 @@ class Manifest:
     info: dict[str, Any]
     schema_version: int = SCHEMA_VERSION
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return bytes_digest(self.to_bytes())
 
@@ -122,7 +123,9 @@ class Manifest:
             if check != digest(body) or body["key"] != digest(body["question"]):
                 raise Damaged(f"{where} was changed after it was written")
             body["info"] = body.pop("counts")
-            return _MANIFEST.validate_python(body)
+            found = _MANIFEST.validate_python(body)
+            vars(found)["digest"] = bytes_digest(data)  # what `to_bytes` would have to be made for
+            return found
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise Damaged(f"{where} is not a readable manifest ({error})") from error
 

@@ -259,14 +259,14 @@ class Store:
 
     # -- reading -------------------------------------------------------------------------------------------
 
-    def manifest(self, key: str) -> Manifest | None:
-        """The manifest of `key`, or None if that question has no answer yet.
+    def manifest(self, key: str, stage: str | None = None) -> Manifest | None:
+        """The manifest of `key`, or None if that question has no answer yet; `stage`, if known, is quicker.
 
         Raises:
             Damaged: the manifest was changed after it was written.
             StoreError: it is of a newer version, or may not be read.
         """
-        path = self._find(key)
+        path = self._find(key, stage)
         return None if path is None else self.manifest_at(path)
 
     def verify(self, key: str, level: Literal["hash", "size"] = "hash") -> str | None:
@@ -478,10 +478,10 @@ class Store:
                 if not named <= held:
                     raise ValueError(f"{name}.{column} names {min(named - held)}, which is not in `media`")
 
-    def _find(self, key: str) -> PurePosixPath | None:
+    def _find(self, key: str, stage: str | None = None) -> PurePosixPath | None:
         name = f"{_checked(key)}.json"
-        for stage in self.backend.names("manifests"):
-            path = f"manifests/{stage}/{name}"
+        for folder in self.backend.names("manifests") if stage is None else [stage]:
+            path = f"manifests/{folder}/{name}"
             if self.backend.taken(path):
                 return PurePosixPath(path)
         return None

@@ -29,6 +29,7 @@ KINDS: Final = {
     "manifest of curate": "manifests/curate/*.json",
     "manifest of finetune": "manifests/finetune/*.json",
     "manifest of evaluate": "manifests/evaluate/*.json",
+    "inputs": "parts/*/*/*/inputs-*.parquet",
     "clips": "parts/generate/*/*/clips-*.parquet",
     "prompts": "parts/generate/*/*/prompts-*.parquet",
     "scores": "parts/score/*/*/scores-*.parquet",

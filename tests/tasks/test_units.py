@@ -4,13 +4,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 from urllib.error import HTTPError
 
 import pytest
 
 from data.errors import StageFailed, StoreError, UserError
-from data.keys import digest
 from data.store import Store
 from tasks import units
 from tasks.units import (
@@ -27,14 +26,14 @@ from tasks.units import (
 
 
 @dataclass
-class Job:
+class Job(Unit):
     """A unit that commits one empty manifest, after raising what it is told to."""
 
     store: Store
     number: int
     raises: list[BaseException] = field(default_factory=list)
     runs: int = 0
-    task: str = "try-job"
+    task: ClassVar[str] = "try-job"
 
     @property
     def label(self) -> str:
@@ -43,10 +42,6 @@ class Job:
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
         return ({"stage": "try", "version": 1, "number": self.number},)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        return (digest(self.questions[0]),)
 
     def run(self) -> None:
         self.runs += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from prefect.artifacts import Artifact
@@ -14,18 +14,18 @@ from data.store import Store
 from flows.reporting import console
 from flows.reporting.artifacts import progress, server
 from flows.reporting.artifacts.progress import Bar, Bars, Sender
-from tasks.units import Listener, Runner, report_steps
+from tasks.units import Listener, Runner, Unit, report_steps
 
 
 @dataclass(frozen=True)
-class Number:
+class Number(Unit):
     """A unit that commits its number, in as many steps as it says."""
 
     store: Store
     number: int
     steps: int = 0
 
-    task = "number"
+    task: ClassVar[str] = "number"
 
     @property
     def label(self) -> str:
@@ -34,12 +34,6 @@ class Number:
     @property
     def questions(self) -> tuple[dict[str, Any], ...]:
         return ({"stage": "score", "number": self.number},)
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        from data.keys import digest
-
-        return tuple(digest(question) for question in self.questions)
 
     def run(self) -> None:
         for step in range(self.steps):
