@@ -23,26 +23,28 @@ _LONGEST: Final = 160
 def failures(context: RoundContext, stage: str | None = None) -> dict[str, FailureSummary]:
     """The clips of a round that a reward gave no value, by the reward's name; only rewards with such clips.
 
-    What is not in the store yet, or is damaged there, is passed over.
+    What is not in the store yet is passed over, and so is a unit whose manifest is damaged.
 
     Args:
         context: of the round.
         stage: "score": of the training clips; "evaluate": of the comparison's; None: of both.
+
+    Raises:
+        Damaged: the reasons cannot be read.
     """
     names = {(one.kind, one.version): name for name, one in score.named(context).items()}
     clips: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {}
     for key in dict.fromkeys(_keys(context, stage)):
-        with suppress(Damaged):
-            unit = lookups.known(context.store, key)
-            name = names.get(unit.reward) if unit is not None and unit.reward is not None else None
-            if unit is None or name is None:  # not there; or a part of a reward
-                continue
-            clips[name] += unit.info["clips"]
-            if unit.info["failed"]:
-                rows: list[Score] = context.store.read(key, "scores")
-                found = reasons.setdefault(name, Counter())
-                found.update(" ".join(row.error.split())[:_LONGEST] for row in rows if row.error)
+        unit = lookups.known(context.store, key)
+        name = names.get(unit.reward) if unit is not None and unit.reward is not None else None
+        if unit is None or name is None:  # not there; or a part of a reward
+            continue
+        clips[name] += unit.info["clips"]
+        if unit.info["failed"]:
+            rows: list[Score] = context.store.read(key, "scores")
+            found = reasons.setdefault(name, Counter())
+            found.update(" ".join(row.error.split())[:_LONGEST] for row in rows if row.error)
     return {
         name: FailureSummary(clips=clips[name], failed=found.total(), reasons=_most(found))
         for name, found in sorted(reasons.items())
