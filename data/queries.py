@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -63,13 +62,14 @@ def connect(store: Store, memory_mb: int = 4096) -> duckdb.DuckDBPyConnection:
     manifests = store.manifests()
     for manifest in manifests:
         for part in manifest.parts:
-            fault = store.fault(part)
-            if fault is None and store.path(part.path).is_symlink():
+            fault = store.fault(part, "hash" if store.backend.rots else "size")
+            if fault is None and store.backend.is_link(part.path):
                 fault = f"part {part.path} is a link"
             if fault is not None:
-                raise Damaged(f"{store.root}: {fault}", f"`{store.heal_command}` sets aside what is damaged")
+                raise Damaged(f"{store.url}: {fault}", f"`{store.heal_command}` sets aside what is damaged")
     con = duckdb.connect(config={"python_enable_replacements": False, "memory_limit": f"{memory_mb}MB"})
-    folders = [str(store.root / name) for name in ("parts", "rounds", "runs")]
+    store.backend.attach(con)
+    folders = [store.where(name) for name in ("parts", "rounds", "runs")]
     con.execute(f"SET allowed_directories = {_list(folders)}")
     con.execute("SET enable_external_access = false")
     _views(store, manifests, con)
@@ -126,7 +126,10 @@ def answer(
             ) from None
         # Beside DuckDB's own: a value that Python has no type for.
         except (duckdb.Error, ArithmeticError, MemoryError, ValueError) as error:
-            raise DataError(f"the query cannot be answered: {error}") from error
+            # Of a file system in Python (object storage) DuckDB gives a traceback, which helps nobody.
+            told = str(error).partition("Traceback (most recent call last)")
+            at_fault = "a file of the store cannot be read" if told[1] else ""
+            raise DataError(f"the query cannot be answered: {told[0]}{at_fault}") from error
 
 
 @contextlib.contextmanager
@@ -160,22 +163,23 @@ def catalog_sql(store: Store) -> str:
     import duckdb
 
     with duckdb.connect() as con:
+        store.backend.attach(con)
         script = _views(store, store.manifests(), con)
-    return f"-- Views over {store.root} as it was; write this again to see newer work.\n{script}"
+    return f"-- Views over {store.url} as it was; write this again to see newer work.\n{script}"
 
 
 def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConnection) -> str:
     """Make the views in `con`; returns the script that does it."""
     files: dict[str, list[str]] = {name: [] for name in TABLES}
-    scored_at: list[int] = []
+    scored_at: list[float] = []
     for manifest in manifests:
         for part in (one for one in manifest.parts if one.table in files):
-            files[part.table].append(str(store.path(part.path)))
+            files[part.table].append(store.where(part.path))
             if part.table == "scores":
-                path = store.path(f"manifests/{manifest.stage}/{manifest.key}.json")
-                scored_at.append(path.stat().st_mtime_ns)
+                path = f"manifests/{manifest.stage}/{manifest.key}.json"
+                scored_at.append(store.backend.modified(path))
     texts = {
-        name: _documents([str(path) for path in sorted(store.root.glob(pattern)) if _is_ours(path)])
+        name: _documents([store.where(path) for path in store.find(pattern) if _is_ours(store, path)])
         for name, pattern in {"summaries": "rounds/*/summary.json", "runs": "runs/*.jsonl"}.items()
     }
     script = "".join(_view(name, _table(name, paths)) for name, paths in files.items())
@@ -202,7 +206,7 @@ def _table(name: str, paths: Sequence[str]) -> str:
     return _select([f"DISTINCT ON ({key}) {columns}"], f"FROM {source} ORDER BY {columns}")
 
 
-def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[int]) -> str:
+def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[float]) -> str:
     """The view with a column for each reward; needs those of the tables, and `names`."""
     columns = ["clip_id", "c.prompt_id", "c.prompt", "c.category", "c.split", "c.policy_id", "c.seed"]
     titles: dict[str, tuple[str, str]] = {}
@@ -223,11 +227,11 @@ def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[
     return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")
 
 
-def _is_ours(path: Path) -> bool:
+def _is_ours(store: Store, path: str) -> bool:
     """Whether a document may be read: a file that lies in the store, and no link out of it."""
-    readable = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
+    readable = store.backend.is_plain(path)
     if not readable:
-        log.warning("%s is left out: it is no file that can be read", path)
+        log.warning("%s is left out: it is no file that can be read", store.where(path))
     return readable
 
 

@@ -36,9 +36,10 @@ UNION ALL SELECT 'round', round, 'started from', 'policy', policy_before FROM ro
 UNION ALL SELECT 'policy', policy_after, 'made in', 'round', round FROM rounds
        WHERE policy_after IS NOT NULL AND policy_after IS DISTINCT FROM policy_before;
 
--- Run facts: what took how long, what was cached. A line that a crash tore is left out.
+-- Run facts: what took how long, what was cached. A line that a crash tore is left out. On object storage a log
+-- is several files, <run id>.<process>.jsonl.
 CREATE OR REPLACE VIEW timings AS
-SELECT parse_filename(filename, true) AS run_id, unnest(json_transform(document, '{
+SELECT split_part(parse_filename(filename, true), '.', 1) AS run_id, unnest(json_transform(document, '{
            "time": "VARCHAR", "host": "VARCHAR", "stage": "VARCHAR", "key": "VARCHAR",
            "seconds": "DOUBLE", "cached": "BOOLEAN"
        }'), recursive := true), document AS fact

@@ -33,7 +33,7 @@ def play_round(
 
     Args:
         recipe: a file (`recipes/mini.yaml` comes with vidloop), or what `load_recipe` gave.
-        store: a folder, made if it is not there.
+        store: a folder, or s3://BUCKET/PREFIX; made if it is not there.
         overrides: settings by name, as `--set` takes them: "finetune.steps=100". Of a file only.
         from_stage: the stages before this one must be whole in the store.
 
@@ -53,7 +53,10 @@ def play_round(
 
 
 def open_store(folder: str | Path) -> Store:
-    """The store in `folder`. Raises StoreError if there is none, or one of a later release."""
+    """The store in `folder`, or at a URL (s3://BUCKET/PREFIX).
+
+    Raises StoreError: there is none, or one of a later release.
+    """
     return Store.open(folder)
 
 
@@ -70,5 +73,8 @@ def query(store: Store, sql: str) -> pa.Table:
 
 
 def write_report(store: Store, round_id: str | None = None) -> Path:
-    """Write the HTML report of a round, or of the newest; its path. Raises StoreError: no such round."""
+    """Write the HTML report of a round, or of the newest; its path on this machine.
+
+    Raises StoreError: no such round.
+    """
     return build_report(store, round_id)

@@ -2,6 +2,7 @@
 
 from data.store.format import FORMAT
 from data.store.manifest import Damaged, Manifest, Media, Part
-from data.store.store import Store, backend_of
+from data.store.places import backend_of
+from data.store.store import Store
 
 __all__ = ["FORMAT", "Damaged", "Manifest", "Media", "Part", "Store", "backend_of"]

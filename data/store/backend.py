@@ -12,11 +12,11 @@ keeps their bytes, and gives four promises that all else rests on:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from data.errors import StoreError
 
@@ -96,6 +96,12 @@ class Backend(Protocol):
     def is_link(self, path: str) -> bool:
         """Whether a file is a link to another one, which may lie outside of the store."""
 
+    def is_plain(self, path: str) -> bool:
+        """Whether what `find` found is a file of the store's own that this user may read."""
+
+    def modified(self, path: str) -> float:
+        """When a file was written last, in seconds since 1970 by the backend's clock."""
+
     def names(self, folder: str) -> list[str]:
         """Names of what lies directly in `folder` ("": the store), in no order; none if it is not there."""
 
@@ -119,8 +125,8 @@ class Backend(Protocol):
     def append(self, path: str, line: str) -> None:
         """Add a line to a log, outside of all promises but that no other line is lost."""
 
-    def keep(self, path: str) -> bool:
-        """See to it that a file that is there stays there, as young as a new one; False if it is gone."""
+    def keep(self, path: str, data: bytes) -> bool:
+        """See to it that a file of this content stays, as young as a new one; False if it is gone."""
 
     def settle(self, folder: str) -> None:
         """See to it that the files in `folder` stay: who wrote them may have been killed a moment later."""
@@ -136,8 +142,8 @@ class Backend(Protocol):
     def entries(self) -> Iterator[Entry]:
         """Every file that may be garbage, and others. Links are not followed, and not named."""
 
-    def take(self, path: str, since: float) -> bool:
-        """Remove a file unless it was written or used after `since`; whether it is gone."""
+    def sweep(self, paths: Sequence[str], since: float) -> set[str]:
+        """Remove those files that were not written or used after `since`; which ones are gone."""
 
     def idle(self, since: float) -> list[str]:
         """Folders of units in which nothing was made or removed after `since`."""
@@ -154,6 +160,9 @@ class Backend(Protocol):
         """
 
     # -- the place -----------------------------------------------------------------------------------------
+
+    def attach(self, connection: Any) -> None:
+        """Let a DuckDB connection read files by the names that `where` gives."""
 
     def make(self) -> list[str]:
         """Make the place of a new store. Returns the names that lie in it already."""

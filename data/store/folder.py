@@ -7,9 +7,9 @@ import os
 import re
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from data.errors import StoreError
 from data.keys import bytes_digest, file_digest
@@ -96,6 +96,15 @@ class Folder:
         """As `Backend`."""
         return self.path(path).is_symlink()
 
+    def is_plain(self, path: str) -> bool:
+        """As `Backend`."""
+        at = self.path(path)
+        return at.is_file() and not at.is_symlink() and os.access(at, os.R_OK)
+
+    def modified(self, path: str) -> float:
+        """As `Backend`."""
+        return self.path(path).stat().st_mtime
+
     def names(self, folder: str) -> list[str]:
         """As `Backend`."""
         at = self.root / folder
@@ -145,7 +154,7 @@ class Folder:
                     line = line if file.read(1) == b"\n" else "\n" + line
                 file.write(line.encode())
 
-    def keep(self, path: str) -> bool:
+    def keep(self, path: str, data: bytes) -> bool:
         """As `Backend`."""
         at = self.path(path)
         with storage_errors(at), contextlib.suppress(FileNotFoundError):
@@ -180,8 +189,12 @@ class Folder:
                 if stat.S_ISREG(status.st_mode):
                     yield Entry(relative, status.st_size, status.st_mtime)
 
-    def take(self, path: str, since: float) -> bool:
-        """As `Backend`.
+    def sweep(self, paths: Sequence[str], since: float) -> set[str]:
+        """As `Backend`."""
+        return {path for path in paths if self._take(path, since)}
+
+    def _take(self, path: str, since: float) -> bool:
+        """Remove a file unless it was written or used since; whether it is gone.
 
         Between the look at a file's age and its end a unit may use it: it is moved aside first, looked at
         again, and put back if it is young now.
@@ -246,6 +259,9 @@ class Folder:
             yield
         finally:
             os.close(descriptor)
+
+    def attach(self, connection: Any) -> None:
+        """As `Backend`: DuckDB reads files by itself."""
 
     def make(self) -> list[str]:
         """As `Backend`."""

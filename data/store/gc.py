@@ -2,7 +2,7 @@
 
 A file is reachable if any committed manifest names it. What a unit at work has written is young and not yet
 named; `min_age_s` protects it, and a file that a unit finds and uses again is made young (see
-`Store.write_media`). Between the look at a file's age and its end a unit may do so: a backend's `take` sees
+`Store.write_media`). Between the look at a file's age and its end a unit may do so: a backend's `sweep` sees
 to that.
 """
 
@@ -70,10 +70,9 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
         else:
             old[entry.path] = entry.bytes
     if delete:
-        for path in list(old):
-            if not backend.take(path, since):
-                del old[path]
-                young += 1
+        gone = backend.sweep(list(old), since)
+        young += len(old) - len(gone)
+        old = {path: size for path, size in old.items() if path in gone}
         for folder in idle:
             backend.drop(folder)
     return Garbage(tuple(sorted(old)), sum(old.values()), young, delete)

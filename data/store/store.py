@@ -25,10 +25,7 @@ import os
 import re
 import shlex
 import shutil
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
@@ -39,12 +36,14 @@ from data.keys import bytes_digest, canonical_json, digest
 from data.records import TABLES, Row, from_table, to_table
 from data.store import format
 from data.store.aside import set_aside
-from data.store.backend import Backend, plain
+from data.store.backend import plain
+from data.store.documents import Documents
 from data.store.durable_files import is_folder, make_folder, storage_errors
 from data.store.failpoints import failpoint
 from data.store.folder import Folder
 from data.store.manifest import Damaged, Manifest, Media, Part
 from data.store.parts import decode, encode
+from data.store.places import backend_of
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -53,20 +52,8 @@ _SUFFIX: Final = re.compile(r"[a-z0-9]{1,16}")
 log = logging.getLogger("vidloop.store")
 
 
-class Store:
-    """Committed work. Get it with `Store.open`; any number of processes may have it open.
-
-    Attributes:
-        backend: where its files lie.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self.backend = backend
-
-    @property
-    def url(self) -> str:
-        """The store's name: what `--store` opens it by."""
-        return self.backend.url
+class Store(Documents):
+    """Committed work. Get it with `Store.open`; any number of processes may have it open."""
 
     @property
     def root(self) -> Path:
@@ -82,11 +69,11 @@ class Store:
         """Open the store at `root`.
 
         Args:
-            root: the store's folder.
+            root: the store's folder, or its URL on object storage: s3://BUCKET/PREFIX.
             create: make the store if there is none. It will be written to: that this works is tried.
 
         Raises:
-            StoreError: there is no store (and `create` is False), the folder is something else, the store was
+            StoreError: there is no store (and `create` is False), something else is there, the store was
                 written by a newer version, or it cannot be created, or written to as a store must be.
         """
         backend = backend_of(root)
@@ -138,10 +125,6 @@ class Store:
         Raises StoreError: the file is missing or was changed.
         """
         return self._read_bytes(path, Path(path).stem)
-
-    def where(self, relative: str) -> str:
-        """The name of something in the store for people: an absolute path, a URL. Raises as `path`."""
-        return self.backend.where(relative)
 
     def path(self, relative: str) -> Path:
         """Absolute path of something in a folder's store. Raises StoreError for a path that leaves it."""
@@ -353,62 +336,7 @@ class Store:
             raise Damaged(f"{where} is the manifest of another unit", self._remedy)
         return found
 
-    # -- beside the committed work -------------------------------------------------------------------------
-
-    def write_file(self, relative: str, data: bytes) -> None:
-        """Write or replace a file that is not content-addressed (a round's summary), in one step.
-
-        Raises StoreError: the path leaves the store, the disk is full, or the store is read-only.
-        """
-        self.backend.put(relative, data)
-
-    def read_file(self, relative: str) -> bytes:
-        """What `write_file` wrote last.
-
-        Raises:
-            OSError: it is not there, or cannot be read.
-            StoreError: the path leaves the store, or the store cannot be asked.
-        """
-        return self.backend.read(relative)
-
-    def has(self, relative: str) -> bool:
-        """Whether a file of this name is in the store. Raises StoreError as `read_file`."""
-        try:
-            return self.backend.size(relative) >= 0
-        except OSError:
-            return False
-
-    def find(self, pattern: str) -> list[str]:
-        """Paths below the store's root that match, sorted name by name; "*" stands for any part of a name."""
-        # Not as texts: "-" comes before "/", and of two rounds the longer name before the shorter.
-        return sorted(self.backend.find(pattern), key=lambda path: path.split("/"))
-
-    def local(self, relative: str) -> Path:
-        """A file of this machine that holds the same bytes, to be read only. Raises as `read_file`.
-
-        It is the file itself where the store is a folder, else a copy, kept in a cache if its name is that of
-        its content.
-        """
-        return self.backend.local(relative)
-
-    def log_run(self, run_id: str, event: Mapping[str, Any]) -> None:
-        """Append a fact about a run (seconds, cached, ...) to `runs/<run id>.jsonl`, outside every digest.
-
-        The time (UTC), host and process id are added here.
-        """
-        facts = {
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-        }
-        line = json.dumps(facts | dict(event), allow_nan=False) + "\n"
-        self.backend.append(f"runs/{run_id}.jsonl", line)
-
-    def run_logs(self) -> Iterator[tuple[str, str]]:
-        """Run id and lines of what `log_run` wrote, sorted by id; what cannot be read is left out."""
-        for path in self.find("runs/*.jsonl"):
-            with contextlib.suppress(OSError):
-                yield PurePosixPath(path).stem.split(".")[0], self.read_file(path).decode(errors="replace")
+    # -- working space ---------------------------------------------------------------------------------------
 
     def scratch(self, key: str) -> Path:
         """A folder for the checkpoints of unit `key` while it is computed; nothing else reads it."""
@@ -427,23 +355,20 @@ class Store:
             if is_folder(path):
                 shutil.rmtree(path)
 
-    def lock(self, name: str, wait: bool = True) -> AbstractContextManager[None]:
-        """Hold the lock of this name against every other process; a process that dies lets go of it.
-
-        Raises StoreError: another process holds it, and this one does not `wait`; or there are no locks.
-        """
-        return self.backend.lock(name, wait)
-
     # -- inside --------------------------------------------------------------------------------------------
 
     def _keep(self, item: Media | Part, data: bytes) -> None:
         """Write a content-named file unless its bytes are there; a damaged copy is replaced."""
-        fault = self.fault(item, "hash" if self.backend.rots else "size")
+        level: Literal["hash", "size"] = "hash" if self.backend.rots else "size"
+        fault = self.fault(item, level)
+        held = fault is not None and self.backend.taken(item.path)
+        if held:  # by another writer, perhaps, who was a moment later than our look
+            fault = self.fault(item, level)
         # Young again, so that a garbage collector does not take it before the manifest names it.
-        if fault is None and self.backend.keep(item.path):
+        if fault is None and self.backend.keep(item.path, data):
             return
-        if self.backend.taken(item.path):
-            self.set_aside(item.path, fault or "it is gone")
+        if held and fault is not None:
+            self.set_aside(item.path, fault)
         self.backend.put(item.path, data)
 
     def _write_part(self, stage: str, key: str, name: str, table: pa.Table) -> Part:
@@ -491,11 +416,6 @@ class Store:
         return (
             f"`{self.heal_command}` sets aside what is damaged; the command that made it then makes it again"
         )
-
-
-def backend_of(url: str | Path) -> Backend:
-    """What lies behind the name of a store, whether there is one or not."""
-    return Folder(Path(url).expanduser().absolute())
 
 
 def _manifest_path(stage: str, key: str) -> str:

@@ -72,7 +72,9 @@ def _say(store: Store, relative: str, data: bytes, token: str | None) -> bool:
     """Have a file say this, unless it changed since `token`; whether it says it now."""
     with contextlib.suppress(OSError):
         if store.backend.read(relative) == data:
-            return store.backend.keep(relative)  # whoever wrote it may have been killed before it was safe
+            return store.backend.keep(
+                relative, data
+            )  # whoever wrote it may have been killed before it was safe
     return store.backend.swap(relative, data, token)
 
 

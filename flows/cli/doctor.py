@@ -18,8 +18,10 @@ import typer
 from data.errors import VidloopError
 from data.plugins import GROUPS, Plugin, plugins
 from data.resources import find
-from data.store import Store
+from data.store import Store, backend_of, format
+from data.store.backend import Backend
 from data.store.durable_files import storage_errors
+from data.store.folder import Folder
 from data.store.trials import file_systems, trials
 from flows.cli.app import BAD_INPUT, answers, app
 from flows.cli.options import StoreOption
@@ -53,14 +55,14 @@ def doctor(
     ] = DEFAULT_FOLDER,
 ) -> None:
     """Look at Python, libraries, devices, plug-ins, recipes, store, server; exit code 2 if one is wrong."""
-    root = Path(store).expanduser().absolute()
+    backend = backend_of(store)
     looked_at = (
         _python(),
         _devices(),
         _judge(),
         _plugins(),
         *(tried(path, partial(_recipe, path)) for path in shipped()),
-        tried(f"store {root}", partial(_store, root)),
+        tried(f"store {backend.url}", partial(_store, backend)),
         check_serving(serve),
     )
     wrong = False
@@ -141,20 +143,25 @@ def _recipe(path: str) -> Iterator[Finding]:
         yield Finding(path, False, f"no model at {local}")
 
 
-def _store(root: Path) -> Iterator[Finding]:
-    if (root / "format.json").exists():
-        opened = Store.open(root)
+def _store(backend: Backend) -> Iterator[Finding]:
+    if not format.is_missing(backend):
+        opened = Store.open(backend.url)
         keys = [manifest.key for manifest in opened.manifests()]
         broken = [key[:12] for key in keys if opened.verify(key, "size") is not None]
         yield Finding(
-            f"store {root}: {len(keys)} units",
+            f"store {backend.url}: {len(keys)} units",
             not broken,
             f"{len(broken)} do not verify, a round computes them again: {', '.join(broken)}",
         )
-        yield from _file_systems(root, root)
     else:
-        yield Finding(f"no store at {root} yet; a round makes one")
-        place = next(parent for parent in root.parents if parent.exists())
+        yield Finding(f"no store at {backend.url} yet; a round makes one")
+    if not isinstance(backend, Folder):
+        backend.make()  # the bucket is there, and answers
+        yield from (Finding(one.what, not one.fault, one.fault) for one in backend.trials())
+    elif not format.is_missing(backend):
+        yield from _file_systems(backend.root, backend.root)
+    else:
+        place = next(parent for parent in backend.root.parents if parent.exists())
         with storage_errors(place), TemporaryDirectory(dir=place) as folder:
             yield from _file_systems(Path(folder), place)
 

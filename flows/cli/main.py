@@ -19,7 +19,7 @@ from flows.cli import output
 from flows.cli.app import BAD_INPUT, FAILED, app
 
 # Importing one adds its commands, in this order.
-_COMMANDS: Final = ("calibrate", "campaign", "compare", "doctor", "remake", "round", "serve", "store")
+_COMMANDS: Final = ("calibrate", "campaign", "compare", "copy", "doctor", "remake", "round", "serve", "store")
 
 _exit_code = FAILED  # unless the command says something else
 

@@ -22,7 +22,9 @@ def _known_stage(name: str | None) -> str | None:
 
 
 RecipeOption = Annotated[str, typer.Option("--recipe", "-r", help="YAML file with every setting.")]
-StoreOption = Annotated[str, typer.Option("--store", "-s", help="Folder that keeps everything.")]
+StoreOption = Annotated[
+    str, typer.Option("--store", "-s", help="Folder, or s3://BUCKET/PREFIX, that keeps everything.")
+]
 SetOption = Annotated[
     list[str],
     typer.Option(

@@ -18,6 +18,7 @@ import typer
 
 from data import processes
 from data.errors import ConfigError
+from data.store import backend_of
 from flows.cli.app import answers, app
 from flows.cli.options import StoreOption
 from flows.reporting.messages import DEFAULT_STORE
@@ -88,7 +89,7 @@ def serve_command(
         folder=str(root),
         host=host,
         port=port,
-        store=str(Path(store).expanduser().absolute()),
+        store=backend_of(store).url,
         devices=devices(device or ()),
         recipes=tuple(map(str, folders)),
         nightly=nightly,

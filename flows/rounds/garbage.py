@@ -58,7 +58,7 @@ def gc_flow(
     Committed work is never touched: no clip, no score, no policy, and nothing that a running round writes.
 
     Args:
-        store: The folder that keeps everything.
+        store: The folder, or s3://BUCKET/PREFIX, that keeps everything.
         dry_run: Only count what would be removed.
         safe_hours: Files that were written or used since are left alone; longer than any shard takes.
         runs_days: Runs that ended earlier are deleted with their logs; the store keeps their work.

@@ -48,7 +48,9 @@ class RunRequest(BaseModel):
     recipe: Annotated[str, titled("Recipe", enum=[*offered()])] = Field(
         DEFAULT_RECIPE, description="The settings to start from: one of vidloop's recipes."
     )
-    store: StoreField = Field(DEFAULT_STORE, description="The folder that keeps everything.")
+    store: StoreField = Field(
+        DEFAULT_STORE, description="The folder, or s3://BUCKET/PREFIX, that keeps everything."
+    )
     seed: Annotated[Annotated[int, Field(ge=0, lt=2**53)] | SkipJsonSchema[None], titled("Seed")] = Field(
         None, description="All randomness derives from it; empty: the recipe's."
     )

@@ -10,6 +10,7 @@ auth string in the browser.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import re
 import sys
@@ -17,6 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from data.errors import StoreError
+from data.store import Store, backend_of
 from flows.reporting.report_link import PATH, key_of
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ _HEADERS: Final[Mapping[str, str]] = {
 }
 
 
-def route(store: Path, auth: str) -> Route:
+def route(store: str, auth: str) -> Route:
     """The path and what answers there."""
     from starlette.responses import FileResponse, PlainTextResponse
     from starlette.routing import Route
@@ -48,25 +51,39 @@ def route(store: Path, auth: str) -> Route:
         given = request.query_params.get("key", "")
         if not hmac.compare_digest(key_of(auth, round_id).encode(), given.encode()):
             return refused(403, "This link's key is not one of this server's.")
-        folder = store / "rounds" / round_id
-        if not _ROUND.fullmatch(round_id) or not (folder / "summary.json").is_file():
-            return refused(404, f"The store {store} holds no round {round_id}.")
-        page = folder / "report.html"
-        async with one_at_a_time:
-            told = "" if page.is_file() else await _write(store, round_id)
-        if told:
-            return refused(500, f"The report could not be written: {told}")
-        return FileResponse(page, media_type="text/html", headers=_HEADERS)
+        try:
+            async with one_at_a_time:
+                page = await asyncio.to_thread(_page, store, round_id)
+                if page is None:
+                    return refused(404, f"The store {store} holds no round {round_id}.")
+                if told := "" if page.is_file() else await _write(store, round_id):
+                    return refused(500, f"The report could not be written: {told}")
+                written = await asyncio.to_thread(_page, store, round_id)
+        except StoreError as error:
+            return refused(500, f"The store cannot be read: {error}")
+        return FileResponse(written or page, media_type="text/html", headers=_HEADERS)
 
     # All that lies below is ours to refuse: else Starlette looks for the address without its last slash, and
     # trips over a query that is no text.
     return Route(PATH.replace("}", ":path}"), report, methods=["GET"])
 
 
-async def _write(store: Path, round_id: str) -> str:
+def _page(store: str, round_id: str) -> Path | None:
+    """Where a round's report lies, or would lie, on this machine; None: the store holds no such round."""
+    if not _ROUND.fullmatch(round_id):
+        return None
+    opened, page = Store(backend_of(store)), f"rounds/{round_id}/report.html"
+    if not opened.has(f"rounds/{round_id}/summary.json"):
+        return None
+    with contextlib.suppress(OSError):
+        return opened.local(page)
+    return opened.backend.workspace / "unwritten" / page
+
+
+async def _write(store: str, round_id: str) -> str:
     """Have `vidloop report` write the page, in a process of its own; why it did not, if it did not."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "flows", "report", round_id, "--store", str(store),
+        sys.executable, "-m", "flows", "report", round_id, "--store", store,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, said = await process.communicate()

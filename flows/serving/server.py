@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import runpy
 import sys
-from pathlib import Path
 
 from flows.reporting.report_link import REPORTS
 from flows.rounds import prefect_hooks
@@ -23,7 +22,7 @@ def main(options: list[str]) -> None:
     prefect_hooks.begin_immediate()
     if shown := os.environ.get(REPORTS):
         auth = os.environ["PREFECT_SERVER_API_AUTH_STRING"]
-        prefect_hooks.add_route(lambda: reports.route(Path(shown), auth))
+        prefect_hooks.add_route(lambda: reports.route(shown, auth))
     sys.argv = ["prefect", "--no-prompt", "server", "start", *options]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 

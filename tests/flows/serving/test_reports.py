@@ -23,7 +23,7 @@ ROUND = "20260101T000000Z-abc123"
 
 @pytest.fixture
 def browser(store: Store) -> TestClient:
-    return TestClient(Starlette(routes=[reports.route(store.root, AUTH)]))
+    return TestClient(Starlette(routes=[reports.route(store.url, AUTH)]))
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_it_comes_before_the_page_that_takes_every_path(
     make_round(store)
     store.write_file(f"rounds/{ROUND}/report.html", b"<html>whole</html>")
     monkeypatch.setattr(server, "create_app", server.create_app)
-    prefect_hooks.add_route(lambda: reports.route(store.root, AUTH))
+    prefect_hooks.add_route(lambda: reports.route(store.url, AUTH))
     browser = TestClient(server.create_app(webserver_only=True, ignore_cache=True))
     assert browser.get(linked).text == "<html>whole</html>"
     assert browser.get("/").status_code == 200

@@ -48,7 +48,7 @@ def _app() -> tuple[asyncio.AbstractEventLoop, Starlette]:
     (home / "rounds" / _ROUND).mkdir(parents=True)
     for name in ("summary.json", "report.html"):
         (home / "rounds" / _ROUND / name).write_text("{}")
-    return asyncio.new_event_loop(), Starlette(routes=[route(home, "user:word")])
+    return asyncio.new_event_loop(), Starlette(routes=[route(str(home), "user:word")])
 
 
 def _address(data: bytes) -> None:
