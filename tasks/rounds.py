@@ -85,13 +85,19 @@ def read_summary(store: Store, round_id: str) -> RoundSummary:
     """A round's summary. Raises StoreError if it cannot be read, or is not that round's."""
     path = f"rounds/{round_id}/{SUMMARY}"
     try:
-        summary = RoundSummary.model_validate_json(store.read_file(path))
-        if summary.round != round_id:
-            raise ValueError("it is not the summary of this round")
+        return parsed(store.read_file(path), round_id)
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"cannot read {store.where(path)} ({error}): run the round again to write a new one"
+            f"cannot read {store.where(path)} ({error}): run the round again to write a new one, or "
+            f"`{store.heal_command}` sets it aside"
         ) from error
+
+
+def parsed(content: bytes, round_id: str) -> RoundSummary:
+    """A summary as `write_summary` wrote it. Raises ValueError: it is none, or another round's."""
+    summary = RoundSummary.model_validate_json(content)
+    if summary.round != round_id:
+        raise ValueError("it is not the summary of this round")
     return summary
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from data import champion
@@ -12,9 +13,8 @@ from data.json_text import parse_json
 from data.store import Damaged, Media, Part, Store, format
 from data.store.backend import Backend
 from data.store.twice import copy_of, read_closed
-from tasks import calibrate, campaign_record
+from tasks import calibrate, campaign_record, rounds
 from tasks.rounds import RECIPE, SUMMARY
-from tasks.summary import RoundSummary
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ def _documents(store: Store, heal: bool) -> Iterator[Fault]:
             try:
                 if store.backend.is_link(relative):
                     raise ValueError("a link")
-                read(store.read_file(relative))
+                read(store.read_file(relative), relative)
                 continue
             except PermissionError as error:
                 where = store.where(relative)
@@ -133,9 +133,10 @@ def _object(data: bytes) -> None:
         raise ValueError("it is no object of JSON")
 
 
-_DOCUMENTS: Final[Mapping[str, Callable[[bytes], object]]] = {
-    f"rounds/*/{SUMMARY}": RoundSummary.model_validate_json,
-    f"rounds/*/{RECIPE}": _object,
-    "calibrations/*.json": calibrate.parsed,
-    "runs/*.jsonl": bytes.decode,
+# What reads a document, given its bytes and its path in the store.
+_DOCUMENTS: Final[Mapping[str, Callable[[bytes, str], object]]] = {
+    f"rounds/*/{SUMMARY}": lambda data, path: rounds.parsed(data, PurePosixPath(path).parent.name),
+    f"rounds/*/{RECIPE}": lambda data, _: _object(data),
+    "calibrations/*.json": lambda data, _: calibrate.parsed(data),
+    "runs/*.jsonl": lambda data, _: data.decode(),
 }

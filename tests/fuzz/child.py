@@ -68,7 +68,7 @@ def fuzz(target: Target, home: Path, runs: int, seed: int) -> None:
 
     arguments = [
         f"-max_len={target.most}", f"-artifact_prefix={home / 'found'}/", f"-seed={seed}",
-        "-timeout=60", "-rss_limit_mb=0", "-len_control=0", "-print_pcs=0", "-verbosity=1", str(corpus), str(seeds),
+        "-timeout=300", "-rss_limit_mb=0", "-len_control=0", "-print_pcs=0", "-verbosity=1", str(corpus), str(seeds),
     ]  # fmt: skip
     if target.words:
         words = home / "words"

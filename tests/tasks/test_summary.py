@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from data.errors import StoreError
 from data.store import Store
 from tasks.rounds import read_summary, write_summary
+from tasks.scrub import scrub
 from tasks.summary import Approval, RoundSummary, schema
 from tests.tiny_round import ROOT
 
@@ -86,3 +87,22 @@ def test_what_is_no_summary_is_said_to_be_none(store: Store, broken: str) -> Non
 def test_a_number_that_is_none_is_refused() -> None:
     with pytest.raises(ValidationError):
         RoundSummary.model_validate({**WRITTEN, "primary": {**MEASURED, "n": None}})
+
+
+@pytest.mark.parametrize("content", [None, b"", b"[]", b'{"round": "r2"', b'{"round": "r2"}', b"[" * 5000])
+def test_what_is_no_summary_of_its_round_is_refused_and_the_named_command_sets_it_aside(
+    store: Store, content: bytes | None
+) -> None:
+    """None: the whole summary of another round, as a copied folder has it."""
+    write_summary(store, RoundSummary.model_validate(WRITTEN))
+    store.write_file("rounds/r2/summary.json", content or b"")
+    if content is None:
+        store.write_file("rounds/r2/summary.json", store.read_file("rounds/r1/summary.json"))
+    with pytest.raises(StoreError, match=r"r2/summary\.json") as refused:
+        read_summary(store, "r2")
+    assert f"`{store.heal_command}` sets it aside" in str(refused.value)
+    (found,) = scrub(store.backend, heal=True)
+    assert found.path == "rounds/r2/summary.json"
+    assert not store.has("rounds/r2/summary.json")
+    assert read_summary(store, "r1").policy_before == "m0"
+    assert scrub(store.backend) == []
