@@ -16,6 +16,7 @@ from typing import Final
 
 from data.errors import ConfigError
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 _RECENT_NS: Final = 2 * 10**9
 _SCALARS: Final = (str, int, float, bool, type(None))
 
@@ -29,12 +30,17 @@ def canonical_json(value: object) -> str:
         ValueError: a float is NaN or infinite.
     """
     _check(value, "value")
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return _ENCODER.encode(value)
 
 
 def digest(value: object) -> str:
     """SHA-256 of `canonical_json(value)`, 64 hex digits. 1, 1.0 and True are three different values."""
     return bytes_digest(canonical_json(value).encode("ascii"))
+
+
+def parsed_digest(value: object) -> str:
+    """As `digest`, of what a JSON parser made: there is no type in it to be looked for."""
+    return bytes_digest(_ENCODER.encode(value).encode("ascii"))
 
 
 def bytes_digest(data: bytes) -> str:

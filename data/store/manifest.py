@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from data.errors import StoreError
 from data.json_text import parse_json
-from data.keys import bytes_digest, digest
+from data.keys import bytes_digest, digest, parsed_digest
 from data.records import SCHEMA_VERSION
 
 _STRICT: Final = ConfigDict(extra="forbid")
@@ -120,7 +120,7 @@ class Manifest:
                     f"{where} has schema version {version}, this program reads up to {SCHEMA_VERSION}: "
                     "use the newer vidloop that wrote it"
                 )
-            if check != digest(body) or body["key"] != digest(body["question"]):
+            if check != parsed_digest(body) or body["key"] != parsed_digest(body["question"]):
                 raise Damaged(f"{where} was changed after it was written")
             body["info"] = body.pop("counts")
             found = _MANIFEST.validate_python(body)
