@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from data.curation import CurateSettings, curate
-from data.curation.curate import EXAMPLES, SHAPED, curation_id_of, report_of, shaping_of
+from data.curation.curate import EXAMPLES, SHAPED, curation_id_of, digests_of, report_of, shaping_of
 from data.records import Example, Pair, PairSegment
 from data.store import Store
 
@@ -123,7 +123,7 @@ def plain(
         dropped = _compare(con, settings.feedback, line) if settings.segments == "differing" else None
         con.execute(PAIRS, {"pairs_per_prompt": settings.pairs_per_prompt})
         (possible,) = con.execute("SELECT count(*) FROM possible").fetchall()[0]
-        name = curation_id_of(store, clip_keys, score_keys, settings)
+        name = curation_id_of(settings, *digests_of(store, clip_keys, score_keys))
         examples = [
             Example(name, *row) for row in con.execute("SELECT * EXCLUDE (passed) FROM curated").fetchall()
         ]

@@ -41,7 +41,8 @@ class CurateUnit(OneAnswer):
         """Decide, and commit the decisions with their reasons."""
         store = open_store(self.root)
         clips, scores = self.clips.keys, self.scores.keys
-        result = curate(store, clips, scores, self.settings, self.feedback.version)
+        known = self.clips.digests, self.scores.digests
+        result = curate(store, clips, scores, self.settings, self.feedback.version, digests=known)
         tables = {**result.tables, "inputs": self.listed()}
         store.commit(STAGE, self.question, tables, info=result.report)
 

@@ -173,6 +173,7 @@ def curate(
     settings: CurateSettings,
     version: str | None = None,
     memory_mb: int = 2048,
+    digests: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> CurateResult:
     """Decide which clips teach, how much, and against which others.
 
@@ -183,6 +184,7 @@ def curate(
         settings: the rules.
         version: of the feedback's scores; None: of whatever one version there is.
         memory_mb: megabytes that DuckDB may use before it puts things into a temporary folder.
+        digests: of the manifests of `clip_keys` and `score_keys`, which need not be read then.
 
     Returns:
         Every scored clip as an example (accepted or not, with its reason), the pairs, and a report:
@@ -221,7 +223,7 @@ def curate(
         con.execute(PLACED)
         cuts = segments.cuts(con, line)
         possible, forbidden = _pair(con, settings, cuts)
-        curation_id = curation_id_of(store, clip_keys, score_keys, settings)
+        curation_id = curation_id_of(settings, *(digests or digests_of(store, clip_keys, score_keys)))
         tables = {
             "examples": _rows(con, "examples", curation_id, "SELECT * EXCLUDE (passed) FROM curated"),
             "pairs": _rows(con, "pairs", curation_id, "FROM paired"),
@@ -249,15 +251,14 @@ def labels(examples: Sequence[Example]) -> list[bool | None]:
     ]
 
 
-def curation_id_of(
-    store: Store, clip_keys: Sequence[str], score_keys: Sequence[str], settings: CurateSettings
-) -> str:
-    """Name of a curation, from the settings and the digests of the units."""
+def digests_of(store: Store, *keys: Sequence[str]) -> list[list[str]]:
+    """Digests of the manifests of each list of units."""
+    return [[one.digest for one in map(store.manifest, some) if one is not None] for some in keys]
 
-    def digests(keys: Sequence[str]) -> list[str]:
-        return sorted(manifest.digest for manifest in map(store.manifest, keys) if manifest is not None)
 
-    inputs = {"clips": digests(clip_keys), "scores": digests(score_keys)}
+def curation_id_of(settings: CurateSettings, clips: Sequence[str], scores: Sequence[str]) -> str:
+    """Name of a curation, from the settings and the digests of the units' manifests."""
+    inputs = {"clips": sorted(clips), "scores": sorted(scores)}
     return "d" + digest({"settings": settings.fingerprint(), **inputs})[:24]
 
 

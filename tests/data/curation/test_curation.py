@@ -311,6 +311,10 @@ def test_exact_clips_and_others_are_not_mixed(store, commit, make_clip, make_sco
 
 def test_settings_decide_the_id(store, scored):
     keys = scored({"a": [1, 0]})
+    known = tuple([store.manifest(key).digest] for (key,) in keys)
+    settings = CurateSettings(feedback="physics", pairs_per_prompt=100)
+    assert curate(store, *keys, settings, digests=known) == run(store, keys)
+    assert curate(store, *keys, settings, digests=known[::-1]).curation_id != run(store, keys).curation_id
     assert run(store, keys).curation_id == run(store, keys).curation_id
     assert run(store, keys).curation_id != run(store, keys, margin=0.2).curation_id
 
