@@ -1,7 +1,7 @@
 """Queries: the store as named views, for DuckDB in this process or in any shell.
 
-The views list the files that manifests name (never a folder's content), so they show committed work only. A
-row that several units hold (a clip that two rounds used) appears once.
+The views list the files that manifests and segments name (never a folder's content), so they show committed
+work only. A row that several units hold (a clip that two rounds used) appears once.
 
     prompts clips choices scores prompt_answers examples pairs pair_segments reference_errors policies
     evaluations   the tables of `data.records`
@@ -18,63 +18,222 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
-from data.errors import DataError
+import numpy as np
+
+from data.errors import DataError, StoreError
 from data.records import TABLES
-from data.store import Damaged, Manifest, Store
+from data.store import Damaged, Part, Store, reward_versions, segments
+from data.store.reward_versions import Version
+from data.table_sql import Rows, name, select, text, texts
 
 if TYPE_CHECKING:
     import duckdb
 
-_TYPES: Final = {
-    "string": "VARCHAR", "int64": "BIGINT", "double": "DOUBLE", "bool": "BOOLEAN",
-    "list<item: string>": "VARCHAR[]", "list<element: string>": "VARCHAR[]",
-}  # fmt: skip
-
 # Between interruptions: one that comes before the work begins is lost.
 _AGAIN_S: Final = 0.1
+# Loose rows of a table up to this many are held in memory, and read once; a score takes about 200 bytes.
+_HELD: Final = 2_000_000
 log = logging.getLogger("vidloop.store")
 
 _VIEWS: Final = Path(__file__).with_name("views.sql")
+_SCHEMA: Final = "loose"
+# Views that read a table beside the one of its name.
+_READ_BY: Final[Mapping[str, set[str]]] = {
+    "clips": {"scores_wide", "lineage"},
+    "scores": {"scores_wide"},
+    "examples": {"lineage"},
+    "policies": {"lineage"},
+}
 
-# (reward, version) of every score, by reward, the version committed last first: of those that no round used.
-VERSIONS: Final = """
-SELECT reward, reward_version
+# (reward, version) of every score, with the time at which the first file that holds it was written.
+_VERSIONS: Final = """
+SELECT reward, reward_version, min(time)
 FROM read_parquet($files, filename = true)
-JOIN (SELECT unnest($files) AS filename, unnest($times) AS time) USING (filename)
-GROUP BY ALL ORDER BY reward, max(time) DESC, reward_version
+JOIN (SELECT unnest($files) AS filename, unnest($times) AS time) USING (filename) GROUP BY ALL
 """
 
 
-def connect(store: Store, memory_mb: int = 4096) -> duckdb.DuckDBPyConnection:
+def connect(store: Store, memory_mb: int = 4096) -> Views:
     """A DuckDB connection with the views, which can read this store's files and nothing else.
 
-    It may use so many megabytes of memory. Every part is checked against its digest first, so an answer never
-    rests on a changed file. Raises StoreError: a manifest or a part is missing or was changed.
+    It may use so many megabytes of memory. What a statement reads is checked against its digest first, so an
+    answer never rests on a changed file. Raises StoreError: a manifest or a segment's index was changed.
     """
     import duckdb
 
-    manifests = store.manifests()
-    for manifest in manifests:
-        for part in manifest.parts:
-            fault = store.fault(part, "hash" if store.backend.rots else "size")
-            if fault is None and store.backend.is_link(part.path):
-                fault = f"part {part.path} is a link"
-            if fault is not None:
-                raise Damaged(f"{store.url}: {fault}", f"`{store.heal_command}` sets aside what is damaged")
     con = duckdb.connect(config={"python_enable_replacements": False, "memory_limit": f"{memory_mb}MB"})
     store.backend.attach(con)
-    folders = [store.where(name) for name in ("parts", "rounds", "runs")]
-    con.execute(f"SET allowed_directories = {_list(folders)}")
+    folders = [store.where(folder) for folder in ("parts", "rounds", "runs")]
+    con.execute(f"SET allowed_directories = {texts(folders)}")
     con.execute("SET enable_external_access = false")
-    _views(store, manifests, con)
+    views = Views(store, con)
     con.execute("SET lock_configuration = true")
-    return con
+    return views
+
+
+class Views:
+    """The views of one store, as it was, over a DuckDB connection. Get it with `connect`; close it."""
+
+    def __init__(self, store: Store, con: duckdb.DuckDBPyConnection) -> None:
+        self._store, self._con = store, con
+        self._segments = segments.live(store)
+        paths = segments.tail(store)
+        units = [store.manifest_at(path) for path in paths]
+        self._tail: dict[str, list[Part]] = {table: [] for table in TABLES}
+        self._scored_at: list[float] = []
+        for path, unit in zip(paths, units, strict=True):
+            for part in (one for one in unit.parts if one.table in TABLES):
+                self._tail[part.table].append(part)
+                if part.table == "scores":
+                    self._scored_at.append(store.backend.modified(str(path)))
+        self._shown: set[str] = set()
+        self._define()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of memory and files."""
+        self._con.close()
+
+    def interrupt(self) -> None:
+        """End what `execute` works at, in another thread."""
+        self._con.interrupt()
+
+    def extract_statements(self, sql: str) -> list[duckdb.Statement]:
+        """The statements of a text. Raises duckdb.Error: it is no SQL."""
+        return self._con.extract_statements(sql)
+
+    def execute(
+        self, sql: str | duckdb.Statement, parameters: Mapping[str, Any] | Sequence[Any] | None = None
+    ) -> duckdb.DuckDBPyConnection:
+        """Check the files that a statement reads, those not checked yet, and execute it.
+
+        Raises:
+            Damaged: a file is missing or was changed.
+            duckdb.Error: the statement fails.
+        """
+        words = set(re.findall(r"\w+", (sql if isinstance(sql, str) else sql.query).lower()))
+        # Those make their SQL, or its names, as they go.
+        every = bool(words & {"query", "query_table"})
+        for table in TABLES:
+            if every or words & {table, *_READ_BY.get(table, ())}:
+                self._show(table)
+        if every or "scores_wide" in words:
+            self._con.execute(_view("scores_wide", self._wide()))
+        return self._con.execute(sql, parameters)
+
+    def script(self) -> str:
+        """The views as statements that read nothing but the store's files. Raises Damaged as `execute`."""
+        for table in TABLES:
+            self._show(table)
+        tables = [_view(table, self._rows(table).once()) for table in TABLES]
+        return "".join([*tables, _documents(self._store), _view("scores_wide", self._wide())])
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _define(self) -> None:
+        """Make the views, those of tables empty: DuckDB opens a file for each view that it makes of files."""
+        empty = [_view(table, Rows(table).once()) for table in TABLES]
+        self._con.execute("".join([*empty, _documents(self._store), f"CREATE SCHEMA {_SCHEMA}"]))
+        recorded = reward_versions.recorded(self._store.backend) or []
+        self._con.execute(_view("scores_wide", _wide(self._named(), recorded)))
+
+    def _show(self, table: str) -> None:
+        """Check a table's files and make its view, unless that is done."""
+        if table not in self._shown:
+            self._check(table)
+            self._con.execute(_view(table, self._hold(self._rows(table))))
+            self._shown.add(table)
+
+    def _rows(self, table: str) -> Rows:
+        """Where a table's rows are."""
+        clean: list[str] = []
+        loose: list[str] = []
+        for place, segment in enumerate(self._segments):
+            files = self._paths(segment.files(table))
+            if not files:
+                continue
+            gone = np.flatnonzero(segment.dead).tolist()
+            alive = f" AND unit NOT IN ({', '.join(map(str, gone))})" if gone else ""
+            apart = all(segment.is_apart(larger, table) for larger in self._segments[:place])
+            (clean if apart else loose).append(select(table, files, f"shown{alive}"))
+            if alive:
+                # What hid them may have been rows of a unit that is gone.
+                loose.append(select(table, files, f"NOT shown{alive}"))
+        if self._tail[table]:
+            loose.append(select(table, self._paths(self._tail[table])))
+        return Rows(table, tuple(clean), tuple(loose))
+
+    def _paths(self, parts: Sequence[Part]) -> list[str]:
+        return [self._store.where(part.path) for part in parts]
+
+    def _check(self, table: str) -> None:
+        """Hash a table's files, where bytes may change. Raises Damaged."""
+        parts = [part for segment in self._segments for part in segment.files(table)]
+        for part in (*parts, *self._tail[table]):
+            fault = self._store.fault(part, "hash" if self._store.backend.rots else "size")
+            if fault is None and self._store.backend.is_link(part.path):
+                fault = f"part {part.path} is a link"
+            if fault is not None:
+                raise Damaged(
+                    f"{self._store.url}: {fault}", f"`{self._store.heal_command}` sets aside what is damaged"
+                )
+
+    def _hold(self, rows: Rows) -> str:
+        """A SELECT of a table's rows; its loose ones are read now, if they are few, and held."""
+        if not rows.loose or sum(part.rows for part in self._tail[rows.table]) > _HELD:
+            return rows.once()
+        held, kept = (f"{_SCHEMA}.{name(rows.table + end)}" for end in ("", " once"))
+        self._con.execute(f"CREATE OR REPLACE TABLE {held} AS {rows.ordered()}")
+        apart = not self._says(rows.overlap(held))
+        if not apart or self._says(rows.repeated(held)):
+            self._con.execute(f"CREATE OR REPLACE TABLE {kept} AS {rows.merged(held)}")
+            self._con.execute(f"DROP TABLE {held}")
+            held = kept
+        return rows.beside(held, apart)
+
+    def _says(self, sql: str) -> bool:
+        found = self._con.execute(sql).fetchone()
+        return found is not None and bool(found[0])
+
+    def _wide(self) -> str:
+        """The view with a column for each reward, of the versions that there are scores of."""
+        present = self._con.execute(
+            "SELECT DISTINCT reward, reward_version FROM scores ORDER BY ALL"
+        ).fetchall()
+        known = reward_versions.recorded(self._store.backend)
+        if known is None:
+            known = self._record(present)
+        there = {(one.reward, one.reward_version) for one in known}
+        late = [Version(reward, version, "") for reward, version in present if (reward, version) not in there]
+        held = [one for one in known if (one.reward, one.reward_version) in set(present)]
+        return _wide(self._named(), reward_versions.newest_first([*held, *late]))
+
+    def _named(self) -> list[tuple[str, str, str]]:
+        return self._con.execute("SELECT name, reward, reward_version FROM names ORDER BY round").fetchall()
+
+    def _record(self, present: Sequence[tuple[str, str]]) -> list[Version]:
+        """Versions of a store that an earlier program wrote, by the times of its files; recorded now."""
+        asked = {"files": self._paths(self._tail["scores"]), "times": self._scored_at}
+        rows = self._con.execute(_VERSIONS, asked).fetchall() if asked["files"] else []
+        firsts = {(reward, version): datetime.fromtimestamp(time, UTC) for reward, version, time in rows}
+        with contextlib.suppress(StoreError):  # whoever may only read it finds the same again
+            for version in present:
+                reward_versions.note(self._store.backend, [version], firsts.get(version) or datetime.now(UTC))
+            reward_versions.note_complete(self._store.backend)
+        return [Version(*version, firsts[version].isoformat()) for version in firsts]
 
 
 def run_query(
@@ -85,9 +244,7 @@ def run_query(
         return answer(con, sql, seconds)
 
 
-def answer(
-    con: duckdb.DuckDBPyConnection, sql: str, seconds: float | None = None
-) -> tuple[list[str], list[tuple[Any, ...]]]:
+def answer(con: Views, sql: str, seconds: float | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Answer one SELECT (or FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE) over the views.
 
     Args:
@@ -101,6 +258,7 @@ def answer(
     Raises:
         DataError: the SQL is wrong, is several statements, would change something, or has an answer too
             large or too slow; with DuckDB's message.
+        Damaged: a file that it reads is missing or was changed.
     """
     import duckdb
 
@@ -133,7 +291,7 @@ def answer(
 
 
 @contextlib.contextmanager
-def _interrupted(con: duckdb.DuckDBPyConnection, seconds: float | None) -> Iterator[None]:
+def _interrupted(con: Views, seconds: float | None) -> Iterator[None]:
     """Interrupt what the connection works at in the block after so many seconds, and again until it ends."""
     if seconds is None:
         yield
@@ -158,73 +316,49 @@ def _interrupted(con: duckdb.DuckDBPyConnection, seconds: float | None) -> Itera
 def catalog_sql(store: Store) -> str:
     """The views as a script for any DuckDB shell (`duckdb -init catalog.sql`), as the store is now.
 
-    Raises StoreError: a manifest cannot be read.
+    Raises StoreError: a manifest cannot be read, or a file of scores or clips is missing or was changed.
     """
-    import duckdb
-
-    with duckdb.connect() as con:
-        store.backend.attach(con)
-        script = _views(store, store.manifests(), con)
-    return f"-- Views over {store.url} as it was; write this again to see newer work.\n{script}"
+    with connect(store) as views:
+        return f"-- Views over {store.url} as it was; write this again to see newer work.\n{views.script()}"
 
 
-def _views(store: Store, manifests: Sequence[Manifest], con: duckdb.DuckDBPyConnection) -> str:
-    """Make the views in `con`; returns the script that does it."""
-    files: dict[str, list[str]] = {name: [] for name in TABLES}
-    scored_at: list[float] = []
-    for manifest in manifests:
-        for part in (one for one in manifest.parts if one.table in files):
-            files[part.table].append(store.where(part.path))
-            if part.table == "scores":
-                path = f"manifests/{manifest.stage}/{manifest.key}.json"
-                scored_at.append(store.backend.modified(path))
-    texts = {
-        name: _documents([store.where(path) for path in store.find(pattern) if _is_ours(store, path)])
-        for name, pattern in {"summaries": "rounds/*/summary.json", "runs": "runs/*.jsonl"}.items()
+def _view(title: str, body: str) -> str:
+    return f"CREATE OR REPLACE VIEW {name(title)} AS {body};\n"
+
+
+def _documents(store: Store) -> str:
+    """The views over documents, and over other views."""
+    found = {
+        title: _contents([store.where(path) for path in store.find(pattern) if _is_ours(store, path)])
+        for title, pattern in {"summaries": "rounds/*/summary.json", "runs": "runs/*.jsonl"}.items()
     }
-    script = "".join(_view(name, _table(name, paths)) for name, paths in files.items())
-    script += Template(_VIEWS.read_text(encoding="utf-8")).substitute(texts)
-    con.execute(script)
-    wide = _view("scores_wide", _wide(con, files["scores"], scored_at))
-    con.execute(wide)
-    return script + wide
+    return Template(_VIEWS.read_text(encoding="utf-8")).substitute(found)
 
 
-def _view(name: str, body: str) -> str:
-    return f"CREATE OR REPLACE VIEW {name} AS {body};\n"
+def _wide(named: Sequence[tuple[str, str, str]], versions: Sequence[Version]) -> str:
+    """A SELECT with a column for each reward.
 
-
-def _table(name: str, paths: Sequence[str]) -> str:
-    spec = TABLES[name]
-    if not paths:
-        nothing = [f"NULL::{_TYPES[str(field.type)]} AS {_name(field.name)}" for field in spec.schema]
-        return _select(nothing, "WHERE false")
-    columns = ", ".join(map(_name, spec.schema.names))
-    key = ", ".join(map(_name, spec.key))
-    source = f"read_parquet({_list(paths)}, union_by_name = true)"
-    # Ordered by every column, so that which of several rows of a key is shown does not depend on chance.
-    return _select([f"DISTINCT ON ({key}) {columns}"], f"FROM {source} ORDER BY {columns}")
-
-
-def _wide(con: duckdb.DuckDBPyConnection, files: Sequence[str], times: Sequence[float]) -> str:
-    """The view with a column for each reward; needs those of the tables, and `names`."""
+    Args:
+        named: (name, reward, version) that rounds used, the newest round last.
+        versions: by reward, the newest first.
+    """
     columns = ["clip_id", "c.prompt_id", "c.prompt", "c.category", "c.split", "c.policy_id", "c.seed"]
     titles: dict[str, tuple[str, str]] = {}
-    versions = con.execute(VERSIONS, {"files": files, "times": times}).fetchall() if files else []
-    named = con.execute("SELECT name, reward, reward_version FROM names ORDER BY round").fetchall()
-    # Rounds know their order whatever the clock said when a file was written.
+    # Rounds know their order whatever the clock said when scores were committed.
     used = {(reward, version): place for place, (_, reward, version) in enumerate(named)}
-    versions.sort(key=lambda one: (one[0], -used.get(one, -1)))
-    for reward, version in versions:
+    pairs = [(one.reward, one.reward_version) for one in versions]
+    pairs.sort(key=lambda one: (one[0], -used.get(one, -1)))
+    for reward, version in pairs:
         titles[f"{reward}@{version}" if reward in titles else reward] = (reward, version)
-    kinds = {reward for reward, _ in versions}
-    for name, reward, version in named:
-        if name not in kinds and (reward, version) in versions:
-            titles[name] = (reward, version)
+    kinds = {reward for reward, _ in pairs}
+    for title, reward, version in named:
+        if title not in kinds and (reward, version) in pairs:
+            titles[title] = (reward, version)
     for title, (reward, version) in titles.items():
-        chosen = f"s.reward = {_literal(reward)} AND s.reward_version = {_literal(version)}"
-        columns.append(f"max(s.value) FILTER ({chosen}) AS {_name(title)}")
-    return _select(columns, "FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id")
+        chosen = f"s.reward = {text(reward)} AND s.reward_version = {text(version)}"
+        columns.append(f"max(s.value) FILTER ({chosen}) AS {name(title)}")
+    selected = ", ".join(columns)
+    return f"SELECT {selected} FROM clips c JOIN scores s USING (clip_id) GROUP BY ALL ORDER BY clip_id"
 
 
 def _is_ours(store: Store, path: str) -> bool:
@@ -235,27 +369,8 @@ def _is_ours(store: Store, path: str) -> bool:
     return readable
 
 
-def _documents(files: Sequence[str]) -> str:
+def _contents(files: Sequence[str]) -> str:
     if not files:
         return "(VALUES ('', '')) none (filename, content)"
     # A file that is no text is left out, as one that is no JSON; `read_text` would end every query.
-    return f"({_select(['filename', 'try(decode(content)) AS content'], f'FROM read_blob({_list(files)})')})"
-
-
-# DuckDB takes no parameters in a view, so texts and names that come from rows or paths are quoted here.
-
-
-def _select(columns: Sequence[str], rest: str) -> str:
-    return f"SELECT {', '.join(columns)} {rest}"
-
-
-def _list(values: Sequence[str]) -> str:
-    return "[" + ", ".join(map(_literal, values)) + "]"
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
-
-
-def _name(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
+    return f"(SELECT filename, try(decode(content)) AS content FROM read_blob({texts(files)}))"

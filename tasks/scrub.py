@@ -138,5 +138,6 @@ _DOCUMENTS: Final[Mapping[str, Callable[[bytes, str], object]]] = {
     f"rounds/*/{SUMMARY}": lambda data, path: rounds.parsed(data, PurePosixPath(path).parent.name),
     f"rounds/*/{RECIPE}": lambda data, _: _object(data),
     "calibrations/*.json": lambda data, _: calibrate.parsed(data),
+    "rewards/*.json": lambda data, _: _object(data),
     "runs/*.jsonl": lambda data, _: data.decode(),
 }

@@ -29,8 +29,8 @@ from data.store.durable_files import (
 )
 
 _TOPS: Final = (
-    "calibrations", "improvements", "locks", "manifests", "media", "parts", "rounds", "runs", "scratch",
-    "tmp",
+    "calibrations", "improvements", "locks", "manifests", "media", "parts", "rewards", "rounds", "runs",
+    "scratch", "tmp",
 )  # fmt: skip
 _UNITS_FOLDER: Final = re.compile(r"parts/[^/]+/[^/]+/[^/]+|scratch/[^/]+", re.DOTALL)
 

@@ -18,7 +18,7 @@ FORMAT: Final = 1
 FILE: Final = "format.json"
 # All that a store's folder may hold beside it; whoever finds only these finds a store.
 _OURS: Final = {
-    *("manifests", "parts", "media", "rounds", "improvements", "calibrations", "runs"),
+    *("manifests", "parts", "media", "rounds", "improvements", "calibrations", "rewards", "runs"),
     *("scratch", "locks", "tmp", "champion.json", "champion.copy.json", ASIDE),
 }
 

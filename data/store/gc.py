@@ -1,4 +1,4 @@
-"""Garbage: files that no manifest reaches. Nothing else is ever removed.
+"""Garbage: files that no manifest reaches, and segments that others took the place of; nothing else.
 
 A file is reachable if any committed manifest names it. What a unit at work has written is young and not yet
 named; `min_age_s` protects it, and a file that a unit finds and uses again is made young (see
@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from data.store import Store
+from data.store import Store, segments
 
 SAFE_AGE_S: Final = 24 * 3600.0
 # An unfinished file lies beside its target where tmp/ is on another file system.
@@ -61,7 +61,12 @@ def collect(store: Store, delete: bool = False, min_age_s: float = SAFE_AGE_S) -
     # Files first, manifests second: a unit committed in between is then reached, not taken.
     present = [entry for entry in backend.entries() if _FILE.fullmatch(entry.path)]
     idle = backend.idle(since)
+    replaced = segments.superseded(store, since)
+    if delete:
+        for segment in replaced:
+            store.forget(segment.key)
     reached = {item.path for manifest in store.manifests() for item in manifest.files}
+    reached -= {part.path for segment in replaced for part in segment.parts}
     for entry in present:
         if entry.path in reached:
             continue

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Final
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pydantic import ConfigDict, TypeAdapter
 
@@ -17,6 +19,9 @@ from data.errors import StoreError
 from data.json_text import parse_json
 from data.keys import bytes_digest, digest, parsed_digest
 from data.records import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from data.store.backend import Backend
 
 _STRICT: Final = ConfigDict(extra="forbid")
 
@@ -131,3 +136,30 @@ class Manifest:
 
 
 _MANIFEST: Final = TypeAdapter(Manifest)
+
+
+def read_manifest(backend: Backend, path: PurePosixPath, remedy: str) -> Manifest:
+    """The manifest in a file of a store.
+
+    Args:
+        backend: where it lies.
+        path: manifests/<stage>/<key>.json.
+        remedy: what to do about a damaged one.
+
+    Raises:
+        Damaged: it was changed after it was written, or cannot be read.
+        StoreError: it is of a newer version, or may not be read.
+    """
+    where = backend.where(str(path))
+    try:
+        found = Manifest.from_bytes(backend.read(str(path)), where)
+    except Damaged as error:
+        raise Damaged(error.what, remedy) from error
+    except PermissionError as error:
+        readable = f"make it readable for this user (`chmod u+r {shlex.quote(where)}`)"
+        raise StoreError(f"cannot read {where}: {error.strerror}; {readable}") from error
+    except OSError as error:
+        raise Damaged(f"cannot read {where}: {error.strerror}", remedy) from error
+    if (found.key, found.stage) != (path.stem, path.parent.name):
+        raise Damaged(f"{where} is the manifest of another unit", remedy)
+    return found

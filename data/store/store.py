@@ -4,7 +4,7 @@
     manifests/<stage>/<key>.json             immutable; the commit point
     parts/<stage>/<ke>/<key>/<table>-<sha12>.parquet
     media/<sh>/<sha256>.<ext>                videos, latents, adapters
-    rounds/<round id>/  improvements/<id>/  calibrations/  champion.json  runs/<run id>.jsonl
+    rounds/<round id>/  improvements/<id>/  calibrations/  rewards/  champion.json  runs/<run id>.jsonl
     scratch/<key>/  locks/  tmp/  aside/     working space, and what was taken out (`data.store.aside`)
 
 A unit of work writes its media, then its parts, then its manifest. Before the manifest is there nothing of
@@ -23,7 +23,6 @@ import json
 import logging
 import os
 import re
-import shlex
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -33,16 +32,16 @@ import pyarrow as pa
 
 from data.errors import StoreError
 from data.keys import bytes_digest, canonical_json, digest
-from data.records import TABLES, Row, from_table, to_table
-from data.store import format
+from data.records import Row, from_table, to_table
+from data.store import format, reward_versions, rows, segments
 from data.store.aside import set_aside
 from data.store.backend import plain
 from data.store.documents import Documents
 from data.store.durable_files import is_folder, make_folder, storage_errors
 from data.store.failpoints import failpoint
 from data.store.folder import Folder
-from data.store.manifest import Damaged, Manifest, Media, Part
-from data.store.parts import decode, encode
+from data.store.manifest import Damaged, Manifest, Media, Part, read_manifest
+from data.store.parts import encode
 from data.store.places import backend_of
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
@@ -88,6 +87,7 @@ class Store(Documents):
                     f"no store at {backend.url}: name one with --store, or make one with `vidloop round`"
                 )
             format.create(backend)
+            reward_versions.note_complete(backend)
         format.check(backend)
         if create:
             backend.require_working()
@@ -140,6 +140,7 @@ class Store(Documents):
         media: Sequence[Media] = (),
         parents: Sequence[str] = (),
         info: Mapping[str, Any] | None = None,
+        written: Sequence[Part] = (),
     ) -> Manifest:
         """Write a unit's rows and make it visible, in one step.
 
@@ -153,6 +154,7 @@ class Store(Documents):
             media: files written with `write_media` that the rows name.
             parents: keys of the manifests this unit was computed from.
             info: what is worth saying about the work.
+            written: parts that `write_part` has written already.
 
         Returns:
             The manifest that is in the store now.
@@ -168,14 +170,16 @@ class Store(Documents):
             )
         key = digest(dict(question))
         encoded = {name: to_table(name, rows) for name, rows in sorted(tables.items())}
-        self._check_media(encoded, media)
-        parts = tuple(self._write_part(stage, key, name, table) for name, table in encoded.items())
+        rows.check_media(self, encoded, media)
+        new = ((name, table.num_rows, encode(table)) for name, table in encoded.items())
+        parts = (*written, *(self.write_part(stage, key, *one) for one in new))
         # Through JSON and back: what is in memory equals what is read from the file (tuples become lists).
         plain = json.loads(canonical_json({"question": dict(question), "info": dict(info or {})}))
         files = tuple(sorted(set(media), key=lambda item: item.path))
         manifest = Manifest(
             key, stage, plain["question"], parts, files, tuple(sorted(set(parents))), plain["info"]
         )
+        reward_versions.note(self.backend, reward_versions.of(encoded))
         failpoint("store.before_manifest")
         place = _manifest_path(stage, key)
         won = self.backend.create(place, manifest.to_bytes())
@@ -209,6 +213,12 @@ class Store(Documents):
 
         Raises StoreError: the store is read-only.
         """
+        with self.lock(segments.LOCK):
+            segments.drop(self, key)
+            self.forget(key)
+
+    def forget(self, key: str) -> None:
+        """Remove a unit's own files; a segment that covers it still does. Raises as `discard`."""
         path = self._find(key)
         if path is not None:
             # The manifest goes first: a crash in between leaves files nobody names, not the reverse.
@@ -229,16 +239,15 @@ class Store(Documents):
         Raises StoreError: the store is read-only.
         """
         path = self._find(key)
-        if path is None:
-            return
         with contextlib.suppress(Damaged):
-            manifest = self.manifest_at(path)
-            for item in manifest.media:
+            manifest = self.manifest(key)
+            for item in manifest.media if manifest is not None else ():
                 if self.fault(item) is not None:
                     self.set_aside(item.path, why)
-        # The manifest goes first: a crash in between leaves files nobody names, not a manifest without files.
-        self.set_aside(str(path), why)
-        self.set_aside(_parts_folder(path), why)
+        with self.lock(segments.LOCK):
+            segments.drop(self, key)
+        for one in () if path is None else (str(path), _parts_folder(path)):  # in this order, as in `forget`
+            self.set_aside(one, why)
 
     # -- reading -------------------------------------------------------------------------------------------
 
@@ -250,7 +259,7 @@ class Store(Documents):
             StoreError: it is of a newer version, or may not be read.
         """
         path = self._find(key, stage)
-        return None if path is None else self.manifest_at(path)
+        return segments.read_manifest(self, key) if path is None else self.manifest_at(path)
 
     def verify(self, key: str, level: Literal["hash", "size"] = "hash") -> str | None:
         """None if the unit is whole, else why it is not.
@@ -281,6 +290,8 @@ class Store(Documents):
             if level == "hash" and self.backend.sha256(item.path) != item.sha256:
                 return f"sha256 of {kind} {item.path} differs"
         except FileNotFoundError:
+            if isinstance(item, Part) and segments.holds(self, item):
+                return None
             return f"missing {kind} {item.path}"
         except OSError as error:
             return f"unreadable {kind} {item.path}: {error.strerror}"
@@ -295,25 +306,16 @@ class Store(Documents):
 
     def arrow(self, keys: Iterable[str], table: str) -> pa.Table:
         """One table of several units as Arrow, units in the order of `keys`. Raises as `read` does."""
-        return pa.concat_tables([TABLES[table].schema.empty_table(), *self.batches(keys, table)])
+        return rows.table_of(table, self.batches(keys, table))
 
     def batches(self, keys: Iterable[str], table: str, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
         """The same unit by unit, or some columns of it. Raises as `read` does."""
-        for key in keys:
-            manifest = self.manifest(key)
-            if manifest is None:
-                raise Damaged(f"{self.url} holds no unit {key}: run the command that made it again")
-            if (part := manifest.part(table)) is not None:
-                data = self._read_bytes(part.path, part.sha256)
-                try:
-                    yield decode(data, table, columns)
-                except ValueError as error:
-                    where = self.backend.where(part.path)
-                    raise Damaged(f"{where} is no table {table}: {error}", self._remedy) from error
+        return rows.batches(self, keys, table, columns)
 
     def manifests(self, stage: str | None = None) -> list[Manifest]:
         """Every committed unit (of one stage), sorted by key. Raises Damaged if a manifest was changed."""
-        return [self.manifest_at(path) for path in self.manifest_files(stage)]
+        found = [self.manifest_at(path) for path in self.manifest_files(stage)]
+        return segments.with_covered(self, stage, found)
 
     def manifest_files(self, stage: str | None = None) -> list[PurePosixPath]:
         """Where the manifests lie (of one stage) below the store, sorted by key; unread."""
@@ -322,19 +324,7 @@ class Store(Documents):
 
     def manifest_at(self, path: PurePosixPath) -> Manifest:
         """The manifest of a file that `manifest_files` named. Raises as `manifest`."""
-        where = self.backend.where(str(path))
-        try:
-            found = Manifest.from_bytes(self.backend.read(str(path)), where)
-        except Damaged as error:
-            raise Damaged(error.what, self._remedy) from error
-        except PermissionError as error:
-            readable = f"make it readable for this user (`chmod u+r {shlex.quote(where)}`)"
-            raise StoreError(f"cannot read {where}: {error.strerror}; {readable}") from error
-        except OSError as error:
-            raise Damaged(f"cannot read {where}: {error.strerror}", self._remedy) from error
-        if (found.key, found.stage) != (path.stem, path.parent.name):
-            raise Damaged(f"{where} is the manifest of another unit", self._remedy)
-        return found
+        return read_manifest(self.backend, path, self.remedy)
 
     # -- working space ---------------------------------------------------------------------------------------
 
@@ -371,37 +361,32 @@ class Store(Documents):
             self.set_aside(item.path, fault)
         self.backend.put(item.path, data)
 
-    def _write_part(self, stage: str, key: str, name: str, table: pa.Table) -> Part:
-        data = encode(table)
+    def write_part(self, stage: str, key: str, name: str, count: int, data: bytes) -> Part:
+        """Keep a Parquet file of a unit that is about to be committed. Raises as `write_media`."""
         sha = bytes_digest(data)
         path = f"parts/{stage}/{key[:2]}/{key}/{name}-{sha[:12]}.parquet"
-        part = Part(name, path, table.num_rows, sha, len(data))
+        part = Part(name, path, count, sha, len(data))
         self._keep(part, data)
         failpoint("store.after_part")
         return part
+
+    def read_part(self, part: Part) -> bytes:
+        """Bytes of a part, checked against its digest. Raises Damaged: it is missing or was changed."""
+        return self._read_bytes(part.path, part.sha256)
 
     def _read_bytes(self, relative: str, sha256: str) -> bytes:
         where = self.backend.where(relative)
         try:
             data = self.backend.read(relative)
         except OSError as error:
-            raise Damaged(f"cannot read {where}: {error.strerror}", self._remedy) from error
+            raise Damaged(f"cannot read {where}: {error.strerror}", self.remedy) from error
         if bytes_digest(data) != sha256:
-            raise Damaged(f"{where} was changed after it was written (sha256 differs)", self._remedy)
+            raise Damaged(f"{where} was changed after it was written (sha256 differs)", self.remedy)
         return data
 
-    def _check_media(self, tables: Mapping[str, pa.Table], media: Sequence[Media]) -> None:
-        for item in media:
-            if self.fault(item, "size") is not None:
-                raise StoreError(
-                    f"{self.backend.where(item.path)} is not there, so it cannot be committed: run again"
-                )
-        held = {item.path for item in media}
-        for name, table in tables.items():
-            for column in TABLES[name].media:
-                named = set(table.column(column).to_pylist()) - {""}
-                if not named <= held:
-                    raise ValueError(f"{name}.{column} names {min(named - held)}, which is not in `media`")
+    def without_file(self, keys: Iterable[str]) -> list[str]:
+        """Those of the keys whose units have no manifest file: they are not there, or in a segment."""
+        return [key for key in keys if self._find(key) is None]
 
     def _find(self, key: str, stage: str | None = None) -> PurePosixPath | None:
         name = f"{_checked(key)}.json"
@@ -412,7 +397,8 @@ class Store(Documents):
         return None
 
     @property
-    def _remedy(self) -> str:
+    def remedy(self) -> str:
+        """What to do about a damaged file."""
         return (
             f"`{self.heal_command}` sets aside what is damaged; the command that made it then makes it again"
         )

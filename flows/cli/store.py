@@ -1,4 +1,6 @@
-"""Commands that read and tidy a store: `query`, `policies`, `report`, `champion`, `gc`, `scrub`."""
+"""Commands that read and tidy a store: `query`, `policies`, `report`, `champion`, `gc`, `compact`,
+`scrub`.
+"""
 
 from __future__ import annotations
 
@@ -192,6 +194,16 @@ def gc(
     what = "removed" if found.deleted else "would be removed (--delete does it)"
     size = f"{len(found.files)} files, {found.bytes / 1e6:.1f} MB"
     print(f"{size} {what}; {found.young} younger ones are left alone")
+
+
+@app.command("compact")
+@answers
+def compact_command(store: StoreOption = DEFAULT_STORE) -> None:
+    """Gather the rows of finished work in few large files, so that queries stay quick. Rounds may run."""
+    from data.store.compaction import compact
+
+    done = compact(Store.open(store))
+    print(f"{done.units} units gathered; {done.segments} segments, {done.left} units in none")
 
 
 def _write_parquet(path: Path, names: list[str], rows: list[tuple[Any, ...]]) -> None:

@@ -49,6 +49,7 @@ KINDS: Final = {
     "record's page": "improvements/*/report.html",
     "calibration": "calibrations/*.json",
     "calibration's page": "calibrations/*.html",
+    "version of a reward": "rewards/*.json",
     "facts": "runs/*.jsonl",
     "checkpoint": "scratch/*/*.checkpoint",
     "lock": "locks/improve.lock",

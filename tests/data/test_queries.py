@@ -96,19 +96,48 @@ def test_wide_scores_have_a_column_for_each_reward(filled):
     assert [row[-2:] for row in rows] == [(0.25, 1.0), (0.5, None)]
 
 
-def test_the_newest_version_of_a_reward_has_its_name(filled, commit, make_score):
+def test_the_newest_version_of_a_reward_has_its_name_whatever_the_times_of_files(filled, commit, make_score):
     newer = commit(
         "score", "v2", scores=[make_score("c1", 0.75, "clip", "v2"), make_score("c2", 0.125, "clip", "v2")]
     )
-    os.utime(filled.path(f"manifests/score/{newer.key}.json"), (2**32, 2**32))
-    assert ask(filled, 'SELECT clip, "clip@v1", physics FROM scores_wide ORDER BY clip_id') == [
-        (0.75, 0.25, 1.0), (0.125, 0.5, None),
-    ]  # fmt: skip
-    os.utime(filled.path(f"manifests/score/{newer.key}.json"), (1, 1))
-    assert ask(filled, 'SELECT clip, "clip@v2" FROM scores_wide ORDER BY clip_id') == [
-        (0.25, 0.75),
-        (0.5, 0.125),
-    ]
+    for time in (2**32, 1):
+        os.utime(filled.path(f"manifests/score/{newer.key}.json"), (time, time))
+        assert ask(filled, 'SELECT clip, "clip@v1", physics FROM scores_wide ORDER BY clip_id') == [
+            (0.75, 0.25, 1.0), (0.125, 0.5, None),
+        ]  # fmt: skip
+
+
+def test_a_version_that_no_score_is_of_has_no_column(filled, commit, make_score):
+    newer = commit("score", "v2", scores=[make_score("c1", 0.75, "clip", "v2")])
+    filled.discard(newer.key)
+    assert ask(filled, "SELECT clip FROM scores_wide ORDER BY clip_id") == [(0.25,), (0.5,)]
+    assert "clip@v2" not in run_query(filled, "FROM scores_wide")[0]
+
+
+@pytest.mark.parametrize("lost", ["all", "one", "damaged"])
+def test_of_a_store_of_an_earlier_program_the_times_of_files_are_recorded_once(
+    filled, commit, make_score, lost
+):
+    newer = commit("score", "v2", scores=[make_score("c1", 0.75, "clip", "v2")])
+    older = next(one for one in filled.manifests("score") if one.question["name"] == "clip")
+    notes = sorted((filled.root / "rewards").glob("*.json"))
+    for path in notes if lost == "all" else notes[:1]:
+        path.write_text("{") if lost == "damaged" else path.unlink()
+    if lost == "one":
+        (filled.root / "rewards/complete.json").unlink()
+    times = {newer.key: 1, older.key: 1000} if lost == "all" else {}
+    for key, time in times.items():
+        os.utime(filled.path(f"manifests/score/{key}.json"), (time, time))
+    shown = (
+        'SELECT clip, "clip@v2" FROM scores_wide'
+        if lost == "all"
+        else 'SELECT "clip@v1", clip FROM scores_wide'
+    )
+    assert ask(filled, f"{shown} ORDER BY clip_id")[0] == (0.25, 0.75)
+    for key, time in times.items():
+        os.utime(filled.path(f"manifests/score/{key}.json"), (10**9 + time, 3 - time / 1000))
+    assert ask(filled, f"{shown} ORDER BY clip_id")[0] == (0.25, 0.75)
+    assert len(list((filled.root / "rewards").glob("*.json"))) == 4
 
 
 def test_the_version_that_the_newest_round_used_is_the_newest_whatever_the_files_say(
@@ -172,7 +201,16 @@ def test_work_that_is_not_committed_is_not_seen(filled):
     assert ask(filled, "SELECT count(*) FROM clips") == [(2,)]
 
 
-def test_an_answer_never_rests_on_a_changed_part(filled):
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT avg(value) FROM scores",
+        'FROM "SCORES"',
+        "FROM scores_wide",
+        "FROM query_table('sco' || 'res')",
+    ],
+)
+def test_an_answer_never_rests_on_a_changed_part(filled, sql):
     part = next(filled.root.glob("parts/score/*/*/*.parquet"))
     content = bytearray(part.read_bytes())
     content[len(content) // 2] ^= 1
@@ -180,10 +218,11 @@ def test_an_answer_never_rests_on_a_changed_part(filled):
     with pytest.raises(
         StoreError, match=r"sha256 of part .* differs\. `vidloop scrub --heal --store .*` sets"
     ):
-        ask(filled, "SELECT 1")
+        ask(filled, sql)
     part.unlink()
     with pytest.raises(StoreError, match="missing part"):
-        ask(filled, "SELECT 1")
+        ask(filled, sql)
+    assert ask(filled, "SELECT count(*) FROM clips") == [(2,)]
 
 
 @pytest.mark.parametrize(

@@ -264,7 +264,7 @@ def test_a_copy_is_wholly_cached_in_both_directions_and_champions_go_along(store
         assert one.has("calibrations/judge-1.json")
         assert [run for run, _ in one.run_logs()] == ["r1"]
     again = copy(store, there)
-    assert (again.files, again.there) == (0, done.files)
+    assert (again.files, again.there) == (0, done.files + done.there)
 
 
 def test_a_copy_takes_no_damaged_file_and_overwrites_no_champion(store, s3):

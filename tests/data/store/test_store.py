@@ -27,9 +27,13 @@ def unit(store, make_clip):
 
 
 def everything(root):
-    """Every file of a store and its bytes, but for what was set aside."""
+    """Every file of a store and its bytes, but for what was set aside, the times of rewards, and locks."""
     found = {p.relative_to(root).as_posix(): p.read_bytes() for p in sorted(root.rglob("*")) if p.is_file()}
-    return {name: content for name, content in found.items() if not name.startswith("aside/")}
+    return {
+        name: content
+        for name, content in found.items()
+        if not name.startswith(("aside/", "rewards/", "locks/"))
+    }
 
 
 def flip(path, position=-1):

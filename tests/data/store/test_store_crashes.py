@@ -40,9 +40,10 @@ for line in sys.stdin:
         os._exit(0)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
-# How often each point is passed; store.mid_write also by format.json, champion.json and its copy.
+# How often each point is passed; store.mid_write also by format.json, champion.json and its copy, and two files
+# of rewards/.
 POINTS = {
-    "store.mid_write": 8, "store.after_media": 2, "store.after_part": 2, "store.before_manifest": 1,
+    "store.mid_write": 10, "store.after_media": 2, "store.after_part": 2, "store.before_manifest": 1,
     "store.after_manifest": 1,
 }  # fmt: skip
 STEPS = [f"{name}:{n}" for name, passes in POINTS.items() for n in range(1, passes + 1)]

@@ -86,6 +86,19 @@ def test_queries_answer(older: Store, vidloop: Callable[..., str]) -> None:
     ]  # fmt: skip
 
 
+def test_it_is_compacted_and_answers_as_before(older: Store, vidloop: Callable[..., str]) -> None:
+    def asked() -> list[str]:
+        return [
+            vidloop("query", f"SELECT * FROM {view} ORDER BY ALL", "--store", older.root, "--format", "json")
+            for view in ("clips", "prompts", "scores", "scores_wide", "evaluations", "lineage")
+        ]
+
+    before, units = asked(), len(older.manifests())
+    said = vidloop("compact", "--store", older.root)
+    assert said == f"{units} units gathered; 1 segments, 0 units in none\n"
+    assert asked() == before
+
+
 def test_champion_policies_and_summary(older: Store, vidloop: Callable[..., str]) -> None:
     assert f"m1  since {ROUND}" in vidloop("champion", "show", "--store", older.root)
     assert ancestry(policies(older), "m1") == ["m1"]
