@@ -88,5 +88,5 @@ async def _write(store: str, round_id: str) -> str:
     )  # fmt: skip
     _, said = await process.communicate()
     return (
-        "" if process.returncode == 0 else said.decode(errors="replace").strip()[-400:] or "no reason given"
+        "" if process.returncode == 0 else said.decode(errors="replace").strip()[-2000:] or "no reason given"
     )

@@ -140,6 +140,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=6, deadline=None)
 @given(steps=STEPS)
 def test_a_store_that_is_compacted_again_and_again_answers_as_one_that_never_was(tmp_path_factory, steps):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from data.store import Store
 from tests.tiny_round import Ended, Tiny
 
@@ -22,6 +24,7 @@ CASES = (
 )
 
 
+@pytest.mark.slow
 def test_curate_and_finetune_say_that_there_is_nothing_to_learn_from(
     tiny: Tiny, vidloop: Callable[..., Ended]
 ) -> None:

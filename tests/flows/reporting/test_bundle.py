@@ -180,6 +180,7 @@ def test_videos_are_the_judged_files_and_nobody_chose_them(evidence: Path, playe
     assert "worst" in why[worst]
 
 
+@pytest.mark.slow
 def test_the_number_of_prompts_and_the_lot_are_options(played: Tiny, tmp_path: Path) -> None:
     def lot(count: int, seed: int) -> set[str]:
         folder = write_bundle(

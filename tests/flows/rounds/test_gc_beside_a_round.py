@@ -72,10 +72,10 @@ def test_a_file_used_between_the_look_and_the_end_is_put_back(store: Store) -> N
     os.utime(path, (1, 1))
     since = time.time() - 60
     store.write_media(b"shared", "mp4")  # a unit at work needs it after all
-    assert not store.backend.take(media.path, since)
+    assert not store.backend.sweep([media.path], since)
     assert store.read_media(media.path) == b"shared"
     assert list((store.root / "tmp").iterdir()) == []
     os.utime(path, (1, 1))
-    assert store.backend.take(media.path, since)
+    assert store.backend.sweep([media.path], since)
     assert not path.exists()
-    assert store.backend.take(media.path, since)  # somebody else was quicker
+    assert store.backend.sweep([media.path], since)  # somebody else was quicker

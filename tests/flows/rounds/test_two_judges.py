@@ -49,6 +49,7 @@ def scored(store: Path) -> set[str]:
     return {path.name for path in store.glob("manifests/score/*.json")}
 
 
+@pytest.mark.slow
 def test_one_judge_teaches_the_other_examines_and_new_names_score_nothing_anew(
     tiny: Tiny,
     tiny_vlm: Path,
