@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data.lineage import parents
+from data.store import Store
 from tests.tiny_round import (
     HELDOUT,
     TRAIN,
@@ -43,7 +45,8 @@ def before(stage: str, whole: Tiny, folder: Path) -> Tiny:
     cut = whole.at(folder / "store")
     bodies = {path: json.loads(path.read_text()) for path in (cut.store / "manifests").glob("*/*.json")}
     # Clips and scores of the evaluation stand among those of the first two stages.
-    late = {key for body in bodies.values() if body["stage"] == "evaluate" for key in body["parents"]}
+    store = Store.open(cut.store)
+    late = {key for manifest in store.manifests("evaluate") for key in parents(store, manifest)}
     kept = set()
     for path, body in bodies.items():
         if STAGES.index(body["stage"]) >= STAGES.index(stage) or body["key"] in late:
