@@ -65,6 +65,13 @@ def play_stage(stage: str, root: Path, recipe: Path, *changes: str) -> None:
     plain_stage(stage, open_round(load_recipe(str(recipe), changes), Store.open(root), _RUN))
 
 
+def scrubbed(root: Path) -> list[str]:
+    """What is damaged in a store, and set aside now."""
+    from tasks.scrub import scrub
+
+    return [one.path for one in scrub(Store.open(root).backend, heal=True)]
+
+
 class Stage(Job):
     """One stage of a round, on a store that holds those before it."""
 
@@ -82,6 +89,9 @@ class Stage(Job):
 
     def kept(self, root: Path) -> dict[str, bytes]:
         return committed(root)
+
+    def heal(self, root: Path) -> list[str]:
+        return scrubbed(root)
 
     def check(self, root: Path) -> None:
         store_is_whole(root)
@@ -111,6 +121,9 @@ class Round(Job):
         for path in sorted((root / "store" / "rounds").glob("*/summary.json")):
             found["verdict of the last round"] = _verdict(path)
         return found
+
+    def heal(self, root: Path) -> list[str]:
+        return scrubbed(root / "store")
 
     def check(self, root: Path) -> None:
         store_is_whole(root / "store")
