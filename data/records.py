@@ -123,6 +123,50 @@ class PromptAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class Label:
+    """What one person said of a clip, or of two: a vote. `data.labels` makes them; none is ever changed.
+
+    `kind` is yes_no, grade or pair; `answer` what was said: yes, no, a number, first, second, tie, both_bad
+    or skip. `value` is that as a number from `low` to `high`, of a pair 1 for the first clip, 0 for the
+    other, 0.5 for neither; null: skipped. `question_version` is a digest of the question's words.
+    `shown_left` is the clip that was on the left, `gold` the answer known to be right, `repeat` how often
+    the same was asked before, `source` the SHA-256 of the file, or the session, that it came from. What is
+    not known is null.
+    """
+
+    label_id: str
+    clip_id: str
+    other_clip_id: str | None
+    question: str
+    question_version: str
+    kind: str
+    answer: str
+    value: float | None
+    low: float
+    high: float
+    rater: str
+    session: str
+    at: str | None
+    seconds: float | None
+    plays: int | None
+    shown_left: str | None
+    gold: str | None
+    repeat: int
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Whether a rater's labels count from now on, and why; `session` "": in all. The last one speaks."""
+
+    rater: str
+    session: str
+    at: str
+    excluded: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """A scored clip as the curation sees it: shaped reward r' in [0, 1], training weight, why (not) kept."""
 
@@ -321,6 +365,8 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "choices": _spec(Choice, "policy_id", "prompt_id", "seed", "clip_id"),
     "scores": _spec(Score, "clip_id", "reward", "reward_version"),
     "prompt_answers": _spec(PromptAnswer, "prompt_id", "reward", "reward_version"),
+    "labels": _spec(Label, "label_id"),
+    "exclusions": _spec(Exclusion, "rater", "session", "at"),
     "examples": _spec(Example, "curation_id", "clip_id"),
     "pairs": _spec(Pair, "curation_id", "prompt_id", "chosen", "rejected"),
     "pair_segments": _spec(PairSegment, "curation_id", "chosen", "rejected", "start_s"),
@@ -363,7 +409,8 @@ def to_table(name: str, rows: Iterable[Row] | pa.Table) -> pa.Table:
         if pa.types.is_floating(field.type) and not all(v is None or math.isfinite(v) for v in values):
             raise ValueError(f"table {name}: column {field.name} holds a number that is not finite")
         if pa.types.is_integer(field.type):
-            values = [operator.index(value) for value in values]  # Arrow would cut 1.5 to 1
+            # Arrow would cut 1.5 to 1.
+            values = [None if value is None else operator.index(value) for value in values]
         columns.append(pa.array(values, type=field.type))
     return pa.Table.from_arrays(columns, schema=spec.schema)
 

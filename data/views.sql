@@ -20,6 +20,13 @@ SELECT round, name, json_extract_string(asked, '$$.kind') AS reward,
 FROM (SELECT round, unnest(json_keys(summary, '$$.rewards')) AS name, summary FROM rounds),
      LATERAL (SELECT json_extract(summary, '$$.rewards."' || name || '"') AS asked);
 
+-- The labels that count: those of raters who are not excluded now, in their session or in all.
+CREATE OR REPLACE VIEW counted_labels AS
+SELECT * FROM labels WHERE NOT coalesce((
+    SELECT arg_max(excluded, exclusions."at") FROM exclusions
+    WHERE exclusions.rater = labels.rater AND exclusions.session IN ('', labels.session)
+), false);
+
 -- Edges from what was made to what it was made of.
 CREATE OR REPLACE VIEW lineage AS
 SELECT 'clip' AS child_kind, clip_id AS child, 'shows' AS relation, 'prompt' AS parent_kind,

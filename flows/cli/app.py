@@ -31,6 +31,8 @@ app = typer.Typer(
 )
 champion_app = typer.Typer(help="The best policy so far.", no_args_is_help=True)
 app.add_typer(champion_app, name="champion")
+import_app = typer.Typer(help="Bring in what was made elsewhere.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
 
 _debug = False
 

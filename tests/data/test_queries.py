@@ -8,7 +8,7 @@ from data.errors import DataError, StoreError, UserError
 from data.queries import answer, catalog_sql, connect, run_query
 from data.records import TABLES, Evaluation, Example, Pair, Policy
 
-VIEWS = {*TABLES, "scores_wide", "rounds", "lineage", "timings"}
+VIEWS = {*TABLES, "counted_labels", "scores_wide", "rounds", "lineage", "timings"}
 
 
 @pytest.fixture

@@ -31,6 +31,10 @@ def test_only_measurements_may_be_null():
     }
     assert nullable == {
         ("choices", "value"),
+        *(
+            ("labels", name)
+            for name in ("other_clip_id", "value", "at", "seconds", "plays", "shown_left", "gold")
+        ),
         ("scores", "value"),
         ("scores", "error"),
         ("evaluations", "value"),
