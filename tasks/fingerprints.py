@@ -23,7 +23,7 @@ from tasks.context import BestOf, ClipJob, EvaluationPlan, Generation, PolicyRef
 from tasks.recent import Recent
 
 VERSIONS: Final[Mapping[str, int]] = {
-    "generate": 3, "score": 1, "curate": 3, "reference": 2, "finetune": 4, "evaluate": 5,
+    "generate": 3, "score": 1, "curate": 3, "reference": 2, "finetune": 5, "evaluate": 5,
     "best-of": 1,
 }  # fmt: skip
 

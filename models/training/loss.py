@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import torch
 from torch import Tensor
 
 from models.training.batches import Units
@@ -31,7 +32,7 @@ class Passes:
 
     Attributes:
         prediction: of the policy, [b, C, T, H, W] float32, with gradient; target: what it should have been.
-        reference: prediction of the reference, if it was computed.
+        reference: prediction of the reference, if it was computed; its distance is then logged as `kl`.
         reference_error: error of the reference [b] over the rows' frames, if the settings compare errors.
     """
 
@@ -45,6 +46,9 @@ def loss_of(
     settings: FinetuneSettings, rows: Units, seen: Passes, accepted_share: float, batch_value: Tensor | None
 ) -> tuple[Tensor, Logs]:
     """Loss of a micro-batch, a scalar with gradient, and its logs.
+
+    Of each term `pull/NAME` is the norm of its gradient in the network's output, with its weight, as a mean
+    over the units: a term that pulls at nothing, or drowns the others, shows at once.
 
     Args:
         rows: one row a clip (`Units.per_clip`).
@@ -69,8 +73,9 @@ def loss_of(
     compared = Compared(
         by_unit(errors), by_unit(rows.desirable), rows.weights, seen.prediction, seen.target, given
     )
-    loss, logs = objective.loss(compared, settings)
-    logs = {objective.name: loss.detach(), **logs}
+    own, logs = objective.loss(compared, settings)
+    logs = {objective.name: own.detach(), **logs}
+    terms = {objective.name: own}
     if settings.sft_weight > 0:
         if objective.pairwise:
             # Over the whole chosen clip, also where the pair is compared in segments of it.
@@ -78,15 +83,20 @@ def loss_of(
             tie = anchor(by_unit(whole))
         else:
             tie = unpaired_anchor(errors, rows.desirable, accepted_share)
-        loss = loss + settings.sft_weight * tie
+        terms["anchor"] = settings.sft_weight * tie
         logs["anchor"] = tie.detach()
-    if settings.compares_predictions:
-        assert seen.reference is not None
+    if seen.reference is not None:
         # The KL divergence between two flows or denoisers, up to a weight per noise level.
         distance = error(seen.prediction, seen.reference).mean()
         if settings.kl > 0:
-            loss = loss + settings.kl * distance
+            terms["kl"] = settings.kl * distance
         logs["kl"] = distance.detach()
+    loss = errors.new_zeros(())
+    for name, term in terms.items():
+        loss = loss + term
+        (slope,) = torch.autograd.grad(term, seen.prediction, retain_graph=True)
+        squares = by_unit(slope.flatten(1).square().sum(1)).view(len(compared.errors), -1)
+        logs[f"pull/{name}"] = len(squares) * squares.sum(1).sqrt().mean()
     return loss, logs
 
 

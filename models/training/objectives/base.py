@@ -49,6 +49,14 @@ class LossSettings(Settings):
         gt=0.0,
         le=1.0,
     )
+    sdpo_mu: float = setting(
+        0.5,
+        "Mu of sdpo",
+        "Share of the chosen clip's own descent that its rejected one may not undo (arXiv 2511.03317, whose "
+        "code runs with 0.6 and 0.9); 0: the chosen clip's error does not rise.",
+        ge=0.0,
+        le=1.0,
+    )
     optimality: Literal["group", "label"] = setting(
         "group",
         "Optimality",

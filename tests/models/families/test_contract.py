@@ -27,6 +27,7 @@ from models.families.settings import ModelSettings, SampleSettings
 from models.lora import LoraSpec
 from models.sampling.sampler import Sampler
 from models.training.blocks import BlockRunner
+from models.training.objectives import get_objective, names
 from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, train
@@ -363,8 +364,9 @@ def test_blocks_compile_without_a_graph_break(
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("objective", [name for name in names() if get_objective(name).pairwise])
 def test_a_pair_starts_with_no_gap_to_the_reference(
-    case: Tiny, model: ModelSettings, family: Family, network: nn.Module
+    case: Tiny, model: ModelSettings, family: Family, network: nn.Module, objective: str
 ) -> None:
     made = Sampler.open(model, case.settings).generate(PROMPTS[:1] * 2, SEEDS)
     index = torch.arange(2)
@@ -374,8 +376,9 @@ def test_a_pair_starts_with_no_gap_to_the_reference(
         accepted=index == 0, pairs=index.view(1, 2),
     )  # fmt: skip
     settings = tuned(
-        case, model, objective="dpo", beta=2000.0, steps=8, batch_size=4, rank=4, alpha=4.0, lr=1e-2, warmup=1
-    )
+        case, model, objective=objective, beta=2000.0, steps=8, batch_size=4, rank=4, alpha=4.0, lr=1e-2,
+        warmup=1,
+    )  # fmt: skip
     curve = train(network, family, TrainJob(data, settings, "base-1")).curve
     assert curve[0]["gap/max"] == 0.0
     assert curve[-1]["rewards/margins"] > 0

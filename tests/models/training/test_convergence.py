@@ -12,6 +12,7 @@ from models.training.loss import finish
 from models.training.objectives.dpo import dpo_loss, pair_logs
 from models.training.objectives.nft import nft_loss
 from models.training.objectives.rwr import rwr_loss
+from models.training.objectives.sdpo import held, safeguard
 from models.training.objectives.sft import sft_loss
 from models.training.trainer import late_means
 
@@ -174,14 +175,22 @@ def test_nft_takes_the_old_flows_own_error_for_a_rejection() -> None:
 CHOSEN, REJECTED = 0.3, -0.1
 
 
-def descend(weight: float, steps: int = 4000, rate: float = 0.02) -> list[dict[str, float]]:
-    """A policy with one number, its mean, e = (mean - x)^2, that always hears that CHOSEN beats REJECTED; its curve."""
+def descend(
+    weight: float, steps: int = 4000, rate: float = 0.02, mu: float | None = None
+) -> list[dict[str, float]]:
+    """A policy with one number, its mean, e = (mean - x)^2, that always hears that CHOSEN beats REJECTED; its curve.
+
+    With `mu` its loss is that of sdpo.
+    """
     mean = torch.zeros(1, requires_grad=True)
     clips = torch.tensor([[CHOSEN, REJECTED]])
     reference = (0.0 - clips).square()
     curve = []
     for step in range(steps):
         errors = (mean - clips).square()
+        if mu is not None:
+            slopes = 2 * (mean.detach() - clips)
+            errors = held(errors, safeguard(slopes[:, :1], slopes[:, 1:], mu))
         loss = dpo_loss(errors, reference, 20.0) + weight * anchor(errors)
         (slope,) = torch.autograd.grad(loss, mean)
         with torch.no_grad():
@@ -202,6 +211,13 @@ def test_deterministic_pairs_diverge_without_an_anchor_and_rest_with_one() -> No
     assert held[-1]["displaced"] == 0.0
     assert {"likelihood displacement", "saturation"} <= names(free)
     assert not names(held)
+
+
+def test_deterministic_pairs_rest_where_the_rejected_clip_is_held_back() -> None:
+    for mu in (0.2, 0.8):
+        held_back = descend(weight=0.0, mu=mu)
+        assert held_back[-1]["mean"] == pytest.approx(CHOSEN, abs=1e-3), "at the winner, and no further"
+        assert not {"likelihood displacement"} & names(held_back)
 
 
 def names(curve: list[dict[str, float]]) -> set[str]:

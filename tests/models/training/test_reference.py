@@ -54,8 +54,14 @@ class SamePasses(ErrorTable):
             return self.measure(clips, fixed_draws)
 
 
+def without_distance(curve: list[dict[str, float]]) -> list[dict[str, float]]:
+    """A curve less what only a reference in the run can say: how far the prediction lies from its own."""
+    assert curve[-1]["kl"] > 0
+    return [{name: value for name, value in entry.items() if name != "kl"} for entry in curve]
+
+
 @pytest.mark.parametrize("micro_batch", [None, 2])
-@pytest.mark.parametrize("objective", ["dpo-anchor", "kto"])
+@pytest.mark.parametrize("objective", ["dpo-anchor", "sdpo-anchor", "kto"])
 def test_errors_of_the_same_passes_give_the_adapter_of_inline_errors_bit_for_bit(
     make_transformer: Make, train_data: TrainData, tune: Tune, objective: Any, micro_batch: int | None
 ) -> None:
@@ -68,7 +74,7 @@ def test_errors_of_the_same_passes_give_the_adapter_of_inline_errors_bit_for_bit
     inline = train(make_transformer(), Wan(), TrainJob(train_data, settings, "b"))
     stored = train(make_transformer(), family, TrainJob(train_data, settings, "b", reference_errors=table))
     assert stored.adapter == inline.adapter
-    assert stored.curve == inline.curve
+    assert stored.curve == without_distance(inline.curve)
     assert stored.diagnostics["gap_at_start"] == 0.0
     # kto measures its reference point without gradient where a batch is cut, with the policy
     assert family.still == (5 * 2 if objective == "kto" and micro_batch else 0), "no reference pass"
@@ -83,7 +89,7 @@ def test_stored_errors_of_passes_of_one_clip_give_the_adapter_of_inline_errors_b
     inline = train(make_transformer(), Wan(), TrainJob(train_data, settings, "b"))
     stored = train(make_transformer(), Wan(), TrainJob(train_data, settings, "b", reference_errors=table))
     assert stored.adapter == inline.adapter
-    assert stored.curve == inline.curve
+    assert stored.curve == without_distance(inline.curve)
 
 
 @pytest.mark.parametrize("rows", [2, 4, 7, 8])

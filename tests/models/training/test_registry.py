@@ -28,17 +28,17 @@ COMMON = {"step", "loss", "grad_norm", "lr"}
 
 def test_every_objective_says_what_it_needs() -> None:
     found = {name: get_objective(name) for name in names()}
-    assert len(found) <= 8
     assert {name: (one.data, one.reference, one.curation_weight) for name, one in found.items()} == {
         "sft": (ACCEPTED, "none", "uniform"),
         "unfiltered": (ALL, "none", "uniform"),
         "rwr": (WEIGHTED, "none", "reward"),
         "rwr-exp": (WEIGHTED, "none", "exp"),
         "dpo": (PAIRS, "error", "uniform"),
+        "sdpo": (PAIRS, "error", "uniform"),
         "kto": (LABELS, "error", "uniform"),
         "nft": (LABELS, "prediction", "uniform"),
     }
-    assert [name for name, one in found.items() if one.pairwise] == ["dpo"]
+    assert [name for name, one in found.items() if one.pairwise] == ["dpo", "sdpo"]
 
 
 @pytest.mark.parametrize("name", names())
@@ -46,7 +46,9 @@ def test_the_curve_holds_what_the_objective_says_it_logs(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune, name: str
 ) -> None:
     result = train(transformer, family, TrainJob(train_data, tune(objective=name, batch_size=6), "b"))
-    expected = COMMON | {name} | get_objective(name).logs.keys()
+    expected = COMMON | {name, f"pull/{name}"} | get_objective(name).logs.keys()
+    if get_objective(name).reference != "none":
+        expected |= {"kl"}
     assert {key for entry in result.curve for key in entry} == expected
 
 

@@ -37,12 +37,12 @@ def passes() -> Passes:
     """Six clips: three chosen, then their rejected ones."""
     draw = torch.Generator().manual_seed(3)
     prediction, target = (torch.randn(6, 2, 5, 3, 3, generator=draw) for _ in range(2))
-    return Passes(prediction, target)
+    return Passes(prediction.requires_grad_(), target)
 
 
 def by_hand(seen: Passes, clip: int, kept: list[bool]) -> float:
     """Mean squared error of one clip over the kept latent frames, in numpy and double precision."""
-    apart = (seen.prediction[clip] - seen.target[clip]).double().numpy()
+    apart = (seen.prediction[clip] - seen.target[clip]).detach().double().numpy()
     return float(np.mean(apart[:, np.flatnonzero(kept)] ** 2))
 
 
@@ -68,7 +68,9 @@ def test_kl_is_the_squared_distance_to_the_reference_prediction() -> None:
     settings, seen, rows = TrainSettings(objective="sft", kl=2.0), passes(), units(None).per_clip()
     plain, _ = loss_of(settings.changed(kl=0.0), rows, seen, 1.0, None)
     for apart in (0.0, 3.0):
-        loss, logs = loss_of(settings, rows, replace(seen, reference=seen.prediction + apart), 1.0, None)
+        loss, logs = loss_of(
+            settings, rows, replace(seen, reference=seen.prediction.detach() + apart), 1.0, None
+        )
         assert logs["kl"].item() == pytest.approx(apart**2, rel=1e-5)
         assert (loss - plain).item() == pytest.approx(2 * apart**2, rel=1e-5)
 
@@ -83,7 +85,7 @@ def test_a_mask_of_all_frames_changes_no_bit() -> None:
     settings = TrainSettings(objective="dpo", beta=5.0)
     found = []
     for frames in (None, full[:3]):
-        prediction = seen.prediction.clone().requires_grad_()
+        prediction = seen.prediction.detach().clone().requires_grad_()
         held = replace(seen, prediction=prediction, reference_error=torch.full((6,), 2.0))
         loss, _ = loss_of(settings, units(frames).per_clip(), held, 1.0, None)
         found.append((loss, *torch.autograd.grad(loss, prediction)))

@@ -65,7 +65,8 @@ def test_training_reduces_the_error_of_one_clip(
 
 
 @pytest.mark.parametrize(
-    "objective", [*names(), "rwr-anchor", "rwr-exp-anchor", "dpo-anchor", "kto-anchor", "nft-anchor"]
+    "objective",
+    [*names(), "rwr-anchor", "rwr-exp-anchor", "dpo-anchor", "sdpo-anchor", "kto-anchor", "nft-anchor"],
 )
 def test_every_objective_learns_what_it_is_for(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune, objective: Any
@@ -77,7 +78,7 @@ def test_every_objective_learns_what_it_is_for(
     result = train(transformer, family, TrainJob(data, settings, "b"))
     change = mean_errors(family, transformer, data) - before
     chosen, rejected = change[data.accepted].mean(), change[~data.accepted].mean()
-    if settings.objective in ("dpo", "kto") and not settings.sft_weight:
+    if settings.objective in ("dpo", "sdpo", "kto") and not settings.sft_weight:
         assert result.curve[-1]["rewards/margins"] > 0.05
     elif objective == "nft":
         assert chosen < 0 < rejected, "towards the accepted and away from the rejected"
@@ -96,7 +97,7 @@ def first_weight(data: TrainData, settings: TrainSettings) -> float:
     return Batches(data, settings, torch.device("cpu")).at(0).weights.mean().item()
 
 
-@pytest.mark.parametrize("objective", ["dpo", "dpo-anchor", "kto", "nft"])
+@pytest.mark.parametrize("objective", ["dpo", "dpo-anchor", "sdpo", "kto", "nft"])
 def test_gap_to_the_reference_is_exactly_zero_before_the_first_step(
     family: Family, transformer: nn.Module, train_data: TrainData, tune: Tune, objective: Any
 ) -> None:
@@ -110,10 +111,10 @@ def test_gap_to_the_reference_is_exactly_zero_before_the_first_step(
         assert first["reference_point"] == 0.0
     elif objective == "nft":
         assert first["nft"] == pytest.approx(first["error"], rel=1e-6)
-        assert first["kl"] == 0.0
     else:
-        assert first["dpo"] == pytest.approx(math.log(2))
+        assert first[objective.removesuffix("-anchor")] == pytest.approx(math.log(2))
         assert first["rewards/margins"] == 0.0
+    assert first["kl"] == 0.0 < result.curve[1]["kl"]
     assert result.curve[1]["gap/max"] > 0
 
 
@@ -272,7 +273,7 @@ def test_adapter_knows_its_size_and_base(
     assert file.spec.targets == tuple(sorted(family.lora_targets))
 
 
-@pytest.mark.parametrize("objective", ["dpo-anchor", "rwr-anchor", "kto-anchor", "nft-anchor"])
+@pytest.mark.parametrize("objective", ["dpo-anchor", "sdpo-anchor", "rwr-anchor", "kto-anchor", "nft-anchor"])
 def test_micro_batches_give_the_gradient_of_the_whole_batch(
     family: Family, make_transformer: Make, train_data: TrainData, tune: Tune, objective: Any
 ) -> None:
