@@ -50,10 +50,13 @@ def _(wide: Tensor, down: Tensor) -> None:
 def _widened(x: Tensor, down: Tensor) -> Tensor:
     """[M, K + R] of x [..., K]: itself, and beside it x A^T.
 
-    Padding and then filling in place costs no copy where it is compiled: whatever makes x writes into the
-    wide tensor at once. Concatenation would copy x.
+    Whatever makes x, a normalisation too, writes into the wide tensor at once where it is compiled: a copy to
+    an `as_strided` view is the one that torch.compile always turns into writes in place. Of padding or
+    concatenation it makes a pass of its own over x.
     """
-    wide = F.pad(x.flatten(0, -2), (0, len(down)))
+    rows = x.flatten(0, -2)
+    wide = x.new_empty(len(rows), rows.shape[1] + len(down))
+    wide.as_strided(rows.shape, wide.stride()).copy_(rows)
     _fill(wide, down)
     return wide
 
