@@ -16,7 +16,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from data.curation import CurateSettings, curate
-from data.curation.curate import EXAMPLES, SHAPED, curation_id_of, digests_of, report_of, shaping_of
+from data.curation.curate import (
+    EXAMPLES,
+    SHAPED,
+    PairCounts,
+    curation_id_of,
+    digests_of,
+    report_of,
+    shaping_of,
+)
 from data.records import Example, Pair, PairSegment
 from data.store import Store
 
@@ -88,6 +96,11 @@ DELETE FROM possible WHERE (chosen, rejected) IN (
 )
 """
 
+COUPLES: Final = """
+SELECT coalesce(sum(clips * (clips - 1) // 2), 0)::BIGINT
+FROM (SELECT count(*) AS clips FROM curated GROUP BY prompt_id)
+"""
+
 BETTER: Final = """
 SELECT chosen, rejected, start_s, end_s FROM compared JOIN paired USING (chosen, rejected) WHERE better
 ORDER BY chosen, rejected, start_s
@@ -129,7 +142,8 @@ def plain(
         ]
         pairs = [Pair(name, *row) for row in con.execute("FROM paired").fetchall()]
         spans = [] if dropped is None else [PairSegment(name, *row) for row in con.execute(BETTER).fetchall()]
-        return examples, pairs, spans, report_of(con, shaping, settings, possible, dropped)
+        counts = PairCounts(con.execute(COUPLES).fetchall()[0][0], possible, dropped)
+        return examples, pairs, spans, report_of(con, shaping, settings, counts)
 
 
 def _compare(con: duckdb.DuckDBPyConnection, feedback: str, shaping: dict[str, Any]) -> int | None:

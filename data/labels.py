@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from data.errors import DataError
 from data.keys import digest
-from data.records import Exclusion, Label
+from data.records import Exclusion, Label, from_table
 from data.store import Manifest, Store
 
 STAGE: Final = "labels"
@@ -148,11 +148,10 @@ def label(question: Question, vote: Vote, source: str) -> Label:
     )
 
 
-def said(row: Label) -> tuple[str, float | None]:
-    """What a vote says, whichever of its clips stands first: the first by name, and its share."""
-    if row.other_clip_id is None or row.value is None or row.clip_id < row.other_clip_id:
-        return row.clip_id, row.value
-    return row.other_clip_id, 1 - row.value
+def said(row: Label) -> float | None:
+    """The value of a vote; of a pair, the share of the clip that is first by name, whichever stood first."""
+    turned = row.other_clip_id is not None and row.other_clip_id < row.clip_id
+    return 1 - row.value if turned and row.value is not None else row.value
 
 
 def commit(store: Store, rows: Sequence[Label]) -> Manifest:
@@ -191,29 +190,41 @@ def exclude(
     return row
 
 
-def every(store: Store) -> list[Label]:
-    """All votes of a store, each once, in the order of their ids. Raises Damaged: a part of them is."""
+def units(store: Store) -> tuple[str, ...]:
+    """Keys of the units that hold votes and exclusions now: what is said by them does not change later."""
+    return tuple(unit.key for stage in (STAGE, EXCLUSIONS) for unit in store.manifests(stage))
+
+
+def every(store: Store, keys: Sequence[str] | None = None) -> list[Label]:
+    """All votes of a store, each once, in the order of their ids.
+
+    Args:
+        store: that holds them.
+        keys: of `units`; None: of all that there are now.
+
+    Raises:
+        Damaged: a part of them is gone or was changed.
+    """
     found: dict[str, Label] = {}
-    for row in sorted(_rows(store, STAGE, "labels"), key=_in_order):
+    rows = from_table("labels", store.arrow(units(store) if keys is None else keys, "labels"))
+    for row in sorted(rows, key=_in_order):
         found.setdefault(row.label_id, row)  # which of several is the same as in the view `labels`
     return list(found.values())
 
 
-def counted(store: Store) -> list[Label]:
-    """Those votes of `every` whose raters are not excluded now."""
+def counted(store: Store, keys: Sequence[str] | None = None) -> list[Label]:
+    """Those votes of `every` whose raters are not excluded. Arguments and errors are as there."""
+    keys = units(store) if keys is None else keys
     last: dict[tuple[str, str], Exclusion] = {}
-    for row in sorted(_rows(store, EXCLUSIONS, "exclusions"), key=lambda row: row.at):
+    rows: list[Exclusion] = from_table("exclusions", store.arrow(keys, "exclusions"))
+    for row in sorted(rows, key=lambda row: row.at):
         last[row.rater, row.session] = row
-    return [row for row in every(store) if not _excluded(row, last)]
+    return [row for row in every(store, keys) if not _excluded(row, last)]
 
 
 def _excluded(row: Label, last: Mapping[tuple[str, str], Exclusion]) -> bool:
     said = [last[key] for key in ((row.rater, ""), (row.rater, row.session)) if key in last]
     return max(said, key=lambda one: one.at).excluded if said else False
-
-
-def _rows(store: Store, stage: str, table: str) -> Iterable[Any]:
-    return (row for unit in store.manifests(stage) for row in store.read(unit.key, table))
 
 
 def _in_order(row: Label) -> tuple[tuple[bool, object], ...]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from data.keys import digest
 from data.settings import Settings, setting
 from data.text_limit import TextLimit
 from rewards.base import Judgement, LoadedClip, Part, Reward, guarded
+
+if TYPE_CHECKING:
+    from data.store import Store
 
 KIND: Final = "kind"
 _NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -80,6 +83,9 @@ class RewardKind:
         ready: raises UserError if this machine lacks something that scoring takes.
         whole: raises ModelError if weights that are on this machine do not fill the network that scores. It
             reads headers of weights, and no tensor.
+        held: of a reward whose values lie in the store: settings and which of what the store holds they speak
+            of, as one object, which all of the above take in place of the settings, but `threshold`. It is
+            asked of clips as they are stored, whatever frames it is shown.
         bind: of a mixture: settings that name other rewards, and these rewards, as one object, which all of
             the above take in place of the settings.
         threshold: value from which a clip passes, if settings know one.
@@ -104,6 +110,7 @@ class RewardKind:
     permitted: Callable[[Any], None] = lambda settings: None
     ready: Callable[[Any], None] = lambda settings: None
     whole: Callable[[Any], None] = lambda settings: None
+    held: Callable[[Any, Store], Any] | None = None
     bind: Callable[[Any, Named], Any] | None = None
     threshold: Callable[[Any], float | None] = lambda settings: None
     text_limit: Callable[[Any], TextLimit | None] | None = None

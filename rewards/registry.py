@@ -13,7 +13,7 @@ import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data.errors import ConfigError
 from data.explain import nearest, validated
@@ -21,6 +21,9 @@ from data.plugins import plugins
 from data.settings import Settings
 from rewards.base import Reward
 from rewards.kind import Named, RewardKind, RewardRef
+
+if TYPE_CHECKING:
+    from data.store import Store
 
 GROUP = "vidloop.rewards"
 
@@ -98,7 +101,9 @@ def reward_settings(kind: str, given: object = None) -> Settings:
     return validated(model, {} if given is None else given, f"reward {kind!r}")
 
 
-def reward_ref(name: str, kind: str, settings: object = None, named: Named | None = None) -> RewardRef:
+def reward_ref(
+    name: str, kind: str, settings: object = None, named: Named | None = None, store: Store | None = None
+) -> RewardRef:
     """A reward that is asked for, with its version; nothing is loaded.
 
     Args:
@@ -106,12 +111,13 @@ def reward_ref(name: str, kind: str, settings: object = None, named: Named | Non
         kind: name of its kind.
         settings: as for `reward_settings`.
         named: the other rewards of the recipe, for one that mixes them; None: a kind's name, with defaults.
+        store: of the clips, for one whose values lie there.
 
     Raises:
-        ConfigError: as `reward_settings`.
+        ConfigError: as `reward_settings`, or what it reads is not in the store.
         UserError: weights or other files are missing.
     """
-    known, bound = reward_kind(kind), _bound(kind, settings, named)
+    known, bound = reward_kind(kind), _bound(kind, settings, named, store)
     return RewardRef(name, known.version(bound), bound, known.parts(bound), kind)
 
 
@@ -129,11 +135,16 @@ def reward_version(kind: str, settings: object = None) -> str:
     return reward_ref(kind, kind, settings).version
 
 
-def _bound(kind: str, settings: object, named: Named | None = None) -> Any:
-    """What the functions of a kind take: settings, or of a mixture the settings with what they name."""
-    bind = reward_kind(kind).bind
-    if bind is None:
+def _bound(kind: str, settings: object, named: Named | None = None, store: Store | None = None) -> Any:
+    """What the functions of a kind take: settings, or these with what they name, or what a store says."""
+    held, bind = reward_kind(kind).held, reward_kind(kind).bind
+    if held is None and bind is None:
         return reward_settings(kind, settings)
     if settings is not None and not isinstance(settings, Mapping | Settings):
         return settings  # bound already
+    if held is not None:
+        if store is None:
+            raise ConfigError(f"reward {kind!r} says what lies in a store, and none was named")
+        return held(reward_settings(kind, settings), store)
+    assert bind is not None
     return bind(reward_settings(kind, settings), named or (lambda name: reward_ref(name, name)))

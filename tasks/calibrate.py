@@ -106,7 +106,7 @@ def calibrate(
         reward: the judge.
         labels: their name and the label of each clip by id; or a reward that is 1 or 0, the oracle.
         threshold: value that passes; None: the one at which as many pass as have label 1.
-        controls: at most so many clips are tampered with; 0: none.
+        controls: at most so many clips are tampered with; 0: none, nor of a reward that sees no frames.
         runner: works through the score units.
 
     Raises:
@@ -166,7 +166,9 @@ def calibrate(
             for category in sorted({clips[clip].category for clip in known})
         },
         bins=reliability(value, label) if probability else [],
-        controls=_controls(store, units, reward, [c for c in judged if truth[c]], threshold, controls),
+        controls=_controls(store, units, reward, [c for c in judged if truth[c]], threshold, controls)
+        if reward_kind(reward.kind).held is None
+        else {},
     )
 
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from data.curation import segments
+from data.curation import compared, segments
 from data.curation.pairs import Cuts, pick
 from data.curation.reading import read
 from data.curation.settings import CurateSettings
@@ -66,6 +66,15 @@ class CurateResult:
             if "pair_segments" in self.tables
             else []
         )
+
+
+@dataclass(frozen=True, slots=True)
+class PairCounts:
+    """Pairs that there are, those that may teach, and those beside them in which no segment is better."""
+
+    couples: int
+    possible: int
+    forbidden: int | None = None
 
 
 # A value is null (failed, with its error) or finite: `data.records.Score` allows nothing else.
@@ -146,8 +155,8 @@ ORDER BY w.prompt_id, chosen, rejected
 
 BY_PROMPT: Final = """
 SELECT count(*), count(*) FILTER (any_scored), count(*) FILTER (pairs > 0), count(*) FILTER (all_passed),
-       count(*) FILTER (any_scored AND NOT any_passed), coalesce(sum(clips * (clips - 1) // 2), 0)
-FROM (SELECT prompt_id, count(c.clip_id) > 0 AS any_scored, count(c.clip_id) AS clips,
+       count(*) FILTER (any_scored AND NOT any_passed)
+FROM (SELECT prompt_id, count(c.clip_id) > 0 AS any_scored,
              bool_and(c.passed) AS all_passed, bool_or(c.passed) AS any_passed,
              (SELECT count(*) FROM paired p WHERE p.prompt_id = j.prompt_id) AS pairs
       FROM judged j LEFT JOIN curated c USING (clip_id, prompt_id) GROUP BY prompt_id)
@@ -222,7 +231,7 @@ def curate(
         con.execute(EXAMPLES, {**asked, "q": shaping["accept_fraction"]})
         con.execute(PLACED)
         cuts = segments.cuts(con, line)
-        possible, forbidden = _pair(con, settings, cuts)
+        counts = _pair(con, settings, cuts)
         curation_id = curation_id_of(settings, *(digests or digests_of(store, clip_keys, score_keys)))
         tables = {
             "examples": _rows(con, "examples", curation_id, "SELECT * EXCLUDE (passed) FROM curated"),
@@ -231,8 +240,7 @@ def curate(
         if cuts is not None:
             spans = _rows(con, "pair_segments", curation_id, segments.BETTER)
             tables |= {"pair_segments": spans} if spans.num_rows else {}
-        dropped = None if cuts is None else forbidden
-        return CurateResult(curation_id, tables, report_of(con, shaping, settings, possible, dropped))
+        return CurateResult(curation_id, tables, report_of(con, shaping, settings, counts))
 
 
 def labels(examples: Sequence[Example]) -> list[bool | None]:
@@ -262,16 +270,20 @@ def curation_id_of(settings: CurateSettings, clips: Sequence[str], scores: Seque
     return "d" + digest({"settings": settings.fingerprint(), **inputs})[:24]
 
 
-def _pair(con: duckdb.DuckDBPyConnection, settings: CurateSettings, cuts: Cuts | None) -> tuple[int, int]:
-    """Make table `paired`; returns how many pairs were possible, and how many more but for their segments."""
+def _pair(con: duckdb.DuckDBPyConnection, settings: CurateSettings, cuts: Cuts | None) -> PairCounts:
+    """Make table `paired`."""
     import pyarrow as pa
 
+    seen = compared.pair(con, settings)
+    if seen is not None:
+        return PairCounts(*seen)
     lots, sizes = con.execute(LOTS).fetchnumpy(), con.execute(SIZES).fetchnumpy()
     found = pick(lots["r"], sizes["clips"], settings.margin, settings.pairs_per_prompt, cuts)
     rows = {"winner": lots["clip"][found.winners], "loser": lots["clip"][found.losers]}
     con.register("picked", pa.table(rows))
     con.execute(PAIRS)
-    return found.possible, found.forbidden
+    couples = int((sizes["clips"] * (sizes["clips"] - 1) // 2).sum())
+    return PairCounts(couples, found.possible, None if cuts is None else found.forbidden)
 
 
 def _rows(con: duckdb.DuckDBPyConnection, name: str, curation_id: str, sql: str) -> pa.Table:
@@ -319,11 +331,10 @@ def report_of(
     con: duckdb.DuckDBPyConnection,
     shaping: dict[str, Any],
     settings: CurateSettings,
-    possible: int,
-    dropped: int | None,
+    pairs: PairCounts,
 ) -> dict[str, Any]:
     """The report of `curate`, once there are `judged`, `curated` and `paired`."""
-    prompts, scored, usable, all_passed, all_failed, couples = con.execute(BY_PROMPT).fetchall()[0]
+    prompts, scored, usable, all_passed, all_failed = con.execute(BY_PROMPT).fetchall()[0]
     unscored = con.execute(UNSCORED).fetchall()
     formed = con.execute("SELECT count(*) FROM paired").fetchall()[0][0]
     total, squares, clips = con.execute(WEIGHTS).fetchall()[0]
@@ -354,9 +365,9 @@ def report_of(
             "all_passed": all_passed, "all_failed": all_failed,
         },
         "pairs": {
-            "formed": formed, "possible": possible, "dropped_ties": int(couples) - possible - (dropped or 0),
-            "dropped_limit": possible - formed,
-        } | ({} if dropped is None else {"dropped_segments": dropped}),
+            "formed": formed, "possible": pairs.possible, "dropped_limit": pairs.possible - formed,
+            "dropped_ties": pairs.couples - pairs.possible - (pairs.forbidden or 0),
+        } | ({} if pairs.forbidden is None else {"dropped_segments": pairs.forbidden}),
         "by_category": {
             name: {"clips": count, "passed": good, "accepted": kept, "pairs": pairs}
             for name, count, good, kept, pairs in categories

@@ -20,7 +20,8 @@ CREATE TEMP TABLE clips (clip_id VARCHAR, prompt_id VARCHAR, category VARCHAR);
 CREATE TEMP TABLE modes (mode VARCHAR);
 CREATE TEMP TABLE scores (clip_id VARCHAR, value DOUBLE, error VARCHAR);
 CREATE TEMP TABLE kinds (reward VARCHAR, reward_version VARCHAR);
-CREATE TEMP TABLE told (clip_id VARCHAR, parts DOUBLE[][])
+CREATE TEMP TABLE told (clip_id VARCHAR, parts DOUBLE[][]);
+CREATE TEMP TABLE compared (clip_id VARCHAR, clips VARCHAR[][])
 """
 
 CLIPS: Final = """
@@ -40,6 +41,11 @@ INSERT INTO told SELECT clip_id, from_json(detail -> '$.segments', '[["DOUBLE"]]
 WHERE reward = $feedback AND status = 'ok' AND contains(detail, '"segments"')
 """
 
+COMPARED: Final = """
+INSERT INTO compared SELECT clip_id, from_json(detail -> '$.compared', '[["VARCHAR"]]') FROM arrived
+WHERE reward = $feedback AND status = 'ok' AND contains(detail, '"compared"')
+"""
+
 
 def read(
     con: duckdb.DuckDBPyConnection,
@@ -49,9 +55,10 @@ def read(
     settings: CurateSettings,
     version: str | None,
 ) -> None:
-    """Make the tables of `CREATE`: `clips` that may teach, `scores` of the feedback, and what it told of
-    segments (unless they are ignored), as the units have them, a clip of several units several times; `modes`
-    of sampling and `kinds` of rewards of all rows. Arguments and errors are those of `curate`.
+    """Make the tables of `CREATE`: `clips` that may teach, `scores` of the feedback, what it told of segments
+    (unless they are ignored) and which clips it compared, as the units have them, a clip of several units
+    several times; `modes` of sampling and `kinds` of rewards of all rows. Arguments and errors are those of
+    `curate`.
     """
     import pyarrow.compute as pc
 
@@ -62,16 +69,16 @@ def read(
         con.register("arrived", rows)
         con.execute(CLIPS, {"excluded": excluded})
         con.execute(MODES)
-    differing = settings.segments == "differing"
-    columns = ["clip_id", "reward", "reward_version", "value", "status", "error"]
-    for rows in _together(store.batches(score_keys, "scores", columns + ["detail"] * differing)):
+    columns = ["clip_id", "reward", "reward_version", "value", "status", "error", "detail"]
+    for rows in _together(store.batches(score_keys, "scores", columns)):
         if version is not None:  # another judge of the same kind may have scored these clips too
             same = pc.equal(rows["reward_version"], version)
             rows = rows.filter(pc.or_(same, pc.not_equal(rows["reward"], feedback)))
         con.register("arrived", rows)
         con.execute(KINDS)
         con.execute(SCORES, {"feedback": feedback})
-        if differing:
+        con.execute(COMPARED, {"feedback": feedback})
+        if settings.segments == "differing":
             con.execute(TOLD, {"feedback": feedback})
 
 

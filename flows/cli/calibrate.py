@@ -15,9 +15,11 @@ from flows.cli.app import answers, app
 from flows.cli.options import NOTHING_SET, RecipeOption, SetOption, StoreOption
 from flows.config.load import load_recipe
 from flows.config.resolve import open_reward, open_round, passes
+from flows.config.rewards import ORACLE, taught_by
 from flows.reporting import console as terminal
 from flows.reporting.calibration import Grid, grids, page, side_by_side
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
+from rewards.people import NAME as PEOPLE
 from tasks.calibrate import calibrate, read_labels, write
 from tasks.context import RESIDENTS
 from tasks.units import Runner
@@ -34,7 +36,12 @@ def calibrate_command(
         typer.Option("--reward", help="The judge: judge, clip, flow, ... Again for one more beside it."),
     ] = _JUDGE,
     labels: Annotated[
-        str, typer.Option("--labels", help="oracle, or a CSV or Parquet file with clip_id and label.")
+        str,
+        typer.Option(
+            "--labels",
+            help="oracle; people, or another reward of the recipe's (right from 0.5 on); or a CSV or Parquet "
+            "file with clip_id and label.",
+        ),
     ] = "oracle",
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Value that passes; default: the rubric's.")
@@ -56,13 +63,17 @@ def calibrate_command(
     terminal.choose(terminal.to_console(console))
     context = open_round(read, opened, new_round_id(opened))
     names = list(dict.fromkeys(reward))
-    if "physics" in names and labels == "oracle":
-        raise ConfigError("--reward physics is the oracle: give it labels of your own with --labels FILE")
+    if taught_by(labels) in names:
+        raise ConfigError(
+            f"--reward {taught_by(labels)} is what gives the labels: give it others, --labels FILE"
+        )
     if threshold is not None and len(names) > 1:
         raise ConfigError("--threshold is of one reward: values of different rewards are not on one scale")
-    asked = open_reward(read, "physics") if labels == "oracle" else read_labels(Path(labels).expanduser())
+    by = taught_by(labels)
+    named = by in (taught_by(ORACLE), PEOPLE, *read.rewards)
+    asked = open_reward(read, by, opened) if named else read_labels(Path(labels).expanduser())
     # All of them first: a wrong folder of the last is told before the first is asked anything.
-    judges = [open_reward(read, name) for name in names]
+    judges = [open_reward(read, name, opened) for name in names]
     found = []
     for judge in judges:
         runner = Runner(context.workers, terminal.current())

@@ -109,7 +109,7 @@ def _score_command(stage: str) -> None:
         read = load_recipe(recipe, set_)
         context = begin(read, Store.open(store))
         if again is not None:
-            _release(context, open_reward(read, again), failed, where)
+            _release(context, open_reward(read, again, context.store), failed, where)
         _play_stage(stage, context, plain)
 
 

@@ -45,8 +45,8 @@ def defaults() -> Defaults:
         found[stage]["defaults"] |= dict(_of(part_at(Recipe, [part]), f"{part}."))
     for name in reward_kinds():
         kind = reward_kind(name)
-        if issubclass(kind.settings, CompositeSettings):
-            continue  # its version is made of those of the rewards that it mixes
+        if issubclass(kind.settings, CompositeSettings) or kind.held is not None:
+            continue  # its version is made of those of the rewards that it mixes, or of what a store holds
         try:
             version = kind.version(kind.settings())
         except (UserError, ValueError):

@@ -67,7 +67,7 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     )
     policy = find_one(recipe.start)
     before = taught(store, policy.policy_id) if policy.adapter_path else {}
-    reward = functools.cache(functools.partial(open_reward, recipe))  # each once, whatever it is for
+    reward = functools.cache(functools.partial(open_reward, recipe, store=store))  # each once
     context = RoundContext(
         run_id=run_id,
         name=recipe.name,
@@ -205,7 +205,7 @@ def _earlier(recipe: Recipe, store: Store, name: str, find: Callable[[str], Poli
         raise ConfigError(
             f"curate.include_rounds: round {name} made its clips with other `generate` settings"
         )
-    chosen_by = functools.partial(open_reward, before)
+    chosen_by = functools.partial(open_reward, before, store=store)
     return Sampled(find(before.start), _jobs(before), _best_of(before, chosen_by))
 
 
@@ -294,10 +294,11 @@ def _check_examination(
                 )
 
 
-def open_reward(recipe: Recipe, name: str) -> RewardRef:
-    """A reward of the recipe, or a kind with its defaults, by name.
+def open_reward(recipe: Recipe, name: str, store: Store | None = None) -> RewardRef:
+    """A reward of the recipe, or a kind with its defaults, by name; `store`: of the clips.
 
     Raises:
+        ConfigError: its values lie in a store, and it holds none, or none was named.
         UserError: its weights, or other files, are missing; or the operator does not permit what it asks.
     """
     said = recipe.reward(name)
@@ -306,4 +307,4 @@ def open_reward(recipe: Recipe, name: str) -> RewardRef:
     if isinstance(settings, NetworkSettings) and settings.device is None:
         settings = settings.changed(device=recipe.model.device)
     kind.permitted(settings)
-    return reward_ref(name, kind.name, settings, lambda other: open_reward(recipe, other))
+    return reward_ref(name, kind.name, settings, lambda other: open_reward(recipe, other, store), store)

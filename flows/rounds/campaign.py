@@ -123,7 +123,7 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
     prompts = [prompt.prompt_id for prompt in training_prompts(recipe.generate)]
     if how.prompts_per_round is None or how.prompts_per_round >= len(prompts):
         return Planned(number, seed, policy.policy_id, None, None, earlier, confirm=confirm, drift=drift)
-    reward = open_reward(recipe, recipe.teacher)
+    reward = open_reward(recipe, recipe.teacher, store)
     line = lineage(store, policy)
     facts = prompt_choice.known(store, reward.kind, reward.version, threshold_of(recipe), line)
     chosen = prompt_choice.choose(prompts, facts, how.prompts_per_round, how.explore_fraction, seed)

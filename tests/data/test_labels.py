@@ -81,7 +81,7 @@ def test_a_vote_is_one_row_whichever_clip_stood_first_and_wherever_it_is_read():
     turned = labels.label(BETTER, vote("second", "c2", other_clip_id="c1"), "another file")
     again = labels.label(BETTER, vote("first", other_clip_id="c2", repeat=1), "a file")
     assert one.label_id == turned.label_id != again.label_id
-    assert labels.said(one) == labels.said(turned) == ("c1", 1.0)
+    assert labels.said(one) == labels.said(turned) == 1.0
 
 
 def test_votes_are_kept_with_all_that_is_known_and_once(store):
