@@ -29,6 +29,8 @@ from data.video import VideoSettings, decode_mp4, encode_mp4
 from rewards import LoadedClip, Part, reward_kind
 from rewards.calibration import Bin, Count, Figures, Share, figures, reliability
 from rewards.composite import is_mixture
+from rewards.few_labels import Estimate, Judged
+from rewards.few_labels import rate as estimate
 from rewards.judge.settings import NAME as JUDGE
 from tasks import answers, generate, score
 from tasks.context import RewardRef, RoundContext
@@ -65,7 +67,8 @@ class Control:
 class Calibration:
     """What was found of one judge. `bins` are empty where values are no probabilities.
 
-    `labels` is the labels' name, `labels_id` their content: 8 hex digits.
+    `labels` is the labels' name, `labels_id` their content: 8 hex digits. `rate` is the share of all judged
+    clips that would have label 1, where only some have a label (`rewards.few_labels`).
     """
 
     reward: str
@@ -78,6 +81,7 @@ class Calibration:
     bins: list[Bin]
     controls: dict[str, Control]
     labels_id: str = ""
+    rate: Estimate | None = None
 
     @property
     def still(self) -> bool:
@@ -153,6 +157,12 @@ def calibrate(
     def of(some: Sequence[str]) -> Figures:
         return figures([values[c] for c in some], [truth[c] for c in some], threshold, probability)
 
+    every = [clip for clip, said_of in values.items() if said_of is not None and clip in clips]
+    some = Judged(
+        np.array([values[clip] for clip in every], np.float64),
+        np.array([truth.get(clip, np.nan) for clip in every], np.float64),
+        [clips[clip].prompt_id for clip in every],
+    )
     return Calibration(
         reward=reward.name,
         kind=reward.kind,
@@ -169,6 +179,7 @@ def calibrate(
         controls=_controls(store, units, reward, [c for c in judged if truth[c]], threshold, controls)
         if reward_kind(reward.kind).held is None
         else {},
+        rate=estimate(some) if len(judged) < len(every) else None,
     )
 
 

@@ -14,6 +14,7 @@ from tasks.calibrate import HARMLESS, Calibration, Control
 _FIGURES: Final = (
     "clips", "failed", "label 1", "passed", "accuracy", "precision", "recall", "specificity", "AUC", "ECE",
 )  # fmt: skip
+_RATE: Final = "share of all clips with label 1, labels drawn by lot, 95% interval over prompts"
 _TAMPERED: Final = "good clips, tampered with: share that passes"
 
 
@@ -35,6 +36,7 @@ def grids(found: Calibration) -> list[Grid]:
             _FIGURES,
             [[name, *_cells(one)] for name, one in groups.items()],
         ),
+        _rate(found),
         Grid(
             _TAMPERED,
             ("clips", "intact", "tampered", "should"),
@@ -74,6 +76,18 @@ def page(found: Sequence[Calibration]) -> str:
             for one in found
         ],
     )
+
+
+def _rate(found: Calibration) -> Grid:
+    """The share of all clips that is right, from the labels of some and the judgements of all."""
+    one = found.rate
+    columns = ("labels", "judged", "share", "from", "to", "as tight as")
+    if one is None:
+        return Grid(_RATE, columns, [])
+    worth = one.lacking if one.worth is None else f"{one.worth:.0f} labels"
+    alone = [str(one.labels), "-", *map(_share, (one.alone, one.alone_low, one.alone_high)), "-"]
+    both = [str(one.labels), str(one.clips), *map(_share, (one.value, one.low, one.high)), worth]
+    return Grid(_RATE, columns, [["labels alone", *alone], ["labels and judge", *both]])
 
 
 def _cells(one: Figures) -> list[str]:

@@ -180,6 +180,15 @@ def test_a_judge_is_calibrated_against_labels_of_ones_own(
     assert "Reliability" in page
     (warned,) = warnings(context(judged))
     assert f"hardly calibrated: {len(clips)} clips with labels of labels.csv: it is right on" in warned
+    assert found["rate"] is None  # every clip has a label: there is nothing to say of others
+    some = tmp_path / "some.csv"
+    some.write_text(
+        "clip_id,label\n" + "".join(f"{row.clip_id},{i % 2}\n" for i, row in enumerate(clips[:4]))
+    )
+    ended = vidloop("calibrate", "--labels", some, "--controls", "0", *judged.args())
+    assert "share of all clips with label 1" in ended.out
+    assert "labels are of" in ended.out
+    assert "an interval needs 5" in ended.out
     # The scores are in the store now: the round's score stage has none of the judge's left to do.
     summary = play(judged)
     assert summary["stages"]["score"]["failed"] == 0
