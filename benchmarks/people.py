@@ -105,7 +105,10 @@ def studied(pool: Pool, labels: int, studies: int, seed: int, how: str) -> Held:
         judge, label = pool.judge[chosen], pool.truth[chosen]
         if how == "gain":
             sides = [slice(0, half), slice(half, 2 * half)]
-            one = gain(*(_asked(judge[:, side], label[:, side], labels // 2, "lot", rng) for side in sides))
+            before, after = (
+                _asked(judge[:, side], label[:, side], labels // 2, "lot", rng) for side in sides
+            )
+            one = gain(before, after)
         else:
             one = rate(_asked(judge, label, labels, how, rng))
         if one.lacking:

@@ -169,11 +169,15 @@ def _estimate(samples: Sequence[tuple[Judged, float]], confidence: float) -> Est
     value, half, half_alone = alone + power * shift, wide * spread**0.5, wide * spread_alone**0.5
     worth = count * spread_alone / spread if spread > 0 else None
     return Estimate(
-        *map(
-            float, (value, value - half, value + half, alone, alone - half_alone, alone + half_alone, power)
-        ),
-        count,
-        clips,
+        value=float(value),
+        low=float(value - half),
+        high=float(value + half),
+        alone=float(alone),
+        alone_low=float(alone - half_alone),
+        alone_high=float(alone + half_alone),
+        power=power,
+        labels=count,
+        clips=clips,
         worth=None if worth is None else float(worth),
     )
 
