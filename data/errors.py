@@ -68,3 +68,7 @@ class StageFailed(VidloopError):
 
     def __reduce__(self) -> tuple[type[StageFailed], tuple[str, str]]:
         return type(self), (self.stage, str(self))  # so that it can come from another process
+
+
+class Diverged(StageFailed):
+    """A training's loss or gradient is no number any more: its settings did it, and would do it again."""

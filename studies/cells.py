@@ -5,16 +5,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
+from data.errors import Diverged, StageFailed
 from data.keys import digest
 from data.records import Studied
 from data.store import Store
 from data.store.manifest import Manifest
 from models.training.diagnosis import diagnose
-from studies.grid import Cell
+from studies.grid import TUNING, Cell
 from studies.recipe import Tree
 from tasks import curate, evaluate, finetune, fingerprints, generate
 from tasks.context import ClipJob, Generation, PolicyRef, RoundContext, open_store
@@ -80,10 +82,16 @@ class CellWork:
         Raises:
             StageFailed, ConfigError: a stage did not finish; what was done is kept.
         """
-        for stage in _STAGES:
-            run_stage(stage, self.context, Runner())
         store = open_store(self.context.generation.root)
-        row, parents = self._row(store)
+        try:
+            for stage in _STAGES:
+                run_stage(stage, self.context, Runner())
+            row, parents = self._row(store)
+        except StageFailed as failed:
+            # Settings that are tried may be too wild: that is an answer. Of the chosen ones it is a failure.
+            if self.cell.variant != TUNING or not isinstance(failed.__cause__, Diverged):
+                raise
+            row, parents = self._diverged(store, str(failed.__cause__))
         store.commit(STAGE, self.question, {"studies": [row]}, parents=parents)
 
     @property
@@ -107,16 +115,35 @@ class CellWork:
         }
 
     def _row(self, store: Store) -> tuple[Studied, list[str]]:
-        context, cell = self.context, self.cell
-        curated, trained, examined = (
-            _manifest(store, unit.keys[0])
-            for unit in (curate.unit(context), finetune.unit(context), evaluate.unit_of(context))
+        context = self.context
+        trained, examined = (
+            _manifest(store, unit.keys[0]) for unit in (finetune.unit(context), evaluate.unit_of(context))
         )
         after = finetune.candidate(context)
-        report, found = curated.info, examined.info
-        primary = found["primary"]
-        diagnosis = [] if after is None else [dataclasses.asdict(one) for one in diagnose(trained.info)]
-        row = Studied(
+        found = examined.info
+        verdict = found["verdict"] if after else f"{found['verdict']}: {found['primary']['reason']}"
+        row = dataclasses.replace(
+            self._told(store, found, verdict),
+            promoted=found["promoted"],
+            policy_after=after.policy_id if after else "",
+            finetune_key=trained.key,
+            evaluate_key=examined.key,
+            diagnosis=_json(
+                [] if after is None else [dataclasses.asdict(one) for one in diagnose(trained.info)]
+            ),
+        )
+        return row, [row.curate_key, trained.key, examined.key]
+
+    def _diverged(self, store: Store, reason: str) -> tuple[Studied, list[str]]:
+        row = self._told(store, evaluate.nothing_learned(self.context.evaluate, reason), reason)
+        return row, [row.curate_key]
+
+    def _told(self, store: Store, found: Mapping[str, Any], outcome: str) -> Studied:
+        """The row, as far as findings and curation say it."""
+        context, cell, primary = self.context, self.cell, found["primary"]
+        curated = _manifest(store, curate.unit(context).keys[0])
+        report = curated.info
+        return Studied(
             study=self.study,
             cell=cell_id(self.key),
             variant=cell.variant,
@@ -140,19 +167,18 @@ class CellWork:
             pairs=report["pairs"]["formed"],
             steps=context.finetune.steps,
             batch=context.finetune.batch_size,
-            promoted=found["promoted"],
-            outcome=found["verdict"] if after else f"{found['verdict']}: {primary['reason']}",
+            promoted=False,
+            outcome=outcome,
             policy_before=context.policy.policy_id,
-            policy_after=after.policy_id if after else "",
+            policy_after="",
             curate_key=curated.key,
-            finetune_key=trained.key,
-            evaluate_key=examined.key,
+            finetune_key="",
+            evaluate_key="",
             settings=_json(self.settings),
             categories=_json(found["categories"]),
             guards=_json(found["guards"]),
-            diagnosis=_json(diagnosis),
+            diagnosis=_json([]),
         )
-        return row, [curated.key, trained.key, examined.key]
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ from flows.reporting.words import duration
 from studies.best_of import BestOfWork
 from studies.cells import CellWork
 from studies.contexts import Chosen, Opened
-from studies.grid import MAIN, cells, tuning_cells
+from studies.grid import MAIN, cells
 from studies.plans import (
     Plan,
     Work,
@@ -27,6 +27,7 @@ from studies.plans import (
     tuning_rows,
 )
 from studies.recipe import Study
+from studies.standings import places, seeds, table
 from studies.workers import Crew, Finished, gpus
 from tasks.round_ids import new_round_id
 
@@ -211,25 +212,30 @@ def play(
     run = new_round_id(store)
     with store.lock("study", wait=False):
         opened = Opened(study, store, run)
-        wanted, tried = cells(study, chosen_parts), tuning_cells(study)
+        wanted = cells(study, chosen_parts)
+        tried = len(study.objectives) * sum(places(study, rung) for rung in range(len(seeds(study))))
         first = opened.base(study.seeds[0])
         devices = gpus(first.generation.model.device)
-        say(f"Study {study.name}: {len(wanted)} cells, {len(tried)} to tune; run {run}")
+        say(f"Study {study.name}: {len(wanted)} cells, {tried} to tune; run {run}")
         on = f" on {len(devices)} GPUs" if devices else ""
         who = f"{study.workers} workers of {study.threads} threads" if study.workers else "no workers: alone"
         say(f"    {who}{on}, store {store.url}")
         with Crew(study.workers, study.threads, devices) as crew:
             engine = Engine(store, crew, say, run, deadline)
             with_best = MAIN in chosen_parts and study.best_of is not None
-            begin: list[tuple[Plan, int]] = [(tuning(opened, tried), len(tried))] if tried else []
-            begin += [(pools(opened, seed, False, with_best), 0) for seed in study.seeds]
+            begin: list[tuple[Plan, int]] = [(tuning(opened), tried)] if tried else []
+            if wanted or with_best:
+                begin += [(pools(opened, seed, False, with_best), 0) for seed in study.seeds]
             say("Pools and tuning")
             engine.play(begin)
             outcome = engine.outcome
+            found = tuning_rows(opened)
+            for line in table(study, found):
+                say(line)
             if engine.late or outcome.failed:
                 outcome.left += sum(cell.rounds for cell in wanted) + (len(study.seeds) if with_best else 0)
                 return outcome
-            chosen = choose(study, tuning_rows(opened, tried))
+            chosen = choose(study, found)
             for line in told(study, chosen):
                 say(line)
             say("Cells")

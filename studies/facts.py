@@ -19,8 +19,9 @@ from models.gate.verdict import Paired, pair_up
 from studies import bootstrap
 from studies.best_of import Preference, choose, values_of
 from studies.cells import STAGE
-from studies.grid import BEST_OF, CONTROL, MAIN, cells, tuning_cells
+from studies.grid import BEST_OF, CONTROL, MAIN, cells
 from studies.recipe import Study
+from studies.standings import rungs
 from tasks.context import RewardRef
 
 # Of the report's intervals; the cells' own are the gate's.
@@ -132,7 +133,8 @@ class Facts:
         """Cells of the grid that have not left all rows, and why the last attempt failed, if one did."""
         names = ("variant", "value", "feedback", "objective", "seed", "rounds")
         there = {tuple(getattr(row, name) for name in names) for row in self.rows}
-        planned = [*tuning_cells(self._study), *cells(self._study)]
+        tuned = [cell for rung in rungs(self._study, self.rows) for cell in rung]
+        planned = [*tuned, *cells(self._study)]
         lacking = [cell for cell in planned if tuple(getattr(cell, name) for name in names) not in there]
         failures = self._failures() if lacking else []
         return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any, Final, assert_never
@@ -25,8 +25,8 @@ TUNING: Final = "tuning"
 BEST_OF: Final = "best-of-n"
 IN_A_ROW: Final = "in-a-row"
 SWEEPS: Final = ("noise", "pairs", "reference", "category-heldout", "draws")
-PARTS: Final = (MAIN, IN_A_ROW, *SWEEPS)
-"""What `--only` may name; `main` is the grid with tuning and best-of-n."""
+PARTS: Final = (TUNING, MAIN, IN_A_ROW, *SWEEPS)
+"""What `--only` may name; tuning comes before every other, and `main` is the grid with best-of-n."""
 CONTROL: Final = "unfiltered"
 
 
@@ -73,15 +73,15 @@ def parts(only: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in PARTS if not only or name in only)
 
 
-def tuning_cells(study: Study) -> list[Cell]:
-    """A cell for each setting of each objective; none where there is nothing to choose."""
+def tuning_cells(study: Study, seed: int, trials: Mapping[str, Sequence[int]]) -> list[Cell]:
+    """A cell for each of these settings of each objective, by number, on a seed; none without tuning."""
     how = study.tuning
     if how is None:
         return []
     return [
-        Cell(TUNING, how.feedback, objective, how.seed, value=f"setting {trial}", trial=trial)
-        for objective, tried in study.objectives.items()
-        for trial in range(len(tried))
+        Cell(TUNING, how.feedback, objective, seed, value=f"setting {trial}", trial=trial)
+        for objective in study.objectives
+        for trial in trials[objective]
     ]
 
 
@@ -94,7 +94,7 @@ def cells(study: Study, chosen: Sequence[str] = PARTS) -> list[Cell]:
                 found += _main(study, seed)
             elif part == IN_A_ROW:
                 found += _in_a_row(study, seed)
-            else:
+            elif part != TUNING:
                 found += _sweep(study, seed, part)
     return found
 

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 from data.errors import StageFailed
-from data.records import Studied
 from data.store import Store
 from studies.contexts import Opened
 from studies.engine import Outcome
-from studies.grid import MAIN, Cell, cells, tuning_cells
-from studies.plans import NOTHING_CHOSEN, best_of_work, cell_work, choose, tuning_rows
+from studies.grid import MAIN, cells
+from studies.plans import best_of_work, cell_work, choose, tuning_rows
 from studies.recipe import Study
+from studies.standings import places, seeds
 from tasks.stages import plan_stage
 
 UNKNOWN = "not known before tuning and scores are there"
@@ -21,7 +21,8 @@ UNKNOWN = "not known before tuning and scores are there"
 def show(study: Study, store: Store, chosen_parts: Sequence[str]) -> list[str]:
     """The grid with its counts, and how much of it the store holds already. Nothing is computed."""
     opened = Opened(study, store, "plan")
-    wanted, tried = cells(study, chosen_parts), tuning_cells(study)
+    wanted = cells(study, chosen_parts)
+    tried = len(study.objectives) * sum(places(study, rung) for rung in range(len(seeds(study))))
     lines = [
         f"Study {study.name}: seeds {', '.join(map(str, study.seeds))}; feedbacks "
         f"{', '.join(study.feedbacks)}; objectives {', '.join(study.objectives)}"
@@ -34,12 +35,10 @@ def show(study: Study, store: Store, chosen_parts: Sequence[str]) -> list[str]:
             f"    pool of seed {seed}: {len(context.jobs)} clips, scored by "
             f"{', '.join(reward.name for reward in context.rewards)}; {examined} clips to examine: {state}"
         )
-    found = _tuned(opened, tried)
+    found = tuning_rows(opened)
     if tried:
-        done = 0 if found is None else len(found)
-        lines.append(f"    tuning: {len(tried)} cells, {done} cached")
-    ready = found is not None and len(found) == len(tried)
-    chosen = choose(study, found) if found else NOTHING_CHOSEN
+        lines.append(f"    tuning: {tried} cells, {len(found)} cached")
+    ready, chosen = len(found) == tried, choose(study, found)
     planned, cached = Counter(cell.variant for cell in wanted), Counter[str]()
     unknown = False
     for cell in wanted if ready else []:
@@ -55,17 +54,9 @@ def show(study: Study, store: Store, chosen_parts: Sequence[str]) -> list[str]:
         done = sum(work is not None and store.verify(work.key) is None for work in works)
         sizes = ", ".join(map(str, study.best_of.sizes))
         lines.append(f"    best of {sizes} without training: {len(works)} seeds, {done} cached")
-    rounds = sum(cell.rounds for cell in wanted) + len(tried)
+    rounds = sum(cell.rounds for cell in wanted) + tried
     lines.append(f"{rounds} trainings in all, each examined")
     return lines
-
-
-def _tuned(opened: Opened, tried: Sequence[Cell]) -> list[Studied] | None:
-    """Rows of the tuning cells; None if they cannot be named yet."""
-    try:
-        return tuning_rows(opened, tried)
-    except StageFailed:
-        return None
 
 
 def conclude(outcome: Outcome, say: Callable[[str], None]) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from data.errors import StageFailed
 from data.records import Studied
 from data.store import Store
 from flows.config.resolve import threshold_of
 from studies.best_of import BestOfWork, Preference
 from studies.cells import CellWork, promoted
 from studies.contexts import Chosen, Opened
-from studies.grid import TUNING, Cell
+from studies.grid import Cell
 from studies.recipe import Study
+from studies.standings import rungs, seeds, standings
 from tasks import generate, score
 from tasks.context import RewardRef, RoundContext
 from tasks.generate import GenerateShard
@@ -86,11 +89,12 @@ def pools(opened: Opened, seed: int, tuning: bool, best_of: bool) -> Plan:
     yield _units(opened.store, scored)
 
 
-def tuning(opened: Opened, cells: Sequence[Cell]) -> Plan:
-    """Every setting of every objective, on the seed that is for nothing else."""
-    assert opened.study.tuning is not None
-    yield from pools(opened, opened.study.tuning.seed, True, False)
-    yield [cell_work(opened, cell, NOTHING_CHOSEN) for cell in cells]
+def tuning(opened: Opened) -> Plan:
+    """Settings of every objective, rung by rung, on seeds that are for nothing else."""
+    for number, seed in enumerate(seeds(opened.study)):
+        yield from pools(opened, seed, True, False)
+        rung = rungs(opened.study, tuning_rows(opened, number))[number]
+        yield [cell_work(opened, cell, NOTHING_CHOSEN) for cell in rung]
 
 
 def one_cell(opened: Opened, cell: Cell, chosen: Chosen) -> Plan:
@@ -129,35 +133,34 @@ def best_of_work(opened: Opened, seed: int) -> BestOfWork | None:
 
 
 def choose(study: Study, rows: Sequence[Studied]) -> Chosen:
-    """The setting of each objective that gained most on the tuning prompts; of equals, the one named first.
+    """The setting of each objective that stands best after tuning; of equals, the one named first.
 
     Args:
         study: says which settings there are.
         rows: of the tuning cells; a setting without a row, or with which nothing was learned, is not chosen.
     """
-    trials = {}
-    for objective, tried in study.objectives.items():
-        gains = {
-            row.value: row.after - row.before
-            for row in rows
-            if row.objective == objective and row.after is not None and row.before is not None
-        }
-        if gains:
-            order = [f"setting {trial}" for trial in range(len(tried))]
-            trials[str(objective)] = max(
-                range(len(tried)), key=lambda trial: (gains.get(order[trial], float("-inf")), -trial)
-            )
-    return Chosen(trials)
+    found = {str(objective): standings(study, objective, rows) for objective in study.objectives}
+    return Chosen(
+        {name: order[0].trial for name, order in found.items() if order and order[0].gain > -math.inf}
+    )
 
 
-def tuning_rows(opened: Opened, cells: Sequence[Cell]) -> list[Studied]:
-    """The rows of tuning cells, of those that are there."""
+def tuning_rows(opened: Opened, most: int | None = None) -> list[Studied]:
+    """The rows of tuning that are there, rung by rung, of at most so many rungs.
+
+    A rung whose pool must be there to say what its cells are, and is not, has none.
+    """
     found: list[Studied] = []
-    for cell in cells:
-        assert cell.variant == TUNING
-        key = cell_work(opened, cell, NOTHING_CHOSEN).key
-        if opened.store.verify(key, "size") is None:
-            found += opened.store.read(key, "studies")
+    for number in range(len(seeds(opened.study)) if most is None else most):
+        known = rungs(opened.study, found)
+        if len(known) <= number:
+            break
+        try:
+            keys = [cell_work(opened, cell, NOTHING_CHOSEN).key for cell in known[number]]
+        except StageFailed:
+            break
+        there = [key for key in keys if opened.store.verify(key, "size") is None]
+        found += [row for key in there for row in opened.store.read(key, "studies")]
     return found
 
 

@@ -14,6 +14,7 @@ from flows.config.load import check, read_tree
 from flows.config.recipe import Recipe
 from models.training.objectives import get_objective
 from models.training.settings import ObjectiveLabel, settings_of
+from studies.ranges import SearchPart
 
 FeedbackName = Literal["judge-binary", "judge-p", "clip", "flow", "oracle"]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
@@ -29,6 +30,14 @@ class TuningPart(Settings):
     """How each objective's own settings are chosen: the same number of trials for each, on other prompts."""
 
     seed: Seed = Field(title="Seed", description="Not one of the study's.")
+    later_seeds: list[Seed] = Field(
+        default=[],
+        title="Later seeds",
+        description="On each of these, one after the other, the best of those before are compared too.",
+    )
+    keep: float = Field(
+        default=1 / 3, gt=0.0, le=1.0, title="Keep", description="Share of the settings that goes on."
+    )
     feedback: FeedbackName = Field(title="Feedback", description="Under which the settings are compared.")
     prompts: str = Field(default="dev", title="Prompts", description="Split that decides.")
     clips: int = Field(default=240, ge=1, title="Clips", description="Of each policy on that split.")
@@ -136,10 +145,22 @@ class Study(Settings):
     objectives: dict[ObjectiveLabel, list[Tree]] = Field(
         min_length=1, title="Objectives", description="By name: the settings to be tried, equally many each."
     )
+    search: SearchPart | None = Field(
+        default=None, title="Search", description="In place of objectives: ranges that theirs are drawn from."
+    )
     tuning: TuningPart | None = Field(default=None, title="Tuning")
     best_of: BestOfPart | None = Field(default=None, title="Best of n")
     in_a_row: RowPart | None = Field(default=None, title="Rounds in a row")
     sweeps: SweepsPart = Field(default_factory=SweepsPart, title="Sweeps")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drawn(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or given.get("search") is None:
+            return given
+        if "objectives" in given:
+            raise ValueError("search draws the settings of the objectives: leave out either of the two")
+        return {**given, "objectives": SearchPart.model_validate(given["search"]).drawn()}
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Self:
@@ -149,6 +170,8 @@ class Study(Settings):
             for name, value in part
             if isinstance(value, list)
         ]
+        if self.tuning is not None:
+            lists.append(("tuning", [self.tuning.seed, *self.tuning.later_seeds]))
         for name, items in [("seeds", self.seeds), *lists]:
             if len(set(items)) != len(items):
                 raise ValueError(f"{name} names one twice")
@@ -162,8 +185,9 @@ class Study(Settings):
             raise ValueError(f"accept_like names {self.accept_like!r}, which is graded: nothing passes it")
         if self.tuning is None and max(trials.values()) > 1:
             raise ValueError("objectives have several settings each, but there is no `tuning` to choose by")
-        if self.tuning is not None and self.tuning.seed in self.seeds:
-            raise ValueError(f"tuning.seed {self.tuning.seed} is one of the study's seeds: take another")
+        for seed in [] if self.tuning is None else [self.tuning.seed, *self.tuning.later_seeds]:
+            if seed in self.seeds:
+                raise ValueError(f"tuning.seed {seed} is one of the study's seeds: take another")
         row = [] if self.in_a_row is None else [("in_a_row", self.in_a_row)]
         feedbacks = [(where, name) for where, part in _sweeps(self) for name in part.feedbacks]
         feedbacks += [(f"{where}.feedback", part.feedback) for where, part in row]

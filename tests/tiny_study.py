@@ -33,7 +33,11 @@ class TinyStudy:
 
     def write(self, **changes: Any) -> None:
         """The study's file, with parts of it replaced."""
-        self.file.write_text(yaml.safe_dump(self.tree() | changes, sort_keys=False))
+        self.write_only(self.tree() | changes)
+
+    def write_only(self, tree: dict[str, Any]) -> None:
+        """The study's file, with this in it."""
+        self.file.write_text(yaml.safe_dump(tree, sort_keys=False))
 
     def tree(self) -> dict[str, Any]:
         """The study as its file says it."""

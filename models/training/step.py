@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import ReduceOp
 
-from data.errors import ModelError, StageFailed
+from data.errors import Diverged, ModelError, StageFailed
 from models import lora
 from models.adapted_linear import fused
 from models.compile import compile_blocks, fastest_attention
@@ -145,7 +145,7 @@ class Run:
         """One optimiser step; its logs. Less is computed at once until it fits the GPU.
 
         Raises:
-            StageFailed: the loss or the gradient is not finite, or a single clip does not fit.
+            StageFailed: the loss or the gradient is not finite (`Diverged`), or a single clip does not fit.
         """
         while True:
             try:
@@ -269,7 +269,7 @@ class Run:
         entry = finish(dict(zip([*totals, "grad_norm"], values, strict=True)))
         bad = [name for name, value in entry.items() if not math.isfinite(value)]
         if bad:
-            raise StageFailed(
+            raise Diverged(
                 STAGE,
                 f"step {step}: {', '.join(bad)} became {entry[bad[0]]}. Lower finetune.lr or finetune.beta; "
                 "clips, scores and the last checkpoint are kept",

@@ -184,7 +184,8 @@ def test_the_forms(served: Served) -> None:
     ]
     assert all(field.get("default", "") is not None for field in fields)
     assert held["study"]["parameter_openapi_schema"]["properties"]["recipe"]["enum"] == [
-        "recipes/study-mini.yaml"
+        "recipes/study-mini.yaml",
+        "recipes/study-search-mini.yaml",
     ]
     finetune = schema["definitions"]["FinetuneForm"]
     steps = finetune["properties"]["steps"]

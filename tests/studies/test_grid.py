@@ -13,12 +13,14 @@ import yaml
 from data.errors import UserError
 from data.records import Studied
 from data.resources import find
-from studies.grid import PARTS, cells, parts, tuning_cells
+from studies.grid import PARTS, cells, parts
 from studies.plans import choose
 from studies.recipe import Study, cell_recipe, load_study, merged
+from studies.standings import rungs
 from tests.tiny_study import TinyStudy
 
 SHIPPED = "recipes/study-mini.yaml"
+TUNING = {"seed": 9, "feedback": "judge-binary", "prompts": "dev", "clips": 3}
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def test_the_main_grid_is_every_feedback_with_every_objective_and_one_control_a_
 
 
 def test_every_objective_is_tuned_equally_long_on_a_seed_of_its_own(shipped: Study) -> None:
-    tried = tuning_cells(shipped)
+    (tried,) = rungs(shipped, [])
     assert len({*Counter(cell.objective for cell in tried).values()}) == 1
     assert {cell.objective for cell in tried} == set(shipped.objectives)
     assert {cell.seed for cell in tried}.isdisjoint(shipped.seeds)
@@ -68,7 +70,7 @@ def test_sweeps_vary_what_they_are_named_after(shipped: Study) -> None:
 
 def test_all_cells_have_equal_clips_and_equal_steps(shipped: Study) -> None:
     budgets = set()
-    for cell in [*cells(shipped), *tuning_cells(shipped)]:
+    for cell in [*cells(shipped), *rungs(shipped, [])[0]]:
         for trial in shipped.objectives[cell.objective]:  # type: ignore[index]
             recipe = cell_recipe(
                 shipped, shipped.feedbacks[cell.feedback], {"finetune": {"objective": cell.objective}},  # type: ignore[index]
@@ -104,6 +106,9 @@ def test_only_names_the_parts_to_play() -> None:
         ({"sweeps": {"pairs": {"feedbacks": ["flow"], "objectives": ["sft"], "per_prompt": [1]}}}, "from pairs"),
         ({"best_of": {"clips_per_prompt": 4, "sizes": [3]}}, "no whole groups of 3"),
         ({"tuning": None}, "no `tuning` to choose by"),
+        ({"tuning": {**TUNING, "later_seeds": [1]}}, r"tuning.seed 1 is one of the study's seeds"),
+        ({"tuning": {**TUNING, "later_seeds": [7, 9]}}, "tuning names one twice"),
+        ({"search": {"draws": 2, "ranges": {"sft": {"finetune.lr": [1e-4, 1e-3]}}}}, "leave out either of the two"),
     ],
 )  # fmt: skip
 def test_what_a_study_may_not_say(study_file: TinyStudy, change: dict[str, Any], message: str) -> None:

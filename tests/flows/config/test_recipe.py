@@ -138,7 +138,7 @@ def test_files_that_are_no_recipe(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_a_missing_study_names_the_studies_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"come with vidloop: recipes/study-mini\.yaml$"):
+    with pytest.raises(UserError, match=r": recipes/study-mini\.yaml, recipes/study-search-mini\.yaml$"):
         load_recipe(str(tmp_path / "study-none.yaml"))
 
 
