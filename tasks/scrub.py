@@ -8,10 +8,10 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from data import champion
-from data.errors import StoreError
 from data.json_text import parse_json
 from data.store import Damaged, Media, Part, Store, format
 from data.store.backend import Backend
+from data.store.manifest import forbidden
 from data.store.twice import copy_of, read_closed
 from tasks import calibrate, campaign_record, rounds
 from tasks.rounds import RECIPE, SUMMARY
@@ -120,8 +120,7 @@ def _documents(store: Store, heal: bool) -> Iterator[Fault]:
                 read(store.read_file(relative), relative)
                 continue
             except PermissionError as error:
-                where = store.where(relative)
-                raise StoreError(f"cannot read {where}: {error.strerror}; make it readable") from error
+                raise forbidden(store.where(relative), error) from error
             except (OSError, ValueError) as error:
                 yield Fault(relative, " ".join(str(error).split()))
             if heal:

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -53,6 +54,9 @@ def storage_errors(path: Path, remedy: str = _REMEDY) -> Iterator[None]:
             said = (
                 f"disk full at {path}; free space and run the same command again; nothing committed is lost"
             )
+        elif error.errno == errno.EACCES and path.is_file() and not _is_writable(path):
+            ours = f"make it writable for this user (`chmod u+rw {shlex.quote(str(path))}`)"
+            said = f"cannot write {path}: {error.strerror}; {ours}"
         elif error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             said = f"cannot write {path}: {error.strerror}; {remedy}"
         elif error.errno == errno.ENAMETOOLONG:
@@ -74,6 +78,10 @@ def inside(root: Path, relative: str) -> Path:
     if not all(_NAME.fullmatch(part) for part in parts):
         raise StoreError(f"{relative!r} is not a path inside a store: it must be plain names joined by '/'")
     return root.joinpath(*parts)
+
+
+def _is_writable(path: Path) -> bool:
+    return os.access(path, os.W_OK, effective_ids=True)
 
 
 def make_folder(folder: Path) -> None:

@@ -99,7 +99,7 @@ class Folder:
     def is_plain(self, path: str) -> bool:
         """As `Backend`."""
         at = self.path(path)
-        return at.is_file() and not at.is_symlink() and os.access(at, os.R_OK)
+        return at.is_file() and not at.is_symlink() and os.access(at, os.R_OK, effective_ids=True)
 
     def modified(self, path: str) -> float:
         """As `Backend`."""

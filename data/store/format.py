@@ -12,7 +12,7 @@ from data.errors import StoreError
 from data.json_text import parse_json
 from data.store.aside import FOLDER as ASIDE
 from data.store.backend import Backend
-from data.store.manifest import Damaged
+from data.store.manifest import Damaged, forbidden
 
 FORMAT: Final = 1
 FILE: Final = "format.json"
@@ -56,8 +56,7 @@ def check(backend: Backend) -> None:
         found = parse_json(backend.read(FILE))
         number, writer = int(found["format"]), str(found.get("written_by", "an unnamed version"))
     except PermissionError as error:
-        readable = f"make it readable for this user (`chmod u+r {shlex.quote(path)}`)"
-        raise StoreError(f"cannot read {path}: {error.strerror}; {readable}") from error
+        raise forbidden(path, error) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise damaged from error
     if number > FORMAT and not _is_of_now(writer):

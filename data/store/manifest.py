@@ -138,6 +138,16 @@ class Manifest:
 _MANIFEST: Final = TypeAdapter(Manifest)
 
 
+def forbidden(where: str, error: PermissionError) -> StoreError:
+    """What to say of a file that is there and that this user, or these credentials, may not read."""
+    remedy = (
+        "let these credentials read it"
+        if "://" in where
+        else f"make it readable for this user (`chmod u+r {shlex.quote(where)}`)"
+    )
+    return StoreError(f"cannot read {where}: {error.strerror or error}; {remedy}")
+
+
 def read_manifest(backend: Backend, path: PurePosixPath, remedy: str) -> Manifest:
     """The manifest in a file of a store.
 
@@ -156,8 +166,7 @@ def read_manifest(backend: Backend, path: PurePosixPath, remedy: str) -> Manifes
     except Damaged as error:
         raise Damaged(error.what, remedy) from error
     except PermissionError as error:
-        readable = f"make it readable for this user (`chmod u+r {shlex.quote(where)}`)"
-        raise StoreError(f"cannot read {where}: {error.strerror}; {readable}") from error
+        raise forbidden(where, error) from error
     except OSError as error:
         raise Damaged(f"cannot read {where}: {error.strerror}", remedy) from error
     if (found.key, found.stage) != (path.stem, path.parent.name):

@@ -15,10 +15,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from data.errors import StoreError
 from data.json_text import parse_json
 from data.keys import digest
-from data.store.manifest import Damaged
+from data.store.manifest import Damaged, forbidden
 from data.store.store import Store
 
 Read = TypeVar("Read")
@@ -129,7 +128,7 @@ def read_closed(store: Store, relative: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except PermissionError as error:
-        raise StoreError(f"cannot read {where}: {error.strerror}; make it readable for this user") from error
+        raise forbidden(where, error) from error
     except (OSError, ValueError) as error:
         raise Damaged(f"cannot read {where} ({error})") from error
     if not isinstance(found, dict):
