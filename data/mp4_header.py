@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
+from typing import BinaryIO, Final
 
 # Where a header counts: samples (ISO/IEC 14496-12, 8.7.3), runs of them in a fragment (8.8.8), and entries of
 # its tables (8.5.2 to 8.7.6). (name, bytes from it to the count)
@@ -14,6 +15,9 @@ _COUNTS = {
         (b"trun", b"stsd", b"dref", b"stts", b"ctts", b"stsc", b"stco", b"co64", b"stss", b"elst"), 8
     ),
 }
+# Bytes and boxes of a header: an hour of video takes a few megabytes, in fragments some thousand boxes.
+_LARGEST: Final = 64 << 20
+_MOST_BOXES: Final = 200_000
 _NAMES = re.compile(b"|".join(_COUNTS))
 
 
@@ -29,6 +33,33 @@ def claimed(data: bytes) -> int:
         for found in _NAMES.finditer(data, begin, end)
         if found.start() + _COUNTS[found[0]] + 4 <= len(data)
     )
+
+
+def header(file: BinaryIO) -> bytes:
+    """The boxes of a file that are no `mdat`, one after the other.
+
+    Raises ValueError: they are larger than a header is.
+    """
+    found = bytearray()
+    size = file.seek(0, 2)
+    place = boxes = 0
+    while place < size:
+        boxes += 1
+        if boxes > _MOST_BOXES:
+            raise ValueError(f"its header has more than {_MOST_BOXES:,} boxes")
+        file.seek(place)
+        head = file.read(16)
+        length, name = struct.unpack(">I4s", head[:8].ljust(8, b"\0"))
+        if length == 1 and len(head) == 16:
+            (length,) = struct.unpack(">Q", head[8:])
+        length = size - place if length < 8 else min(length, size - place)
+        if name != b"mdat":
+            if len(found) + length > _LARGEST:
+                raise ValueError(f"its header has more than {_LARGEST:,} bytes")
+            file.seek(place)
+            found += file.read(length)
+        place += length
+    return bytes(found)
 
 
 def _headers(data: bytes) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Rows of prompt files: `.txt`, `.jsonl`, `.csv` and `.parquet`, as a person would read them.
+"""Rows of prompt files and tables of clips (`.txt`, `.jsonl`, `.csv`, `.parquet`), as a person would read.
 
 What programs leave in tables is taken for what it means, alike in every format: blanks around a name or a
 value are none of it, a missing value (empty, null, NaN, "nan") is no value, a whole number is written
@@ -19,7 +19,8 @@ from data.parquet_files import read_columns
 
 TEXTS: Final = ("text", "prompt")
 IDS: Final = ("id", "prompt_id")
-_FIELDS: Final = frozenset((*TEXTS, *IDS, "category", "template", "split", "laws"))
+# `path`: of a clip's file, see `data.outside.table`.
+_FIELDS: Final = frozenset((*TEXTS, *IDS, "category", "template", "split", "laws", "path"))
 # How pandas, Python, JSON and SQL write a value that is missing, in their very letters: "none" is a person's.
 _MISSING: Final = frozenset(("", "nan", "NaN", "NAN", "<NA>", "NaT", "None", "null", "NULL"))
 # What may stand around a name or before a comment: where files were joined, a byte order mark too.
@@ -37,10 +38,16 @@ Record = Mapping[str, Any]
 def read_rows(path: Path) -> list[tuple[int, Record]]:
     """The records of an existing file of one of `READERS`, each with its line (Parquet: its row), from 1.
 
-    An id is a text. Raises DataError: the file is not of its format, or a row is in doubt (two fields of one
-    name, another number of cells than names, a line that could be a comment). UnicodeDecodeError, OSError.
+    An id is a text. Raises DataError: the file cannot be read or is not of its format, or a row is in doubt
+    (two fields of one name, another number of cells than names, a line that could be a comment).
     """
-    rows = [(line, _record(fields, f"{path}:{line}")) for line, fields in READERS[path.suffix.lower()](path)]
+    read = READERS[path.suffix.lower()]
+    try:
+        rows = [(line, _record(fields, f"{path}:{line}")) for line, fields in read(path)]
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
     # Whole numbers beside an empty cell are floats to pandas. Numbers such as 1.0, 1.1, 1.10 are left alone.
     names = [(record, name) for _, record in rows for name in IDS if name in record]
     if all(_WHOLE.fullmatch(record[name]) for record, name in names):

@@ -152,12 +152,7 @@ def _records(path: Path) -> list[tuple[Prompt, Record, str]]:
     if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: cannot read prompts from {path.suffix or 'a file without ending'!r}: "
                        f"use {', '.join(READERS)}")  # fmt: skip
-    try:
-        rows = read_rows(path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start}): save it as UTF-8") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+    rows = read_rows(path)
     if not rows:
         raise DataError(f"{path}: holds no prompts")
     prompts: list[tuple[Prompt, Record, str]] = []
@@ -165,7 +160,7 @@ def _records(path: Path) -> list[tuple[Prompt, Record, str]]:
     ids: dict[str, int] = {}
     for line, record in rows:
         where = f"{path}:{line}"
-        prompt, own_id = _prompt(record, where, path.name)
+        prompt, own_id = prompt_of(record, where, path.name)
         first, text = texts.setdefault(_as_read(prompt.text), (line, prompt.text))
         if first != line:
             how = "" if text == prompt.text else " to a reader (what differs looks the same)"
@@ -201,7 +196,13 @@ def _is_blank(character: str) -> bool:
     return character.isspace() or character in _BLANK or unicodedata.category(character) in ("Cf", "Mn")
 
 
-def _prompt(record: Record, where: str, source: str) -> tuple[Prompt, str]:
+def prompt_of(record: Record, where: str, source: str) -> tuple[Prompt, str]:
+    """The prompt of a record, and the id that it has there ("" for none). Raises DataError as `load_prompts`.
+
+    Args:
+        where: stands in front of what is wrong.
+        source: name of the file.
+    """
     column = next((name for name in TEXTS if name in record), None)
     if column is None:
         raise DataError(

@@ -3,7 +3,7 @@
 The views list the files that manifests and segments name (never a folder's content), so they show committed
 work only. A row that several units hold (a clip that two rounds used) appears once.
 
-    prompts clips choices scores prompt_answers labels exclusions examples pairs pair_segments
+    prompts clips imports choices scores prompt_answers labels exclusions examples pairs pair_segments
     reference_errors policies evaluations studies inputs   the tables of `data.records`
     counted_labels   the labels whose raters are not excluded
     scores_wide   a clip a row, a column for each kind of reward: the version that the newest round used

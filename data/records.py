@@ -21,8 +21,11 @@ import pyarrow as pa
 from data.keys import digest
 
 SCHEMA_VERSION: Final = 1
+IMPORTED: Final = "imported"
+"""What stands for the policy of a clip from outside."""
 
 Status = Literal["ok", "failed"]
+Imported = Literal["taken", "converted", "refused"]
 
 
 class Row(Protocol):
@@ -45,7 +48,10 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A generated clip: how it was made, and where its pixels and its latent are.
+    """A clip: how it was made, and where its pixels and its latent are.
+
+    One from outside has `IMPORTED` for its policy, a number of its file's digest for its seed, no sampler
+    and no latent (path "", rows -1).
 
     Paths are relative to the store root. The latent file is safetensors: `latents` [B, C, T, H, W] float32 as
     the sampler left them (normalised, what the trainer wants) and `prompt_embeds` [P, L, D] float32, one row
@@ -76,6 +82,39 @@ class Clip:
     embed_row: int
     device_kind: str
     code_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """A file from outside: what it was, what was done to it, or why it was refused.
+
+    `name` is the set's, `source` the file as its table names it, `source_sha256` its digest ("": it was not
+    read), `conversion` what was asked for (JSON). What the file does not say of itself is null.
+    """
+
+    name: str
+    source: str
+    source_sha256: str
+    conversion: str
+    prompt_id: str
+    status: Imported
+    reason: str | None
+    done: list[str]
+    clip_id: str | None
+    container: str | None
+    codec: str | None
+    pix_fmt: str | None
+    width: int | None
+    height: int | None
+    rotation: int | None
+    frames: int | None
+    fps: float | None
+    seconds: float | None
+
+    def __post_init__(self) -> None:
+        refused = self.status == "refused"
+        if refused != bool(self.reason) or refused != (self.clip_id is None):
+            raise ValueError(f"import of {self.source}: a refusal has a reason, and nothing else has no clip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,6 +383,7 @@ _ARROW: Final[Mapping[Any, pa.DataType]] = {
     bool: pa.bool_(),
     list[str]: pa.list_(pa.string()),
     Status: pa.string(),
+    Imported: pa.string(),
 }
 
 
@@ -362,6 +402,7 @@ def _spec(row: type[Any], *key: str, media: tuple[str, ...] = ()) -> TableSpec:
 TABLES: Final[Mapping[str, TableSpec]] = {
     "prompts": _spec(Prompt, "prompt_id"),
     "clips": _spec(Clip, "clip_id", media=("video_path", "latent_path")),
+    "imports": _spec(Import, "name", "source", "source_sha256", "conversion"),
     "choices": _spec(Choice, "policy_id", "prompt_id", "seed", "clip_id"),
     "scores": _spec(Score, "clip_id", "reward", "reward_version"),
     "prompt_answers": _spec(PromptAnswer, "prompt_id", "reward", "reward_version"),
@@ -465,6 +506,12 @@ def clip_id(policy_id: str, text: str, seed: int, sampling: Mapping[str, object]
     """
     made = {"policy": policy_id, "prompt": text, "seed": seed, "sampling": dict(sampling)}
     return "c" + digest(made | {"batch_size": batch_size})[:24]
+
+
+def imported_clip_id(source_sha256: str, text: str, conversion: Mapping[str, object]) -> str:
+    """Id of a clip from outside: its file, its prompt, and everything that decides its pixels."""
+    made = {"policy": IMPORTED, "source": source_sha256, "prompt": text, "conversion": dict(conversion)}
+    return "c" + digest(made)[:24]
 
 
 def _value_or_reason(value: float | None, status: str, error: str | None, what: str) -> None:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import io
 import tempfile
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 Frames = npt.NDArray[np.uint8]
+Read = TypeVar("Read")
 
 # Part of a clip's identity. x264 distributes bits by floating-point sums (mbtree). Their fast versions gave
 # the same frames different bytes from call to call on an AMD EPYC while several threads encoded: 330 of 480
@@ -33,8 +35,8 @@ ENCODER: Final = "x264 cpu-independent"
 _EXACT: Final = {"x264-params": "cpu-independent=1"}
 _CODEC: Final = "h264"
 # Pixels: of a picture, 4096 x 4096; of all of a clip, 690 frames of 1920 x 1080, which are 4 GiB.
-_LARGEST_PICTURE: Final = 1 << 24
-_LARGEST_CLIP: Final = (4 << 30) // 3
+LARGEST_PICTURE: Final = 1 << 24
+LARGEST_CLIP: Final = (4 << 30) // 3
 # More than FFmpeg needs for 33 pictures of that size: what a decoder may keep, on sixteen threads.
 _ENOUGH: Final = 1 << 30
 # What a decoder says where memory, open files or threads ran out: of the machine, whatever the file holds.
@@ -112,9 +114,9 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
         if claimed(data) > len(data):
             raise ValueError("its header counts more than the file has bytes")
-        pictures, promised, rate = _within_memory(data)
+        pictures, promised, rate = within_memory(lambda: _pictures(data), lambda: len(data))
     except (av.FFmpegError, OSError, ValueError) as error:
-        if getattr(error, "errno", None) in _OF_THE_MACHINE:
+        if of_the_machine(error):
             raise
         reason = getattr(error, "strerror", None) or error
         raise VideoError(f"{name} cannot be decoded: {reason}") from error
@@ -127,20 +129,28 @@ def decode_mp4(source: str | Path | bytes) -> tuple[Frames, float]:
     return np.stack(pictures), float(rate)
 
 
-def _within_memory(data: bytes) -> tuple[list[Frames], int, Fraction]:
-    """`_pictures`; ValueError too where FFmpeg finds no memory, twice, for what the file claims.
+def of_the_machine(error: BaseException) -> bool:
+    """Whether memory, open files or threads ran out: a fact about the machine, whatever the file holds."""
+    return getattr(error, "errno", None) in _OF_THE_MACHINE
+
+
+def within_memory(read: Callable[[], Read], size: Callable[[], int]) -> Read:
+    """What `read` gives; ValueError too where FFmpeg finds no memory, twice, for what a file claims.
 
     That is so if as much as FFmpeg can need for pictures of the largest size is to be had: else it is the
     machine that has no memory, and the error says so.
+
+    Args:
+        size: of the file, in bytes.
     """
     from av.error import MemoryError as NoMemory
 
     try:
-        return _pictures(data)
+        return read()
     except NoMemory:
-        np.empty(_ENOUGH + 2 * len(data), np.uint8)  # set aside, and given back untouched
+        np.empty(_ENOUGH + 2 * size(), np.uint8)  # set aside, and given back untouched
     try:
-        return _pictures(data)
+        return read()
     except NoMemory:
         raise ValueError("its header claims more memory than a file of its size can need") from None
 
@@ -166,7 +176,7 @@ def _pictures(data: bytes) -> tuple[list[Frames], int, Fraction]:
             raise ValueError("its frame rate is unknown")
         if getattr(codec, "name", None) != _CODEC:  # None: a codec that FFmpeg lacks
             raise ValueError(f"its pictures are not {_CODEC}")
-        codec.options = {"max_pixels": str(_LARGEST_PICTURE)}
+        codec.options = {"max_pixels": str(LARGEST_PICTURE)}
         _check_size(codec.width, codec.height, stream.frames)
         # One converter for all: to set one up costs more than to convert a small frame.
         convert = VideoReformatter().reformat
@@ -178,7 +188,7 @@ def _pictures(data: bytes) -> tuple[list[Frames], int, Fraction]:
 
 
 def _check_size(width: int, height: int, frames: int) -> None:
-    if width * height > _LARGEST_PICTURE or width * height * frames > _LARGEST_CLIP:
+    if width * height > LARGEST_PICTURE or width * height * frames > LARGEST_CLIP:
         raise ValueError(f"{frames} frames of {width}x{height} are more than can be read")
 
 

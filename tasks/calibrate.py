@@ -32,7 +32,7 @@ from rewards.composite import is_mixture
 from rewards.few_labels import Estimate, Judged
 from rewards.few_labels import rate as estimate
 from rewards.judge.settings import NAME as JUDGE
-from tasks import answers, generate, score
+from tasks import answers, generate, imports, score
 from tasks.context import RewardRef, RoundContext
 from tasks.score import lent
 from tasks.shard_clips import ShardClips
@@ -119,13 +119,14 @@ def calibrate(
     """
     store = context.store
     shards = [shard for shard in generate.units(context) if is_whole(store, shard)]
-    if not shards:
+    outside = [shard for shard in imports.held(context) if is_whole(store, shard)]
+    if not (shards or outside):
         raise DataError(f"{store.url} holds no clips of this recipe: run `vidloop generate` first")
     reward = score.measure(context, reward)
     names = {part.name for part in reward.parts}
     components = tuple(one for one in context.rewards if is_mixture(reward) and one.name in names)
     asked = (*components, reward, *((labels,) if isinstance(labels, RewardRef) else ()))
-    units = score.shards(store, shards, asked)
+    units = [*score.shards(store, shards, asked), *score.imported(store, outside, asked)]
     runner(store, score.STAGE, units)
     clips: dict[str, Clip] = {
         row.clip_id: row for unit in units for row in store.read(unit.clips_key, "clips")

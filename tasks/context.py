@@ -67,6 +67,15 @@ class ClipJob:
 
 
 @dataclass(frozen=True)
+class ImportedShard:
+    """Clips from outside that the store holds: the key of their unit, and how many they are."""
+
+    key: str
+    clips: int
+    label: str
+
+
+@dataclass(frozen=True)
 class BestOf:
     """Of `n` clips for a prompt and seed, the one that `by` prefers."""
 
@@ -182,6 +191,7 @@ class RoundContext:
         jobs: the training clips, in prompt order.
         rewards: every reward that is scored on training clips; `feedback` is the one that teaches.
         earlier: training clips of earlier rounds, which are learned from too.
+        imported: training clips from outside.
         best_of: how training clips are chosen, where the round samples a best-of-N policy.
         untraced: of `policy` and those that it comes from, ids of which the store does not say what prompts
             trained them.
@@ -203,6 +213,7 @@ class RoundContext:
     evaluate: EvaluationPlan
     gate: GateSettings
     earlier: tuple[Sampled, ...] = ()
+    imported: tuple[ImportedShard, ...] = ()
     best_of: BestOf | None = None
     untraced: tuple[str, ...] = ()
 

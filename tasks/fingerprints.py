@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from data.curation import CurateSettings
+from data.outside import ConversionSettings, Source
+from data.records import Prompt
 from data.video import ENCODER
 from models.families.settings import ModelSettings
 from models.gate.settings import GateSettings
@@ -24,7 +26,7 @@ from tasks.recent import Recent
 
 VERSIONS: Final[Mapping[str, int]] = {
     "generate": 3, "score": 1, "curate": 3, "reference": 2, "finetune": 5, "evaluate": 5,
-    "best-of": 1,
+    "best-of": 1, "import": 1,
 }  # fmt: skip
 
 Fingerprint = dict[str, Any]
@@ -69,6 +71,23 @@ def generate(how: Generation, policy: PolicyRef, jobs: Sequence[ClipJob]) -> Fin
         batch_size=how.batch_size,
         prompts=[list(dataclasses.astuple(prompt)) for prompt in prompts],
         clips=[[prompts.index(job.prompt), job.seed] for job in jobs],
+    )
+
+
+def conversion(settings: ConversionSettings) -> dict[str, Any]:
+    """Everything that decides the pixels of a clip from outside, beside its file."""
+    return {"version": VERSIONS["import"], "form": settings.fingerprint(), "encoder": ENCODER}
+
+
+def imported(name: str, settings: ConversionSettings, files: Sequence[tuple[Source, Prompt]]) -> Fingerprint:
+    """Some files of a set from outside: each as its table names it, its digest, why it is not read, and its
+    prompt as a row.
+    """
+    return _question(
+        "import",
+        name=name,
+        conversion=conversion(settings),
+        files=[[one.path, one.sha256, one.refused, *dataclasses.astuple(prompt)] for one, prompt in files],
     )
 
 

@@ -12,7 +12,7 @@ from data.records import Clip, clip_id
 from data.store import Media, Store
 from data.threads import in_threads
 from data.video import encode_mp4
-from tasks import cut_prompts, fingerprints
+from tasks import cut_prompts, fingerprints, imports
 from tasks.context import (
     ClipJob,
     Generation,
@@ -178,7 +178,7 @@ def candidates(how: Generation, sampled: Sampled, what: str = "clips") -> list[t
 
 
 def units(context: RoundContext) -> list[GenerateShard]:
-    """The training clips of the round, and after them those of the earlier rounds that it learns from.
+    """The clips that the round makes, and after them those of the earlier rounds that it learns from.
 
     Of a best-of-N policy all candidates: the score stage chooses.
     """
@@ -197,7 +197,7 @@ SPEC: Final = StageSpec(
     version=fingerprints.VERSIONS[STAGE],
     title="clips from the policy",
     does="Have every training clip of the recipe in the store.",
-    phases=lambda context: iter([Phase(units(context))]),
+    phases=lambda context: iter([Phase([*units(context), *imports.held(context)])]),
     form=(
         "generate.prompts",
         "generate.clips_per_prompt",

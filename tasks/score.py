@@ -25,7 +25,7 @@ from rewards import (
 )
 from rewards.composite import is_bounded, is_mixture, measured
 from rewards.judge.judge import JudgeReward
-from tasks import answers, cut_prompts, fingerprints, generate, lookups, prompt_answers
+from tasks import answers, cut_prompts, fingerprints, generate, imports, lookups, prompt_answers
 from tasks.best_of import ChoiceShard
 from tasks.context import (
     RESIDENTS,
@@ -279,6 +279,17 @@ def shards(
     return list(_made.get(generated, (clips.digests, rewards), make))
 
 
+def imported(
+    store: Store, shards: Sequence[imports.HeldShard], rewards: tuple[RewardRef, ...]
+) -> list[ScoreShard]:
+    """The same of clips from outside."""
+    clips = Inputs.of(store, STAGE, [one.shard.key for one in shards])
+    return [
+        ScoreShard(one.root, one.shard.key, clips_digest, rewards, one.label, one.shard.clips)
+        for one, clips_digest in zip(shards, clips.digests, strict=True)
+    ]
+
+
 # As those of `tasks.generate`.
 _made: Final[Recent[list[ScoreShard]]] = Recent(16)
 
@@ -335,11 +346,12 @@ def units(context: RoundContext, rewards: Sequence[RewardRef] | None = None) -> 
     """The scores of the round's training clips, by `rewards` or by all that name their values already."""
     if rewards is None:
         rewards = [reward for reward in context.rewards if is_bounded(reward)]
-    return [
+    made = [
         unit
         for sampled in context.training
         for unit in of(context.store, context.generation, sampled, tuple(rewards))
     ]
+    return [*made, *imported(context.store, imports.held(context), tuple(rewards))]
 
 
 def choose(context: RoundContext, sampled: Sequence[Sampled]) -> Iterator[Phase]:

@@ -13,7 +13,7 @@ from data.store import Damaged, Media, Part, Store, format
 from data.store.backend import Backend
 from data.store.manifest import forbidden
 from data.store.twice import copy_of, read_closed
-from tasks import calibrate, campaign_record, rounds
+from tasks import calibrate, campaign_record, imports, rounds
 from tasks.rounds import RECIPE, SUMMARY
 
 
@@ -88,6 +88,8 @@ def _twice(store: Store, heal: bool) -> Iterator[Fault]:
     shapes: dict[str, Callable[[Mapping[str, Any]], object]] = {champion.FILE: champion.parsed}
     for name in campaign_record.names(store):
         shapes[campaign_record.record_of(name)] = campaign_record.parsed
+    for name in imports.names(store):
+        shapes[imports.record_of(name)] = imports.parsed
     for relative, shape in shapes.items():
         pair = (relative, copy_of(relative))
         wrong: dict[str, str] = {}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field
 
 from data.curation import SelectionSettings
 from data.settings import Settings, Several, setting
@@ -12,6 +12,10 @@ from data.video import VideoSettings
 from models.families.settings import SampleSettings
 
 RoundId = Annotated[str, Field(pattern=r"^\d{8}T\d{6}-[0-9a-f]{8}$")]
+
+
+def _one_or_more(said: Any) -> Any:
+    return [said] if isinstance(said, str) else said
 
 
 class BestOfSettings(Settings):
@@ -69,6 +73,24 @@ class GenerateSettings(SampleSettings):
         le=120,
     )
     video: VideoSettings = setting(VideoSettings(), "Video file", "How clips are written.")
+
+
+class ClipsSettings(Settings):
+    """Which clips teach: those that the policy makes, sets from outside, or both."""
+
+    imported: Annotated[Several[str], BeforeValidator(_one_or_more)] = setting(
+        (),
+        "Imported sets",
+        "Names of sets that `vidloop import clips` made; they take the place of stage 1's clips.",
+    )
+    generated: bool = setting(
+        False, "Generated too", "Says that the policy makes clips as well, where sets are imported."
+    )
+
+    @property
+    def makes(self) -> bool:
+        """Whether the policy makes clips."""
+        return self.generated or not self.imported
 
 
 class ScoreSettings(Settings):

@@ -109,8 +109,8 @@ def vidloop(words: list[str]) -> Asked | None:
         from studies.recipe import load_study
 
         load_study(options["recipe"], options.get("set_", ()))
-    elif "recipe" in options:
-        load_recipe(options["recipe"], options["set_"])
+    elif options.get("recipe"):
+        load_recipe(options["recipe"], options.get("set_", ()))
     return Asked(name, tuple(words), options)
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from data.errors import ModelError
+from data.errors import UserError
 from data.plugins import GROUPS
 from data.queries import run_query
 from data.store import Store
@@ -31,8 +31,9 @@ TRIED = {
     "docs/add-an-objective.md": "tests/tasks/test_add_an_objective.py",
     "docs/families.md": "tests/models/families/test_families_page.py",
 }
-# Lines that name a file of the reader's own: what `plan` says of it is all that is wrong with them.
+# Lines that name something of the reader's own: what `plan` says of it is all that is wrong with them.
 READERS_OWN = {
+    "clips: {imported: outside}": "holds no imported set 'outside'",
     "hpsv2: {model: weights/hpsv21}": "hpsv2.model: there is no folder weights/hpsv21",
     "prompt: prompts/videoscore.txt": "videoscore.prompt: prompts/videoscore.txt cannot be read",
 }
@@ -108,7 +109,7 @@ def test_lines_for_a_file_of_settings_fit_into_one(block: Block, played: Played)
     )
     Path(RECIPE).write_text(yaml.safe_dump(merged(base, lines)), "utf-8")
     lacks = next((said for line, said in READERS_OWN.items() if line in block.text), None)
-    refused = contextlib.nullcontext() if lacks is None else pytest.raises(ModelError, match=re.escape(lacks))
+    refused = contextlib.nullcontext() if lacks is None else pytest.raises(UserError, match=re.escape(lacks))
     with refused, to_look_at(load_recipe(RECIPE), "store") as context:
         assert list(plan_lines(context))
 

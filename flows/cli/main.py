@@ -20,8 +20,8 @@ from flows.cli.app import BAD_INPUT, FAILED, app
 
 # Importing one adds its commands, in this order.
 _COMMANDS: Final = (
-    "calibrate", "campaign", "compare", "copy", "doctor", "import_labels", "remake", "round", "serve",
-    "store",
+    "calibrate", "campaign", "compare", "copy", "doctor", "import_clips", "import_labels", "remake",
+    "round", "serve", "store",
 )  # fmt: skip
 
 _exit_code = FAILED  # unless the command says something else

@@ -53,9 +53,9 @@ def query(
 ) -> None:
     """Ask the store in SQL (DuckDB).
 
-    Views: prompts, clips, choices, scores, scores_wide, prompt_answers, labels, exclusions, counted_labels,
-    examples, pairs, pair_segments, reference_errors, policies, evaluations, rounds, names, studies, inputs,
-    lineage and timings.
+    Views: prompts, clips, imports, choices, scores, scores_wide, prompt_answers, labels, exclusions,
+    counted_labels, examples, pairs, pair_segments, reference_errors, policies, evaluations, rounds, names,
+    studies, inputs, lineage and timings.
     `DESCRIBE clips` names the columns.
     """
     from data.queries import run_query

@@ -36,6 +36,7 @@ from rewards.composite import CompositeSettings
 from tasks.policies import CANDIDATE
 from tasks.settings import (
     BestOfSettings,
+    ClipsSettings,
     CurateStageSettings,
     EvaluateSettings,
     GenerateSettings,
@@ -76,6 +77,7 @@ class Recipe(Settings):
         le=64,
     )
     model: BaseModelSettings = setting(..., "Model", "The text-to-video model.")
+    clips: ClipsSettings = setting(ClipsSettings(), "Clips", "Where training clips come from.")
     generate: GenerateSettings = setting(GenerateSettings(), "Generate", "Stage 1.")
     rewards: dict[str, Instance] = Field(
         default_factory=lambda: {name: instance_model(name)() for name in DEFAULT},
@@ -235,6 +237,8 @@ class Recipe(Settings):
                     "weights: what is chosen by a measure looks good to it. Choose by another reward, or say "
                     "evaluate.same_as_feedback: true on purpose"
                 )
+        if self.best_of is not None and not self.clips.makes:
+            yield "policy takes the best of several clips, but clips.imported has none made: leave out one"
         if self.start == CANDIDATE:
             yield f"policy.from: {CANDIDATE} is what the round trains: it is only a baseline's"
         if len(set(self.evaluate.baselines)) != len(self.evaluate.baselines):

@@ -37,6 +37,7 @@ from tasks.context import (
     Sampled,
 )
 from tasks.finetune import check_start
+from tasks.imports import find_set, shown_prompts
 from tasks.jobs import evaluation_jobs, training_jobs, training_prompts
 from tasks.policies import CANDIDATE, find_policy
 from tasks.rounds import RECIPE, SUMMARY, read_summary
@@ -68,6 +69,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
     policy = find_one(recipe.start)
     before = taught(store, policy.policy_id) if policy.adapter_path else {}
     reward = functools.cache(functools.partial(open_reward, recipe, store=store))  # each once
+    rounds = {name: _frozen(store, name) for name in dict.fromkeys(recipe.curate.include_rounds)}
+    sets = dict.fromkeys(one for said in (recipe, *rounds.values()) for one in said.clips.imported)
     context = RoundContext(
         run_id=run_id,
         name=recipe.name,
@@ -92,9 +95,8 @@ def open_round(recipe: Recipe, store: Store, run_id: str) -> RoundContext:
         finetune=finetune_settings(recipe),
         evaluate=_evaluation(recipe, policy, reward, find_one),
         gate=recipe.gate,
-        earlier=tuple(
-            _earlier(recipe, store, name, find_one) for name in dict.fromkeys(recipe.curate.include_rounds)
-        ),
+        earlier=tuple(_earlier(recipe, store, name, said, find_one) for name, said in rounds.items()),
+        imported=tuple(shard for name in sets for shard in find_set(store, name).labelled()),
         best_of=_best_of(recipe, reward),
         untraced=tuple(name for name, texts in before.items() if texts is None),
     )
@@ -168,6 +170,8 @@ def finetune_settings(recipe: Recipe) -> TrainSettings:
 
 
 def _jobs(recipe: Recipe) -> tuple[ClipJob, ...]:
+    if not recipe.clips.makes:
+        return ()
     return training_jobs(training_prompts(recipe.generate), recipe.generate.clips_per_prompt, recipe.seed)
 
 
@@ -197,9 +201,10 @@ def _frozen(store: Store, name: str) -> Recipe:
             ) from None
 
 
-def _earlier(recipe: Recipe, store: Store, name: str, find: Callable[[str], PolicyRef]) -> Sampled:
-    """The training clips of an earlier round, by the recipe that was frozen when it began."""
-    before = _frozen(store, name)
+def _earlier(
+    recipe: Recipe, store: Store, name: str, before: Recipe, find: Callable[[str], PolicyRef]
+) -> Sampled:
+    """The clips that an earlier round made, by the recipe that was frozen when it began."""
     chosen = {"prompts", "prompt_ids", "clips_per_prompt"}  # which clips; the rest says how they are made
     if before.generate.model_dump(exclude=chosen) != recipe.generate.model_dump(exclude=chosen):
         raise ConfigError(
@@ -276,6 +281,10 @@ def _check_examination(
         place: {same_text(job.prompt.text) for job in sampled.jobs}
         for place, sampled in zip(["generate.prompts", *rounds], context.training, strict=True)
     }
+    if context.imported:
+        lessons["clips.imported"] = {
+            same_text(text) for text in shown_prompts(context.store, context.imported)
+        }
     for policy, prompts in before.items():
         if prompts is not None:
             place = f"policy {policy}, which the round starts from or which that comes from"

@@ -32,6 +32,7 @@ def introduction(context: RoundContext) -> list[str]:
         # Half good and half bad makes the most pairs of a prompt.
         pairs=sum(min(context.curate.pairs_per_prompt, (n // 2) * (n - n // 2)) for n in each),
         earlier=sum(len(one.jobs) for one in context.earlier),
+        imported=sum(shard.clips for shard in context.imported),
     ).splitlines()
 
 

@@ -30,6 +30,11 @@ def test_only_measurements_may_be_null():
         (name, field.name) for name, spec in TABLES.items() for field in spec.schema if field.nullable
     }
     assert nullable == {
+        *(
+            ("imports", name)
+            for name in ("reason", "clip_id", "container", "codec", "pix_fmt", "width", "height", "rotation")
+        ),
+        *(("imports", name) for name in ("frames", "fps", "seconds")),
         ("choices", "value"),
         *(
             ("labels", name)
