@@ -144,6 +144,7 @@ def table(pool: Pool, studies: int) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     plans = [(share, "lot", count) for share in MIXED for count in LABELS]
     plans += [(0.0, how, count) for how in ("doubt", "gain") for count in LABELS]
+    plans += [(share, how, 200) for how in ("doubt", "gain") for share in MIXED[1:]]
     called = {"lot": "rate", "doubt": "rate, uncertain clips first", "gain": "gain, half of the labels each"}
     for number, (share, how, count) in enumerate(plans):
         judged = pool.worse(share, np.random.default_rng(1)) if share else pool

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from pydantic import FiniteFloat, TypeAdapter
 
-from data.errors import DataError
+from data.errors import ConfigError, DataError
 from data.json_text import parse_json
 from data.keys import digest
 from data.parquet_files import read_columns
@@ -34,6 +34,7 @@ from rewards.few_labels import rate as estimate
 from rewards.judge.settings import NAME as JUDGE
 from tasks import answers, generate, imports, score
 from tasks.context import RewardRef, RoundContext
+from tasks.label_draws import draw_labels, drawn
 from tasks.score import lent
 from tasks.shard_clips import ShardClips
 from tasks.units import Runner, is_whole
@@ -95,6 +96,62 @@ class Calibration:
 _JSON: Final = TypeAdapter(Calibration)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """What a reward said of clips, and what they are.
+
+    Attributes:
+        reward: that was asked.
+        units: of the scores.
+        clips: rows by clip id.
+        values: the reward's by clip id, None where it failed.
+        labels: name of what says the truth.
+        truth: the label of each clip that has one.
+        content: all that decides `truth`, as plain JSON.
+    """
+
+    reward: RewardRef
+    units: Sequence[score.ScoreShard]
+    clips: Mapping[str, Clip]
+    values: Mapping[str, float | None]
+    labels: str
+    truth: Mapping[str, bool]
+    content: object
+
+
+def compare(
+    context: RoundContext,
+    reward: RewardRef,
+    labels: tuple[str, Mapping[str, bool]] | RewardRef,
+    runner: Runner,
+) -> Compared:
+    """Score the recipe's training clips that are in the store. Arguments and errors are as of `calibrate`."""
+    store = context.store
+    shards = [shard for shard in generate.units(context) if is_whole(store, shard)]
+    outside = [shard for shard in imports.held(context) if is_whole(store, shard)]
+    if not (shards or outside):
+        raise DataError(f"{store.url} holds no clips of this recipe: run `vidloop generate` first")
+    names = {part.name for part in reward.parts}
+    components = tuple(one for one in context.rewards if is_mixture(reward) and one.name in names)
+    asked = (*components, reward, *((labels,) if isinstance(labels, RewardRef) else ()))
+    units = [*score.shards(store, shards, asked), *score.imported(store, outside, asked)]
+    runner(store, score.STAGE, units)
+    clips = {row.clip_id: row for unit in units for row in store.read(unit.clips_key, "clips")}
+    values = _said(store, units, reward)
+    if not isinstance(labels, RewardRef):
+        name, truth = labels
+        return Compared(reward, units, clips, values, name, truth, sorted(truth.items()))
+    known = _said(store, units, labels)
+    sure = {clip: value >= 0.5 for clip, value in known.items() if value is not None}
+    return Compared(reward, units, clips, values, labels.name, sure, labels.version)
+
+
+def _said(store: Store, units: Sequence[score.ScoreShard], by: RewardRef) -> dict[str, float | None]:
+    """The values of a reward by clip id."""
+    judged = (answers.read(store, unit.key_of(by)) for unit in units)
+    return {clip: judgement.value for some in judged for clip, judgement in some.items()}
+
+
 def calibrate(
     context: RoundContext,
     reward: RewardRef,
@@ -117,34 +174,9 @@ def calibrate(
         DataError: no clips, no labels of these clips, or nothing was judged.
         StageFailed: the judge could not be asked.
     """
-    store = context.store
-    shards = [shard for shard in generate.units(context) if is_whole(store, shard)]
-    outside = [shard for shard in imports.held(context) if is_whole(store, shard)]
-    if not (shards or outside):
-        raise DataError(f"{store.url} holds no clips of this recipe: run `vidloop generate` first")
-    reward = score.measure(context, reward)
-    names = {part.name for part in reward.parts}
-    components = tuple(one for one in context.rewards if is_mixture(reward) and one.name in names)
-    asked = (*components, reward, *((labels,) if isinstance(labels, RewardRef) else ()))
-    units = [*score.shards(store, shards, asked), *score.imported(store, outside, asked)]
-    runner(store, score.STAGE, units)
-    clips: dict[str, Clip] = {
-        row.clip_id: row for unit in units for row in store.read(unit.clips_key, "clips")
-    }
-
-    def said(by: RewardRef) -> dict[str, float | None]:
-        judged = (answers.read(store, unit.key_of(by)) for unit in units)
-        return {clip: judgement.value for some in judged for clip, judgement in some.items()}
-
-    values = said(reward)
-    truth: Mapping[str, bool]
-    if isinstance(labels, RewardRef):
-        known_truth = {clip: value for clip, value in said(labels).items() if value is not None}
-        name, truth = labels.name, {clip: value >= 0.5 for clip, value in known_truth.items()}
-        content: object = labels.version
-    else:
-        name, truth = labels
-        content = sorted(truth.items())
+    store, reward = context.store, score.measure(context, reward)
+    found = compare(context, reward, labels, runner)
+    clips, values, truth = found.clips, found.values, found.truth
     known = [clip for clip in clips if clip in truth and clip in values]
     judged = [clip for clip in known if values[clip] is not None]
     if not judged:
@@ -158,18 +190,12 @@ def calibrate(
     def of(some: Sequence[str]) -> Figures:
         return figures([values[c] for c in some], [truth[c] for c in some], threshold, probability)
 
-    every = [clip for clip, said_of in values.items() if said_of is not None and clip in clips]
-    some = Judged(
-        np.array([values[clip] for clip in every], np.float64),
-        np.array([truth.get(clip, np.nan) for clip in every], np.float64),
-        [clips[clip].prompt_id for clip in every],
-    )
     return Calibration(
         reward=reward.name,
         kind=reward.kind,
         version=reward.version,
-        labels=name,
-        labels_id=digest(content)[:8],
+        labels=found.labels,
+        labels_id=digest(found.content)[:8],
         threshold=threshold,
         overall=of(known),
         categories={
@@ -177,10 +203,53 @@ def calibrate(
             for category in sorted({clips[clip].category for clip in known})
         },
         bins=reliability(value, label) if probability else [],
-        controls=_controls(store, units, reward, [c for c in judged if truth[c]], threshold, controls)
+        controls=_controls(store, found.units, reward, [c for c in judged if truth[c]], threshold, controls)
         if reward_kind(reward.kind).held is None
         else {},
-        rate=estimate(some) if len(judged) < len(every) else None,
+        rate=_rate(store, found),
+    )
+
+
+def draw_next(
+    context: RoundContext,
+    reward: RewardRef,
+    labels: tuple[str, Mapping[str, bool]] | RewardRef,
+    runner: Runner,
+    budget: int,
+) -> tuple[list[str], str]:
+    """Draw clips to label next, see `tasks.label_draws.draw_labels`; further arguments are of `calibrate`.
+
+    Raises:
+        ConfigError: the reward's values are no probabilities, so nobody knows which clips it is unsure of.
+        DataError: as `calibrate`, or there are not so many clips.
+        StageFailed: the judge could not be asked.
+    """
+    if not reward_kind(reward.kind).is_probability(reward.settings):
+        raise ConfigError(f"--draw is of a reward that says how sure it is, and {reward.name} does not")
+    found = compare(context, reward, labels, runner)
+    known = {clip: value for clip, value in found.values.items() if value is not None}
+    return draw_labels(context.store, known, budget)
+
+
+def _rate(store: Store, found: Compared) -> Estimate | None:
+    """The share of all judged clips with label 1; None: all have a label.
+
+    Where clips were drawn to be labelled, the labels of others do not count: they had no known chance.
+    """
+    before = drawn(store)
+    clips = sorted(clip for clip, value in found.values.items() if value is not None and clip in found.clips)
+    if before.chances:
+        clips = [clip for clip in clips if clip in before.chances]
+    counts = found.truth.keys() & (before.clips if before.chances else found.truth.keys())
+    if counts >= set(clips):
+        return None
+    return estimate(
+        Judged(
+            np.array([found.values[clip] for clip in clips], np.float64),
+            np.array([found.truth[clip] if clip in counts else np.nan for clip in clips], np.float64),
+            [found.clips[clip].prompt_id for clip in clips],
+            np.array([before.chances[clip] for clip in clips]) if before.chances else None,
+        )
     )
 
 

@@ -17,11 +17,12 @@ from flows.config.load import load_recipe
 from flows.config.resolve import open_reward, open_round, passes
 from flows.config.rewards import ORACLE, taught_by
 from flows.reporting import console as terminal
-from flows.reporting.calibration import Grid, grids, page, side_by_side
+from flows.reporting.calibration import Grid, grids, lines_grid, page, side_by_side
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from rewards.people import NAME as PEOPLE
-from tasks.calibrate import calibrate, read_labels, write
+from tasks.calibrate import calibrate, draw_next, read_labels, write
 from tasks.context import RESIDENTS
+from tasks.recalibrate import recalibrate
 from tasks.units import Runner
 
 _WIDE: Final = 132
@@ -49,6 +50,16 @@ def calibrate_command(
     controls: Annotated[
         int, typer.Option("--controls", min=0, help="So many good clips are frozen, shuffled, ...")
     ] = 100,
+    fit: Annotated[
+        str | None,
+        typer.Option(
+            "--fit", metavar="FILE", help="Write lines by which P(yes) becomes what the labels say."
+        ),
+    ] = None,
+    draw: Annotated[
+        int | None,
+        typer.Option("--draw", min=1, help="Draw so many clips to label next, uncertain ones first."),
+    ] = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
     store: StoreOption = DEFAULT_STORE,
     set_: SetOption = NOTHING_SET,
@@ -69,6 +80,8 @@ def calibrate_command(
         )
     if threshold is not None and len(names) > 1:
         raise ConfigError("--threshold is of one reward: values of different rewards are not on one scale")
+    if (fit is not None or draw is not None) and len(names) > 1:
+        raise ConfigError("--fit and --draw are of one judge: name it with --reward, once")
     by = taught_by(labels)
     named = by in (taught_by(ORACLE), PEOPLE, *read.rewards)
     asked = open_reward(read, by, opened) if named else read_labels(Path(labels).expanduser())
@@ -88,6 +101,22 @@ def calibrate_command(
         html = f"{path.removesuffix('.json')}.html"
         opened.write_file(html, page([one]).encode())
         console.print(f"Page: {opened.where(html)}", soft_wrap=True, highlight=False)
+    if draw is not None:
+        clips, path = draw_next(context, judges[0], asked, Runner(context.workers, terminal.current()), draw)
+        where = f"{len(clips)} clips, those with drawn = 1 in {opened.where(path)}"
+        console.print(f"Drawn to be labelled: {where}", soft_wrap=True, highlight=False)
+    if fit is not None:
+        runner = Runner(context.workers, terminal.current())
+        lines, lacking = recalibrate(context, judges[0], asked, runner, Path(fit).expanduser())
+        _show(console, [lines_grid(lines)])
+        for line in lines:
+            if line.after >= line.before:
+                console.print(
+                    f"The line of {line.what} does not help on clips left out: it wants more labels"
+                )
+        for why in lacking:
+            console.print(f"No line of {why}", soft_wrap=True, highlight=False)
+        console.print(f"Used by --set {names[0]}.recalibration={fit}", soft_wrap=True, highlight=False)
     if len(found) > 1:
         _show(console, side_by_side(found))
         html = f"calibrations/{'+'.join(names)}.html"

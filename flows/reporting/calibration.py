@@ -10,6 +10,7 @@ from flows.reporting.charts import reliability_chart
 from flows.reporting.page import template
 from rewards.calibration import Figures
 from tasks.calibrate import HARMLESS, Calibration, Control
+from tasks.recalibrate import Fitted
 
 _FIGURES: Final = (
     "clips", "failed", "label 1", "passed", "accuracy", "precision", "recall", "specificity", "AUC", "ECE",
@@ -63,6 +64,19 @@ def side_by_side(found: Sequence[Calibration]) -> list[Grid]:
             [[name, *(_fall(one.controls.get(name)) for one in found), _should(name)] for name in controls],
         ),
     ]
+
+
+def lines_grid(lines: Sequence[Fitted]) -> Grid:
+    """Lines that were fitted, with how good they are on clips that they were not fitted on."""
+    return Grid(
+        "recalibration: log loss and Brier score of clips left out, before and after",
+        ("clips", "slope", "intercept", "log loss", "after", "Brier", "after"),
+        [
+            [one.what, str(one.clips), *map(_share, (one.line.slope, one.line.intercept)),
+             *map(_share, (one.before, one.after, one.brier_before, one.brier_after))]
+            for one in lines
+        ],
+    )  # fmt: skip
 
 
 def page(found: Sequence[Calibration]) -> str:

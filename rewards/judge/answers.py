@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from rewards.base import Judgement, failed
 from rewards.judge.frames import Segment
+from rewards.judge.recalibration import Recalibration
 from rewards.judge.rubric import Answer, Frames, Law, Question, Rubric, Scale
 
 # Probabilities add up to 1; a little more is the rounding of a server in 16 bit.
@@ -215,10 +216,16 @@ def is_unconcerned(detail: Mapping[str, Any]) -> bool:
     return detail.get(_CONCERNED) is False
 
 
-def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> Judgement:
+def combine(
+    rubric: Rubric,
+    category: str,
+    answers: Mapping[str, Judgement],
+    lines: Recalibration = Recalibration(),  # noqa: B008  (frozen)
+) -> Judgement:
     """The clip's value from its questions' and laws' judgements (by id): none may be missing or failed.
 
-    Laws that do not concern the prompt are left out; a clip of which nothing is left has no value.
+    Laws that do not concern the prompt are left out; a clip of which nothing is left has no value. `lines`
+    recalibrate what questions say, and the value.
 
     `detail` has the value of each question, the label at the rubric's threshold, and what decided; of a clip
     judged in several segments also `segments`: [start, end, value] of each, in seconds and in order, the
@@ -239,8 +246,10 @@ def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> 
             f"no law of rubric {rubric.name} concerns the prompt: name its laws in the prompts file "
             "(judge.laws), or leave the prompt out"
         )
-    values = {question.id: float(answers[question.id].value or 0.0) for question in asked}
-    value = _together(rubric, asked, values)
+    values = {
+        question.id: lines.of(question.id, float(answers[question.id].value or 0.0)) for question in asked
+    }
+    value = lines.of(None, _together(rubric, asked, values))
     detail: dict[str, Any] = {
         "questions": values,
         "combine": rubric.combine,
@@ -252,9 +261,11 @@ def combine(rubric: Rubric, category: str, answers: Mapping[str, Judgement]) -> 
     if spans:
         by_question = {question.id: _by_segment(question, answers[question.id]) for question in asked}
         detail["segments"] = [
-            [*span, _together(rubric, asked, {name: found[place] for name, found in by_question.items()})]
+            [*span, lines.of(None, _together(rubric, asked, {
+                name: lines.of(name, found[place]) for name, found in by_question.items()
+            }))]
             for place, span in enumerate(spans)
-        ]
+        ]  # fmt: skip
     return Judgement(value, detail)
 
 

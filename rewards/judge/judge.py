@@ -52,6 +52,7 @@ from rewards.judge.settings import (
     judge_version,
     part_name,
     prompt_version,
+    recalibration_of,
 )
 from rewards.judge.whole import check_judge
 from rewards.kind import RewardKind
@@ -253,7 +254,7 @@ def combine_parts(settings: JudgeSettings, category: str, parts: Mapping[str, Ju
     """The clip's value from its parts' judgements (by part's name); loads nothing. Raises ServiceError."""
     rubric = load_rubric(settings.rubric)
     answers = {one.id: parts[part_name(one)] for one in rubric.asked if part_name(one) in parts}
-    return combine(rubric, category, answers)
+    return combine(rubric, category, answers, recalibration_of(settings, rubric))
 
 
 REWARD: Final = RewardKind(

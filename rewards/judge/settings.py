@@ -14,7 +14,8 @@ from data.settings import Several, setting
 from rewards.base import Part
 from rewards.judge.laws import decided, said_laws
 from rewards.judge.permitted import KEY_VARIABLE, URL_VARIABLE, check_key_variable, server_options
-from rewards.judge.rubric import Law, Question, load_rubric
+from rewards.judge.recalibration import Recalibration, load_recalibration
+from rewards.judge.rubric import Law, Question, Rubric, load_rubric
 from rewards.kind import NetworkSettings, version_of
 from rewards.loading import HUB, folder_content, local_folder
 
@@ -39,6 +40,11 @@ class JudgeSettings(NetworkSettings):
         "Rubric",
         "YAML file: questions, frames, how answers combine, threshold.",
         min_length=1,
+    )
+    recalibration: str = setting(
+        "",
+        "Recalibration",
+        "File of `vidloop calibrate --fit`, by which P(yes) becomes what people said; empty: none.",
     )
     laws: Several[str] = setting(
         (),
@@ -211,7 +217,14 @@ def judge_version(settings: JudgeSettings) -> str:
     rubric = load_rubric(settings.rubric)
     parts = zip(judge_parts(settings), rubric.asked, strict=True)
     asked = [[one.id, part.version, one.weight] for part, one in parts]
-    return digest(["judge", _CODE, asked, rubric.combine, rubric.passes])[:16]
+    lines = recalibration_of(settings, rubric)
+    mapped = [lines.digest] if settings.recalibration else []
+    return digest(["judge", _CODE, asked, rubric.combine, rubric.passes, *mapped])[:16]
+
+
+def recalibration_of(settings: JudgeSettings, rubric: Rubric) -> Recalibration:
+    """The lines that the settings name. Raises ConfigError."""
+    return load_recalibration(settings.recalibration, [one.id for one in rubric.questions])
 
 
 def judge_parts(settings: JudgeSettings) -> tuple[Part, ...]:
@@ -240,7 +253,9 @@ def prompt_version(settings: JudgeSettings) -> str:
 
 def _version(settings: JudgeSettings, name: str, *content: object) -> str:
     model = model_identity(settings)
-    return version_of(name, _CODE, settings, [model, *content], "model", "revision", "rubric", "laws")
+    return version_of(
+        name, _CODE, settings, [model, *content], "model", "revision", "rubric", "laws", "recalibration"
+    )
 
 
 def part_name(asked: Question | Law) -> str:

@@ -38,7 +38,7 @@ def test_the_table_takes_the_place_of_the_one_before(known: Store, tmp_path: Pat
     page.write_text(f"# Head\n{text}\ntail\n", "utf-8")
     main(asked)
     assert page.read_text("utf-8") == f"# Head\n{text}\ntail\n"
-    assert text.count("| 200 |") == 6
+    assert text.count("| 200 |") == 12
     assert "60 prompts with 8 clips each, 4 studies a line" in text
 
 

@@ -55,6 +55,7 @@ LEGAL: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "flow.short_side": ({}, {"short_side": 192}),
     "judge.url": ({}, {"url": "http://localhost:8000/v1"}),
     "judge.rubric": ({}, {"rubric": "miniature/rubrics/world.yaml"}),
+    "judge.recalibration": ({}, {"recalibration": "tests/rewards/judge/lines.json"}),
     "judge.laws": ({"rubric": "rewards/judge/rubrics/physics.yaml"}, {"laws": ["real-train"]}),
     "judge.revision": (HUB, COMMIT),
     **{f"{kind}.model": ({}, HUB) for kind in ("judge", "hpsv2", "pickscore", "videoscore")},
