@@ -18,6 +18,11 @@ from data.records import Label
 from data.store import Store
 
 _SHOWN: Final = 10
+# A clip from outside goes by the file that it was, too.
+_VIDEOS: Final = """
+SELECT clip_id, video_sha256 FROM clips
+UNION SELECT clip_id, source_sha256 FROM imports WHERE clip_id IS NOT NULL ORDER BY ALL
+"""
 _AGAIN: Final = "; if it was asked again, say so in column repeat (1, 2, ...)"
 
 
@@ -83,10 +88,10 @@ class _Reader:
 
     def __init__(self, store: Store, path: Path, source: str) -> None:
         self._folder, self._source = path.parent, source
-        self._clips: dict[str, str] = {}
+        self._clips: set[str] = set()
         self._by_video: dict[str, list[str]] = {}
-        for clip, sha256 in run_query(store, "SELECT clip_id, video_sha256 FROM clips ORDER BY clip_id")[1]:
-            self._clips[clip] = sha256
+        for clip, sha256 in run_query(store, _VIDEOS)[1]:
+            self._clips.add(clip)
             self._by_video.setdefault(sha256, []).append(clip)
         self._there = {row.label_id: row for row in labels.every(store)}
         self._lines: dict[str, int] = {}

@@ -1,6 +1,7 @@
 """Files of labels: ours and three of others'; what is wrong is named by line, and nothing is half there."""
 
 import csv
+import dataclasses
 import json
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from data import labels
 from data.errors import DataError
 from data.keys import bytes_digest
 from data.label_import import import_labels
+from data.records import Import
 
 CLIPS = ("c1", "c2", "c3")
 
@@ -131,6 +133,16 @@ def test_two_clips_of_one_video_are_not_guessed_between(filled, commit, make_cli
     row = {"video": "c1.mp4", "question": "good", "answer": "yes", "rater": "ann"}
     with pytest.raises(DataError, match=r"2 clips have the video c1\.mp4: say clip_id"):
         import_labels(filled, table(tmp_path / "people.csv", [row]))
+
+
+def test_a_clip_from_outside_goes_by_the_file_that_it_was(filled, commit, make_clip, tmp_path):
+    (tmp_path / "own.webm").write_bytes(b"as it came")
+    how = {field.name: None for field in dataclasses.fields(Import)}
+    how |= {"name": "mine", "source": "own.webm", "source_sha256": bytes_digest(b"as it came"), "conversion": "{}",
+            "prompt_id": "p1", "status": "converted", "done": [], "clip_id": "c9"}  # fmt: skip
+    commit("import", clips=[make_clip("c9", video_sha256="f" * 64)], imports=[Import(**how)])
+    row = {"video": "own.webm", "question": "good", "answer": "yes", "rater": "ann"}
+    assert [one.clip_id for one in import_labels(filled, table(tmp_path / "people.csv", [row])).new] == ["c9"]
 
 
 def test_pairs_of_videogen_rewardbench(filled, tmp_path):
