@@ -32,5 +32,7 @@ def _deeper(value: Any) -> bool:
     level = [value]
     for _ in range(DEPTH):
         parts = [one for one in level if isinstance(one, dict | list)]
+        if not parts:
+            return False
         level = [inner for one in parts for inner in (one.values() if isinstance(one, dict) else one)]
     return any(isinstance(one, dict | list) for one in level)

@@ -46,6 +46,9 @@ log = logging.getLogger("vidloop.store")
 
 _VIEWS: Final = Path(__file__).with_name("views.sql")
 _SCHEMA: Final = "loose"
+_TAIL: Final = "the tail"
+# Rows of it that are in memory beside those that are held.
+_AT_ONCE: Final = 50_000
 # Views that read a table beside the one of its name.
 _READ_BY: Final[Mapping[str, set[str]]] = {
     "clips": {"scores_wide", "lineage"},
@@ -89,14 +92,13 @@ class Views:
         self._store, self._con = store, con
         self._segments = segments.live(store)
         paths = segments.tail(store)
-        units = [store.manifest_at(path) for path in paths]
         self._tail: dict[str, list[Part]] = {table: [] for table in TABLES}
-        self._scored_at: list[float] = []
-        for path, unit in zip(paths, units, strict=True):
-            for part in (one for one in unit.parts if one.table in TABLES):
+        self._scored: list[str] = []  # manifests of units with scores
+        for path in paths:
+            for part in (one for one in store.manifest_at(path).parts if one.table in TABLES):
                 self._tail[part.table].append(part)
                 if part.table == "scores":
-                    self._scored_at.append(store.backend.modified(str(path)))
+                    self._scored.append(str(path))
         self._shown: set[str] = set()
         self._define()
 
@@ -157,11 +159,11 @@ class Views:
         """Check a table's files and make its view, unless that is done."""
         if table not in self._shown:
             self._check(table)
-            self._con.execute(_view(table, self._hold(self._rows(table))))
+            self._con.execute(_view(table, self._hold(table)))
             self._shown.add(table)
 
-    def _rows(self, table: str) -> Rows:
-        """Where a table's rows are."""
+    def _rows(self, table: str, tail: str = "") -> Rows:
+        """Where a table's rows are; `tail`: a relation of those of the tail, if there is one."""
         clean: list[str] = []
         loose: list[str] = []
         for place, segment in enumerate(self._segments):
@@ -176,7 +178,7 @@ class Views:
                 # What hid them may have been rows of a unit that is gone.
                 loose.append(select(table, files, f"NOT shown{alive}"))
         if self._tail[table]:
-            loose.append(select(table, self._paths(self._tail[table])))
+            loose.append(select(table, tail or self._paths(self._tail[table])))
         return Rows(table, tuple(clean), tuple(loose))
 
     def _paths(self, parts: Sequence[Part]) -> list[str]:
@@ -194,18 +196,40 @@ class Views:
                     f"{self._store.url}: {fault}", f"`{self._store.heal_command}` sets aside what is damaged"
                 )
 
-    def _hold(self, rows: Rows) -> str:
+    def _hold(self, table: str) -> str:
         """A SELECT of a table's rows; its loose ones are read now, if they are few, and held."""
-        if not rows.loose or sum(part.rows for part in self._tail[rows.table]) > _HELD:
+        rows = self._rows(table)
+        if not rows.loose or sum(part.rows for part in self._tail[table]) > _HELD:
             return rows.once()
-        held, kept = (f"{_SCHEMA}.{name(rows.table + end)}" for end in ("", " once"))
-        self._con.execute(f"CREATE OR REPLACE TABLE {held} AS {rows.ordered()}")
+        held, kept = (f"{_SCHEMA}.{name(table + end)}" for end in ("", " once"))
+        with self._read_tail(table) as tail:
+            self._con.execute(f"CREATE OR REPLACE TABLE {held} AS {self._rows(table, tail).ordered()}")
         apart = not self._says(rows.overlap(held))
         if not apart or self._says(rows.repeated(held)):
             self._con.execute(f"CREATE OR REPLACE TABLE {kept} AS {rows.merged(held)}")
             self._con.execute(f"DROP TABLE {held}")
             held = kept
         return rows.beside(held, apart)
+
+    @contextlib.contextmanager
+    def _read_tail(self, table: str) -> Iterator[str]:
+        """A relation of the tail's rows, to be read once; "" if there are none.
+
+        Threads that open thousands of small files are in each other's way, so a connection of one reads them.
+        """
+        import duckdb
+
+        if not self._tail[table]:
+            yield ""
+            return
+        with duckdb.connect(config={"threads": 1}) as apart:
+            self._store.backend.attach(apart)
+            found = apart.sql(select(table, self._paths(self._tail[table])))
+            self._con.register(_TAIL, found.to_arrow_reader(_AT_ONCE))
+            try:
+                yield _TAIL
+            finally:
+                self._con.unregister(_TAIL)
 
     def _says(self, sql: str) -> bool:
         found = self._con.execute(sql).fetchone()
@@ -229,7 +253,8 @@ class Views:
 
     def _record(self, present: Sequence[tuple[str, str]]) -> list[Version]:
         """Versions of a store that an earlier program wrote, by the times of its files; recorded now."""
-        asked = {"files": self._paths(self._tail["scores"]), "times": self._scored_at}
+        times = [self._store.backend.modified(path) for path in self._scored]
+        asked = {"files": self._paths(self._tail["scores"]), "times": times}
         rows = self._con.execute(_VERSIONS, asked).fetchall() if asked["files"] else []
         firsts = {(reward, version): datetime.fromtimestamp(time, UTC) for reward, version, time in rows}
         with contextlib.suppress(StoreError):  # whoever may only read it finds the same again

@@ -33,22 +33,22 @@ class Rows:
     def once(self) -> str:
         """A SELECT of every key once, over nothing but files."""
         if not self.clean:
-            return _first(self.table, _all(self.loose)) if self.loose else _none(self.table)
+            return _first(self.table, self._all(self.loose)) if self.loose else _none(self.table)
         if not self.loose:
-            return _all(self.clean)
-        loose = f"WITH loose AS MATERIALIZED ({_all(self.loose)})"
-        return f"{loose} {self._others('loose')} UNION ALL {self.merged('loose')}"
+            return self._all(self.clean)
+        loose = f"WITH loose AS MATERIALIZED ({self._all(self.loose)})"
+        return f"{loose} {self._all([self._others('loose'), self.merged('loose')])}"
 
     def ordered(self) -> str:
         """A SELECT of the loose rows, in the order of their keys."""
-        return f"SELECT {columns_of(self.table)} FROM ({_all(self.loose)}) ORDER BY {key_of(self.table)}"
+        return f"SELECT {columns_of(self.table)} FROM ({self._all(self.loose)}) ORDER BY {key_of(self.table)}"
 
     def merged(self, loose: str) -> str:
         """A SELECT of every key once that stands in `loose`, a relation of the loose rows."""
         columns = columns_of(self.table)
         rows = f"SELECT {columns} FROM {loose}"
         if self.clean:
-            same = f"({_all(self.clean)}) SEMI JOIN {loose} USING ({key_of(self.table)})"
+            same = f"({self._all(self.clean)}) SEMI JOIN {loose} USING ({key_of(self.table)})"
             rows = f"{rows} UNION ALL SELECT {columns} FROM {same}"
         return f"SELECT {columns} FROM ({_first(self.table, rows)})"
 
@@ -62,14 +62,14 @@ class Rows:
         rows = f"SELECT {columns_of(self.table)} FROM {merged}"
         if not self.clean:
             return rows
-        return f"{_all(self.clean) if apart else self._others(merged)} UNION ALL {rows}"
+        return self._all([*(self.clean if apart else [self._others(merged)]), rows])
 
     def overlap(self, loose: str) -> str:
         """Whether a clean row has a key of the relation `loose`."""
         if not self.clean:
             return "SELECT false"
         key = key_of(self.table)
-        same = f"({_all(self.clean)}) SEMI JOIN {loose} USING ({key})"
+        same = f"({self._all(self.clean)}) SEMI JOIN {loose} USING ({key})"
         return f"SELECT count(*) > 0 FROM (SELECT {key} FROM {same})"
 
     def repeated(self, loose: str) -> str:
@@ -80,14 +80,23 @@ class Rows:
     def _others(self, loose: str) -> str:
         """A SELECT of the clean rows whose keys do not stand in `loose`."""
         return (
-            f"SELECT {columns_of(self.table)} FROM ({_all(self.clean)}) ANTI JOIN {loose} "
+            f"SELECT {columns_of(self.table)} FROM ({self._all(self.clean)}) ANTI JOIN {loose} "
             f"USING ({key_of(self.table)})"
         )
 
+    def _all(self, selects: Sequence[str]) -> str:
+        """A SELECT of the rows of all of them."""
+        if len(selects) == 1:
+            return selects[0]
+        # Of a union DuckDB reads the first column where none is asked for (count(*)): one that costs nothing.
+        every = " UNION ALL ".join(f"SELECT true, {columns_of(self.table)} FROM ({one})" for one in selects)
+        return f"SELECT {columns_of(self.table)} FROM ({every})"
 
-def select(table: str, files: Sequence[str], where: str = "") -> str:
-    """A SELECT of a table's columns over Parquet files."""
-    return f"SELECT {columns_of(table)} FROM read_parquet({texts(files)}){where and f' WHERE {where}'}"
+
+def select(table: str, source: Sequence[str] | str, where: str = "") -> str:
+    """A SELECT of a table's columns over Parquet files, or of a relation that has them."""
+    rows = name(source) if isinstance(source, str) else f"read_parquet({texts(source)})"
+    return f"SELECT {columns_of(table)} FROM {rows}{where and f' WHERE {where}'}"
 
 
 def columns_of(table: str) -> str:
@@ -103,10 +112,6 @@ def _first(table: str, rows: str) -> str:
 def _none(table: str) -> str:
     nothing = [f"NULL::{_TYPES[str(field.type)]} AS {name(field.name)}" for field in TABLES[table].schema]
     return f"SELECT {', '.join(nothing)} WHERE false"
-
-
-def _all(selects: Sequence[str]) -> str:
-    return " UNION ALL ".join(selects)
 
 
 def key_of(table: str) -> str:

@@ -20,7 +20,7 @@ from studies.standings import rungs, seeds, standings
 from tasks import generate, score
 from tasks.context import RewardRef, RoundContext
 from tasks.generate import GenerateShard
-from tasks.units import Unit, is_whole, run_with_retries, unit_key
+from tasks.units import Unit, are_whole, run_with_retries, unit_key
 
 NOTHING_CHOSEN: Final = Chosen({})
 
@@ -186,4 +186,5 @@ def _examined_before(context: RoundContext) -> list[GenerateShard]:
 def _units(store: Store, units: Sequence[Unit]) -> list[Work]:
     """Those that are not whole in the store; named twice, they are done once."""
     different = {unit_key(unit): unit for unit in units}
-    return [UnitWork(unit) for unit in different.values() if not is_whole(store, unit)]
+    units = list(different.values())
+    return [UnitWork(unit) for unit, whole in zip(units, are_whole(store, units), strict=True) if not whole]

@@ -37,7 +37,7 @@ from tasks.context import RewardRef, RoundContext
 from tasks.label_draws import draw_labels, drawn
 from tasks.score import lent
 from tasks.shard_clips import ShardClips
-from tasks.units import Runner, is_whole
+from tasks.units import Runner, only_whole
 
 # Of the clips that it should pass it passes this share or more even when frozen: it does not look for motion.
 STILL: Final = 0.5
@@ -127,8 +127,8 @@ def compare(
 ) -> Compared:
     """Score the recipe's training clips that are in the store. Arguments and errors are as of `calibrate`."""
     store = context.store
-    shards = [shard for shard in generate.units(context) if is_whole(store, shard)]
-    outside = [shard for shard in imports.held(context) if is_whole(store, shard)]
+    shards = only_whole(store, generate.units(context))
+    outside = only_whole(store, imports.held(context))
     if not (shards or outside):
         raise DataError(f"{store.url} holds no clips of this recipe: run `vidloop generate` first")
     names = {part.name for part in reward.parts}

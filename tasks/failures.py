@@ -35,8 +35,8 @@ def failures(context: RoundContext, stage: str | None = None) -> dict[str, Failu
     names = {(one.kind, one.version): name for name, one in score.named(context).items()}
     clips: Counter[str] = Counter()
     reasons: dict[str, Counter[str]] = {}
-    for key in dict.fromkeys(_keys(context, stage)):
-        unit = lookups.known(context.store, key)
+    keys = list(dict.fromkeys(_keys(context, stage)))
+    for key, unit in zip(keys, lookups.known(context.store, keys), strict=True):
         name = names.get(unit.reward) if unit is not None and unit.reward is not None else None
         if unit is None or name is None:  # not there; or a part of a reward
             continue

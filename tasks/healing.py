@@ -9,7 +9,7 @@ starts again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -68,15 +68,16 @@ def set_damaged_aside(store: Store, phases: Iterable[Phases]) -> set[str]:
     for asked in phases:
         with suppress(StageFailed, Damaged):
             for phase in asked():
-                for unit in phase.units:
-                    found |= _damaged(store, unit)
+                found |= _damaged(store, phase.units)
     return found
 
 
-def _damaged(store: Store, unit: Unit) -> set[str]:
-    before = {key for key in unit.keys if lookups.was_known(store, key)}
-    wrong = {key: verified(store, key, unit.label, "hash") for key in unit.keys}
+def _damaged(store: Store, units: Sequence[Unit]) -> set[str]:
+    labels: dict[lookups.Place, str] = {place: unit.label for unit in units for place in unit.places}
+    before = {key for _, key in labels if lookups.was_known(store, key)}
     # What was there, and is gone, another process has set aside: as good as found here.
     return {
-        key for key, why in wrong.items() if why not in (None, lookups.NOT_THERE) or (why and key in before)
+        key
+        for key, why in verified(store, labels, "hash").items()
+        if why not in (None, lookups.NOT_THERE) or (why and key in before)
     }

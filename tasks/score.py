@@ -41,7 +41,7 @@ from tasks.networks import report_network
 from tasks.recent import Recent
 from tasks.shard_clips import ShardClips
 from tasks.stage_spec import Phase, StageSpec
-from tasks.units import Inputs, Unit, each_once, is_there
+from tasks.units import Inputs, Unit, are_there, each_once
 
 STAGE = "score"
 # Kind of resident: one server of the run's own at a time; the next judge's takes its place.
@@ -247,7 +247,7 @@ def beside_generation(context: RoundContext) -> Iterator[None]:
     ConfigError: there is no environment with vLLM.
     """
     first = next((reward for reward in (*context.choosers, *context.rewards) if serves(reward)), None)
-    if first is None or all(is_there(context.store, unit) for unit in generate.units(context)):
+    if first is None or all(are_there(context.store, generate.units(context))):
         yield
         return
     try:
@@ -450,7 +450,8 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
         for reward in shard.rewards:
             if reward in mixed or reward.name not in over:
                 continue
-            again = [part for part in reward.parts if "again" in (_info(store, shard.key_of(part)) or {})]
+            parts = zip(reward.parts, _infos(store, map(shard.key_of, reward.parts)), strict=True)
+            again = [part for part, info in parts if "again" in (info or {})]
             for part in again:
                 key = shard.key_of(part)
                 with suppress(Damaged):  # else everything is asked again
@@ -459,7 +460,7 @@ def release_unanswered(store: Store, scored: Sequence[ScoreShard], allowed: floa
             if again:
                 lookups.discard(store, shard.key_of(reward))
         for reward in mixed:
-            if any(_info(store, shard.key_of(part)) is None for part in reward.parts):
+            if None in _infos(store, map(shard.key_of, reward.parts)):
                 lookups.discard(store, shard.key_of(reward))
 
 
@@ -469,16 +470,16 @@ def _over(store: Store, scored: Sequence[ScoreShard], allowed: float) -> Iterato
     Counted are the shards that are in the store; a damaged one is not, and is judged anew.
     """
     for reward in scored[0].rewards if scored else ():
-        counts = [info for shard in scored if (info := _info(store, shard.key_of(reward))) is not None]
+        infos = _infos(store, (shard.key_of(reward) for shard in scored))
+        counts = [info for info in infos if info is not None]
         failed, clips = (sum(count[name] for count in counts) for name in ("failed", "clips"))
         if failed > allowed * clips:
             yield reward, failed, clips
 
 
-def _info(store: Store, key: str) -> dict[str, Any] | None:
-    """What a unit says of its work; None if it is not in the store, or its manifest is damaged."""
-    one = lookups.known(store, key)
-    return None if one is None else one.info
+def _infos(store: Store, keys: Iterable[str]) -> list[dict[str, Any] | None]:
+    """What units say of their work; None of one that is not in the store, or whose manifest is damaged."""
+    return [None if one is None else one.info for one in lookups.known(store, list(keys))]
 
 
 SPEC: Final = StageSpec(

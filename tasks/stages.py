@@ -14,7 +14,7 @@ from rewards import reward_kind
 from tasks import curate, evaluate, finetune, generate, score
 from tasks.context import RoundContext
 from tasks.stage_spec import Phase, StageSpec
-from tasks.units import Runner, StageResult, Unit, is_there
+from tasks.units import Runner, StageResult, Unit, are_there
 from tasks.whole import check_weights
 
 STAGES: Final[Mapping[str, StageSpec]] = {
@@ -81,7 +81,7 @@ def plan_stage(stage: str, context: RoundContext) -> Planned:
     known: list[tuple[Unit, bool]] = []
     try:
         for phase in STAGES[stage].phases(context):
-            known += [(unit, is_there(context.store, unit)) for unit in phase.units]
+            known += zip(phase.units, are_there(context.store, phase.units), strict=True)
             if not all(whole for _, whole in known):
                 return Planned(stage, tuple(known), phase.more)
     except StageFailed:

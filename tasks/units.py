@@ -88,8 +88,7 @@ class Inputs(NamedTuple):
     def of(cls, store: Store, stage: str, keys: Sequence[str]) -> Inputs:
         """The manifests of `keys`. Raises StageFailed: `stage` needs one that is not in the store."""
         found = []
-        for key in keys:
-            one = lookups.known(store, key)
+        for key, one in zip(keys, lookups.known(store, keys), strict=True):
             if one is None:
                 lacking = f"stage {stage} needs unit {key}, which is not in {store.url}"
                 raise StageFailed(stage, f"{lacking}: run the round again")
@@ -206,18 +205,25 @@ def each_once(units: Sequence[U]) -> list[U]:
     return list(found.values())
 
 
-def is_there(store: Store, unit: Unit) -> bool:
-    """Whether the store holds every manifest of `unit` with files of the right sizes. Changes nothing."""
-    return all(lookups.look(store, key, "size", stage) is None for stage, key in unit.places)
+def are_there(store: Store, units: Sequence[Unit]) -> list[bool]:
+    """Of each unit, whether the store holds its manifests with files of the right sizes. Changes nothing."""
+    said = lookups.look(store, [place for unit in units for place in unit.places], "size")
+    return [all(said[key] is None for key in unit.keys) for unit in units]
 
 
-def is_whole(store: Store, unit: Unit) -> bool:
-    """Whether every manifest of `unit` is in the store with files of the right sizes.
+def are_whole(store: Store, units: Sequence[Unit]) -> list[bool]:
+    """As `are_there`, before units are computed: a manifest that does not verify is set aside, and said so.
 
-    Bytes are hashed by whoever reads them (see `tasks.healing`), and not here: a start would read the store.
-    A manifest that does not verify is set aside, and said so: its unit is computed again, and no other.
+    Then its unit is computed again, and no other. Bytes are hashed by whoever reads them (see
+    `tasks.healing`), and not here: a start would read the store.
     """
-    return all([verified(store, key, unit.label, "size", stage) is None for stage, key in unit.places])
+    said = verified(store, {place: unit.label for unit in units for place in unit.places}, "size")
+    return [all(said[key] is None for key in unit.keys) for unit in units]
+
+
+def only_whole(store: Store, units: Sequence[U]) -> list[U]:
+    """Those of which `are_whole` says so."""
+    return [unit for unit, whole in zip(units, are_whole(store, units), strict=True) if whole]
 
 
 def holds(store: Store, key: str, label: str) -> bool:
@@ -225,18 +231,26 @@ def holds(store: Store, key: str, label: str) -> bool:
 
     What does not verify is set aside, and said so.
     """
-    return verified(store, key, label, "hash") is None
+    return verified(store, {(None, key): label}, "hash")[key] is None
 
 
 def verified(
-    store: Store, key: str, label: str, level: Literal["hash", "size"], stage: str | None = None
-) -> str | None:
-    """What `lookups.look` says of a manifest; one that is there and does not verify is set aside."""
-    reason = lookups.look(store, key, level, stage)
-    if reason is not None and reason != lookups.NOT_THERE:
-        log.warning("%s (%s) does not verify and is computed again: %s", label, key[:12], reason)
-        lookups.set_aside(store, key, reason)
-    return reason
+    store: Store, labels: Mapping[lookups.Place, str], level: Literal["hash", "size"]
+) -> dict[str, str | None]:
+    """What `lookups.look` says of manifests; those that are there and do not verify are set aside.
+
+    Args:
+        store: where they may be.
+        labels: what a person calls each, by stage, or None, and key.
+        level: how their files are looked at.
+    """
+    said = lookups.look(store, labels, level)
+    for (_, key), label in labels.items():
+        reason = said[key]
+        if reason is not None and reason != lookups.NOT_THERE:
+            log.warning("%s (%s) does not verify and is computed again: %s", label, key[:12], reason)
+            lookups.set_aside(store, key, reason)
+    return said
 
 
 def is_transient(error: BaseException) -> bool:
@@ -355,7 +369,7 @@ class Runner:
         networks = _Networks(functools.partial(self.listener.on_network, stage))
         self.listener.on_phase_start(stage, units[0].task, len(units))
         try:
-            known = [(unit, is_whole(store, unit)) for unit in units]
+            known = list(zip(units, are_whole(store, units), strict=True))
             whole = [unit for unit, there in known if there]
             missing = [unit for unit, there in known if not there]
             if whole:

@@ -20,7 +20,8 @@ from typing import Any, Final, Protocol
 
 from data.errors import StoreError
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}")
+_NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._+:-]{0,199}"
+_PLAIN: Final = re.compile(f"{_NAME}(?:/{_NAME})*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +180,6 @@ def plain(path: str) -> str:
 
     Raises StoreError: it is absolute, climbs out with "..", or is not plain.
     """
-    if not all(_NAME.fullmatch(part) for part in path.split("/")):
+    if not _PLAIN.fullmatch(path):
         raise StoreError(f"{path!r} is not a path inside a store: it must be plain names joined by '/'")
     return path

@@ -67,7 +67,7 @@ class Folder:
 
     def where(self, path: str = "") -> str:
         """The absolute path."""
-        return str(self.path(path) if path else self.root)
+        return self._at(path) if path else str(self.root)
 
     def local(self, path: str) -> Path:
         """The file itself."""
@@ -86,7 +86,7 @@ class Folder:
 
     def sha256(self, path: str) -> str:
         """As `Backend`."""
-        return file_digest(self.path(path))
+        return file_digest(self._at(path))
 
     def taken(self, path: str) -> bool:
         """As `Backend`: a link to nothing is something."""
@@ -94,7 +94,7 @@ class Folder:
 
     def is_link(self, path: str) -> bool:
         """As `Backend`."""
-        return self.path(path).is_symlink()
+        return os.path.islink(self._at(path))
 
     def is_plain(self, path: str) -> bool:
         """As `Backend`."""
@@ -103,7 +103,7 @@ class Folder:
 
     def modified(self, path: str) -> float:
         """As `Backend`."""
-        return self.path(path).stat().st_mtime
+        return os.stat(self._at(path)).st_mtime
 
     def names(self, folder: str) -> list[str]:
         """As `Backend`."""

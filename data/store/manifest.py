@@ -61,6 +61,11 @@ class Part:
     sha256: str
     bytes: int
 
+    @property
+    def unit(self) -> str:
+        """Key of the unit that it is of."""
+        return self.path.split("/")[3]
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -160,9 +165,10 @@ def read_manifest(backend: Backend, path: PurePosixPath, remedy: str) -> Manifes
         Damaged: it was changed after it was written, or cannot be read.
         StoreError: it is of a newer version, or may not be read.
     """
-    where = backend.where(str(path))
+    name = str(path)
+    where = backend.where(name)
     try:
-        found = Manifest.from_bytes(backend.read(str(path)), where)
+        found = Manifest.from_bytes(backend.read(name), where)
     except Damaged as error:
         raise Damaged(error.what, remedy) from error
     except PermissionError as error:

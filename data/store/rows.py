@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from data.errors import StoreError
 from data.records import TABLES
-from data.store import segments
+from data.store.covering import Covering
 from data.store.manifest import Damaged, Media
 from data.store.parts import decode
 from data.store.segments import Units
@@ -29,7 +29,7 @@ def batches(store: Units, keys: Iterable[str], table: str, columns: Sequence[str
     rest = iter(keys)
     while some := list(itertools.islice(rest, _AT_ONCE)):
         asked = some if len(some) > _FEW else store.without_file(some)
-        held = segments.read_rows(store, asked, table, columns)
+        held = Covering(store, asked).rows(table, columns)
         for key in some:
             if key in held:
                 yield held[key]

@@ -21,7 +21,6 @@ rows, says so. It and the making of a segment hold one lock, so that no unit com
 
 from __future__ import annotations
 
-import bisect
 import functools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,8 +32,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from data.bounded import Bounded
 from data.keys import digest
-from data.records import TABLES, Row
+from data.records import Row
 from data.store.backend import Backend
 from data.store.manifest import Damaged, Manifest, Media, Part
 
@@ -48,9 +48,13 @@ OWN: Final = frozenset({STAGE, DROPPED})
 
 ROWS: Final = "rows."
 
-# What this process has read, by digest; and what counts of a store, beside the names that it rests on.
-_indexes: dict[str, Index] = {}
-_live: dict[str, tuple[tuple[PurePosixPath, ...], list[Segment]]] = {}
+# What this process has read, by digest; and what counts of a store, beside the names that it rests on. Both
+# as long as they are of so many units together, a unit being about 250 bytes.
+_UNITS: Final = 2_000_000
+_indexes: Final[Bounded[str, Index]] = Bounded(_UNITS, lambda one: len(one.keys))
+_live: Final[Bounded[str, tuple[tuple[PurePosixPath, ...], list[Segment]]]] = Bounded(
+    _UNITS, lambda one: 1 + sum(len(segment.index.keys) for segment in one[1])
+)
 log = logging.getLogger("vidloop.store")
 
 
@@ -161,7 +165,7 @@ def live(store: Units) -> list[Segment]:
     now = (*made, *gone)
     before = _live.get(store.backend.url)
     if before is None or before[0] != now:
-        before = _live[store.backend.url] = (now, _counting(store))
+        before = _live.put(store.backend.url, (now, _counting(store)))
     return before[1]
 
 
@@ -186,7 +190,8 @@ def _counting(store: Units) -> list[Segment]:
 def index_of(store: Units, manifest: Manifest) -> Index:
     """What a segment covers. Raises Damaged: its index was changed."""
     part = _only(manifest, INDEX)
-    if part.sha256 not in _indexes:
+    index = _indexes.get(part.sha256)
+    if index is None:
         with pq.ParquetFile(pa.BufferReader(store.read_part(part))) as file:
             table = file.read()
         rows = {
@@ -195,8 +200,9 @@ def index_of(store: Units, manifest: Manifest) -> Index:
             if column.startswith(ROWS)
         }
         keys = keys_of(table.column("key").to_pylist())
-        _indexes[part.sha256] = Index(keys, table.column("stage"), table.column("digest"), rows)
-    return _indexes[part.sha256]
+        index = Index(keys, table.column("stage"), table.column("digest"), rows)
+        _indexes.put(part.sha256, index)
+    return index
 
 
 def tail(store: Units) -> list[PurePosixPath]:
@@ -223,27 +229,23 @@ def manifest_bytes(store: Units, segment: Segment, places: np.ndarray) -> Iterat
 
     Raises Damaged: the segment was changed.
     """
-    for begin, end, read in _groups(store, segment, MANIFESTS):
-        here = places[(places >= begin) & (places < end)]
+    for read in manifest_readers(store, segment, places):
+        yield from read()
+
+
+def manifest_readers(
+    store: Units, segment: Segment, places: np.ndarray
+) -> Iterator[Callable[[], Iterator[bytes]]]:
+    """As `manifest_bytes`, some at a time: what gives the next of them, and raises Damaged by itself."""
+    for begin, end, read in groups(store, segment, MANIFESTS):
+        here = places[(places >= begin) & (places < end)] - begin
         if len(here):
-            column = read(["manifest"]).column("manifest")
-            yield from (column[int(place) - begin].as_py() for place in here)
+            yield functools.partial(_column, read, here.tolist())
 
 
-def read_manifest(store: Units, key: str) -> Manifest | None:
-    """The manifest of a unit whose own file is not there; None if no segment covers it.
-
-    A segment that is damaged says nothing: what it covers counts as not there, if it is nowhere else.
-    """
-    try:
-        for segment in live(store):
-            place = segment.index.places(keys_of([key]))
-            if place[0] >= 0 and not segment.dead[place[0]]:
-                (data,) = manifest_bytes(store, segment, place)
-                return Manifest.from_bytes(data, f"{key} of segment {segment.manifest.key}")
-    except Damaged as error:
-        log.warning("a segment is left out: %s", error)
-    return None
+def _column(read: Callable[[Sequence[str]], pa.Table], places: Sequence[int]) -> Iterator[bytes]:
+    column = read(["manifest"]).column("manifest")
+    return (column[place].as_py() for place in places)
 
 
 def with_covered(store: Units, stage: str | None, found: list[Manifest]) -> list[Manifest]:
@@ -262,19 +264,6 @@ def with_covered(store: Units, stage: str | None, found: list[Manifest]) -> list
         read = manifest_bytes(store, segment, np.flatnonzero(wanted))
         found = [*found, *(Manifest.from_bytes(data, where) for data in read)]
     return sorted(found, key=lambda one: one.key)
-
-
-def holds(store: Units, part: Part) -> bool:
-    """Whether a segment, whose files are there, has the rows of a unit's part."""
-    key = part.path.split("/")[3]
-    try:
-        for segment in live(store):
-            place = segment.index.places(keys_of([key]))[0]
-            if place >= 0 and not segment.dead[place]:
-                return all(store.fault(one, "size") is None for one in segment.files(part.table))
-    except Damaged as error:
-        log.warning("a segment is left out: %s", error)
-    return False
 
 
 def superseded(store: Units, since: float) -> list[Manifest]:
@@ -301,51 +290,6 @@ def superseded(store: Units, since: float) -> list[Manifest]:
     there = {one.key for one in made} | {""}
     gone = [one for one in store.manifests(DROPPED) if one.question["segment"] not in there and is_old(one)]
     return [*(one for one in made if one.key not in counting), *gone]
-
-
-def read_rows(
-    store: Units, keys: Sequence[str], table: str, columns: Sequence[str] = ()
-) -> dict[str, pa.Table]:
-    """Rows of one table, or some columns of it, of those of the units that a segment covers, by key.
-
-    A segment that is damaged is left out: what it covers may lie where it was.
-    """
-    found: dict[str, pa.Table] = {}
-    asked = keys_of(keys)
-    try:
-        for segment in live(store) if len(asked) else ():
-            places = segment.index.places(asked)
-            here = np.unique(places[(places >= 0) & ~segment.dead[places]])
-            named = [key.decode() for key in segment.index.keys[here].tolist()]
-            found |= zip(named, _rows(store, segment, here.tolist(), table, columns), strict=True)
-    except Damaged as error:
-        log.warning("a segment is left out: %s", error)
-    return found
-
-
-def _rows(
-    store: Units, segment: Segment, places: Sequence[int], table: str, columns: Sequence[str]
-) -> list[pa.Table]:
-    """Rows of units at these places, ascending, a table each."""
-    schema = TABLES[table].schema
-    if columns:
-        schema = pa.schema(map(schema.field, columns), schema.metadata)
-    pieces: list[list[pa.Table]] = [[schema.empty_table()] for _ in places]
-    if table in segment.index.rows:
-        counts = np.maximum(segment.index.rows[table], 0)
-        ends = np.cumsum(counts)
-        spans = [(int(ends[place] - counts[place]), int(ends[place])) for place in places]
-        first = 0  # of those that may go on: they ascend, as the row groups do
-        for begin, end, read in _groups(store, segment, table):
-            while first < len(spans) and spans[first][1] <= begin:
-                first += 1
-            here = range(first, bisect.bisect_left(spans, (end,)))
-            if here:
-                rows = read(schema.names).cast(schema)
-                for at in here:
-                    start, stop = max(spans[at][0], begin), min(spans[at][1], end)
-                    pieces[at].append(rows.slice(start - begin, max(stop - start, 0)))
-    return [pa.concat_tables(some) for some in pieces]
 
 
 def drop(store: Units, key: str) -> None:
@@ -386,7 +330,7 @@ def _only(manifest: Manifest, table: str) -> Part:
     return part
 
 
-def _groups(
+def groups(
     store: Units, segment: Segment, table: str
 ) -> Iterator[tuple[int, int, Callable[[Sequence[str]], pa.Table]]]:
     """The row groups of a table's files: number of the first row and of the last but one, and a reader.

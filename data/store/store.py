@@ -36,6 +36,7 @@ from data.records import Row, from_table, to_table
 from data.store import format, reward_versions, rows, segments
 from data.store.aside import set_aside
 from data.store.backend import plain
+from data.store.covering import Covering
 from data.store.documents import Documents
 from data.store.durable_files import is_folder, make_folder, storage_errors
 from data.store.failpoints import failpoint
@@ -43,6 +44,9 @@ from data.store.folder import Folder
 from data.store.manifest import Damaged, Manifest, Media, Part, read_manifest
 from data.store.parts import encode
 from data.store.places import backend_of
+
+# What is said of a question that has no answer yet.
+NOT_THERE: Final = "no manifest"
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
@@ -259,7 +263,44 @@ class Store(Documents):
             StoreError: it is of a newer version, or may not be read.
         """
         path = self._find(key, stage)
-        return segments.read_manifest(self, key) if path is None else self.manifest_at(path)
+        if path is not None:
+            return self.manifest_at(path)
+        return next(Covering(self, [key]).manifests([key]), None)
+
+    def look_up(
+        self, places: Iterable[tuple[str | None, str]], level: Literal["hash", "size"] | None = None
+    ) -> Iterator[tuple[str, Manifest | str]]:
+        """Look many units up at once: of each, once and in no order, its key and what is found.
+
+        Args:
+            places: stage and key of each; without its stage (None) one is found less quickly.
+            level: how its files are looked at, as in `verify`; None: not at all.
+
+        Returns:
+            Beside each key the manifest; or why the unit does not count as there: `NOT_THERE`, or what is
+            damaged.
+
+        Raises:
+            StoreError: a manifest is of a newer version, or may not be read.
+        """
+        asked = {key: stage for stage, key in places}
+        covering = Covering(self, asked)
+        left = dict.fromkeys(asked, NOT_THERE)  # but for what only a segment has
+        for key, stage in asked.items():
+            try:
+                path = self._find(key, stage)
+                if path is None:
+                    continue
+                manifest = self.manifest_at(path)
+            except Damaged as error:
+                yield key, error.what
+            else:
+                yield key, self._first_fault(manifest, level, covering) or manifest
+            del left[key]
+        for manifest in covering.manifests(tuple(left)):
+            yield manifest.key, self._first_fault(manifest, level, covering) or manifest
+            left.pop(manifest.key, None)
+        yield from left.items()
 
     def verify(self, key: str, level: Literal["hash", "size"] = "hash") -> str | None:
         """None if the unit is whole, else why it is not.
@@ -271,17 +312,22 @@ class Store(Documents):
         Raises:
             StoreError: the manifest is of a newer version; it is not ours to judge.
         """
-        try:
-            manifest = self.manifest(key)
-        except Damaged as error:
-            return error.what
-        if manifest is None:
-            return "no manifest"
-        faults = (self.fault(item, level) for item in manifest.files)
-        return next((fault for fault in faults if fault is not None), None)
+        ((_, found),) = self.look_up([(None, key)], level)
+        return found if isinstance(found, str) else None
 
-    def fault(self, item: Part | Media, level: Literal["hash", "size"] = "hash") -> str | None:
-        """None if one file of a unit is whole, else why it is not; `level` as in `verify`."""
+    def fault(
+        self,
+        item: Part | Media,
+        level: Literal["hash", "size"] = "hash",
+        covering: Covering | None = None,
+    ) -> str | None:
+        """None if one file of a unit is whole, else why it is not.
+
+        Args:
+            item: the file.
+            level: as in `verify`.
+            covering: of the unit and others, where the files of many are looked at.
+        """
         kind = "part" if isinstance(item, Part) else "media"
         try:
             size = self.backend.size(item.path)
@@ -290,12 +336,20 @@ class Store(Documents):
             if level == "hash" and self.backend.sha256(item.path) != item.sha256:
                 return f"sha256 of {kind} {item.path} differs"
         except FileNotFoundError:
-            if isinstance(item, Part) and segments.holds(self, item):
+            if isinstance(item, Part) and (covering or Covering(self, [item.unit])).holds(item):
                 return None
             return f"missing {kind} {item.path}"
         except OSError as error:
             return f"unreadable {kind} {item.path}: {error.strerror}"
         return None
+
+    def _first_fault(
+        self, manifest: Manifest, level: Literal["hash", "size"] | None, covering: Covering
+    ) -> str | None:
+        if level is None:
+            return None
+        faults = (self.fault(item, level, covering) for item in manifest.files)
+        return next((fault for fault in faults if fault is not None), None)
 
     def read(self, key: str, table: str) -> list[Any]:
         """Rows of one table of one unit, in key order; none if the unit has no such table.

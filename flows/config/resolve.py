@@ -278,7 +278,7 @@ def _check_examination(
         return
     rounds = [f"curate.include_rounds ({name})" for name in dict.fromkeys(recipe.curate.include_rounds)]
     lessons = {
-        place: {same_text(job.prompt.text) for job in sampled.jobs}
+        place: set(map(same_text, {job.prompt.text for job in sampled.jobs}))
         for place, sampled in zip(["generate.prompts", *rounds], context.training, strict=True)
     }
     if context.imported:

@@ -88,6 +88,12 @@ def test_digests_are_equal_across_processes_and_hash_seeds():
     assert printed == {f"{here} {clip_seed(3, 'p1', 2, 'train')}\n"}
 
 
+@given(st.integers(), st.text(), st.integers(0), st.text())
+def test_clip_seeds_are_of_the_digest_of_their_list(seed, prompt, index, purpose):
+    whole = digest(["clip_seed", seed, prompt, index, purpose])
+    assert clip_seed(seed, prompt, index, purpose) == int(whole[:16], 16) >> 1
+
+
 def test_clip_seeds_depend_on_every_argument_and_fit():
     base = (1, "p1", 0, "train")
     others = [(2, "p1", 0, "train"), (1, "p2", 0, "train"), (1, "p1", 1, "train"), (1, "p1", 0, "evaluate")]

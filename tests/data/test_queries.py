@@ -4,9 +4,11 @@ import os
 import duckdb
 import pytest
 
+from data import queries
 from data.errors import DataError, StoreError, UserError
 from data.queries import answer, catalog_sql, connect, run_query
 from data.records import TABLES, Evaluation, Example, Pair, Policy
+from data.store.compaction import compact
 
 VIEWS = {*TABLES, "counted_labels", "scores_wide", "rounds", "lineage", "timings"}
 
@@ -261,6 +263,32 @@ def test_wrong_and_writing_statements_are_refused_with_a_reason(filled, sql, rea
     with pytest.raises(UserError) as error:
         run_query(filled, sql)
     assert reason in str(error.value)
+
+
+def test_rows_are_counted_without_reading_a_column(filled, commit, make_score):
+    compact(filled)
+    commit("score", "later", scores=[make_score("c3", 0.75, "clip")])
+    with connect(filled) as con:
+        assert con.execute("SELECT count(*) FROM scores").fetchall() == [(5,)]
+        ((_, plan),) = con.execute("EXPLAIN SELECT count(*) FROM scores").fetchall()
+        assert "READ_PARQUET" in plan
+        assert "clip_id" not in plan
+        ((_, plan),) = con.execute("EXPLAIN SELECT max(clip_id) FROM scores").fetchall()
+        assert "clip_id" in plan
+
+
+def test_a_tail_that_is_held_answers_as_one_that_is_read_each_time(filled, commit, make_score, monkeypatch):
+    commit("score", "again", scores=[make_score("c1", 1.0), make_score("c2", 0.5, "clip")])
+    told = "SELECT * FROM scores ORDER BY ALL"
+    for turn in range(2):
+        held = ask(filled, told)
+        with monkeypatch.context() as patched:
+            patched.setattr(queries, "_HELD", 0)
+            assert ask(filled, told) == held
+        assert len(held) == 4 + turn
+        if not turn:
+            compact(filled)
+            commit("score", "later", scores=[make_score("c1", 1.0), make_score("c9", 0.75, "clip")])
 
 
 def test_a_query_that_never_ends_is_ended(filled):

@@ -17,8 +17,8 @@ from tasks.units import (
     Listener,
     Runner,
     Unit,
+    are_whole,
     is_transient,
-    is_whole,
     report_steps,
     run_with_retries,
     stage_key,
@@ -112,7 +112,7 @@ def test_a_failure_keeps_what_succeeded_and_names_the_unit(store: Store, workers
     with pytest.raises(StageFailed, match=r"1 of 4 units failed\. First: job 1: ValueError: odd") as caught:
         Runner(workers)(store, "try", jobs)
     assert caught.value.stage == "try"
-    assert [is_whole(store, job) for job in jobs] == [True, False, True, True]
+    assert are_whole(store, jobs) == [True, False, True, True]
     assert Runner(workers)(store, "try", jobs).cached_shards == 3
 
 
@@ -240,12 +240,12 @@ def test_what_does_not_verify_is_dropped_and_said(
     store: Store, damage: Callable[[Store, Any], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     job = Job(store, 0)
-    assert not is_whole(store, job)
+    assert not all(are_whole(store, [job]))
     assert not caplog.records
     job.run()
-    assert is_whole(store, job)
+    assert all(are_whole(store, [job]))
     damage(store, store.manifest(job.keys[0]))
-    assert not is_whole(store, job)
+    assert not all(are_whole(store, [job]))
     assert "job 0" in caplog.text
     assert "computed again" in caplog.text
     assert store.manifest(job.keys[0]) is None
