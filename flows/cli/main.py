@@ -20,7 +20,7 @@ from flows.cli.app import BAD_INPUT, FAILED, app
 
 # Importing one adds its commands, in this order.
 _COMMANDS: Final = (
-    "calibrate", "campaign", "compare", "copy", "doctor", "import_clips", "import_labels", "remake",
+    "calibrate", "campaign", "compare", "copy", "doctor", "import_clips", "import_labels", "rate", "remake",
     "round", "serve", "store",
 )  # fmt: skip
 
