@@ -45,6 +45,9 @@ _CREDENTIALS: Final = {
     "AuthorizationHeaderMalformed",
 }  # fmt: skip
 
+# The process whose threads serve every client.
+_first_user: int | None = None
+
 
 class Lost(Exception):
     """Another was quicker: what was to be created is there, or what was to be replaced was changed."""
@@ -79,14 +82,21 @@ class Bucket:
         self.url = f"{self.scheme}://{self.name}" + (f"/{self.prefix}" if self.prefix else "")
         self.endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
         self._patience = _seconds()
-        self._opened: tuple[int, ObjectStore] | None = None
+        self._opened: ObjectStore | None = None
 
     @property
     def objects(self) -> ObjectStore:
-        """The client; another one after a fork, which does not take the threads along."""
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), self.ask("open", self._open))
-        return self._opened[1]
+        """The client. Raises StoreError: this process was forked from one that had a client."""
+        global _first_user
+        _first_user = _first_user or os.getpid()
+        if _first_user != os.getpid():  # the library's threads did not come along: it would wait for ever
+            raise StoreError(
+                f"{self.url}: this process was forked from one that has used object storage: start it anew "
+                "(multiprocessing's spawn), or fork before the store is opened"
+            )
+        if self._opened is None:
+            self._opened = self.ask("open", self._open)
+        return self._opened
 
     def options(self) -> dict[str, Any]:
         """What every client of the bucket is made with."""
@@ -124,6 +134,8 @@ class Bucket:
                 return call()
             except (AlreadyExistsError, PreconditionError) as error:
                 raise Lost(what) from error
+            except StoreError:  # of ours, and in words
+                raise
             except Exception as error:  # obstore has its own classes, and takes Python's for some
                 text = str(error)
                 status, code = _first(_STATUS, text), _first(_CODE, text)

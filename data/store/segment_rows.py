@@ -111,7 +111,7 @@ def write_rows(store: Store, covered: Covered, table: str) -> tuple[list[Part], 
             parts = _ordered(store, con, covered.key, table)
             others = [other for other in covered.beside if other.files(table)]
             return parts, [one.manifest.key for one in others if _share(con, store, table, parts, one)]
-    except duckdb.IOException as error:
+    except (duckdb.IOException, FileNotFoundError) as error:
         raise Damaged(f"{store.url}: {error}", store.remedy) from error
 
 

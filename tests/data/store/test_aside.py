@@ -10,26 +10,27 @@ import pytest
 
 from data.errors import StoreError
 from data.store import FORMAT, Damaged, Manifest, Store, format
+from tests.data.store.places import files, in_a_folder
 
 
 def lines(store: Store) -> list[dict[str, str]]:
-    return [json.loads(line) for line in (store.root / "aside/log.jsonl").read_text().splitlines()]
+    logs = store.find("aside/log*.jsonl")
+    return [json.loads(line) for log in logs for line in store.read_file(log).splitlines()]
 
 
 def test_nothing_that_is_set_aside_takes_another_things_place(store: Store) -> None:
     for content in (b"first", b"second", b"third"):
         store.write_file("rounds/r1/summary.json", content)
         store.set_aside("rounds/r1/summary.json", "why not")
-    kept = sorted((store.root / "aside/rounds/r1").iterdir())
-    assert [path.read_bytes() for path in kept] == [b"first", b"second", b"third"]
+    kept = store.find("aside/rounds/r1/*")
+    assert [files(store.url)[path] for path in kept] == [b"first", b"second", b"third"]
     assert [line["path"] for line in lines(store)] == ["rounds/r1/summary.json"] * 3
-    assert [line["now"] for line in lines(store)] == [
-        path.relative_to(store.root).as_posix() for path in kept
-    ]
+    assert [line["now"] for line in lines(store)] == kept
     store.set_aside("rounds/r1/summary.json", "it is not there")
     assert len(lines(store)) == 3
 
 
+@in_a_folder
 def test_of_a_link_the_link_is_moved(store: Store, tmp_path: Path) -> None:
     outside = tmp_path / "outside.txt"
     outside.write_text("somebody's")
@@ -39,6 +40,7 @@ def test_of_a_link_the_link_is_moved(store: Store, tmp_path: Path) -> None:
     assert (store.root / "aside/champion.json").is_symlink()
 
 
+@in_a_folder
 def test_a_folder_of_the_store_may_lie_on_another_disk(store: Store, other_disk: Path) -> None:
     (store.root / "media").symlink_to(other_disk)
     media = store.write_media(b"pixels", "mp4")
@@ -52,25 +54,26 @@ def test_the_manifest_of_another_unit_is_no_manifest(
     store: Store, commit: Callable[..., Manifest], make_score: Callable[..., object]
 ) -> None:
     one, other = (commit("score", name, scores=[make_score("c1", 1.0)]) for name in ("one", "other"))
-    path = store.path(f"manifests/score/{one.key}.json")
-    path.write_bytes(store.path(f"manifests/score/{other.key}.json").read_bytes())
+    there = store.read_file(f"manifests/score/{other.key}.json")
+    store.backend.put(f"manifests/score/{one.key}.json", there)
     with pytest.raises(Damaged, match=r"manifest of another unit.*vidloop scrub --heal --store"):
         store.manifest(one.key)
     assert commit("score", "one", scores=[make_score("c1", 1.0)]) == one
     assert store.manifest(one.key) == one
 
 
-@pytest.mark.parametrize("place", ["gone", "folder", "later format"])
+@in_a_folder
+@pytest.mark.parametrize("lost", ["gone", "folder", "later format"])
 def test_a_lost_format_file_is_named_and_written_anew(
-    store: Store, commit: Callable[..., Manifest], make_score: Callable[..., object], place: str
+    store: Store, commit: Callable[..., Manifest], make_score: Callable[..., object], lost: str
 ) -> None:
     unit = commit("score", "one", scores=[make_score("c1", 1.0)])
     path = store.root / "format.json"
     written = json.loads(path.read_text())
     path.unlink()
-    if place == "folder":
+    if lost == "folder":
         path.mkdir()
-    elif place == "later format":  # a flipped bit: the version that wrote it knows no such format
+    elif lost == "later format":  # a flipped bit: the version that wrote it knows no such format
         path.write_text(json.dumps({**written, "format": FORMAT + 2}))
     with pytest.raises(Damaged, match="`vidloop scrub --heal --store"):
         Store.open(store.root)

@@ -16,22 +16,12 @@ from data.errors import StoreError
 from data.records import Score
 from data.store import Damaged, Store, gc
 from data.store.twice import update_twice
-from tests.s3_server import S3, moto, proxy, s3  # noqa: F401
+from tests.data.store.places import on_both
 
 CHECKOUT = Path(data.__file__).parents[1]
 
 
-@pytest.fixture(params=["folder", "objects"])
-def place(request, tmp_path):
-    """The name of a store that is not there yet."""
-    if request.param == "folder":
-        return str(tmp_path / "store")
-    return request.getfixturevalue("s3").url()
-
-
-@pytest.fixture
-def store(place):
-    return Store.open(place, create=True)
+pytestmark = on_both
 
 
 def rows(count=9):

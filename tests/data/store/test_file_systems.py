@@ -29,6 +29,12 @@ NO_LINKS = [errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK]
 NO_LOCKS = [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL]
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    """All of this is about folders."""
+    return str(tmp_path / "store")
+
+
 @pytest.fixture(autouse=True)
 def every_opening_is_the_first_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "_working", set())

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -17,9 +16,9 @@ import data
 from data import champion
 from data.errors import StoreError
 from data.records import Score
-from data.store import Store, backend_of, gc, leases
+from data.store import Store, backend_of, gc
 from data.store.cache import Cache
-from tests.s3_server import BUCKET, KEY, SECRET, moto, proxy, s3  # noqa: F401
+from tests.s3_server import BUCKET, KEY, SECRET
 
 CHECKOUT = Path(data.__file__).parents[1]
 ROWS = [Score(f"c{i}", "clip", "v1", i / 7, "ok", None, "{}") for i in range(9)]
@@ -35,12 +34,6 @@ rows = [Score(f"c{i}", "clip", "v1", i / 7, "ok", None, "{}") for i in range(9)]
 store.commit("score", {"stage": "score", "version": 1}, {"scores": rows}, media, info={"failed": 0})
 champion.promote(store, "y1", "r1")
 """
-# Passes of each point: the trials write three objects.
-POINTS = {
-    "store.mid_write": 10, "store.after_media": 2, "store.after_part": 1, "store.before_manifest": 1,
-    "store.after_manifest": 1,
-}  # fmt: skip
-STEPS = [f"{name}:{n}" for name, passes in POINTS.items() for n in range(1, passes + 1)]
 
 
 def work(url, **environment):
@@ -75,17 +68,6 @@ def reference(undisturbed, s3):
         assert work(url)[0] == 0
         undisturbed.update(everything(url))
     return undisturbed
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_killed_at_any_step_the_same_work_gives_the_same_objects(s3, undisturbed, step):
-    url, whole = s3.url(), reference(undisturbed, s3)
-    assert work(url, VIDLOOP_FAILPOINT=step)[0] == -signal.SIGKILL
-    if backend_of(url).taken("format.json"):
-        store = Store.open(url)
-        assert all(store.verify(unit.key) is None for unit in store.manifests())
-    assert work(url)[0] == 0
-    assert everything(url) == whole
 
 
 @pytest.mark.parametrize("fate", ["500", "503", "hang", "answer lost"])
@@ -252,14 +234,7 @@ def test_the_cache_is_bounded_and_the_longest_unused_goes_first(tmp_path, monkey
         cache.put("media/aa/x.mp4", lambda file: file.write_bytes(b"x"))
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Leases that stand still for a second are free."""
-    monkeypatch.setattr(leases, "TERM_S", 1.5)
-    monkeypatch.setattr(leases, "_BEAT_S", 0.2)
-
-
-def test_the_lock_of_a_process_that_died_is_taken_over(s3, quick):
+def test_the_lock_of_a_process_that_died_is_taken_over(s3, quick_leases):
     store, held = Store.open(s3.url(), create=True), "locks/nightly.json"
     store.backend.put(held, b'{"holder": "somebody who was killed", "beat": 3}')
     since = time.monotonic()
@@ -270,7 +245,7 @@ def test_the_lock_of_a_process_that_died_is_taken_over(s3, quick):
     assert json.loads(store.read_file(held))["holder"] == ""
 
 
-def test_of_many_that_take_over_one_lock_one_holds_it(s3, quick):
+def test_of_many_that_take_over_one_lock_one_holds_it(s3, quick_leases):
     store = Store.open(s3.url(), create=True)
     store.backend.put("locks/champion.json", b'{"holder": "gone", "beat": 3}')
     within, most = [], []
@@ -292,7 +267,7 @@ def test_of_many_that_take_over_one_lock_one_holds_it(s3, quick):
     assert most == [1] * 4
 
 
-def test_a_lock_that_was_lost_is_noticed_before_the_next_writing(s3, quick):
+def test_a_lock_that_was_lost_is_noticed_before_the_next_writing(s3, quick_leases):
     store = Store.open(s3.url(), create=True)
     with store.lock("nightly"):
         store.write_file("improvements/a/summary.json", b"{}")
@@ -384,6 +359,28 @@ def test_queries_read_this_store_s_tables_and_nothing_else(s3):
             run_query(store, f"SELECT content FROM read_text('{path}')")
         assert SECRET not in str(failed.value)
         assert "Traceback" not in str(failed.value)
+
+
+FORK = """
+import os, sys
+from data.errors import StoreError
+from data.store import Store
+store = Store.open(sys.argv[1], create=True)
+if not os.fork():
+    try:
+        store.manifests()
+    except StoreError as error:
+        print(error)
+else:
+    os.wait()
+"""
+
+
+def test_a_fork_of_a_process_that_used_it_is_told_so_and_does_not_wait_for_ever(s3):
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, s3.url()], cwd=CHECKOUT, capture_output=True, text=True, timeout=60
+    )
+    assert "was forked from one that has used object storage" in done.stdout
 
 
 def test_no_secret_is_in_any_object(s3):

@@ -4,12 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from data.records import Score
 from data.store import Store, failpoints, gc
+from tests.s3_server import S3
 
 CRASHES = ["store.mid_write:1", "store.mid_write:2", "store.mid_write:3", "store.after_media", "store.after_part",
            "store.before_manifest", "store.after_manifest"]  # fmt: skip
@@ -23,10 +25,14 @@ def rows_of(number):
 class StoreMachine(RuleBasedStateMachine):
     keys = Bundle("keys")
 
+    def place(self):
+        """The name of a new store."""
+        return str(Path(self.folder.name) / "store")
+
     @initialize()
     def make(self):
         self.folder = tempfile.TemporaryDirectory()
-        self.store = Store.open(Path(self.folder.name) / "store", create=True)
+        self.store = Store.open(self.place(), create=True)
         self.model = {}
         self.damaged = set()
 
@@ -76,17 +82,17 @@ class StoreMachine(RuleBasedStateMachine):
         if manifest is None:
             return
         item = manifest.files[which % len(manifest.files)]
-        path = self.store.path(item.path)
-        if item.path in self.damaged:
+        backend = self.store.backend
+        if item.path in self.damaged or (how == "flip" and not backend.rots):
             return
         if how == "remove":
-            path.unlink()
+            backend.remove(item.path)
         elif how == "cut":
-            os.truncate(path, item.bytes // 2)
+            backend.put(item.path, backend.read(item.path)[: item.bytes // 2])
         else:
-            content = bytearray(path.read_bytes())
+            content = bytearray(backend.read(item.path))
             content[len(content) // 2] ^= 4
-            path.write_bytes(content)
+            backend.put(item.path, bytes(content))
         self.damaged.add(item.path)
 
     @rule(key=keys)
@@ -101,15 +107,15 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def reopen(self):
-        self.store = Store.open(self.store.root)
+        self.store = Store.open(self.store.url)
 
     @rule(delete=st.booleans())
     def collect(self, delete):
         named = {item.path for manifest in self.store.manifests() for item in manifest.files}
-        report = gc.collect(self.store, delete=delete, min_age_s=0)
+        report = gc.collect(self.store, delete=delete, min_age_s=-60)
         assert not named & set(report.files)
         if delete:
-            assert gc.collect(self.store, min_age_s=0).files == ()
+            assert gc.collect(self.store, min_age_s=-60).files == ()
 
     @invariant()
     def the_store_holds_what_the_model_holds(self):
@@ -126,3 +132,16 @@ StoreMachine.TestCase.settings = settings(
     max_examples=20, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestStore = StoreMachine.TestCase
+
+
+class OnObjects(StoreMachine):
+    def place(self):
+        return S3(0).url()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("s3")
+class TestStoreOnObjects(OnObjects.TestCase):
+    settings = settings(
+        max_examples=10, stateful_step_count=10, deadline=None, suppress_health_check=list(HealthCheck)
+    )
