@@ -150,9 +150,10 @@ def videogen_rewardbench(row: Row) -> Iterator[Said]:
     first, second = Named(video=_text(row, "path_A")), Named(video=_text(row, "path_B"))
     for name, question in _REWARDBENCH.items():
         if name in row:
-            if row[name] not in _SIDES:
-                raise DataError(f"{name} {row[name]!r} is not one of {', '.join(_SIDES)}")
-            yield Said(question, first, _SIDES[row[name]], "videogen-rewardbench", second)
+            said = _text(row, name)
+            if said not in _SIDES:
+                raise DataError(f"{name} {said!r} is not one of {', '.join(_SIDES)}")
+            yield Said(question, first, _SIDES[said], "videogen-rewardbench", second)
 
 
 def flow_factory(row: Row) -> Iterator[Said]:
@@ -163,7 +164,8 @@ def flow_factory(row: Row) -> Iterator[Said]:
     supervision = said.get("supervision")
     metadata = said.get("metadata")
     annotator = metadata.get("annotator") if isinstance(metadata, dict) else None
-    rater = annotator if isinstance(annotator, str) and annotator else "flow-factory"
+    named = isinstance(annotator, str) and annotator.strip()
+    rater = _text({"annotator": annotator}, "annotator") if named else "flow-factory"
     kind = supervision.get("type") if isinstance(supervision, dict) else None
     if kind == "preference":
         chosen, rejected = (_media(supervision, side) for side in ("chosen", "rejected"))
@@ -178,7 +180,10 @@ def videophy2(row: Row) -> Iterator[Said]:
     """Marks of a video of VideoPhy-2; the file has the name that ends its address."""
     named = _named(row, "")
     if named is None:
-        name = PurePosixPath(unquote(urlparse(_text(row, "video_url")).path)).name
+        try:
+            name = PurePosixPath(unquote(urlparse(_text(row, "video_url")).path)).name
+        except ValueError:
+            name = ""
         if not name:
             raise DataError(f"video_url {row['video_url']!r} ends in no file's name")
         named = Named(video=name)
@@ -233,15 +238,14 @@ def _object(value: Any) -> Any:
 
 
 def _answer(kind: Kind, said: object) -> str:
-    if isinstance(said, bool):
+    if isinstance(said, float) and said.is_integer():
         said = int(said)
-    if isinstance(said, int | float):
-        said = f"{said:g}"
-    text = str(said).strip().lower()
+    text = str(int(said) if isinstance(said, bool) else said).strip().lower()
     return _SAME_ANSWER[kind].get(text, text)
 
 
 _NEEDED: Final = object()
+_MOST: Final = 10**9
 
 
 def _text(row: Row, name: str, default: object = _NEEDED) -> str:
@@ -250,7 +254,10 @@ def _text(row: Row, name: str, default: object = _NEEDED) -> str:
         raise DataError(f"no {name}: it must be said")
     if isinstance(value, bool | float) or not isinstance(value, str | int):
         raise DataError(f"{name} {value!r} is no text")
-    return str(value)
+    text = str(value)
+    if text != text.encode(errors="replace").decode():
+        raise DataError(f"{name} {text!r} is no text in UTF-8")
+    return text
 
 
 def _number(row: Row, name: str, default: float | None = None) -> float:
@@ -259,7 +266,7 @@ def _number(row: Row, name: str, default: float | None = None) -> float:
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             raise ValueError
         found = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise DataError(f"{name} {value!r} is no number") from None
     if not math.isfinite(found):
         raise DataError(f"{name} {value!r} is not finite")
@@ -268,6 +275,6 @@ def _number(row: Row, name: str, default: float | None = None) -> float:
 
 def _count(row: Row, name: str) -> int:
     found = _number(row, name)
-    if found != int(found):
-        raise DataError(f"{name} {row[name]!r} is no whole number")
+    if found != int(found) or abs(found) > _MOST:
+        raise DataError(f"{name} {row[name]!r} is no whole number that counts something")
     return int(found)

@@ -137,6 +137,6 @@ class _Reader:
         if video not in self._digests:
             try:
                 self._digests[video] = file_digest(self._folder / video)
-            except OSError as error:
-                raise DataError(f"{self._folder / video} cannot be read: {error.strerror}") from None
+            except (OSError, ValueError) as error:  # a name may hold what no file system takes
+                raise DataError(f"video {video!r} cannot be read from {self._folder}: {error}") from None
         return self._digests[video]

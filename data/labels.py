@@ -234,6 +234,7 @@ def _in_order(row: Label) -> tuple[tuple[bool, object], ...]:
 def _utc(text: str) -> str:
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        time = time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise DataError(f"the time {text!r} is not ISO 8601, such as 2026-11-30T19:00:00Z") from None
-    return time.replace(tzinfo=time.tzinfo or UTC).astimezone(UTC).isoformat(timespec="microseconds")
+    return time.isoformat(timespec="microseconds")

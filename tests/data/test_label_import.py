@@ -1,5 +1,6 @@
 """Files of labels: ours and three of others'; what is wrong is named by line, and nothing is half there."""
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -7,10 +8,13 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from data import labels
 from data.errors import DataError
 from data.keys import bytes_digest
+from data.label_files import FORMATS
 from data.label_import import import_labels
 from data.records import Import
 
@@ -90,7 +94,7 @@ def test_a_file_that_is_read_twice_or_grew_gives_each_vote_once(filled, tmp_path
 
 BAD = [
     ({"clip_id": "c9"}, "line 3: the store has no clip 'c9'"),
-    ({"video": "gone.mp4", "clip_id": None}, "line 3: .*gone.mp4 cannot be read"),
+    ({"video": "gone.mp4", "clip_id": None}, "line 3: video 'gone.mp4' cannot be read"),
     ({"sha256": "0" * 64, "clip_id": None}, "line 3: the store has no clip of the video"),
     ({"answer": "perhaps"}, "line 3: good: 'perhaps' is not one of no, yes, skip"),
     ({"low": 1, "high": 5, "answer": "6"}, "line 3: good: '6' is no grade from 1 to 5"),
@@ -195,6 +199,56 @@ def test_marks_of_videophy2(filled, tmp_path):
     assert said(filled) == [("pc", "c1", None, "videophy2", "2"), ("sa", "c1", None, "videophy2", "5")]
     with pytest.raises(DataError, match="line 2: pc: '6' is no grade from 1 to 5"):
         import_labels(filled, table(tmp_path / "more.csv", [row | {"pc": 6}]), "videophy2")
+
+
+RIGHT = {
+    "own": {"clip_id": "c1", "other_clip_id": "c2", "question": "good", "kind": "pair", "answer": "first", "rater": "ann",
+            "session": "s", "at": "2026-11-30", "seconds": 1.5, "plays": 1, "shown_left": "first", "gold": "tie",
+            "repeat": 0, "words": "Which?", "low": 0, "high": 1},
+    "videogen-rewardbench": {"path_A": "c1.mp4", "path_B": "c2.mp4", "VQ": "A"},
+    "videophy2": {"video_url": "https://example.org/c1.mp4", "sa": 5, "pc": 1},
+    "flow-factory": {"schema_version": 2, "metadata": {"annotator": "ann"}, "supervision": {
+        "type": "preference", "chosen": {"media": [{"type": "video", "path": "c1.mp4"}]},
+        "rejected": {"media": [{"type": "video", "path": "c2.mp4"}]}}},
+}  # fmt: skip
+ODD = st.sampled_from([
+    10**400, -(10**400), 1e400, "1e400", 2**63, -1, True, None, "", " ", "c1", "c1.mp4", "c3", "\ud800", "\0", "a\0b",
+    "http://[", "http://x/%00", "..", ".", "/", "A", "first", "0001-01-01T00:00+23:00", "9999-12-31T23:59-23:00", "pair",
+    "grade", 2, 2.0, "2", 5, "x" * 300, [], {}, [[]], [{}], {"media": [{}]}, {"media": [{"type": "video", "path": "\0"}]},
+])  # fmt: skip
+
+
+@st.composite
+def changed(draw, given):
+    """The same with some of its parts, at whatever depth, another value."""
+    if isinstance(given, dict) and draw(st.integers(0, 3)):
+        return {name: draw(changed(value)) for name, value in given.items() if draw(st.integers(0, 9))}
+    if isinstance(given, list) and draw(st.integers(0, 3)):
+        return [draw(changed(value)) for value in given]
+    return draw(ODD) if not draw(st.integers(0, 4)) else given
+
+
+@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), format_=st.sampled_from(sorted(FORMATS)))
+def test_whatever_a_row_holds_is_a_vote_or_refused(filled, tmp_path, data, format_):
+    """With `--skip-bad` every row is a label or a reason with its line, and what was kept can be read."""
+    rows = [data.draw(changed(RIGHT[format_])) for _ in range(2)]
+    path = tmp_path / "odd.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows if isinstance(row, dict)))
+    found = import_labels(filled, path, format_, skip_bad=True)
+    assert len(found.bad) <= len(rows)
+    assert {row.label_id for row in found.new} <= {row.label_id for row in labels.every(filled)}
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=60), head=st.booleans())
+def test_whatever_a_text_holds_is_read_or_refused(filled, tmp_path, text, head):
+    path = tmp_path / "odd.csv"
+    path.write_text(
+        ("clip_id,question,answer,rater\n" if head else "") + text, errors="surrogatepass", newline=""
+    )
+    with contextlib.suppress(DataError):
+        import_labels(filled, path, skip_bad=True)
 
 
 def test_files_that_cannot_be_read_say_so(filled, tmp_path):
