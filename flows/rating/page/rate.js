@@ -105,12 +105,13 @@ function question(one, place) {
     return button;
   }));
   const keys = [...choices.map(([, name, key]) => [key, name.toLowerCase()]), ...KEYS];
-  $("keys").replaceChildren(...keys.flatMap(([key, meaning]) => {
-    const term = document.createElement("dt"), told = document.createElement("dd"), hint = document.createElement("kbd");
+  $("keys").replaceChildren(...keys.map(([key, meaning]) => {
+    const [pair, term, told, hint] = ["div", "dt", "dd", "kbd"].map((name) => document.createElement(name));
     hint.textContent = key;
     term.append(hint);
     told.textContent = meaning;
-    return [term, told];
+    pair.append(term, told);
+    return pair;
   }));
   if (!again) [spent, since] = [0, performance.now()];
   allow();
