@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
 
-from data.labels import Kind
 from data.records import Label
 from flows.rating.choose import left
 from flows.rating.database import Database
 from flows.rating.keep import read_votes
-
-_LEVELS: Final[dict[Kind, Literal["nominal", "ordinal", "interval"]]] = {
-    "yes_no": "nominal", "pair": "ordinal", "grade": "interval",
-}  # fmt: skip
+from flows.reporting.agreement import Agreement, agreement
 
 
 @dataclass(frozen=True)
@@ -42,22 +37,6 @@ class Rater:
     repeats: int
     seconds: float | None
     excluded: str | None
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Krippendorff's alpha of one question: 1 raters agree, 0 as chance would have it; null, and why.
-
-    Klaus Krippendorff, Content Analysis (4th edition, 2018), chapter 12; of yes and no nominal, of pairs
-    ordinal (first, neither, second), of grades interval. Items whose answer is known are left out: that they
-    are easy says nothing of the others. So are repetitions, skips, and raters who are excluded.
-    """
-
-    question: str
-    alpha: float | None
-    why: str
-    votes: int
-    items: int
 
 
 @dataclass(frozen=True)
@@ -115,29 +94,3 @@ def _rater(database: Database, name: str, why: str | None, rows: Sequence[Label]
 
 def _share(right: Sequence[bool]) -> float | None:
     return sum(right) / len(right) if right else None
-
-
-def agreement(question: str, kind: Kind, rows: Sequence[Label]) -> Agreement:
-    """Krippendorff's alpha of a question's votes, by the library of that name."""
-    import krippendorff
-    import numpy as np
-
-    said = {
-        (row.rater, (row.clip_id, row.other_clip_id)): row.value
-        for row in rows
-        if row.question == question and row.value is not None and row.gold is None and row.repeat == 0
-    }
-    raters, items = sorted({rater for rater, _ in said}), sorted({str(item) for _, item in said})
-    table = np.full((len(raters), len(items)), np.nan)
-    for (rater, item), value in said.items():
-        table[raters.index(rater), items.index(str(item))] = value
-    several = int(np.sum(np.sum(~np.isnan(table), axis=0) > 1))
-    if several == 0:
-        return Agreement(question, None, "no item has the votes of two raters", len(said), len(items))
-    values = table[:, np.sum(~np.isnan(table), axis=0) > 1]
-    if len(set(values[~np.isnan(values)].tolist())) < 2:
-        return Agreement(
-            question, None, "all votes are the same: what chance does is not known", len(said), len(items)
-        )
-    alpha = float(krippendorff.alpha(reliability_data=table, level_of_measurement=_LEVELS[kind]))
-    return Agreement(question, alpha, "", len(said), len(items))

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from data.records import Score
+from flows.reporting.agreement import Agreement
 from flows.reporting.seeds import Spread
 from models.gate import verdict as gate
+from models.gate.intervals import Interval
 from models.gate.wins import Wins
 from models.training.diagnosis import Finding
 from tasks.summary import RoundSummary
@@ -79,6 +81,28 @@ class Duel:
 
     opponent: str
     wins: Wins
+
+
+@dataclass(frozen=True)
+class Preference:
+    """What people said of clips before and after a round, side by side, to one question.
+
+    Attributes:
+        question: its name.
+        share: of votes for the clip after the round, ties as a half; its interval is over prompts and raters.
+        won, tied, lost: votes for the clip after, for neither, for the one before.
+        raters, prompts: so many.
+        agreement: of the raters.
+    """
+
+    question: str
+    share: Interval
+    won: int
+    tied: int
+    lost: int
+    raters: int
+    prompts: int
+    agreement: Agreement
 
 
 @dataclass(frozen=True)
@@ -166,6 +190,7 @@ class Facts:
 
     Attributes:
         measures: of both policies on the set that decides, the metric first; duels: by the metric.
+        people: what they prefer, question by question; empty: nobody was asked.
         training: category of each training clip, by its id.
         scores: every judgement of the training clips.
         curation: the report of `data.curation`; with "categories" ("all" the last) and "reasons", (reason,
@@ -178,6 +203,7 @@ class Facts:
     comparisons: tuple[Comparison, ...] = ()
     measures: tuple[Measure, ...] = ()
     duels: tuple[Duel, ...] = ()
+    people: tuple[Preference, ...] = ()
     clips: tuple[ClipGroup, ...] = ()
     training: Mapping[str, str] = field(default_factory=dict)
     scores: tuple[Score, ...] = ()

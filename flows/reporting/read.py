@@ -17,6 +17,7 @@ from flows.reporting.facts import Facts, Step
 from flows.reporting.judges import read_judges, read_rewards, scores_of
 from flows.reporting.measures import read_duels, read_measures
 from flows.reporting.paired_clips import group_clips
+from flows.reporting.people import read_people
 from flows.reporting.seeds import alike, over
 from models.training.diagnosis import Finding, diagnose
 from tasks.rounds import finished, read_summary
@@ -56,6 +57,7 @@ def read_facts(store: Store, summary: RoundSummary) -> Facts:
         comparisons=comparisons(pairs, summary),
         measures=read_measures(store, summary),
         duels=read_duels(store, summary),
+        people=read_people(store, pairs, summary),
         clips=group_clips(compared_clips(pairs, summary)),
         training={clip.clip_id: clip.category for one in clips for clip in store.read(one.key, "clips")},
         scores=scores,
