@@ -17,11 +17,12 @@ from flows.config.load import load_recipe
 from flows.config.resolve import open_reward, open_round, passes
 from flows.config.rewards import ORACLE, taught_by
 from flows.reporting import console as terminal
-from flows.reporting.calibration import Grid, grids, lines_grid, page, side_by_side
+from flows.reporting.calibration import Grid, gain_grid, grids, lines_grid, page, side_by_side
 from flows.reporting.messages import DEFAULT_RECIPE, DEFAULT_STORE
 from rewards.people import NAME as PEOPLE
 from tasks.calibrate import calibrate, draw_next, read_labels, write
 from tasks.context import RESIDENTS
+from tasks.label_gain import label_gain
 from tasks.recalibrate import recalibrate
 from tasks.units import Runner
 
@@ -60,6 +61,12 @@ def calibrate_command(
         int | None,
         typer.Option("--draw", min=1, help="Draw so many clips to label next, uncertain ones first."),
     ] = None,
+    gain: Annotated[
+        str | None,
+        typer.Option(
+            "--gain", metavar="ROUND", help="Only estimate that round's gain from labels and judge."
+        ),
+    ] = None,
     recipe: RecipeOption = DEFAULT_RECIPE,
     store: StoreOption = DEFAULT_STORE,
     set_: SetOption = NOTHING_SET,
@@ -80,11 +87,15 @@ def calibrate_command(
         )
     if threshold is not None and len(names) > 1:
         raise ConfigError("--threshold is of one reward: values of different rewards are not on one scale")
-    if (fit is not None or draw is not None) and len(names) > 1:
-        raise ConfigError("--fit and --draw are of one judge: name it with --reward, once")
+    if (fit is not None or draw is not None or gain is not None) and len(names) > 1:
+        raise ConfigError("--fit, --draw and --gain are of one judge: name it with --reward, once")
     by = taught_by(labels)
     named = by in (taught_by(ORACLE), PEOPLE, *read.rewards)
     asked = open_reward(read, by, opened) if named else read_labels(Path(labels).expanduser())
+    if gain is not None:
+        said, estimate = label_gain(opened, gain, names[0], asked)
+        _show(console, [gain_grid(f"gain of {gain}, {names[0]} and {said}", estimate)])
+        return
     # All of them first: a wrong folder of the last is told before the first is asked anything.
     judges = [open_reward(read, name, opened) for name in names]
     found = []

@@ -9,6 +9,7 @@ from typing import Final
 from flows.reporting.charts import reliability_chart
 from flows.reporting.page import template
 from rewards.calibration import Figures
+from rewards.few_labels import Estimate
 from tasks.calibrate import HARMLESS, Calibration, Control
 from tasks.recalibrate import Fitted
 
@@ -37,7 +38,7 @@ def grids(found: Calibration) -> list[Grid]:
             _FIGURES,
             [[name, *_cells(one)] for name, one in groups.items()],
         ),
-        _rate(found),
+        _estimated(_RATE, found.rate),
         Grid(
             _TAMPERED,
             ("clips", "intact", "tampered", "should"),
@@ -92,16 +93,19 @@ def page(found: Sequence[Calibration]) -> str:
     )
 
 
-def _rate(found: Calibration) -> Grid:
-    """The share of all clips that is right, from the labels of some and the judgements of all."""
-    one = found.rate
-    columns = ("labels", "judged", "share", "from", "to", "as tight as")
+def gain_grid(title: str, found: Estimate) -> Grid:
+    """A gain from labels alone, and from labels and judgements."""
+    return _estimated(f"{title}: labels drawn by lot, 95% interval over prompts", found)
+
+
+def _estimated(title: str, one: Estimate | None) -> Grid:
+    columns = ("labels", "judged", "estimate", "from", "to", "as tight as")
     if one is None:
-        return Grid(_RATE, columns, [])
+        return Grid(title, columns, [])
     worth = one.lacking if one.worth is None else f"{one.worth:.0f} labels"
     alone = [str(one.labels), "-", *map(_share, (one.alone, one.alone_low, one.alone_high)), "-"]
     both = [str(one.labels), str(one.clips), *map(_share, (one.value, one.low, one.high)), worth]
-    return Grid(_RATE, columns, [["labels alone", *alone], ["labels and judge", *both]])
+    return Grid(title, columns, [["labels alone", *alone], ["labels and judge", *both]])
 
 
 def _cells(one: Figures) -> list[str]:

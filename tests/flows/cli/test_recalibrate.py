@@ -1,11 +1,13 @@
 """`vidloop calibrate --fit`: lines from labels, held to other prompts; and the judge that uses them asks nothing anew."""
 
 import csv
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -13,10 +15,12 @@ from data import labels
 from data.labels import Question, Vote
 from data.queries import run_query
 from data.store import Store
+from rewards.few_labels import Judged, gain
 from rewards.judge.recalibration import Line
 from tasks.label_draws import drawn
+from tasks.label_gain import label_gain
 from tests.rewards.judge.conftest import write_rubric  # noqa: F401  (a fixture)
-from tests.tiny_round import Ended, Tiny
+from tests.tiny_round import Ended, Tiny, play, some, write_prompts
 from tests.tiny_vlm import tiny_vlm  # noqa: F401  (a fixture)
 
 VALUES = "SELECT clip_id, reward_version, value FROM scores WHERE reward = '{}' ORDER BY ALL"
@@ -95,7 +99,7 @@ def test_a_fit_is_of_one_judge(tiny: Tiny, vidloop: Callable[..., Ended], tmp_pa
     two = vidloop(
         "calibrate", "--reward", "judge", "--reward", "sharpness", "--fit", tmp_path / "x", *tiny.args()
     )
-    assert (two.code, "--fit and --draw are of one judge" in two.err) == (2, True)
+    assert (two.code, "--fit, --draw and --gain are of one judge" in two.err) == (2, True)
     none = vidloop(
         "calibrate",
         "--reward",
@@ -153,3 +157,46 @@ def test_uncertain_clips_are_drawn_and_only_the_drawn_count(
     file.write_text("clip_id,chance,drawn\nc1,7,1\n")
     damaged = vidloop(*asked)
     assert (damaged.code, "cannot read which clips were drawn" in damaged.err) == (2, True)
+
+
+def test_a_rounds_gain_is_estimated_from_labels_of_some_of_its_clips(
+    tiny: Tiny, vidloop: Callable[..., Ended], tmp_path: Path
+) -> None:
+    write_prompts(tiny.folder / "heldout.jsonl", some("heldout", 6))
+    summary = play(tiny, "evaluate.clips=24")
+    store = Store.open(tiny.store)
+    rows = run_query(
+        store,
+        "SELECT clip_id, policy_id, prompt_id, value FROM evaluations WHERE metric = 'motion' ORDER BY ALL",
+    )[1]
+    assert len(rows) == 48
+    # Labels of two of four clips a prompt and policy, which say nothing that motion knows.
+    truth = {row[0]: place % 4 < 2 for place, row in enumerate(rows) if place % 2 == 0}
+    name, found = label_gain(store, summary["round"], "motion", ("mine", truth))
+    sides = [
+        Judged(
+            np.array([row[3] for row in rows if row[1] == summary[policy]]),
+            np.array([truth.get(row[0], np.nan) for row in rows if row[1] == summary[policy]], np.float64),
+            [row[2] for row in rows if row[1] == summary[policy]],
+        )
+        for policy in ("policy_before", "policy_after")
+    ]
+    expected = gain(*sides)
+    assert (name, found.labels, found.clips) == ("mine", 24, 48)
+    assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected))
+    labels.commit(store, [
+        labels.label(Question("good"), Vote(clip_id=clip, rater="ann", answer="yes" if right else "no"), "s")
+        for clip, right in truth.items()
+    ])  # fmt: skip
+    ended = vidloop(
+        "calibrate", "--gain", summary["round"], "--reward", "motion", "--labels", "people", *tiny.args()
+    )
+    assert ended.code == 0, ended.err
+    assert f"gain of {summary['round']}, motion and people" in ended.out
+    assert f"{found.value:.3f}" in ended.out
+    for asked, told in (("colour", "did not measure 'colour'"), ("motion", "holds no round")):
+        round_id = summary["round"] if asked == "colour" else "gone"
+        failed = vidloop(
+            "calibrate", "--gain", round_id, "--reward", asked, "--labels", "people", *tiny.args()
+        )
+        assert (failed.code, told in failed.err or "cannot read" in failed.err) == (2, True)
