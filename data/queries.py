@@ -3,8 +3,8 @@
 The views list the files that manifests and segments name (never a folder's content), so they show committed
 work only. A row that several units hold (a clip that two rounds used) appears once.
 
-    prompts clips imports choices scores prompt_answers labels exclusions examples pairs pair_segments
-    reference_errors policies evaluations studies inputs   the tables of `data.records`
+    prompts clips imports latents choices scores prompt_answers labels exclusions examples pairs
+    pair_segments reference_errors policies evaluations studies inputs   the tables of `data.records`
     counted_labels   the labels whose raters are not excluded
     scores_wide   a clip a row, a column for each kind of reward: the version that the newest round used
                   under the kind's name, others as "<kind>@<version>"; and one for each other name that a

@@ -51,7 +51,7 @@ class Clip:
     """A clip: how it was made, and where its pixels and its latent are.
 
     One from outside has `IMPORTED` for its policy, a number of its file's digest for its seed, no sampler
-    and no latent (path "", rows -1).
+    and no latent (path "", rows -1): table `latents` has those that a model's VAE made of it.
 
     Paths are relative to the store root. The latent file is safetensors: `latents` [B, C, T, H, W] float32 as
     the sampler left them (normalised, what the trainer wants) and `prompt_embeds` [P, L, D] float32, one row
@@ -115,6 +115,20 @@ class Import:
         refused = self.status == "refused"
         if refused != bool(self.reason) or refused != (self.clip_id is None):
             raise ValueError(f"import of {self.source}: a refusal has a reason, and nothing else has no clip")
+
+
+@dataclass(frozen=True, slots=True)
+class Latent:
+    """What a model's VAE and text encoder made of a clip from outside; columns as those of `Clip`.
+
+    `encoder` is a digest of the model and of how it encodes.
+    """
+
+    clip_id: str
+    encoder: str
+    latent_path: str
+    latent_row: int
+    embed_row: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -403,6 +417,7 @@ TABLES: Final[Mapping[str, TableSpec]] = {
     "prompts": _spec(Prompt, "prompt_id"),
     "clips": _spec(Clip, "clip_id", media=("video_path", "latent_path")),
     "imports": _spec(Import, "name", "source", "source_sha256", "conversion"),
+    "latents": _spec(Latent, "clip_id", "encoder", media=("latent_path",)),
     "choices": _spec(Choice, "policy_id", "prompt_id", "seed", "clip_id"),
     "scores": _spec(Score, "clip_id", "reward", "reward_version"),
     "prompt_answers": _spec(PromptAnswer, "prompt_id", "reward", "reward_version"),

@@ -18,7 +18,7 @@ from models.families.settings import Expert
 from models.lora_spec import LoraSpec, read_header, require_same
 from models.policy import policy_id
 from models.training.settings import STORED_SEGMENTS, TrainSettings
-from tasks import curate, fingerprints, generate, reference
+from tasks import curate, encode, fingerprints, generate, reference
 from tasks.context import (
     RESIDENTS,
     Generation,
@@ -46,6 +46,7 @@ class FinetuneUnit(OneAnswer):
     curation: Inputs
     clips: Inputs
     label: str
+    latents: Inputs | None = None  # of clips from outside
     reference_keys: tuple[str, ...] = ()  # stored errors of the reference; none computes them beside training
     threads: int = 1  # share the micro-batches of a step; no part of the question: the sums keep their order
     task: ClassVar[str] = "finetune-policy"
@@ -54,11 +55,15 @@ class FinetuneUnit(OneAnswer):
     def question(self) -> dict[str, Any]:
         """What decides the adapter."""
         (curation,) = self.curation.digests
-        return fingerprints.finetune(self.how.model, self.settings, self.policy, curation, self.clips.digest)
+        latents = None if self.latents is None else self.latents.digest
+        return fingerprints.finetune(
+            self.how.model, self.settings, self.policy, curation, self.clips.digest, latents
+        )
 
     @property
     def inputs(self) -> Mapping[str, Inputs]:
-        return {"curation": self.curation, "clips": self.clips}
+        encoded = {} if self.latents is None else {"latents": self.latents}
+        return {"curation": self.curation, "clips": self.clips, **encoded}
 
     def run(self) -> None:
         """Train, and commit the policy; checkpoints lie in the store's scratch folder until then."""
@@ -114,6 +119,8 @@ class FinetuneUnit(OneAnswer):
         # Whatever sampled and judged makes room for what learns.
         RESIDENTS.release()
         clips = [clip for key in self.clips.keys for clip in store.read(key, "clips")]
+        if self.latents is not None:
+            clips = encode.with_latents(store, clips, self.latents.keys)
         segments: list[PairSegment] = store.read(self.curation.keys[0], "pair_segments")
         wanted = partial(read_by, settings=settings)
         data = load_train_data(store.read_media, clips, examples, pairs, unconditional, segments, wanted)
@@ -191,6 +198,8 @@ def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit
     curated = curate.unit(context)
     # Without a stated micro-batch the threads would decide how a batch is cut, and so its rounding.
     shared = context.finetune.micro_batch is not None and context.generation.model.quantise == "none"
+    encoded = [unit.key for unit in encode.units(context)]
+    latents = Inputs.of(context.store, STAGE, encoded) if encoded else None
     found: list[FinetuneUnit] = []
     policy = context.policy
     for expert in experts(context)[:wanted]:
@@ -205,6 +214,7 @@ def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit
                 Inputs.of(context.store, STAGE, curated.keys),
                 curated.clips,
                 what + (f", the expert for {expert} noise" if expert else ""),
+                latents,
                 tuple(shard.key for shard in reference.units(context, expert)),
                 threads=context.workers if shared else 1,
             )
@@ -215,9 +225,14 @@ def units(context: RoundContext, wanted: int | None = None) -> list[FinetuneUnit
 def phases(context: RoundContext) -> Iterator[Phase]:
     """The candidate policy, or the statement that there was nothing to learn from.
 
-    Before it the reference's errors, where the recipe has them stored. Experts come one after the other.
-    Raises ConfigError: they are of whole clips, and the curation's pairs are of segments.
+    Before it the latents of clips from outside, and the reference's errors, where the recipe has them
+    stored. Experts come one after the other. Raises ConfigError: errors are of whole clips, and the
+    curation's pairs are of segments; or clips from outside have another form than the model's.
     """
+    encoded = encode.units(context)
+    if encoded:
+        encode.check_form(context)
+        yield Phase(encoded, more=True, answers=False)
     trained_here = experts(context)
     for place, expert in enumerate(trained_here, start=1):
         trained = units(context, place)[-1]

@@ -26,7 +26,7 @@ from tasks.recent import Recent
 
 VERSIONS: Final[Mapping[str, int]] = {
     "generate": 3, "score": 1, "curate": 3, "reference": 2, "finetune": 5, "evaluate": 5,
-    "best-of": 1, "import": 1,
+    "best-of": 1, "import": 1, "encode": 1,
 }  # fmt: skip
 
 Fingerprint = dict[str, Any]
@@ -91,6 +91,17 @@ def imported(name: str, settings: ConversionSettings, files: Sequence[tuple[Sour
     )
 
 
+def encoding(how: Generation, base: str) -> dict[str, Any]:
+    """What decides the latent of a clip from outside, beside its frames, and the embedding of its prompt."""
+    length = how.sample.max_sequence_length
+    return {"version": VERSIONS["encode"], "base": base, "model": how.model.fingerprint(), "length": length}
+
+
+def encode(how: Generation, base: str, clips_digest: str) -> Fingerprint:
+    """Latents and embeddings of some clips from outside, by a model's VAE and text encoder."""
+    return _question("encode", encoding=encoding(how, base), clips=clips_digest)
+
+
 def score(reward: RewardRef | Part, clips_digest: str) -> Fingerprint:
     """One reward's judgement, or that of a part of one, of the clips of one shard."""
     return _question(
@@ -127,23 +138,34 @@ def curate(settings: CurateSettings, feedback: RewardRef, clips: str, scores: st
 
 
 def reference(
-    model: ModelSettings, settings: TrainSettings, policy: PolicyRef, clips_digest: str
+    model: ModelSettings, settings: TrainSettings, policy: PolicyRef, clips_digest: str, latents: str = ""
 ) -> Fingerprint:
-    """A policy's errors on the clips of one shard at the fixed draws of `settings`: no objective, no beta."""
+    """A policy's errors on the clips of one shard at the fixed draws of `settings`: no objective, no beta.
+
+    `latents`: digest of the unit that encoded them, if they are from outside.
+    """
     return _question(
         "reference",
         policy=policy.policy_id,
         model=model.fingerprint(),
         draws=settings.noise_fingerprint,
         clips=clips_digest,
+        **({"latents": latents} if latents else {}),
         **(_played(model) if policy.adapter_sha256 else {}),
     )
 
 
 def finetune(
-    model: ModelSettings, settings: TrainSettings, policy: PolicyRef, curation: str, clips: str
+    model: ModelSettings,
+    settings: TrainSettings,
+    policy: PolicyRef,
+    curation: str,
+    clips: str,
+    latents: str | None = None,
 ) -> Fingerprint:
-    """An adapter learned from one curation, by its manifest's digest; `clips`: digest of a list of such."""
+    """An adapter learned from one curation, by its manifest's digest; `clips`: digest of a list of such, and
+    `latents` of those that encoded clips from outside.
+    """
     return _question(
         "finetune",
         policy=policy.policy_id,
@@ -151,6 +173,7 @@ def finetune(
         settings=settings.fingerprint(),
         curation=curation,
         clips=clips,
+        **({} if latents is None else {"latents": latents}),
         **_played(model),
     )
 

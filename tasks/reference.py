@@ -18,7 +18,7 @@ from data.store import Store
 from models.families.settings import Expert, ModelSettings
 from models.policy import policy_id
 from models.training.settings import TrainSettings
-from tasks import fingerprints, score
+from tasks import encode, fingerprints, score
 from tasks.context import (
     RESIDENTS,
     Generation,
@@ -29,7 +29,7 @@ from tasks.context import (
     quieten_libraries,
 )
 from tasks.networks import report_network
-from tasks.units import OneAnswer
+from tasks.units import Inputs, OneAnswer
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -50,12 +50,14 @@ class ReferenceShard(OneAnswer):
     clips_key: str
     clips_digest: str
     label: str
+    latents: Inputs | None = None  # of clips from outside
     task: ClassVar[str] = "measure-reference"
 
     @cached_property
     def question(self) -> dict[str, Any]:
         """What decides the errors."""
-        return fingerprints.reference(self.how.model, self.settings, self.policy, self.clips_digest)
+        latents = "" if self.latents is None else self.latents.digest
+        return fingerprints.reference(self.how.model, self.settings, self.policy, self.clips_digest, latents)
 
     @property
     def spreads(self) -> bool:
@@ -74,7 +76,10 @@ class ReferenceShard(OneAnswer):
         store, model = open_store(self.how.root), model_of(self.how.model, self.settings)
         family = get_family(model.family)
         settings = for_expert(self.settings, family, self.how.model)
-        clips = load_clips(store.read_media, store.read(self.clips_key, "clips"))
+        held = store.read(self.clips_key, "clips")
+        if self.latents is not None:
+            held = encode.with_latents(store, held, self.latents.keys)
+        clips = load_clips(store.read_media, held)
         RESIDENTS.release(keep=STAGE)
 
         def load() -> nn.Module:
@@ -133,6 +138,7 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
         policy = PolicyRef(policy_id(policy.base_id), policy.base_id)
     micro_batch = min(settings.micro_batch or settings.batch_size, settings.batch_size)
     clips = score.units(context, ())
+    encoded = {unit.shard.key: Inputs.of(context.store, STAGE, unit.keys) for unit in encode.units(context)}
     return [
         ReferenceShard(
             context.generation,
@@ -142,6 +148,7 @@ def units(context: RoundContext, expert: Expert | None = None) -> list[Reference
             shard.clips_key,
             shard.clips_digest,
             f"reference errors of {shard.label}" + (f", {expert} noise" if expert else ""),
+            encoded.get(shard.clips_key),
         )
         for shard in clips
     ]

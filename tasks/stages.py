@@ -11,7 +11,7 @@ from typing import Final
 
 from data.errors import ConfigError, StageFailed, UserError
 from rewards import reward_kind
-from tasks import curate, evaluate, finetune, generate, score
+from tasks import curate, encode, evaluate, finetune, generate, score
 from tasks.context import RoundContext
 from tasks.stage_spec import Phase, StageSpec
 from tasks.units import Runner, StageResult, Unit, are_there
@@ -115,8 +115,10 @@ def require_whole(context: RoundContext, before: str) -> None:
 def require_ready(context: RoundContext) -> None:
     """Check that this machine has what the stages need, before the first of them computes anything.
 
-    Raises UserError: a stage lacks something, and it or a stage before it is not whole in the store.
+    Raises UserError: a stage lacks something, and it or a stage before it is not whole in the store; or clips
+    from outside do not have the form that the model is trained at.
     """
+    encode.check_form(context)
     for stage, spec in STAGES.items():
         try:
             for reward in spec.rewards(context):

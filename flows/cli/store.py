@@ -53,7 +53,7 @@ def query(
 ) -> None:
     """Ask the store in SQL (DuckDB).
 
-    Views: prompts, clips, imports, choices, scores, scores_wide, prompt_answers, labels, exclusions,
+    Views: prompts, clips, imports, latents, choices, scores, scores_wide, prompt_answers, labels, exclusions,
     counted_labels, examples, pairs, pair_segments, reference_errors, policies, evaluations, rounds, names,
     studies, inputs, lineage and timings.
     `DESCRIBE clips` names the columns.

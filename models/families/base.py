@@ -79,6 +79,12 @@ class Family(ABC):
         """Frames of normalised latents [B, C, T, H, W], untiled, rounded as diffusers rounds."""
 
     @abstractmethod
+    def encode(self, pipeline: Any, frames: Frames) -> Tensor:
+        """Latents float32 [B, C, T, H, W] of frames, the mode of what the VAE gives, normalised as a sampler
+        leaves them: what `decode` undoes.
+        """
+
+    @abstractmethod
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """The network's prediction [B, C, T, H, W] at noise levels sigma [B]."""
 
@@ -279,6 +285,14 @@ def pixels(video: Tensor) -> Frames:
     frames: Frames = (unit * 255).round().to("cpu", torch.uint8).contiguous().numpy()
     assert frames.dtype == np.uint8
     return frames
+
+
+def encoded(vae: Any, frames: Frames) -> Tensor:
+    """What a VAE makes of frames, untiled: the mode, float32 [B, C, T, H, W], not normalised."""
+    video = torch.from_numpy(frames).permute(0, 4, 1, 2, 3).to(vae.device, torch.float32)
+    with torch.no_grad():
+        found: Tensor = vae.encode((video / 127.5 - 1).to(vae.dtype)).latent_dist.mode()
+    return found.float()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import Family, Frames, load_config, pixels
+from models.families.base import Family, Frames, encoded, load_config, pixels
 from models.families.fit import Grid, Read, check_tokens
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
@@ -88,6 +88,11 @@ class CogVideoX(Family):
         scaled = 1 / vae.config.scaling_factor * latents.to(vae.device, vae.dtype)
         with torch.no_grad():
             return pixels(vae.decode(scaled).sample)
+
+    def encode(self, pipeline: diffusers.CogVideoXPipeline, frames: Frames) -> Tensor:
+        """See `Family.encode`."""
+        scaling: float = pipeline.vae.config.scaling_factor
+        return scaling * encoded(pipeline.vae, frames)
 
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """See `Family.predict`.

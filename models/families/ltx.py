@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import Family, Frames, load_config, pixels
+from models.families.base import Family, Frames, encoded, load_config, pixels
 from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings, SampleSettings
 from models.lazy import LazyModule
@@ -103,6 +103,14 @@ class LTX(Family):
         timestep = z.new_zeros(len(z)) if vae.config.timestep_conditioning else None
         with torch.no_grad():
             return pixels(vae.decode(z, timestep, return_dict=False)[0])
+
+    def encode(self, pipeline: diffusers.LTXPipeline, frames: Frames) -> Tensor:
+        """See `Family.encode`."""
+        vae = pipeline.vae
+        latents: Tensor = diffusers.LTXPipeline._normalize_latents(
+            encoded(vae, frames), vae.latents_mean, vae.latents_std, vae.config.scaling_factor
+        )
+        return latents
 
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """See `Family.predict`."""

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any, Final
 
 from data.errors import ModelError
-from models.families.base import Family, Frames, load_config, pixels
+from models.families.base import Family, Frames, encoded, load_config, pixels
 from models.families.fit import Grid, Read
 from models.families.settings import ModelSettings
 from models.lazy import LazyModule
@@ -74,6 +74,16 @@ class Wan(Family):
         inverse_std = 1.0 / torch.tensor(vae.config.latents_std).view(1, -1, 1, 1, 1).to(latents)
         with torch.no_grad():
             return pixels(vae.decode(latents / inverse_std + mean, return_dict=False)[0])
+
+    def encode(self, pipeline: diffusers.WanPipeline, frames: Frames) -> Tensor:
+        """See `Family.encode`: (z - mean) / std, channel by channel."""
+        vae = pipeline.vae
+        latents = encoded(vae, frames)
+        mean, std = (
+            torch.tensor(values).view(1, -1, 1, 1, 1).to(latents)
+            for values in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        return (latents - mean) / std
 
     def predict(self, transformer: nn.Module, noisy: Tensor, sigma: Tensor, embeds: Tensor) -> Tensor:
         """See `Family.predict`."""

@@ -227,6 +227,26 @@ class Sampler:
         parts = [self.family.decode(self.pipeline, part) for part in latents.split(size)]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def encode_frames(self, frames: Frames) -> Tensor:
+        """Latents float32 [B, C, T, H, W] of frames [B, T, H, W, 3] from elsewhere, on the CPU; as many at a
+        time as the device's memory holds, `decode_batch` at most.
+
+        Raises ModelError: it does not hold one.
+        """
+        size = self.settings.decode_batch or len(frames)
+        while True:
+            try:
+                parts = [
+                    self.family.encode(self.pipeline, frames[begin : begin + size]).cpu()
+                    for begin in range(0, len(frames), size)
+                ]
+                return torch.cat(parts)
+            except torch.OutOfMemoryError:
+                if size == 1:
+                    raise ModelError("the device's memory does not hold what the VAE encodes") from None
+            torch.cuda.empty_cache()
+            size = (size + 1) // 2
+
     def generate(self, prompts: Sequence[str], seeds: Sequence[int]) -> Generated:
         """Clips for `prompts` (repeated for several clips of one) and as many seeds, as one batch.
 

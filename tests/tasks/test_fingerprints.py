@@ -15,6 +15,7 @@ import pytest
 
 from data.curation import CurateSettings
 from data.keys import digest
+from data.outside import ConversionSettings, Source
 from data.records import Prompt, prompt_id
 from data.video import VideoSettings
 from models.families.settings import ModelSettings, SampleSettings
@@ -46,6 +47,10 @@ EVALUATE = EvaluationPlan(REWARD, ("motion",), (REWARD,), "heldout", (("heldout"
 def asked() -> dict[str, dict[str, Any]]:
     return {
         "generate": fingerprints.generate(HOW, POLICY, JOBS),
+        "import": fingerprints.imported(
+            "outside", ConversionSettings(fps=8.0), [(Source("a.mp4", "5" * 64), JOBS[0].prompt)]
+        ),
+        "encode": fingerprints.encode(HOW, "local-1", "d1"),
         "score": fingerprints.score(REWARD, "d1"),
         "best-of": fingerprints.best_of("b1", BestOf(2, REWARD), ["d1", "d2"], ["d3", "d4"]),
         "curate": fingerprints.curate(CurateSettings(feedback="physics"), REWARD, "d1", "d2"),
