@@ -6,6 +6,7 @@ rater has answered before.
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -80,15 +81,21 @@ def _due(turn: int, count: int, everything: int) -> int:
 
 
 def _mixed(database: Database, rater: str, items: set[str]) -> list[str]:
-    return sorted(items, key=lambda item: digest([database.plan.seed, rater, item]))
+    return sorted(items, key=lambda item: _lot(database.plan.seed, rater, item))
+
+
+@functools.lru_cache(maxsize=1_000_000)
+def _lot(seed: int, rater: str, item: str) -> str:
+    return digest([seed, rater, item])
 
 
 def _wanted(database: Database, rater: str, but: set[str]) -> list[str]:
     """Items without known answers that want votes: fewest first, then the most uncertain, then by hash."""
     votes = database.rows("""
-        SELECT item, question, count(DISTINCT rater), avg(share)
-        FROM votes JOIN shows USING (rater, number) JOIN raters USING (rater)
-        WHERE repeat = 0 AND share IS NOT NULL AND excluded IS NULL GROUP BY item, question
+        SELECT item, question, count(*), avg(share) FROM votes
+        WHERE repeat = 0 AND share IS NOT NULL
+          AND rater NOT IN (SELECT rater FROM raters WHERE excluded IS NOT NULL)
+        GROUP BY item, question
     """)
     covered: dict[str, int] = defaultdict(int)
     doubt: dict[str, list[float]] = defaultdict(list)

@@ -37,10 +37,12 @@ CREATE TABLE shows (
 -- `share` is the answer from 0 to 1, null: skipped. Votes of a `batch` are on their way into the store.
 CREATE TABLE votes (
   vote INTEGER PRIMARY KEY AUTOINCREMENT, rater TEXT NOT NULL, number INTEGER NOT NULL,
+  item TEXT NOT NULL, repeat INTEGER NOT NULL,
   question TEXT NOT NULL, answer TEXT NOT NULL, share REAL, seconds REAL NOT NULL, plays INTEGER NOT NULL,
   at TEXT NOT NULL, batch INTEGER,
   UNIQUE (rater, number, question), FOREIGN KEY (rater, number) REFERENCES shows
 );
+CREATE INDEX tally ON votes (item, question, repeat, rater, share);
 CREATE TABLE batches (batch INTEGER PRIMARY KEY, key TEXT);
 """
 

@@ -23,7 +23,7 @@ UPDATE votes SET batch = ?
 WHERE batch IS NULL AND (? OR vote NOT IN (SELECT max(vote) FROM votes GROUP BY rater))
 """
 _VOTES: Final = """
-SELECT rater, item, repeat, shown_left, question, answer, seconds, plays, votes.at
+SELECT rater, votes.item, votes.repeat, shown_left, question, answer, seconds, plays, votes.at
 FROM votes JOIN shows USING (rater, number) WHERE ?1 IS NULL OR batch = ?1 ORDER BY vote
 """
 

@@ -174,11 +174,14 @@ def vote(database: Database, rater: str, given: Given) -> None:
         if excluded(database, rater):
             raise Refused(410, "This session is closed.")
         rows = database.rows(
-            "SELECT item, shown_left, at FROM shows WHERE rater = ? AND number = ?", rater, given.number
+            "SELECT item, repeat, shown_left, at FROM shows WHERE rater = ? AND number = ?",
+            rater,
+            given.number,
         )
         if not rows:
             raise Refused(409, "You were not shown this.")
-        item, shown_left, at = database.items[rows[0][0]], rows[0][1], rows[0][2]
+        name, repeat, shown_left, at = rows[0]
+        item = database.items[name]
         if given.question not in item.questions:
             raise Refused(422, "That is not asked here.")
         question = database.questions[given.question]
@@ -196,9 +199,9 @@ def vote(database: Database, rater: str, given: Given) -> None:
             raise Refused(422, "Watch to the end first.")
         share = None if value is None else (value - question.low) / (question.high - question.low)
         database.write(
-            "INSERT INTO votes (rater, number, question, answer, share, seconds, plays, at) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            rater, given.number, given.question, answer, share, given.seconds, given.plays,
+            "INSERT INTO votes (rater, number, item, repeat, question, answer, share, seconds, plays, at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            rater, given.number, name, repeat, given.question, answer, share, given.seconds, given.plays,
             datetime.now(UTC).isoformat(timespec="microseconds"),
         )  # fmt: skip
 
@@ -232,7 +235,7 @@ def clip_of(database: Database, rater: str, number: int, side: str) -> Any:
 def _open_shows(database: Database, rater: str) -> list[dict[str, Any]]:
     """What he was shown that still has a question open: one, and after undo more."""
     rows = database.rows(
-        "SELECT number, item, shown_left, count(vote) FROM shows LEFT JOIN votes USING (rater, number) "
+        "SELECT number, shows.item, shown_left, count(vote) FROM shows LEFT JOIN votes USING (rater, number) "
         "WHERE rater = ? GROUP BY number ORDER BY number",
         rater,
     )

@@ -80,21 +80,21 @@ def start(store: Store, state: Path, *words: str, links: dict[str, str] | None =
 
 
 @pytest.fixture
-def rated(store: Store, make_clip: Callable[..., Any], frames: Any) -> Callable[[int], Store]:
-    """A store with so many pairs of clips; each video is another."""
+def rated(store: Store, make_clip: Callable[..., Any], frames: Any) -> Callable[..., Store]:
+    """A store with so many pairs of clips of nine frames; each video is another."""
 
-    def make(pairs: int) -> Store:
+    def make(pairs: int, fps: float = FPS) -> Store:
         clips, media = [], []
         for n in range(pairs):
             for policy in ("before", "after"):
                 picture = frames.copy()
                 picture[:, :4, : 4 + n % 24] = (n * 7 % 256, 90 if policy == "after" else 200, n // 256)
-                video = store.write_media(encode_mp4(picture, FPS), "mp4")
+                video = store.write_media(encode_mp4(picture, fps), "mp4")
                 media.append(video)
                 text = f"a red ball falls {n}"
                 clips.append(
                     make_clip(
-                        f"{policy}{n:04}", prompt=text, prompt_id=prompt_id(text), policy_id=policy, fps=FPS,
+                        f"{policy}{n:04}", prompt=text, prompt_id=prompt_id(text), policy_id=policy, fps=fps,
                         video_path=video.path, video_sha256=video.sha256, split="heldout",
                     )
                 )  # fmt: skip
