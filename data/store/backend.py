@@ -88,6 +88,12 @@ class Backend(Protocol):
     def size(self, path: str) -> int:
         """The size of a file, without reading it."""
 
+    def sizes(self, paths: Sequence[str]) -> dict[str, int]:
+        """Sizes of those of many files that are there, for who asks for all of them: in few requests.
+
+        One that is missing here may be there all the same: `size` says why it has none.
+        """
+
     def sha256(self, path: str) -> str:
         """Hexadecimal SHA-256 of a file, read piece by piece."""
 

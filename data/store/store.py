@@ -19,6 +19,7 @@ anew, and `vidloop scrub --heal` does so with everything at once.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -51,6 +52,8 @@ NOT_THERE: Final = "no manifest"
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _STAGE: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _SUFFIX: Final = re.compile(r"[a-z0-9]{1,16}")
+# Units that are looked up together: their manifests are held in memory.
+_AT_ONCE: Final = 10_000
 
 log = logging.getLogger("vidloop.store")
 
@@ -286,20 +289,26 @@ class Store(Documents):
         asked = {key: stage for stage, key in places}
         covering = Covering(self, asked)
         left = dict.fromkeys(asked, NOT_THERE)  # but for what only a segment has
-        for key, stage in asked.items():
-            try:
-                path = self._find(key, stage)
-                if path is None:
-                    continue
-                manifest = self.manifest_at(path)
-            except Damaged as error:
-                yield key, error.what
-            else:
-                yield key, self._first_fault(manifest, level, covering) or manifest
-            del left[key]
-        for manifest in covering.manifests(tuple(left)):
-            yield manifest.key, self._first_fault(manifest, level, covering) or manifest
-            left.pop(manifest.key, None)
+        rest = iter(asked.items())
+        while some := list(itertools.islice(rest, _AT_ONCE)):
+            known = self.backend.sizes([_manifest_path(stage, key) for key, stage in some if stage])
+            found = []
+            for key, stage in some:
+                place = _manifest_path(stage or "", key)
+                try:
+                    path = PurePosixPath(place) if place in known else self._find(key, stage)
+                    if path is None:
+                        continue
+                    found.append(self.manifest_at(path))
+                except Damaged as error:
+                    yield key, error.what
+                del left[key]
+            yield from self._looked_at(found, level, covering)
+        covered = covering.manifests(tuple(left))
+        while some_covered := list(itertools.islice(covered, _AT_ONCE)):
+            for manifest in some_covered:
+                left.pop(manifest.key, None)
+            yield from self._looked_at(some_covered, level, covering)
         yield from left.items()
 
     def verify(self, key: str, level: Literal["hash", "size"] = "hash") -> str | None:
@@ -320,6 +329,7 @@ class Store(Documents):
         item: Part | Media,
         level: Literal["hash", "size"] = "hash",
         covering: Covering | None = None,
+        size: int | None = None,
     ) -> str | None:
         """None if one file of a unit is whole, else why it is not.
 
@@ -327,10 +337,11 @@ class Store(Documents):
             item: the file.
             level: as in `verify`.
             covering: of the unit and others, where the files of many are looked at.
+            size: what the file has, if that was asked a moment ago.
         """
         kind = "part" if isinstance(item, Part) else "media"
         try:
-            size = self.backend.size(item.path)
+            size = self.backend.size(item.path) if size is None else size
             if size != item.bytes:
                 return f"size of {kind} {item.path} differs ({size} bytes, not {item.bytes})"
             if level == "hash" and self.backend.sha256(item.path) != item.sha256:
@@ -343,13 +354,13 @@ class Store(Documents):
             return f"unreadable {kind} {item.path}: {error.strerror}"
         return None
 
-    def _first_fault(
-        self, manifest: Manifest, level: Literal["hash", "size"] | None, covering: Covering
-    ) -> str | None:
-        if level is None:
-            return None
-        faults = (self.fault(item, level, covering) for item in manifest.files)
-        return next((fault for fault in faults if fault is not None), None)
+    def _looked_at(
+        self, manifests: Sequence[Manifest], level: Literal["hash", "size"] | None, covering: Covering
+    ) -> Iterator[tuple[str, Manifest | str]]:
+        sizes = self.backend.sizes([item.path for one in manifests for item in one.files]) if level else {}
+        for one in manifests:
+            faults = (self.fault(item, level, covering, sizes.get(item.path)) for item in one.files if level)
+            yield one.key, next((fault for fault in faults if fault is not None), one)
 
     def read(self, key: str, table: str) -> list[Any]:
         """Rows of one table of one unit, in key order; none if the unit has no such table.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import data
 from data import champion
 from data.errors import StoreError
 from data.records import Score
-from data.store import Store, backend_of, gc
+from data.store import NOT_THERE, Store, backend_of, gc, objects
 from data.store.cache import Cache
 from tests.s3_server import BUCKET, KEY, SECRET
 
@@ -392,3 +393,43 @@ def test_no_secret_is_in_any_object(s3):
     said = b"".join(store.read_file(one.path) for one in store.backend.entries())
     assert SECRET.encode() not in said
     assert KEY.encode() not in said
+
+
+def counted(requests):
+    """How many of each method, listings apart."""
+    return Counter("LIST" if "list-type" in path else method for method, path in requests)
+
+
+def test_many_units_are_looked_up_in_a_request_each_and_a_few_listings(s3, proxy):
+    store = Store.open(s3.url(), create=True)
+    places = []
+    for number in range(24):
+        media = [store.write_media(b"%d" % number, "mp4"), store.write_media(b"%d" % number, "safetensors")]
+        unit = store.commit("score", {"stage": "score", "version": 1, "n": number}, {"scores": ROWS}, media)
+        places.append((unit.stage, unit.key))
+    proxy.requests.clear()
+    found = dict(Store.open(store.url).look_up(places, "size"))
+    assert {one.key for one in found.values()} == {key for _, key in places}
+    asked = counted(proxy.requests)
+    assert asked["GET"] <= 24 + 2  # each manifest, and format.json
+    assert asked["HEAD"] <= 2
+    assert asked["LIST"] <= 4
+    # What is wrong is found as one by one.
+    cut, gone, lost = (found[key] for _, key in places[:3])
+    store.backend.put(cut.media[0].path, b"")
+    store.backend.remove(gone.parts[0].path)
+    store.backend.remove(f"manifests/score/{lost.key}.json")
+    again = dict(store.look_up([*places, ("score", "0" * 64)], "size"))
+    assert "size of media" in again.pop(cut.key)
+    assert "missing part" in again.pop(gone.key)
+    assert again.pop(lost.key) == again.pop("0" * 64) == NOT_THERE
+    assert again == {key: one for key, one in found.items() if key in again}
+
+
+def test_of_a_store_of_which_little_is_asked_little_is_listed(s3, proxy, monkeypatch):
+    monkeypatch.setattr(objects, "_PAGE", 2)  # what a page of a thousand is to a million objects
+    store = Store.open(s3.url(), create=True)
+    paths = [store.write_media(b"%d" % number, "mp4").path for number in range(12)]
+    proxy.requests.clear()
+    assert store.backend.sizes(paths[::2]) == {} or counted(proxy.requests)["LIST"] == 1
+    assert counted(proxy.requests)["LIST"] <= 2
