@@ -40,7 +40,10 @@ def test_reference_errors_are_measured_once_and_shared(tiny: Tiny) -> None:
     assert cached(fresh)["finetune"] == (0, 4), "other draws are other errors"
     inline = play(tiny, *alone)
     assert trained(store, inline).adapter_sha256 == trained(store, fresh).adapter_sha256
-    assert json.loads(trained(store, inline).curve) == json.loads(trained(store, fresh).curve)
+    curves = [json.loads(trained(store, one).curve) for one in (inline, fresh)]
+    # How far the predictions lie apart is known only where the reference is run.
+    assert [step.pop("kl") for step in curves[0]][0] == 0
+    assert curves[0] == curves[1]
 
 
 def test_objectives_that_compare_no_errors_measure_none(tiny: Tiny) -> None:

@@ -32,46 +32,10 @@ from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, train
 from tests.models.conftest import prediction_and_target
-from tests.models.families.tiny import CASES, Tiny
+from tests.models.families.tiny import Tiny
 
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
 SEEDS = [11, 12]
-
-
-@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest) -> Tiny:
-    tiny: Tiny = request.param
-    return tiny
-
-
-@pytest.fixture(scope="session")
-def folder(case: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp(case.name)
-    case.save(path)
-    return path
-
-
-@pytest.fixture
-def model(case: Tiny, folder: Path) -> ModelSettings:
-    return ModelSettings(device="cpu", family=case.family, path=str(folder), **case.model)
-
-
-@pytest.fixture
-def family(case: Tiny) -> Family:
-    return get_family(case.family)
-
-
-@pytest.fixture
-def network(family: Family, model: ModelSettings) -> nn.Module:
-    return family.load_transformer(model)
-
-
-@pytest.fixture
-def plain(case: Tiny, folder: Path) -> Any:
-    """The same model as anyone would load it."""
-    pipeline = case.pipeline.from_pretrained(folder)
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
 
 
 def run_plain(case: Tiny, pipeline: Any, settings: SampleSettings, output_type: str, **more: Any) -> Any:
@@ -162,31 +126,6 @@ def test_latent_normalisation_is_the_pipelines_own(case: Tiny, plain: Any, famil
     expected = ((through * 0.5 + 0.5).clamp(0, 1) * 255).round()
     assert (pixels - expected).abs().max() <= 1
     assert ((twice * 0.5 + 0.5).clamp(0, 1) * 255 - expected).abs().max() > 3, "or the test could not fail"
-
-
-def test_frames_are_encoded_to_what_the_sampler_leaves(
-    case: Tiny, model: ModelSettings, plain: Any, family: Family
-) -> None:
-    size = case.settings
-    frames = torch.randint(
-        0, 256, (2, size.frames, size.height, size.width, 3), generator=torch.Generator().manual_seed(0)
-    )
-    video = frames.permute(0, 4, 1, 2, 3) / 127.5 - 1
-    with torch.no_grad():
-        z = plain.vae.encode(video).latent_dist.mode()
-        through = plain.vae.decode(z, **case.decode).sample
-    latents = family.encode(plain, frames.numpy().astype(np.uint8))
-    assert latents.dtype == torch.float32
-    torch.testing.assert_close(latents, case.normalise(plain.vae, z), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(latents, z, atol=0.01), "or the test could not fail"
-    # What decoding undoes: of the frames only what the VAE itself loses is lost.
-    back = torch.from_numpy(family.decode(plain, latents)).permute(0, 4, 1, 2, 3)
-    assert (back - ((through * 0.5 + 0.5).clamp(0, 1) * 255).round()).abs().max() <= 1
-    # As the sampler's own in shape, and a clip at a time as all together.
-    sampler = Sampler.open(model, size.changed(decode_batch=1))
-    alone = sampler.encode_frames(frames.numpy().astype(np.uint8))
-    torch.testing.assert_close(alone, latents, rtol=1e-4, atol=1e-4)
-    assert alone.shape == sampler.generate(PROMPTS, SEEDS).latents.shape
 
 
 @pytest.mark.parametrize("step", [0, 2])
