@@ -50,6 +50,7 @@ class Planned:
         attempts: ids of the rounds that were begun by this plan.
         confirm: one-sided level at which the gate's yes is confirmed; None: the gate's word is the last.
         drift: what the guards had come to when it was planned, see `Series.drift`.
+        lr_scale: of the recipe's learning rate.
     """
 
     number: int
@@ -61,6 +62,7 @@ class Planned:
     attempts: tuple[str, ...] = ()
     confirm: float | None = None
     drift: dict[str, float] = field(default_factory=dict)
+    lr_scale: float = 1.0
 
 
 @dataclass(frozen=True)

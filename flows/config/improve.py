@@ -45,6 +45,14 @@ class ImproveSettings(Settings):
     window: int = setting(
         2, "Window", "Rounds that windowed learns from, this one among them.", ge=1, le=1000
     )
+    later_lr: float = setting(
+        1.0,
+        "Learning rate of later rounds",
+        "As a share of finetune.lr, in rounds that start from a policy that was trained: it is mostly right, "
+        "and large steps undo more than they teach.",
+        gt=0.0,
+        le=10.0,
+    )
     prompts_per_round: int | None = setting(
         None,
         "Prompts per round",

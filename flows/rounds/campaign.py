@@ -114,6 +114,7 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
         seed = recipe.seed if number == 1 else int(digest(["improve", recipe.seed, number])[:8], 16)
     policy = present(recipe, store)
     drift = replace(series, champion=policy.policy_id).drift()
+    scale = how.later_lr if policy.policy_id != policy_id(policy.base_id) else 1.0
     earlier = tuple(one.round for one in series.rounds)
     match how.data:
         case "fresh":
@@ -122,14 +123,14 @@ def plan(recipe: Recipe, store: Store, series: Series, seed: int | None = None) 
             earlier = earlier[max(0, len(earlier) - (how.window - 1)) :]
     prompts = [prompt.prompt_id for prompt in training_prompts(recipe.generate)]
     if how.prompts_per_round is None or how.prompts_per_round >= len(prompts):
-        return Planned(number, seed, policy.policy_id, None, None, earlier, confirm=confirm, drift=drift)
+        return Planned(number, seed, policy.policy_id, None, None, earlier, (), confirm, drift, scale)
     reward = open_reward(recipe, recipe.teacher, store)
     line = lineage(store, policy)
     facts = prompt_choice.known(store, reward.kind, reward.version, threshold_of(recipe), line)
     chosen = prompt_choice.choose(prompts, facts, how.prompts_per_round, how.explore_fraction, seed)
     choice = Choice(len(chosen.prompts), len(prompts), chosen.teachable, chosen.unknown, chosen.for_teaching)
     only = chosen.prompts
-    return Planned(number, seed, policy.policy_id, only, choice, earlier, confirm=confirm, drift=drift)
+    return Planned(number, seed, policy.policy_id, only, choice, earlier, (), confirm, drift, scale)
 
 
 def recipe_of(recipe: Recipe, planned: Planned) -> Recipe:
@@ -138,6 +139,7 @@ def recipe_of(recipe: Recipe, planned: Planned) -> Recipe:
     return recipe.starting(planned.policy).changed(
         seed=planned.seed,
         generate=recipe.generate.changed(prompt_ids=chosen),
+        finetune=recipe.finetune.changed(lr=recipe.finetune.lr * planned.lr_scale),
         curate=recipe.curate.changed(include_rounds=(*recipe.curate.include_rounds, *planned.learns_from)),
         gate=recipe.gate.changed(confirm=planned.confirm, drift=planned.drift),
     )

@@ -148,6 +148,25 @@ def test_champion_to_champion_and_on_after_an_interruption(tiny: Tiny) -> None:
     assert committed(tiny.store) == before
 
 
+def crown(store: Store, base: str) -> None:
+    """Policy m7, trained from the base, becomes champion."""
+    media = store.write_media(empty_adapter(base), ".safetensors")
+    row = Policy("m7", base, [], "sft", "d1", media.path, media.sha256, 2, 2.0, ["to_q"], 3, "{}", "[]")
+    store.commit("finetune", {"stage": "finetune"}, {"policies": [row]}, [media])
+    champion.set_champion(store, "m7")
+
+
+def test_what_was_trained_already_takes_smaller_steps_if_the_recipe_says_so(tiny: Tiny) -> None:
+    recipe, store = recipe_for(tiny, "finetune.lr=8e-4", "improve.later_lr=0.25"), opened(tiny)
+
+    def rate() -> float:
+        return recipe_of(recipe, plan(recipe, store, of(recipe))).finetune.lr
+
+    assert rate() == 8e-4  # from the base
+    crown(store, present(recipe, store).base_id)
+    assert rate() == 2e-4
+
+
 def test_a_champion_moved_by_another_hand_makes_the_begun_plan_void(tiny: Tiny) -> None:
     store, recipe = opened(tiny), recipe_for(tiny)
 
@@ -157,12 +176,7 @@ def test_a_champion_moved_by_another_hand_makes_the_begun_plan_void(tiny: Tiny) 
     with pytest.raises(KeyboardInterrupt):
         improve(recipe, store, killed)
     base = present(recipe, store)
-    media = store.write_media(empty_adapter(base.base_id), ".safetensors")
-    row = Policy(
-        "m7", base.base_id, [], "sft", "d1", media.path, media.sha256, 2, 2.0, ["to_q"], 3, "{}", "[]"
-    )
-    store.commit("finetune", {"stage": "finetune"}, {"policies": [row]}, [media])
-    champion.set_champion(store, "m7")
+    crown(store, base.base_id)
     assert lineage(store, present(recipe, store)) == ["m7", policy_id(base.base_id)]
     begun: list[str] = []
 
