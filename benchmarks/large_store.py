@@ -137,7 +137,12 @@ def build_segment(store: Store, shape: Shape, recipe: Path) -> None:
     """Write a round's units as one segment, as `data.store.compaction` does; they have no other files."""
     made = sorted(of_round(recipe), key=lambda one: one[0].key)
     units = [one for one, _, _ in made]
-    question: dict[str, Any] = {"stage": segments.STAGE, "version": 1, "beside": [], "edition": 0}
+    question: dict[str, Any] = {
+        "stage": segments.STAGE,
+        "version": segments.VERSION,
+        "beside": [],
+        "edition": 0,
+    }
     question["units"] = digest([one.key for one in units])
     key = digest(question)
     index: dict[str, list[Any]] = {
@@ -186,8 +191,8 @@ def written(store: Store, key: str, name: str, tables: Iterable[pa.Table], group
 def placed(table: pa.Table, place: int) -> pa.Table:
     """Rows of the unit at a place of the index, as a segment has them."""
     columns = {
-        "unit": pa.array(np.full(table.num_rows, place, np.int32)),
-        "shown": np.full(table.num_rows, True),
+        UNIT.name: pa.array(np.full(table.num_rows, place, np.int32)),
+        SHOWN.name: np.full(table.num_rows, True),
     }
     schema = pa.schema([UNIT, SHOWN, *table.schema])
     return pa.table([*columns.values(), *table.columns], schema=schema)

@@ -171,12 +171,12 @@ class Views:
             if not files:
                 continue
             gone = np.flatnonzero(segment.dead).tolist()
-            alive = f" AND unit NOT IN ({', '.join(map(str, gone))})" if gone else ""
+            alive = f" AND _unit NOT IN ({', '.join(map(str, gone))})" if gone else ""
             apart = all(segment.is_apart(larger, table) for larger in self._segments[:place])
-            (clean if apart else loose).append(select(table, files, f"shown{alive}"))
+            (clean if apart else loose).append(select(table, files, f"_shown{alive}"))
             if alive:
                 # What hid them may have been rows of a unit that is gone.
-                loose.append(select(table, files, f"NOT shown{alive}"))
+                loose.append(select(table, files, f"NOT _shown{alive}"))
         if self._tail[table]:
             loose.append(select(table, tail or self._paths(self._tail[table])))
         return Rows(table, tuple(clean), tuple(loose))

@@ -26,10 +26,9 @@ from data.store import segments
 from data.store.failpoints import failpoint
 from data.store.manifest import Damaged, Manifest, Part
 from data.store.segment_rows import Covered, PartWriter, write_rows
-from data.store.segments import DROPPED, INDEX, MANIFESTS, ROWS, STAGE, Segment, keys_of
+from data.store.segments import DROPPED, INDEX, MANIFESTS, ROWS, STAGE, VERSION, Segment, keys_of
 from data.store.store import Store
 
-_VERSION: Final = 1
 # A segment up to so many times as large as what is new is made anew with it.
 _FACTOR: Final = 4
 # Units that are taken up at once: their manifests are held in memory.
@@ -162,7 +161,7 @@ def _plan(store: Store, units: Sequence[Manifest]) -> _Plan:
         listed.update(f"{key} {of}\n".encode())
     question: dict[str, Any] = {
         "stage": STAGE,
-        "version": _VERSION,
+        "version": VERSION,
         "units": listed.hexdigest(),
         "beside": sorted(one.manifest.key for one in beside),
         "edition": 0,

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 FILE_BYTES: Final = 128 << 20
 GROUP_ROWS: Final = 50_000
 _MEMORY: Final = "2GB"
-# The columns of a table in a segment, beside its own.
-UNIT: Final = pa.field("unit", pa.int32(), nullable=False)
-SHOWN: Final = pa.field("shown", pa.bool_(), nullable=False)
+# The columns of a table in a segment, beside its own; none of which begins with a line.
+UNIT: Final = pa.field("_unit", pa.int32(), nullable=False)
+SHOWN: Final = pa.field("_shown", pa.bool_(), nullable=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +123,13 @@ def _ordered(store: Store, con: duckdb.DuckDBPyConnection, segment: str, table: 
         "GROUP BY h HAVING count(*) > 1"
     )
     con.execute(
-        "CREATE TABLE hidden AS SELECT unit, file, row FROM (SELECT unit, file, row, row_number() OVER "
-        f"(PARTITION BY {key} ORDER BY {columns}, unit, file, row) AS place FROM source "
-        f"WHERE hash({key}) IN (FROM twice)) WHERE place > 1"
+        "CREATE TABLE hidden AS SELECT _unit, _file, _row FROM (SELECT _unit, _file, _row, row_number() OVER "
+        f"(PARTITION BY {key} ORDER BY {columns}, _unit, _file, _row) AS _nth FROM source "
+        f"WHERE hash({key}) IN (FROM twice)) WHERE _nth > 1"
     )
     found = con.sql(
-        f"SELECT unit, hidden.row IS NULL AS shown, {columns} FROM source "
-        "LEFT JOIN hidden USING (unit, file, row) ORDER BY unit, file, row"
+        f"SELECT _unit, hidden._row IS NULL AS _shown, {columns} FROM source "
+        "LEFT JOIN hidden USING (_unit, _file, _row) ORDER BY _unit, _file, _row"
     )
     schema = pa.schema([UNIT, SHOWN, *TABLES[table].schema])
     writer = PartWriter(store, segment, table, schema)
@@ -139,7 +139,7 @@ def _ordered(store: Store, con: duckdb.DuckDBPyConnection, segment: str, table: 
 
 
 def _source(store: Store, con: duckdb.DuckDBPyConnection, covered: Covered, table: str) -> str:
-    """A SELECT of (unit, file, row) and the table's columns: the rows of a unit by file and row."""
+    """A SELECT of (_unit, _file, _row) and the table's columns: the rows of a unit by file and row."""
     columns = columns_of(table)
     some = [(part, place) for unit, place in covered.tail if (part := unit.part(table)) is not None]
     files = [_path(store, part) for part, _ in some]
@@ -149,18 +149,18 @@ def _source(store: Store, con: duckdb.DuckDBPyConnection, covered: Covered, tabl
     if some:
         # Many small files: opened once, and held.
         con.execute(
-            f"CREATE TABLE tail AS SELECT unit, 0 AS file, file_row_number AS row, {columns} "
+            f"CREATE TABLE tail AS SELECT _unit, 0 AS _file, file_row_number AS _row, {columns} "
             f"FROM read_parquet({texts(files)}, filename = true, file_row_number = true) "
             "JOIN named USING (filename)"
         )
         selects.append("FROM tail")
     for number, (segment, places) in enumerate(covered.merged):
         kept = np.flatnonzero(places >= 0)
-        new = pa.table({"old": kept.astype(np.int32), "new": places[kept].astype(np.int32)})
+        new = pa.table({"_old": kept.astype(np.int32), "_new": places[kept].astype(np.int32)})
         con.register(f"places_{number}", new)
         selects += [
-            f"SELECT new AS unit, {file} AS file, file_row_number AS row, {columns} FROM read_parquet("
-            f"{texts([_path(store, part)])}, file_row_number = true) JOIN places_{number} ON unit = old"
+            f"SELECT _new AS _unit, {file} AS _file, file_row_number AS _row, {columns} FROM read_parquet("
+            f"{texts([_path(store, part)])}, file_row_number = true) JOIN places_{number} ON _unit = _old"
             for file, part in enumerate(segment.files(table))
         ]
     return " UNION ALL ".join(selects)
@@ -172,7 +172,7 @@ def _share(
     """Whether a key that is shown in the new files is shown in another segment."""
     key = key_of(table)
     new, old = (
-        f"SELECT {key} FROM read_parquet({texts([_path(store, part) for part in some])}) WHERE shown"
+        f"SELECT {key} FROM read_parquet({texts([_path(store, part) for part in some])}) WHERE _shown"
         for some in (parts, other.files(table))
     )
     found = con.execute(f"SELECT count(*) > 0 FROM (({old}) SEMI JOIN ({new}) USING ({key}))").fetchone()

@@ -4,7 +4,7 @@ A segment is a unit of stage `segments` like any other: immutable, named by its 
 its commit point. `data.store.compaction` makes them. Its parts:
 
     <table>    rows of the units it covers, in the order of the units' keys and, of a unit, as its part had
-               them; beside the table's columns `unit` (the unit's place in the index, from 0) and `shown`
+               them; beside the table's columns `_unit` (the unit's place in the index, from 0) and `_shown`
                (whether the row stands for its key among the segment's rows: the first of them in the order
                of all columns)
     index      a row for each unit, by key: key, stage, digest of its manifest, and rows.<table>, null where
@@ -39,6 +39,8 @@ from data.store.backend import Backend
 from data.store.manifest import Damaged, Manifest, Media, Part
 
 STAGE: Final = "segments"
+# Of how they are written. One of another version is not read: the units that it covers are, where they lie.
+VERSION: Final = 2
 DROPPED: Final = "dropped"
 LOCK: Final = "segments"
 INDEX: Final = "index"
@@ -174,7 +176,8 @@ def _counting(store: Units) -> list[Segment]:
     for one in store.manifests(DROPPED):
         dropped.setdefault(one.question["segment"], []).append(one.question["unit"])
     found: list[Segment] = []
-    for manifest in sorted(store.manifests(STAGE), key=lambda one: (-int(one.info["units"]), one.key)):
+    made = [one for one in store.manifests(STAGE) if one.question["version"] == VERSION]
+    for manifest in sorted(made, key=lambda one: (-int(one.info["units"]), one.key)):
         index = index_of(store, manifest)
         dead = np.zeros(len(index.keys), bool)
         gone = index.places(keys_of(dropped.get(manifest.key, ())))
