@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from data import champion
-from data.store import Store, backend_of
+from data.store import Store, backend_of, gc
 from tests.s3_server import S3, Proxy, moto, proxy, s3  # noqa: F401
 from tests.tiny_round import Ended, Tiny, committed
 
@@ -88,4 +89,32 @@ def test_a_round_goes_on_past_a_service_that_fails_and_after_one_that_is_down(
     ended = play(vidloop, tiny, url, **within)
     assert ended.code == 0, ended.err
     proxy.fate = lambda number, method, path: None
+    assert objects(url) == whole
+
+
+def test_a_collector_beside_a_round_takes_nothing_that_the_round_needs(
+    s3: S3, vidloop: Command, tiny: Tiny, whole: dict[str, bytes]
+) -> None:
+    url = s3.url()
+    store = Store.open(url, create=True)
+    lost = store.write_media(b"of a unit that was never committed", "mp4")
+    ended = threading.Event()
+    found: list[gc.Garbage] = []
+
+    def collect() -> None:
+        while not ended.is_set():
+            # Far below the day that it is by default, and longer than a unit of this round takes.
+            found.append(gc.collect(Store.open(url), delete=True, min_age_s=180))
+
+    collector = threading.Thread(target=collect)
+    collector.start()
+    try:
+        done = play(vidloop, tiny, url)
+    finally:
+        ended.set()
+        collector.join()
+    assert done.code == 0, done.err
+    assert len(found) > 1
+    taken = {path for one in [*found, gc.collect(store, delete=True, min_age_s=-60)] for path in one.files}
+    assert taken == {lost.path}
     assert objects(url) == whole
