@@ -94,9 +94,10 @@ def loss_of(
     loss = errors.new_zeros(())
     for name, term in terms.items():
         loss = loss + term
-        (slope,) = torch.autograd.grad(term, seen.prediction, retain_graph=True)
-        squares = by_unit(slope.flatten(1).square().sum(1)).view(len(compared.errors), -1)
-        logs[f"pull/{name}"] = len(squares) * squares.sum(1).sqrt().mean()
+        if seen.prediction.requires_grad:
+            (slope,) = torch.autograd.grad(term, seen.prediction, retain_graph=True)
+            squares = by_unit(slope.flatten(1).square().sum(1)).view(len(compared.errors), -1)
+            logs[f"pull/{name}"] = len(squares) * squares.sum(1).sqrt().mean()
     return loss, logs
 
 

@@ -228,7 +228,7 @@ def changed(draw, given):
     return draw(ODD) if not draw(st.integers(0, 4)) else given
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), format_=st.sampled_from(sorted(FORMATS)))
 def test_whatever_a_row_holds_is_a_vote_or_refused(filled, tmp_path, data, format_):
     """With `--skip-bad` every row is a label or a reason with its line, and what was kept can be read."""

@@ -304,13 +304,14 @@ def test_a_unit_that_is_discarded_while_a_segment_is_made_does_not_come_back(fil
     unit = filled.manifests("score")[0]
     again = [score(98, 0.125)]
     name, _, nth = when.partition(":")
-    passed = []
+    passed, threads = [], []
 
     def meanwhile(point):
         passed.append(point)
         if passed.count(name) == int(nth or 1) and point == name:
             patch.setattr("data.store.segment_rows.failpoint", lambda _: None)
             other = threading.Thread(target=discard)
+            threads.append(other)
             other.start()
             if name == "compact.before_manifest":
                 return  # it waits for the lock, and finds the segment
@@ -324,9 +325,8 @@ def test_a_unit_that_is_discarded_while_a_segment_is_made_does_not_come_back(fil
         for module in ("compaction", "segment_rows"):
             patch.setattr(f"data.store.{module}.failpoint", meanwhile)
         compact(filled)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.name.startswith("Thread-"):
-            thread.join(60)
+    for thread in threads:
+        thread.join()
     for _ in range(2):
         assert filled.read(unit.key, "scores") == again
         assert run_query(filled, "SELECT value FROM scores WHERE clip_id = 'c98'")[1] == [(0.125,)]

@@ -94,6 +94,7 @@ def test_lines_are_fitted_reported_and_used(
     assert both == {clip: {round(value, 9), round(line.at(value), 9)} for clip, value in before.items()}
 
 
+@pytest.mark.slow
 def test_a_fit_is_of_one_judge(tiny: Tiny, vidloop: Callable[..., Ended], tmp_path: Path) -> None:
     assert vidloop("generate", "--plain", *tiny.args()).code == 0
     two = vidloop(
@@ -115,6 +116,7 @@ def test_a_fit_is_of_one_judge(tiny: Tiny, vidloop: Callable[..., Ended], tmp_pa
     assert (none.code, "sharpness is none" in none.err) == (2, True)
 
 
+@pytest.mark.slow
 def test_uncertain_clips_are_drawn_and_only_the_drawn_count(
     tiny: Tiny, vidloop: Callable[..., Ended], tmp_path: Path
 ) -> None:

@@ -32,8 +32,10 @@ from models.training.settings import TrainSettings
 from models.training.train_data import TrainData
 from models.training.trainer import TrainJob, train
 from tests.models.conftest import prediction_and_target
+from tests.models.families.every_family import case, family, folder, model, network, plain
 from tests.models.families.tiny import Tiny
 
+__all__ = ["case", "family", "folder", "model", "network", "plain"]
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
 SEEDS = [11, 12]
 

@@ -10,8 +10,10 @@ import torch
 from models.families.base import Family
 from models.families.settings import ModelSettings
 from models.sampling.sampler import Sampler
+from tests.models.families.every_family import case, family, folder, model, network, plain
 from tests.models.families.tiny import Tiny
 
+__all__ = ["case", "family", "folder", "model", "network", "plain"]
 PROMPTS = ["a red ball falls down", "a blue square moves left"]
 SEEDS = [11, 12]
 
