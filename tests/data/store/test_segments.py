@@ -201,9 +201,9 @@ def test_every_table_there_is_can_be_compacted(store):
 
 def test_a_segment_of_another_version_is_passed_over(filled, monkeypatch):
     before = answers(filled)
-    monkeypatch.setattr("data.store.compaction.VERSION", 1)
-    compact(filled)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr("data.store.compaction.VERSION", 1)
+        compact(filled)
     assert live(filled) == []
     assert answers(filled) == before
     assert compact(filled) == Compacted(units=41, left=0, segments=1)
