@@ -41,7 +41,7 @@ class Rater:
             "request", lambda asked: self.faults.append(asked.url) if self.foreign(asked.url) else None
         )
         self.page.goto(self.link)
-        self.until(f"number > 0 || {WHERE} === 'end'")
+        self.until("number > 0 || Boolean(state.finished || state.closed)")  # the first answer is there
 
     def foreign(self, url: str) -> bool:
         return not url.startswith((self.link.rsplit("/r/", 1)[0], "data:"))
