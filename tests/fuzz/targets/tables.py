@@ -1,7 +1,8 @@
-"""Tables that people bring: prompts in four formats, labels in two."""
+"""Tables that people bring: prompts in four formats, labels in two, votes in four, clips from outside."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -12,6 +13,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as parquet
 
+from data.errors import UserError
+from data.label_files import FORMATS, read
+from data.outside.table import read_table
 from data.prompts import load_laws, load_prompts
 from tasks.calibrate import read_labels
 from tests.fuzz.target import Target, file_of
@@ -30,6 +34,21 @@ def _prompts(ending: str, data: bytes) -> None:
 def _labels(ending: str, data: bytes) -> None:
     with file_of(data, f"labels.{ending}") as path:
         read_labels(path)
+
+
+def _votes(ending: str, data: bytes) -> None:
+    with file_of(data, f"votes.{ending}") as path:
+        for name, kind in FORMATS.items():
+            if f".{ending}" in kind.endings:
+                for _, row in read(path, name):
+                    # A row that is no vote is told by its line; the rows after it are read.
+                    with contextlib.suppress(UserError):
+                        list(kind.votes(row))
+
+
+def _clips(data: bytes) -> None:
+    with file_of(data, "clips.csv") as path:
+        read_table(path)
 
 
 def _texts(lines: list[bytes]) -> Callable[[], Iterator[bytes]]:
@@ -73,4 +92,20 @@ TARGETS = (
            words=("clip_id", "label", "true", "false", "\r", '"', "2026-11-30", "1e400", "\ufeff"), share=6),
     Target("labels-parquet", partial(_labels, "parquet"), _parquet_labels, words=("PAR1", "clip_id", "label"),
            least=10_000, share=0),
+    Target("votes-csv", partial(_votes, "csv"), _texts([
+        b"clip_id,question,kind,answer,rater,at\nc1,physics,yes_no,yes,ann,2026-11-30\nc2,physics,grade,3,bob,\n",
+        b"path_A,path_B,VQ,MQ,TA,Overall\na.mp4,b.mp4,A,B,same,A\n",
+        b"video_url,sa,pc\nhttps://a/b/c%20d.mp4,4,5\n",
+    ]), words=("clip_id", "other_clip_id", "sha256", "video", "question", "low", "high", "pair", "both_bad", "shown_left",
+               "path_A", "video_url", "1e400", "nan", '"', "\r", "\ufeff"), share=6),
+    Target("votes-jsonl", partial(_votes, "jsonl"), _texts([
+        b'{"clip_id": "c1", "question": "physics", "answer": true, "rater": "ann", "gold": "no"}',
+        b'{"schema_version": 2, "supervision": {"type": "preference", "chosen": {"media": [{"type": "video", "path": '
+        b'"a.mp4"}]}, "rejected": {"media": [{"type": "video", "path": "b.mp4"}]}}, "metadata": {"annotator": "x"}}',
+        b'{"schema_version": 2, "supervision": {"type": "demonstration", "target": {"media": []}}}',
+    ]), words=("supervision", "type", "media", "null", "[[[[", "{", "1e400", "\\ud800"), share=8),
+    Target("clips-csv", _clips, _texts([
+        b'path,prompt,category\ndrops/0001.mp4,"a ball, red",falling\n/b.mov,a cup,breaking\n',
+        b"path,text,id\r\n../x.mp4,a,1.0\r\na.mp4,b,\r\n",
+    ]), words=("path", "prompt", "text", "id", "category", "../", "//", "\x00", "\u200b", "nan", '"', "\ufeff"), share=6),
 )  # fmt: skip

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 
 import numpy as np
 
+from data.outside.convert import convert
+from data.outside.settings import ConversionSettings
 from data.video import VideoSettings, decode_mp4, encode_mp4, web_copy
 from tests.fuzz.target import Target
 
@@ -27,4 +30,12 @@ def _clips() -> Iterator[bytes]:
     yield web_copy(moving[:3], 8.0)
 
 
-TARGETS = (Target("mp4", decode_mp4, _clips, words=_BOXES, most=4096, least=10_000, share=12),)
+_FORM = ConversionSettings(fps=8.0, frames=3, width=16, height=16)
+
+
+def _outside(data: bytes) -> None:
+    convert(io.BytesIO(data), _FORM)
+
+
+TARGETS = (Target("mp4", decode_mp4, _clips, words=_BOXES, most=4096, least=10_000, share=12),
+           Target("outside-video", _outside, _clips, words=_BOXES, most=4096, least=10_000, share=4))  # fmt: skip
