@@ -355,7 +355,9 @@ class Objects:
         from obstore.fsspec import FsspecStore
 
         protocol: Any = self.bucket.scheme
-        connection.register_filesystem(FsspecStore(protocol, **self.bucket.options()))
+        # Not one that an earlier connection made: it would keep the credentials and the address of then.
+        options: dict[str, Any] = {"skip_instance_cache": True, **self.bucket.options()}
+        connection.register_filesystem(FsspecStore(protocol, **options))
 
     # -- inside --------------------------------------------------------------------------------------------
 
