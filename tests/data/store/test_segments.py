@@ -9,7 +9,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 import data
 from data.errors import StoreError
 from data.queries import connect, run_query
-from data.records import TABLES, Clip, Import, Pair, Prompt, Score, from_table
+from data.records import Clip, Pair, Prompt, Score
 from data.store import Damaged, Store, gc, segments
 from data.store.compaction import Compacted, compact
 from data.store.segment_rows import PartWriter
@@ -168,37 +167,6 @@ def test_a_store_that_is_compacted_again_and_again_answers_as_one_that_never_was
     }
 
 
-@in_a_folder
-def some(table, number):
-    """A row of a table, of values by its columns' types."""
-    values = {"int32": number, "int64": number, "double": 0.5, "float": 0.5, "bool": True}
-    row = {
-        field.name: [f"{field.name}{number}"]
-        if pa.types.is_list(field.type)
-        else values.get(str(field.type), f"{field.name}{number}")
-        for field in TABLES[table].schema
-    }
-    row |= dict.fromkeys(TABLES[table].media, "")
-    if TABLES[table].row is Import:
-        row["status"] = "refused"
-        row["clip_id"] = None
-    if "error" in row:
-        row |= {"value": None, "status": "failed"}
-    return from_table(table, pa.Table.from_pylist([row], schema=TABLES[table].schema))
-
-
-def test_every_table_there_is_can_be_compacted(store):
-    for number in range(8):
-        made = {table: some(table, number) for table in TABLES}
-        store.commit("curate", {"stage": "curate", "version": 1, "n": number}, made)
-    before, held = {view: run_query(store, f"FROM {view} ORDER BY ALL") for view in TABLES}, units(store)
-    assert all(rows for _, rows in before.values())
-    assert compact(store) == Compacted(units=8, left=0, segments=1)
-    assert without_originals(store) == set(held)
-    assert {view: run_query(store, f"FROM {view} ORDER BY ALL") for view in TABLES} == before
-    assert units(store) == held
-
-
 def test_a_segment_of_another_version_is_passed_over(filled, monkeypatch):
     before = answers(filled)
     with monkeypatch.context() as patch:
@@ -210,6 +178,7 @@ def test_a_segment_of_another_version_is_passed_over(filled, monkeypatch):
     assert answers(filled) == before
 
 
+@in_a_folder
 def test_segments_stay_few_and_every_unit_is_in_one(store):
     numbers = []
     for turn in range(12):
